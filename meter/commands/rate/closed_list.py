@@ -15,7 +15,7 @@ from meter.rating.statements.statement_store import StatementSummary
 from meter.sample import utc_text
 
 
-class ListOptions(RateOptions):
+class ClosedListOptions(RateOptions):
     """The options of ``list``."""
 
     synopsis = "Usage: meter-rate list [--account ID] [--project ID] [--period YYYY-MM] [--limit NUMBER] [--json]"

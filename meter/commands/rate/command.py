@@ -31,9 +31,9 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
     Subcommand("preview", preview.PreviewOptions, "Show the statements of an open period.", preview.work),
     Subcommand("diff", diff.DiffOptions, "Show what a period would have cost by other prices.", diff.work),
     Subcommand("close", close.CloseOptions, "Close a period: sign its statements and store them for ever.", close.work),
-    Subcommand("list", closed_list.ListOptions, "List the closed statements.", closed_list.work),
+    Subcommand("list", closed_list.ClosedListOptions, "List the closed statements.", closed_list.work),
     Subcommand("export", export.ExportOptions, "Write a statement as JSON, CSV, page or FOCUS data set.", export.work),
-    Subcommand("verify", verify.VerifyOptions, "Verify a statement, offline.", verify.work),
+    Subcommand("verify", verify.StatementVerifyOptions, "Verify a statement, offline.", verify.work),
     Subcommand(
         "reproduce", reproduce.ReproduceOptions, "Compute a closed statement again, and compare.", reproduce.work
     ),

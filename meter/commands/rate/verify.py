@@ -24,7 +24,7 @@ MAX_LINE_BYTES = 1024 * 1024
 """The longest line of an annex that is read: a resource has at most a quantity for each day of a month."""
 
 
-class VerifyOptions(RateOptions):
+class StatementVerifyOptions(RateOptions):
     """The options of ``verify``."""
 
     synopsis = "Usage: meter-rate verify FILE [--keys FILE|DIRECTORY] [--annex FILE] [--previous FILE] [--json]"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from meter.daemon.rating_metrics import RatingMetrics
+from meter.daemon.statement_metrics import StatementMetrics
+from meter.rating.book.book_text import directory_from_text
 from meter.rating.rating_service import RatingService
 from meter.rating.rating_service import RatingStep
+from meter.rating.statements.statements_step import StatementsStep
 from meter.rating.usage.usage_step import UsageStep
 from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
@@ -26,6 +29,14 @@ def add_rating(daemon: Daemon, store: PostgresStore) -> None:
     steps: list[RatingStep] = [
         UsageStep(store.rating.usage, prices.current),
         budget_step(daemon, store, prices.current, webhooks),
+        StatementsStep(
+            store.rating,
+            store,
+            prices.current,
+            directory_from_text,
+            StatementMetrics(daemon.registry),
+            correct_periods=daemon.config.rating.correct_periods,
+        ),
     ]
     daemon.add(
         RatingService(

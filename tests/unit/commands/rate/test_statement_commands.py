@@ -58,7 +58,12 @@ class MemoryContext(RateContext):
     async def store(self):
         store = self._accounting.store
         store.closable, store.completeness = self._accounting.ledger.closable, self._accounting.ledger.completeness
+        store.rating.exclusively = self._exclusively
         yield store
+
+    async def _exclusively(self, work):
+        await work()
+        return True
 
 
 @pytest.fixture
@@ -99,11 +104,11 @@ async def test_closed_statements_are_written_listed_and_verified(rate, tmp_path)
         EXIT_OK,
         ["closed  acme  2026-11.acme  1.40 EUR", "closed  lab  2026-11.lab  0.10 EUR"],
     )
-    status, out = await rate(closed_list, closed_list.ListOptions, "--account", "acme", "--json")
+    status, out = await rate(closed_list, closed_list.ClosedListOptions, "--account", "acme", "--json")
     assert [(each["statement_id"], each["total"], each["projects"]) for each in out] == [
         ("2026-11.acme", "1.40", ["shop", "web"])
     ]
-    status, out = await rate(verify, verify.VerifyOptions, str(tmp_path / "2026-11.acme.json"), "--json")
+    status, out = await rate(verify, verify.StatementVerifyOptions, str(tmp_path / "2026-11.acme.json"), "--json")
     assert (status, out[-1]) == (EXIT_OK, {"verified": True})
 
     status, out = await rate(close, close.CloseOptions, "2026-11", "--json")
@@ -146,10 +151,10 @@ async def test_wrong_close_is_refused(rate, arguments, why):
         (close.CloseOptions, []),
         (close.CloseOptions, ["2026-11", "--accept-gaps", " "]),
         (keys.KeysOptions, ["destroy"]),
-        (verify.VerifyOptions, []),
+        (verify.StatementVerifyOptions, []),
         (preview.PreviewOptions, ["--account", "a", "--project", "p"]),
-        (closed_list.ListOptions, ["--limit", "0"]),
-        (closed_list.ListOptions, ["--limit", "-1"]),
+        (closed_list.ClosedListOptions, ["--limit", "0"]),
+        (closed_list.ClosedListOptions, ["--limit", "-1"]),
         (diff.DiffOptions, ["--period", "2026-11"]),
         (diff.DiffOptions, ["--book", "x"]),
     ],
@@ -254,7 +259,7 @@ async def test_keys_are_listed_and_rotated(rate, tmp_path):
     _, found = await rate(keys, keys.KeysOptions, "list", "--json")
     assert {each["key_id"]: each["signs"] for each in found}[first["key_id"]] is False
     assert len(found) == 2
-    status, _ = await rate(verify, verify.VerifyOptions, str(tmp_path / "2026-11.acme.json"))
+    status, _ = await rate(verify, verify.StatementVerifyOptions, str(tmp_path / "2026-11.acme.json"))
     assert status == EXIT_OK
 
     with pytest.raises(CommandError, match="exists: meter-rate keys rotate"):
@@ -265,13 +270,15 @@ async def test_keys_are_listed_and_rotated(rate, tmp_path):
 async def test_statement_without_a_key_is_not_verified(rate, tmp_path):
     await rate(close, close.CloseOptions, "2026-11", "--output", str(tmp_path))
     (tmp_path / "statement-keys").rename(tmp_path / "elsewhere")
-    status, out = await rate(verify, verify.VerifyOptions, str(tmp_path / "2026-11.acme.json"))
+    status, out = await rate(verify, verify.StatementVerifyOptions, str(tmp_path / "2026-11.acme.json"))
     assert (status, out.splitlines()[-1]) == (EXIT_FOUND_PROBLEMS, "NOT VERIFIED")
     assert "NOT CHECKED  signature       no public key is given" in out
     with pytest.raises(CommandError, match="No such file"):
-        await rate(verify, verify.VerifyOptions, str(tmp_path / "nothing.json"))
+        await rate(verify, verify.StatementVerifyOptions, str(tmp_path / "nothing.json"))
     with pytest.raises(CommandError, match="cannot be read"):
-        await rate(verify, verify.VerifyOptions, str(tmp_path / "2026-11.acme.json"), "--keys", str(tmp_path / "none"))
+        await rate(
+            verify, verify.StatementVerifyOptions, str(tmp_path / "2026-11.acme.json"), "--keys", str(tmp_path / "none")
+        )
 
 
 @pytest_twisted.ensureDeferred
@@ -283,10 +290,12 @@ async def test_annex_and_statement_before_are_verified(rate, accounting, tmp_pat
     annex = tmp_path / "annex.jsonl"
     annex.write_bytes(b"".join(await accounting.annex("2026-12.acme")))
     arguments = [str(tmp_path / "2026-12.acme.json"), "--annex", str(annex), "--previous"]
-    status, out = await rate(verify, verify.VerifyOptions, *arguments, str(tmp_path / "2026-11.acme.json"), "--json")
+    status, out = await rate(
+        verify, verify.StatementVerifyOptions, *arguments, str(tmp_path / "2026-11.acme.json"), "--json"
+    )
     assert (status, {each["outcome"] for each in out[:-1]}) == (EXIT_OK, {"passed"})
-    status, _ = await rate(verify, verify.VerifyOptions, *arguments, str(tmp_path / "2026-11.lab.json"))
+    status, _ = await rate(verify, verify.StatementVerifyOptions, *arguments, str(tmp_path / "2026-11.lab.json"))
     assert status == EXIT_FOUND_PROBLEMS
     annex.write_bytes(b"x" * 5_000_000)
-    status, _ = await rate(verify, verify.VerifyOptions, *arguments, str(tmp_path / "2026-11.acme.json"))
+    status, _ = await rate(verify, verify.StatementVerifyOptions, *arguments, str(tmp_path / "2026-11.acme.json"))
     assert status == EXIT_FOUND_PROBLEMS
