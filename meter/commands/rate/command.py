@@ -17,6 +17,7 @@ from meter.commands.rate import diff
 from meter.commands.rate import export
 from meter.commands.rate import keys
 from meter.commands.rate import preview
+from meter.commands.rate import quote
 from meter.commands.rate import reproduce
 from meter.commands.rate import verify
 from meter.commands.rate import webhooks
@@ -32,6 +33,7 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
     Subcommand("diff", diff.DiffOptions, "Show what a period would have cost by other prices.", diff.work),
     Subcommand("close", close.CloseOptions, "Close a period: sign its statements and store them for ever.", close.work),
     Subcommand("list", closed_list.ClosedListOptions, "List the closed statements.", closed_list.work),
+    Subcommand("quote", quote.QuoteOptions, "Say what resources would cost in a month.", quote.work),
     Subcommand("export", export.ExportOptions, "Write a statement as JSON, CSV, page or FOCUS data set.", export.work),
     Subcommand("verify", verify.StatementVerifyOptions, "Verify a statement, offline.", verify.work),
     Subcommand(
