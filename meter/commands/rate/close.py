@@ -14,6 +14,7 @@ from meter.commands.command import CommandError
 from meter.commands.operator import WHO
 from meter.commands.operator import act
 from meter.commands.rate.statement_services import closing
+from meter.commands.rate.statement_services import exclusively
 from meter.commands.rate.statement_services import terminal_progress
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
@@ -85,9 +86,14 @@ async def work(context: RateContext, options: Any) -> int:
         each_for_itself=bool(options["each"]),
     )
     async with context.store() as store:
-        service = closing(store, directory, settings.correct_periods, terminal_progress())
+        progress = terminal_progress()
+        service = closing(store, directory, settings.correct_periods, progress)
+
+        async def close_all() -> list[AccountResult]:
+            return await service.close(options["period"], options["accounts"] or None, closes, context.now())
+
         try:
-            results = await service.close(options["period"], options["accounts"] or None, closes, context.now())
+            results = await exclusively(context.reactor, store, close_all, progress)
         except ValueError as error:
             raise CommandError(str(error)) from error
     if options["output"] is not None:

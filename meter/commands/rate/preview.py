@@ -8,6 +8,7 @@ from twisted.python import usage
 
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
+from meter.commands.rate.statement_services import exclusively
 from meter.commands.rate.statement_services import previews
 from meter.commands.rate.statement_services import refresh
 from meter.commands.rate.statement_services import terminal_progress
@@ -46,7 +47,12 @@ async def work(context: RateContext, options: Any) -> int:
     async with context.store() as store:
         try:
             if not options["rated"]:
-                await refresh(store, directory, period, now, terminal_progress())
+                progress = terminal_progress()
+
+                async def rate_days() -> None:
+                    await refresh(store, directory, period, now, progress)
+
+                await exclusively(context.reactor, store, rate_days, progress)
             service = previews(store, directory, context.config.rating.correct_periods)
             account = options["account"]
             if options["project"] is not None:

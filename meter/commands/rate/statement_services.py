@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
+from typing import TypeVar
 
+from meter.daemon.services import sleep
+from meter.interfaces import Unavailable
 from meter.rating.book.book_text import directory_from_text
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.period import BillingPeriod
@@ -14,6 +20,11 @@ from meter.rating.statements.closing import no_progress
 from meter.rating.statements.preview import Previews
 from meter.rating.statements.reproduction import Reproduction
 from meter.store import PostgresStore
+
+WAIT_SECONDS = 900.0
+"""How long a command waits while another process rates: as long as a month of a large cloud may take."""
+
+T = TypeVar("T")
 
 
 def closing(store: PostgresStore, directory: PriceDirectory, correct_periods: int, progress: Progress) -> Closing:
@@ -53,6 +64,22 @@ async def refresh(
             period = BillingPeriod.named(period_name, book.timezone)
         if now >= period.start:
             await store.rating.usage.refresh(book, period, now)
+
+
+async def exclusively(reactor: Any, store: PostgresStore, work: Callable[[], Awaitable[T]], progress: Progress) -> T:
+    """Return ``await work()``, done while no other process rates; ``Unavailable`` if another one does for :data:`WAIT_SECONDS`."""
+    found: list[T] = []
+
+    async def keep() -> None:
+        found[:] = [await work()]
+
+    deadline = reactor.seconds() + WAIT_SECONDS
+    while not await store.rating.exclusively(keep):
+        if reactor.seconds() >= deadline:
+            raise Unavailable("another process, as the collector's maintenance, is rating: try again")
+        progress("waiting for another process that rates", 0, 1)
+        await sleep(reactor, 1.0)
+    return found[0]
 
 
 def terminal_progress() -> Progress:

@@ -111,7 +111,7 @@ class RateContext:
                 migrate=False,
                 readers=1,
                 writers=1,
-                rating_connections=2,
+                rating_connections=3,
                 statement_timeout_seconds=self.config.store.statement_timeout_seconds,
                 finalize_after_seconds=self.config.store.finalize_after_seconds,
                 application_name="meter-rate",
@@ -120,23 +120,14 @@ class RateContext:
             try:
                 seconds = max(retry_seconds, READY_SECONDS)
                 await wait_ready(store, self.reactor, seconds=seconds)
-                await self._wait_rating(store, seconds)
+                deadline = self.reactor.seconds() + seconds
+                while not store.rating.ready:
+                    if self.reactor.seconds() >= deadline:
+                        raise Unavailable(f"the store is unavailable: {store.rating.reason}")
+                    await sleep(self.reactor, 0.05)
                 yield store
             finally:
                 await store.stopService()
-
-    async def _wait_rating(self, store: PostgresStore, seconds: float) -> None:
-        """Wait for the connections that rating has for itself."""
-        deadline = self.reactor.seconds() + seconds
-        while True:
-            try:
-                await store.rating.statements.first_period("")
-            except Unavailable:
-                if self.reactor.seconds() >= deadline:
-                    raise
-                await sleep(self.reactor, 0.05)
-            else:
-                return
 
 
 class Subcommand(NamedTuple):

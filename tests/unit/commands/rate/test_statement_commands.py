@@ -58,7 +58,12 @@ class MemoryContext(RateContext):
     async def store(self):
         store = self._accounting.store
         store.closable, store.completeness = self._accounting.ledger.closable, self._accounting.ledger.completeness
+        store.rating.exclusively = self._exclusively
         yield store
+
+    async def _exclusively(self, work):
+        await work()
+        return True
 
 
 @pytest.fixture
