@@ -33,9 +33,9 @@ from meter.api.errors import HttpError
 from meter.api.failures import render_failure
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
+from meter.api.operation import Operation
 from meter.api.operations import GONE
 from meter.api.operations import OPERATIONS
-from meter.api.operations import Operation
 from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.request.arguments import check_pairs

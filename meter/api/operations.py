@@ -1,14 +1,11 @@
-"""The operations of the API, as data: path, parameters, handler and response type of each.
+"""The operations of the API: path, parameters, handler and response type of each.
 
 :mod:`meter.api.application` routes requests by this list, and :mod:`meter.api.openapi` describes it to clients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from collections.abc import Callable
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -22,11 +19,16 @@ from meter.api.handlers import identities
 from meter.api.handlers import prices
 from meter.api.handlers import segments
 from meter.api.handlers import service
-from meter.api.handlers import statements
 from meter.api.handlers import v1
 from meter.api.handlers import v2
 from meter.api.handlers.statistics import statistics
 from meter.api.ingest import PostedSample
+from meter.api.operation import JSON
+from meter.api.operation import LIMIT
+from meter.api.operation import MARKER
+from meter.api.operation import Operation
+from meter.api.rating_operations import CLOUDKITTY
+from meter.api.rating_operations import STATEMENTS
 from meter.api.rendering import completeness as rendering_completeness
 from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
@@ -36,44 +38,12 @@ from meter.api.rendering.budgets import Budget
 from meter.api.rendering.identities import Identity
 from meter.api.rendering.prices import PriceList
 from meter.api.rendering.segments import ResourceSegments
-from meter.api.rendering.statements import StatementEntry
 from meter.api.request.arguments import Parameter
 from meter.api.request.complex_query import ComplexQuery
 from meter.api.request.context import RequestContext
 from meter.api.responses import RawResponse
-from meter.api.streaming.export import JSON_LINES
 from meter.api.streaming.export import MEDIA_TYPES
 from meter.api.streaming.live import EVENT_STREAM
-from meter.rating.statements.statement_keys import StatementKey
-
-JSON = "application/json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One method on one path. Variables of ``path``, in braces, match any text, slashes included.
-
-    ``body`` and ``result`` are the types of the JSON in the request and in the response; ``lists``: the body is a list of
-    objects. ``media_types`` are those of
-    the response, the default first. ``public``: no authentication. ``costly``: a project can have fewer of
-    these in progress. ``streaming``: the response lasts until the client disconnects.
-    """
-
-    name: str
-    method: str = "GET"
-    path: str
-    summary: str
-    parameters: tuple[Parameter, ...] = ()
-    body: Any = None
-    lists: bool = False
-    status: int = 200
-    result: Any
-    handler: Callable[[RequestContext], Awaitable[Any]]
-    media_types: tuple[str, ...] = (JSON,)
-    public: bool = False
-    costly: bool = False
-    streaming: bool = False
-
 
 QUERY = Parameter(
     "q",
@@ -83,8 +53,6 @@ QUERY = Parameter(
     mandatory=("field", "value"),
     narrows=True,
 )
-LIMIT = Parameter("limit", "integer", "Maximum number of entries in the response.")
-MARKER = Parameter("marker", "string", "Start of the page, from the Link header of the previous page.", narrows=True)
 AS_OF = Parameter("as_of", "string", "Exclude samples recorded after this time.", narrows=True)
 UNIQUE = Parameter("unique", "boolean", "List each meter once instead of once per resource.")
 METER_LINKS = Parameter("meter_links", "integer", "0 omits the links to meters.")
@@ -185,42 +153,6 @@ COMPLETENESS: tuple[Operation, ...] = (
         result=rendering_completeness.ClosablePeriod,
         handler=completeness.closable,
         costly=True,
-    ),
-)
-
-STATEMENTS: tuple[Operation, ...] = (
-    Operation(
-        name="statements",
-        path="/v2/statements",
-        summary="Closed statements, the newest period first. Tenants see those with something of their project.",
-        parameters=(statements.ACCOUNT, statements.PROJECT, statements.PERIOD, LIMIT, MARKER),
-        result=Sequence[StatementEntry],
-        handler=statements.statements,
-    ),
-    Operation(
-        name="statement",
-        path="/v2/statements/{id}",
-        summary="One statement: the signed document, or for a project that shares it with others an unsigned extract.",
-        parameters=(statements.FORMAT,),
-        result=dict[str, Any],
-        handler=statements.statement,
-        media_types=statements.MEDIA_TYPES,
-    ),
-    Operation(
-        name="statement_annex",
-        path="/v2/statements/{id}/annex",
-        summary="The quantities of resources and days of a statement, or of the requester's project, as JSON lines.",
-        result=str,
-        handler=statements.annex,
-        media_types=(JSON_LINES,),
-        costly=True,
-    ),
-    Operation(
-        name="statement_keys",
-        path="/v2/statement-keys",
-        summary="Public keys with which signatures of statements are verified, also those of earlier statements.",
-        result=Sequence[StatementKey],
-        handler=statements.statement_keys,
     ),
 )
 
@@ -339,6 +271,7 @@ V2: tuple[Operation, ...] = (
     ),
     *COMPLETENESS,
     *STATEMENTS,
+    *CLOUDKITTY,
     Operation(
         name="identities",
         path="/v2/identities",

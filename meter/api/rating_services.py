@@ -9,6 +9,7 @@ from meter.rating.statements.published_keys import PublishedKeys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatingServices:
-    """The public ``keys`` of statements."""
+    """The public ``keys`` of statements; previews have the corrections of the last ``correct_periods`` closed periods."""
 
     keys: PublishedKeys
+    correct_periods: int = 0

@@ -13,7 +13,7 @@ from twisted.web.server import Request
 
 from meter.api.auth.authorization import Authorization
 from meter.api.limits import RequestLimits
-from meter.api.operations import Operation
+from meter.api.operation import Operation
 from meter.api.rendering.lists import encoded_list
 from meter.api.request.media_types import JSON_TYPES
 from meter.api.responses import JsonResponse

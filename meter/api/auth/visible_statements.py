@@ -12,6 +12,9 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from meter.api.auth.requester import Requester
@@ -20,6 +23,8 @@ from meter.api.errors import HttpError
 from meter.rating.statements.extract import StatementExtract
 from meter.rating.statements.extract import extract
 from meter.rating.statements.extract import projects_of
+from meter.rating.statements.preview import Previews
+from meter.rating.statements.preview import StatementPreview
 from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement_store import IStatementStore
 from meter.rating.statements.statement_store import StatementSummary
@@ -30,10 +35,14 @@ Authorized = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisibleStatement:
-    """A statement, ``whole`` or as the extract of a project; one of the two is ``None``."""
+    """A statement, ``whole`` or as the extract of a project; one of the two is ``None``.
+
+    A preview has neither key nor signature; ``forecast`` is its expected total, where the whole is visible.
+    """
 
     whole: SignedStatement | None = None
     part: StatementExtract | None = None
+    forecast: Decimal | None = None
 
 
 class VisibleStatements:
@@ -74,6 +83,33 @@ class VisibleStatements:
         if own not in projects:
             return None
         return VisibleStatement(part=extract(signed.statement, own or ""))
+
+    async def preview(
+        self, previews: Previews, account_id: str | None, project_id: str | None, period: str | None, now: datetime
+    ) -> VisibleStatement | None:
+        """Return the open statement of an account, or of that of a project; ``None`` if it has nothing that the requester may see.
+
+        :raises ValueError: ``period`` is not the name of a period, or nobody is named.
+        """
+        project_id = self.visible_project(project_id)
+
+        async def find() -> StatementPreview | None:
+            payer = account_id
+            if project_id is not None:
+                payer = (await previews.account_of(project_id, now)).id
+            if payer is None:
+                raise ValueError("name an account or a project")
+            return await previews.preview(payer, now, period) if account_id in (None, payer) else None
+
+        found: StatementPreview | None = await self._authorized(find)
+        if found is None:
+            return None
+        statement = found.statement
+        projects = projects_of(statement)
+        if not projects and not statement.lines:
+            return None
+        visible = self.visible(SignedStatement(statement=statement, key_id="", signature=""), projects)
+        return visible and replace(visible, forecast=None if visible.whole is None else found.forecast.total)
 
     async def annex(self, statement_id: str) -> AsyncIterator[bytes]:
         """Yield the lines of the annex of a closed statement, many at a time; to a tenant those of the requester's project."""

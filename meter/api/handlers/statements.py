@@ -6,13 +6,17 @@ import hashlib
 from collections.abc import AsyncIterator
 from collections.abc import Iterator
 from collections.abc import Sequence
+from datetime import UTC
+from datetime import datetime
 from urllib.parse import unquote
+from zoneinfo import ZoneInfo
 
 from meter.api.auth.visible_statements import VisibleStatement
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.api.errors import invalid_input
 from meter.api.rendering.statements import entry
+from meter.api.rendering.statements import open_entry
 from meter.api.request.arguments import Parameter
 from meter.api.request.context import RequestContext
 from meter.api.request.paging import offset_of
@@ -23,6 +27,7 @@ from meter.api.responses import StreamingResponse
 from meter.api.streaming.export import JSON_LINES
 from meter.rating.exports.formats import TEXT_FORMATS
 from meter.rating.exports.statement_page import CONTENT_SECURITY_POLICY
+from meter.rating.period import BillingPeriod
 from meter.rating.statements.canonical_parts import canonical_parts
 from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement_id import statement_id
@@ -38,6 +43,13 @@ CHUNK_CHARACTERS = 16 * 1024
 
 ACCOUNT = Parameter("account_id", "string", "Only statements of this account.", narrows=True)
 PROJECT = Parameter("project_id", "string", "Only statements with lines or usage of this project.", narrows=True)
+STATE = Parameter(
+    "state",
+    "string",
+    "closed (default), or open: the preview of an account, or of the account of a project, for the present period or for"
+    " the one that is given.",
+    narrows=True,
+)
 PERIOD = Parameter("period", "string", "Only statements of this billing period, such as 2026-11.", narrows=True)
 FORMAT = Parameter(
     "format",
@@ -48,8 +60,14 @@ FORMAT = Parameter(
 
 
 async def statements(context: RequestContext) -> ListResponse:
-    """Handle ``/v2/statements``: closed statements, the newest period first."""
+    """Handle ``/v2/statements``: closed statements, the newest period first; or the open one of an account or project."""
     arguments = context.arguments
+    state = arguments["state"] or "closed"
+    if state not in ("closed", "open"):
+        raise invalid_input("state", state, "use closed or open.")
+    if state == "open":
+        preview = await _preview(context, arguments["account_id"], arguments["project_id"], arguments["period"])
+        return ListResponse([] if preview is None else [preview], open_entry)
     limit, offset = context.limit, offset_of(arguments["marker"])
     visible = context.store.statements
     only = None if context.requester.is_admin else visible.visible_project(None)
@@ -85,6 +103,8 @@ async def annex(context: RequestContext) -> StreamingResponse:
     found = await _visible(context)
     document = found.whole.statement if found.whole is not None else found.part
     assert document is not None
+    if document.state != "closed":
+        raise ApiError(404, "An open statement has no annex.")
     return StreamingResponse(JSON_LINES, context.store.statements.annex(document.statement_id))
 
 
@@ -113,7 +133,39 @@ async def _visible(context: RequestContext) -> VisibleStatement:
         found = await context.store.statements.statement(id)
         if found is not None:
             return found
+    if context.prices is not None and account and _is_period(period):
+        preview = await _preview(context, unquote(account), None, period)
+        if preview is not None:
+            return preview
     raise ApiError(404, f"There is no statement {asked}.")
+
+
+async def _preview(
+    context: RequestContext, account_id: str | None, project_id: str | None, period: str | None
+) -> VisibleStatement | None:
+    """Return the open statement of an account or project, ``None`` if there is nothing to be seen."""
+    project_id = context.store.statements.visible_project(project_id)
+    if context.prices is None:
+        return None
+    if account_id is None and project_id is None:
+        raise ApiError(400, "Open statements are those of an account or project: give account_id or project_id.")
+    if period is not None and not _is_period(period):
+        raise invalid_input("period", period, "use year and month, as in 2026-11.")
+    directory = await context.prices.current()
+    now = datetime.fromtimestamp(context.now, UTC)
+    correct_periods = 0 if context.rating is None else context.rating.correct_periods
+    try:
+        return await context.store.preview(directory, account_id, project_id, period, now, correct_periods)
+    except ValueError as error:
+        raise ApiError(400, str(error)) from error
+
+
+def _is_period(name: str) -> bool:
+    try:
+        BillingPeriod.named(name, ZoneInfo("UTC"))
+    except ValueError:
+        return False
+    return True
 
 
 async def _sha256(context: RequestContext, signed: SignedStatement) -> str:

@@ -67,6 +67,7 @@ def test_administrators_see_all_statements(api: ApiClient) -> None:
         "closed_by": "operator",
         "projects": ["blue", "green"],
         "extract": False,
+        "forecast": None,
     }
     assert own["projects"] == ["blue"]
 
