@@ -16,6 +16,7 @@ from meter.api.rendering import cloudkitty as rendering
 from meter.api.request.arguments import Parameter
 from meter.api.request.context import RequestContext
 from meter.api.request.times import parse_time_argument
+from meter.query import SampleFilter
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.costs.cost_query import FIELDS
 from meter.rating.costs.cost_query import TIME_GROUPS
@@ -76,6 +77,7 @@ async def dataframes(context: RequestContext) -> rendering.DataFrames:
 
 
 async def _directory(context: RequestContext) -> PriceDirectory:
+    context.store.check(SampleFilter())
     if context.prices is None:
         raise HttpError(404, NOT_CONFIGURED)
     return await context.prices.current()

@@ -50,8 +50,19 @@ NAMES = IdentityReport(
     ),
 )
 
-WITHOUT_SAMPLES = ("versions", "capabilities", "prices", "budgets")
-"""Operations that return nothing about samples."""
+WITHOUT_SAMPLES = (
+    "versions",
+    "capabilities",
+    "prices",
+    "statements",
+    "statement",
+    "statement_annex",
+    "statement_keys",
+    "summary",
+    "dataframes",
+    "budgets",
+)
+"""Operations that return nothing about samples; those of rating have tests of their own in tests/unit/api/handlers."""
 
 ADMIN_OPERATIONS = ("audit_log", "completeness_agents", "completeness_audits", "completeness_unmetered")
 """Operations that answer nobody but administrators."""
