@@ -216,12 +216,9 @@ class PostgresStore(Service):
             read_only=False,
             seconds=max(statement_timeout_seconds, MAINTENANCE_TIMEOUT_SECONDS),
         )
-        self.rating = StoredRating(
-            rating_pool if rating_connections else self._readers,
-            self._readers if readers else rating_pool,
-            clock,
-            slices,
-        )
+        # A replica may not have yet what rating has just written.
+        rating_readers = self._readers if readers and not (rating_connections and replica_dsn) else rating_pool
+        self.rating = StoredRating(rating_pool if rating_connections else self._readers, rating_readers, clock, slices)
         self._reading_suffices = reading_suffices
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
         if rating_connections:
