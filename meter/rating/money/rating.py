@@ -1,4 +1,4 @@
-"""Rating: from the usage of an account and period to the lines of its statement. docs/statements.rst has the formulas."""
+"""Rating: from the usage of an account and period to the lines of its statement. docs/statements-amounts.rst has the formulas."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_index import price_of as find_price
+from meter.rating.currency import rounded
 from meter.rating.exact import EXACT
 from meter.rating.money.account_projects import AccountProjects
 from meter.rating.money.account_projects import DomainOf
@@ -78,7 +79,8 @@ class Rating:
         lines += corrections
         lines += list(credit_lines(book, period, projects, lines, credits_used or {}))
         taxes = list(tax_lines(book, period, lines))
-        net, tax = total_of(lines), total_of(taxes)
+        # With the digits of the currency also if there are no lines: 0.00.
+        net, tax = rounded(total_of(lines), book.currency), rounded(total_of(taxes), book.currency)
         return Rated(
             lines=(*lines, *taxes),
             unpriced=self._usage.unpriced,
