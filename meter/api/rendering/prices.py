@@ -29,7 +29,7 @@ class _ForWhom(_Dated, kw_only=True):
 
 
 class ListedTier(msgspec.Struct, kw_only=True):
-    """A tier: units above the one before, up to and including ``up_to``, which is null in the last one, cost so much each."""
+    """The prices of a unit above the tier before, up to and including ``up_to``, which is null in the last tier."""
 
     up_to: Decimal | None
     list_price: Decimal
@@ -79,7 +79,7 @@ class ListedCharge(_ForWhom, kw_only=True):
 
 
 class ListedDiscount(_ForWhom, kw_only=True):
-    """So many percent less for the usage of ``skus``, of all if there are none."""
+    """A reduction of the usage of ``skus``, of all SKUs if the list is empty, by ``percent``."""
 
     id: str
     description: str

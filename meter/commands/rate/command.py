@@ -16,6 +16,7 @@ from meter.commands.rate import diff
 from meter.commands.rate import export
 from meter.commands.rate import keys
 from meter.commands.rate import preview
+from meter.commands.rate import quote
 from meter.commands.rate import reproduce
 from meter.commands.rate import verify
 from meter.commands.rate.subcommand import RateContext
@@ -25,6 +26,7 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
     Subcommand(
         "check", check.CheckOptions, "Say everything that is wrong with the price directory at once.", check.work
     ),
+    Subcommand("quote", quote.QuoteOptions, "Say what resources would cost in a month.", quote.work),
     Subcommand("keys", keys.KeysOptions, "Make, list or rotate the keys that sign statements.", keys.work),
     Subcommand("preview", preview.PreviewOptions, "Show the statements of an open period.", preview.work),
     Subcommand("diff", diff.DiffOptions, "Show what a period would have cost by other prices.", diff.work),
