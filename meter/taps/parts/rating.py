@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from meter.daemon.rating_metrics import RatingMetrics
+from meter.daemon.statement_metrics import StatementMetrics
+from meter.rating.book.book_text import directory_from_text
 from meter.rating.book.watched_directory import WatchedPriceDirectory
 from meter.rating.rating_service import RatingService
 from meter.rating.rating_service import RatingStep
+from meter.rating.statements.statements_step import StatementsStep
 from meter.rating.usage.usage_step import UsageStep
 from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
@@ -26,7 +29,17 @@ def add_rating(daemon: Daemon, store: PostgresStore) -> None:
     )
     daemon.dependencies.append(directory)
     # In this order: budgets are evaluated from the usage that was computed before.
-    steps: list[RatingStep] = [UsageStep(store.rating.usage, directory.current)]
+    steps: list[RatingStep] = [
+        UsageStep(store.rating.usage, directory.current),
+        StatementsStep(
+            store.rating,
+            store,
+            directory.current,
+            directory_from_text,
+            StatementMetrics(daemon.registry),
+            correct_periods=settings.correct_periods,
+        ),
+    ]
     daemon.add(
         RatingService(
             steps,
