@@ -24,8 +24,10 @@ from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import options_first
 from meter.commands.database import database_server
+from meter.daemon.services import sleep
 from meter.daemon.supervised import READY_SECONDS
 from meter.daemon.supervised import wait_ready
+from meter.interfaces import Unavailable
 from meter.rating.book.book_problem import PriceBookError
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import read_directory
@@ -111,13 +113,20 @@ class RateContext:
                 migrate=False,
                 readers=1,
                 writers=1,
+                rating_connections=3,
                 statement_timeout_seconds=self.config.store.statement_timeout_seconds,
                 finalize_after_seconds=self.config.store.finalize_after_seconds,
                 application_name="meter-rate",
             )
             store.startService()
             try:
-                await wait_ready(store, self.reactor, seconds=max(retry_seconds, READY_SECONDS))
+                seconds = max(retry_seconds, READY_SECONDS)
+                await wait_ready(store, self.reactor, seconds=seconds)
+                deadline = self.reactor.seconds() + seconds
+                while not store.rating.ready:
+                    if self.reactor.seconds() >= deadline:
+                        raise Unavailable(f"the store is unavailable: {store.rating.reason}")
+                    await sleep(self.reactor, 0.05)
                 yield store
             finally:
                 await store.stopService()
