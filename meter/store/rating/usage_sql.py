@@ -34,20 +34,25 @@ SUBMITTED = """EXISTS (
     WHERE o.id = x.source_id AND starts_with(o.name, p.name || ':')
 )"""
 
+# Units are numbers, and types of meters their first letter (cumulative, delta, gauge): samples are many.
 WANTED = f"""
 wanted AS MATERIALIZED (
-    SELECT x.id, x.resource_id, x.project_id, m.unit, m.type, x.polling_interval, x.polling_interval > 0 AS polled, x.run_kind, x.run_id
-    FROM meter m CROSS JOIN LATERAL (
+    SELECT x.id, x.resource_id, x.project_id, m.unit, m.kind, x.polling_interval, x.polling_interval > 0 AS polled, x.run_kind, x.run_id
+    FROM (
+        SELECT id, min(id) OVER (PARTITION BY unit) AS unit, type::"char" AS kind FROM meter WHERE name = %(meter)s
+    ) AS m CROSS JOIN LATERAL (
         SELECT x.* FROM series x
         WHERE x.meter_id = m.id AND x.resource_id > %(after)s AND x.resource_id <= %(through)s
             AND x.retained_until >= %(start)s::timestamptz - {LOOK_BACK}
         OFFSET 0
     ) AS x
-    WHERE m.name = %(meter)s AND NOT {SUBMITTED}
+    WHERE NOT {SUBMITTED}
 )"""
 
 # meter.rating.exact.shortest in SQL. A cast to numeric alone would round to 15 digits.
-EXACT_VOLUME = """CASE WHEN abs(s.volume) < 9007199254740992 THEN s.volume::text::numeric
+EXACT_VOLUME = """CASE
+    WHEN abs(s.volume) < 9007199254740992 AND s.volume = floor(s.volume) THEN s.volume::bigint::numeric
+    WHEN abs(s.volume) < 9007199254740992 THEN s.volume::text::numeric
     ELSE floor(s.volume / 1125899906842624)::bigint * 1125899906842624::numeric
         + (s.volume - floor(s.volume / 1125899906842624) * 1125899906842624)::bigint END"""
 
@@ -211,10 +216,10 @@ NUMBERS = f"div({microseconds('{} - %(start)s')}, {SLOT_MICROSECONDS})"
 # In a slot: a counter's increase by the time of the steps that end in it, or else of the one that spans it; the mean of a gauge; the
 # sum of deltas by five minutes. Volumes have the number of samples in place of seconds.
 PERCENTILE = f"""{STEPS}, valued AS (
-    SELECT k.resource_id, k.project_id, d.value_no, k.type, k.timestamp, k.before, CASE WHEN k.type = 'cumulative' THEN amount ELSE volume END AS amount,
-        CASE WHEN k.type = 'cumulative' THEN {microseconds("timestamp - before")} WHEN k.type = 'delta' THEN NULL ELSE 1000000 END AS us
+    SELECT k.resource_id, k.project_id, d.value_no, k.kind, k.timestamp, k.before, CASE WHEN k.kind = 'c' THEN amount ELSE volume END AS amount,
+        CASE WHEN k.kind = 'c' THEN {microseconds("timestamp - before")} WHEN k.kind = 'd' THEN NULL ELSE 1000000 END AS us
     FROM kept k JOIN numbered d ON d.metadata_id = k.metadata_id
-    WHERE k.type <> 'cumulative' OR k.before IS NOT NULL
+    WHERE k.kind <> 'c' OR k.before IS NOT NULL
 ), ending AS MATERIALIZED (
     SELECT resource_id, project_id, value_no, {NUMBERS.format("timestamp")} AS slot, sum(amount) AS amount,
         coalesce(sum(us), {SLOT_MICROSECONDS}) AS us
@@ -224,7 +229,7 @@ PERCENTILE = f"""{STEPS}, valued AS (
     FROM valued v
     CROSS JOIN LATERAL generate_series(
         {NUMBERS.format("greatest(before, %(start)s)")}::bigint + 1, {NUMBERS.format("timestamp")}::bigint - 1) AS slot
-    WHERE v.type = 'cumulative' AND v.us > {SLOT_MICROSECONDS} AND NOT EXISTS (
+    WHERE v.kind = 'c' AND v.us > {SLOT_MICROSECONDS} AND NOT EXISTS (
         SELECT FROM ending e WHERE e.resource_id = v.resource_id AND e.slot = slot.slot)
     GROUP BY v.resource_id, v.project_id, v.value_no, slot.slot
 ), rate AS (
