@@ -19,9 +19,14 @@ from meter.rating.period import BillingPeriod
 from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.usage_retention import UsageRetention
 from meter.store.rating import usage_refresh
+from meter.testing import MemoryStore
+from tests.contract.test_usage import OVER
+from tests.contract.test_usage import cloud
 from tests.contract.test_usage import polled
 from tests.integration.test_store_rollups import running
+from tests.usage_books import EVERY_KIND
 from tests.usage_books import book
+from tests.usage_books import october
 from tests.usage_books import sku
 
 NOW = datetime.now(UTC)
@@ -172,3 +177,24 @@ async def test_usage_is_computed_in_pages_as_it_is_at_once(postgresql, monkeypat
         await refreshed(store)
         atoms = store.rating.usage.atoms(PRICES, PERIOD, ["p1"], skus=["cpu"])
         assert [(atom.resource_id, atom.quantity) async for atom in atoms] == [(f"vm{n}", 2 * n) for n in range(1, 8)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_usage_is_the_same_from_rollups_of_lives_and_with_late_samples(postgresql):
+    memory, messages, period = MemoryStore(reactor), cloud(7), october(EVERY_KIND)
+    lives = [sku for sku in EVERY_KIND.skus.values() if sku.usage in ("exists", "integral")]
+    prices = book(*lives)
+    async with rating(postgresql.dsn()) as store:
+        late = messages[:30]
+        await store.write(messages[30:])
+        await store.maintenance.finalize(NOW)
+        assert await store.rating.usage.refresh(prices, period, OVER) == 31
+        await store.write(late)
+        await memory.write([*late, *messages[30:]])
+        await memory.rating.usage.refresh(prices, period, OVER)
+        for finalized in (False, True):
+            if finalized:
+                await store.maintenance.finalize(NOW)
+            await store.rating.usage.refresh(prices, period, OVER)
+            found = [atom async for atom in store.rating.usage.atoms(prices, period, ["p1", "p2", "p3"])]
+            assert found == [atom async for atom in memory.rating.usage.atoms(prices, period, ["p1", "p2", "p3"])]

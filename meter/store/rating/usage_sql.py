@@ -15,6 +15,7 @@ from meter.rating.book.price_book import Sku
 from meter.rating.usage.sku_definition import LONGEST_VALUE
 from meter.store.postgres.sql import filled
 from meter.store.query.metadata import metadata_values
+from meter.store.query.steps import IS_MEASURED
 
 LOOK_BACK = "interval '45 days'"
 """How long before a day, and after it, the neighbours of its samples are searched."""
@@ -37,7 +38,8 @@ SUBMITTED = """EXISTS (
 # Units are numbers, and types of meters their first letter (cumulative, delta, gauge): samples are many.
 WANTED = f"""
 wanted AS MATERIALIZED (
-    SELECT x.id, x.resource_id, x.project_id, m.unit, m.kind, x.polling_interval, x.polling_interval > 0 AS polled, x.run_kind, x.run_id
+    SELECT x.id, x.resource_id, x.project_id, m.unit, m.kind, x.polling_interval, x.polling_interval > 0 AS polled, x.run_kind, x.run_id,
+        {IS_MEASURED} AS measured
     FROM (
         SELECT id, min(id) OVER (PARTITION BY unit) AS unit, type::"char" AS kind FROM meter WHERE name = %(meter)s
     ) AS m CROSS JOIN LATERAL (
@@ -100,16 +102,17 @@ LATER = f"""
             AND s.recorded_at <= %(as_of)s
         ORDER BY s.timestamp LIMIT 1
     ) AS s
-    WHERE w.resource_id = o.resource_id AND w.unit = o.unit AND w.polled = o.polled
+    WHERE w.resource_id = o.resource_id AND w.measured = o.measured
         AND (NOT o.polled OR (w.run_kind, w.run_id) = (o.run_kind, o.run_id))"""
 
-# A polled volume holds until the next poll, for three intervals at most, or longer within a declared run. Any other one holds until
-# the next one that was not polled; the last one as long as the resource is known to exist. Polled ones come first.
+# A polled volume holds until the next one of its source, for three intervals at most, or longer within a declared run; one that was
+# told by a notification until the next one; the last one as long as the resource is known to exist. What was measured comes before
+# what services have recorded: docs/decisions/0016-one-source-per-gauge.rst.
 INTEGRAL = f"""
 ordered AS (
     SELECT r.*, v.resource_id IS NOT NULL AS life_known,
-        lead(timestamp) OVER (PARTITION BY r.resource_id, unit, polled ORDER BY timestamp, message_id) AS next,
-        lead(timestamp) OVER (PARTITION BY r.resource_id, unit, run_kind, run_id ORDER BY timestamp, message_id) AS next_of_run
+        lead(timestamp) OVER (PARTITION BY r.resource_id, measured ORDER BY timestamp, message_id) AS next,
+        lead(timestamp) OVER (PARTITION BY r.resource_id, run_kind, run_id ORDER BY timestamp, message_id) AS next_of_run
     FROM read r LEFT JOIN (SELECT DISTINCT resource_id FROM life) AS v ON v.resource_id = r.resource_id
 ), followed AS (
     SELECT o.*, CASE WHEN next IS NULL AND CASE WHEN polled
@@ -124,19 +127,19 @@ ordered AS (
         END) AS until
     FROM followed
 ), gap AS (
-    SELECT resource_id, unit, project_id, until AS begins, coalesce(next, 'infinity') AS ends, next IS NOT NULL AS bounded
-    FROM held WHERE polled AND until < coalesce(next, 'infinity')
-    UNION ALL SELECT resource_id, unit, 0, '-infinity', min(timestamp), false FROM held WHERE polled GROUP BY resource_id, unit
-    UNION ALL SELECT resource_id, unit, 0, '-infinity', 'infinity', false FROM held GROUP BY resource_id, unit HAVING NOT bool_or(polled)
+    SELECT resource_id, project_id, until AS begins, coalesce(next, 'infinity') AS ends, next IS NOT NULL AS bounded
+    FROM held WHERE measured AND until < coalesce(next, 'infinity')
+    UNION ALL SELECT resource_id, 0, '-infinity', min(timestamp), false FROM held WHERE measured GROUP BY resource_id
+    UNION ALL SELECT resource_id, 0, '-infinity', 'infinity', false FROM held GROUP BY resource_id HAVING NOT bool_or(measured)
 ), piece AS (
     SELECT resource_id, project_id, metadata_id, volume, greatest(timestamp, %(start)s) AS begins, until AS ends, false AS bounded
-    FROM held WHERE polled AND until > greatest(timestamp, %(start)s)
+    FROM held WHERE measured AND until > greatest(timestamp, %(start)s)
     UNION ALL
     SELECT resource_id, project_id, metadata_id, volume, begins, ends, bounded FROM (
         SELECT n.resource_id, n.project_id, n.metadata_id, n.volume, g.bounded,
             greatest(n.timestamp, g.begins, %(start)s) AS begins, least(n.until, g.ends) AS ends
-        FROM held n JOIN gap g ON g.resource_id = n.resource_id AND g.unit = n.unit
-        WHERE NOT n.polled
+        FROM held n JOIN gap g ON g.resource_id = n.resource_id
+        WHERE NOT n.measured
     ) AS filled WHERE begins < ends
 ), owned AS (
     SELECT p.resource_id, coalesce(l.project_id, p.project_id) AS project_id, p.metadata_id, p.volume, p.bounded,
