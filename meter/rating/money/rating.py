@@ -21,6 +21,7 @@ from meter.rating.money.charges import fixed_lines
 from meter.rating.money.charges import minimum_lines
 from meter.rating.money.charges import total_of
 from meter.rating.money.credits import credit_lines
+from meter.rating.money.priced_usage import Observe
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
 from meter.rating.money.sku_usage import PriceOf
@@ -33,7 +34,7 @@ from meter.rating.usage.usage_atom import UsageAtom
 class Rating:
     """Rates the usage of an account and period, which is added one atom at a time.
 
-    ``domain_of`` says to which domain a project belonged on a day.
+    ``domain_of`` says to which domain a project belonged on a day; ``observe`` is called with the priced units of each day.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class Rating:
         *,
         domain_of: DomainOf = no_domain,
         price_of: PriceOf = find_price,
+        observe: Observe | None = None,
     ) -> None:
         self.book = book
         self.period = period
         self._projects = AccountProjects(directory, account, period, domain_of)
-        self._usage = UsageLines(book, period, self._projects, price_of)
+        self._usage = UsageLines(book, period, self._projects, price_of, observe)
 
     def add(self, atom: UsageAtom) -> None:
         """Add usage, in the order of SKU and day; usage of projects that belong to another account on the day is ignored.

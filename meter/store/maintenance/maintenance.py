@@ -30,7 +30,8 @@ from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.sample_identity import week_of
 from meter.store.maintenance.compaction import compact
-from meter.store.maintenance.completeness_days import DaySummaries
+from meter.store.maintenance.completeness_days import COMPLETENESS_TABLES
+from meter.store.maintenance.completeness_days import CompletenessSummaries
 from meter.store.maintenance.garbage_collection import BATCH_ROWS
 from meter.store.maintenance.garbage_collection import NAME_TABLES
 from meter.store.maintenance.garbage_collection import collect
@@ -48,6 +49,7 @@ from meter.store.maintenance.rollups import days_to_finalize
 from meter.store.maintenance.rollups import finalize
 from meter.store.maintenance.rollups import lock_all_hours
 from meter.store.maintenance.rollups import next_hour_to_finalize
+from meter.store.maintenance.usage_retention import UsageRetention
 from meter.store.maintenance.voiding import voided_count
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
@@ -117,8 +119,9 @@ class Maintenance(Service):
         self._partitions = Partitions(pool, clock)
         self._retention = retention
         self._ledger_retention = LedgerRetention(pool, retained_days(retention.days, retention.rollup_days))
+        self._usage_retention = UsageRetention(pool, retention.rollup_days)
         self._finalize_after = timedelta(seconds=finalize_after_seconds)
-        self._day_summaries = DaySummaries(pool, finalize_after_seconds, partial(sleep, clock, 0))
+        self._summaries = CompletenessSummaries(pool, finalize_after_seconds, partial(sleep, clock, 0))
         self._periodic = Periodic(
             self._try_run, interval_seconds, clock, name="store maintenance", first_after=min(interval_seconds, 5.0)
         )
@@ -162,6 +165,7 @@ class Maintenance(Service):
         await self.summarize(now)
         await self.expire(now)
         await self._ledger_retention.run(now)
+        await self._usage_retention.run(now)
         await self.collect_garbage()
         if self._clock.seconds() >= self._collect_identity_names_at:
             await self.collect_identity_names(now)
@@ -183,12 +187,12 @@ class Maintenance(Service):
         return finalized
 
     async def summarize(self, now: datetime) -> int:
-        """Summarize completeness for the days that are over and final; return how many were summarized."""
+        """Summarize completeness for the hours and days that are over and final; return how many were summarized."""
         try:
-            return await self._day_summaries.summarize(now)
+            return await self._summaries.summarize(now)
         except (Rejected, TimedOut) as error:
-            # Queries compute such a day.
-            self._log.debug("days cannot be summarized: {reason}", reason=str(error))
+            # Queries compute such an hour or day.
+            self._log.debug("completeness cannot be summarized: {reason}", reason=str(error))
             return 0
 
     async def _finalize(self, start: datetime, hours: int) -> bool:
@@ -310,7 +314,7 @@ async def _delete_samples(session: Session, meter: str, before: datetime) -> Non
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
     """Delete rollups whose samples have expired: any others would be computed again."""
-    for table in ("rollup", "final_period", "changed_series", "completeness_day", "completeness_day_loss"):
+    for table in ("rollup", "final_period", "changed_series", *COMPLETENESS_TABLES):
         await session.count(
             f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))",
             [before],

@@ -16,7 +16,7 @@ from meter.store.rating.budgets import StoredBudgets
 from meter.store.rating.statements import StoredStatements
 from meter.store.rating.usage_store import StoredUsage
 
-RATING_LOCK = 0x6D65746572_05
+RATING_LOCK = 0x6D65746572_08
 """Key of the advisory lock of whoever rates: the collector's maintenance, or meter-rate."""
 
 
