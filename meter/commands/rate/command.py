@@ -28,12 +28,12 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
     Subcommand(
         "check", check.CheckOptions, "Say everything that is wrong with the price directory at once.", check.work
     ),
+    Subcommand("quote", quote.QuoteOptions, "Say what resources would cost in a month.", quote.work),
     Subcommand("keys", keys.KeysOptions, "Make, list or rotate the keys that sign statements.", keys.work),
     Subcommand("preview", preview.PreviewOptions, "Show the statements of an open period.", preview.work),
     Subcommand("diff", diff.DiffOptions, "Show what a period would have cost by other prices.", diff.work),
     Subcommand("close", close.CloseOptions, "Close a period: sign its statements and store them for ever.", close.work),
     Subcommand("list", closed_list.ClosedListOptions, "List the closed statements.", closed_list.work),
-    Subcommand("quote", quote.QuoteOptions, "Say what resources would cost in a month.", quote.work),
     Subcommand("export", export.ExportOptions, "Write a statement as JSON, CSV, page or FOCUS data set.", export.work),
     Subcommand("verify", verify.StatementVerifyOptions, "Verify a statement, offline.", verify.work),
     Subcommand(
