@@ -144,11 +144,9 @@ POLLED_EVERY = timedelta(hours=6)
 async def libvirt_messages() -> list[MeteringMessage]:
     """The messages of a compute agent that polls five domains every 6 hours, and at their events."""
     host = _Host()
-    zone = ZoneInfo("Europe/Paris")
-    polls = {
-        datetime(2026, 9, 30, 12, tzinfo=zone).replace(tzinfo=None) + number * POLLED_EVERY for number in range(128)
-    }
-    times = {each.replace(tzinfo=zone).astimezone(UTC) for each in polls if each <= datetime(2026, 11, 1)}  # noqa: DTZ001
+    # 12:00 on 30 September until the end of October, by the clock of the host, which goes back once.
+    first = datetime(2026, 9, 30, 12, tzinfo=ZoneInfo("Europe/Paris"))
+    times = {(first + number * POLLED_EVERY).astimezone(UTC) for number in range(127)}
     events: dict[datetime, list[Row]] = {}
     for row in LIBVIRT_MONTH.rows("events.csv"):
         events.setdefault(datetime.fromisoformat(row["time"]).astimezone(UTC), []).append(row)

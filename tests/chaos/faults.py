@@ -248,6 +248,7 @@ def with_a_short_wait_for_reports(site: Site) -> None:
 
 def reports_are_lost(site: Site) -> None:
     """Those of the last cycles of the agent's process, from the queue; their samples are stored."""
+    site.reports_are_lost = True
     site.collector.stop(signal.SIGTERM)
     before = len(polls_of(site))
     until(lambda: len(polls_of(site)) >= before + 4, "some cycles")

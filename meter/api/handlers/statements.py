@@ -94,7 +94,7 @@ async def statement(context: RequestContext) -> RawResponse | StreamingResponse 
     headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY} if chosen == "html" else {}
     pieces = made.write(found.whole, sha256)
     if chosen == "json":
-        return RawResponse(JSON, "".join(pieces).encode())
+        return RawResponse(JSON, b"".join([chunk async for chunk in _chunks(context, pieces)]))
     return StreamingResponse(f"{made.media_type}; charset=utf-8", _chunks(context, pieces), headers=headers)
 
 

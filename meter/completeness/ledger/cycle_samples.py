@@ -111,27 +111,35 @@ class CycleSamples:
         self._agents = agents
         self._finality = finality
         self._whole = Piece(pieces[0].start, pieces[-1].end)
+        self._unreported: dict[tuple[int, float], list[UnreportedTime]] = {}
 
     def unreported_times(self, part: MeteredPart) -> Iterator[UnreportedTime]:
         """Yield the times in which the agent of ``part`` may have measured without a report, while it measured the part."""
-        timeline = self._agents[part.agent_id].timelines.get(part.interval)
-        if timeline is not None and not part.is_off_schedule:
-            for each in unreported_times(timeline, self._whole):
-                if part.since - SAME_SECONDS <= each.start < part.until:
-                    yield each
+        times = self._unreported.get((part.agent_id, part.interval))
+        if times is None:
+            timeline = self._agents[part.agent_id].timelines.get(part.interval)
+            times = [] if timeline is None else list(unreported_times(timeline, self._whole))
+            self._unreported[part.agent_id, part.interval] = times
+        for each in times:
+            if part.since - SAME_SECONDS <= each.start < part.until:
+                yield each
 
     def of_series(
         self,
         meter: str,
         measured: Sequence[MeteredPart],
-        counts: Mapping[MeteredPart, Sequence[int]],
+        expected: Sequence[int],
         facts: ResourceFacts,
+        borders: dict[tuple[tuple[int, ...], int], Border],
     ) -> SeriesSamples:
-        """Return the samples of a series by the pieces of their cycles."""
+        """Return the samples of a series by the pieces of their cycles; ``expected`` are their numbers.
+
+        ``borders`` keeps those of the pieces for the series of one resource, most of which have the same parts.
+        """
         resource, project = measured[0].resource, measured[0].project
         pieces = len(self._pieces)
         received = [facts.received.get((resource, meter, project, n), 0) for n in range(pieces)]
-        surplus = [count - sum(counts[part][n] for part in measured) for n, count in enumerate(received)]
+        surplus = [count - each for count, each in zip(received, expected, strict=True)]
         stored = () if facts.unreported is None else facts.unreported.get((resource, meter, project), ())
         unreported = [0] * pieces
         of_unreported: list[float] = []
@@ -149,17 +157,24 @@ class CycleSamples:
                         received[n] -= 1
                         surplus[n] -= 1
                         unreported[n] += 1
+        same_parts = tuple(map(id, measured))
+
+        def border_of(n: int) -> Border:
+            found = borders.get((same_parts, n))
+            if found is None:
+                start = self._pieces[n].start if n < pieces else self._pieces[-1].end
+                found = borders[same_parts, n] = border(measured, self._agents, start)
+            return found
+
         for n in range(pieces + 1):
             times = facts.times.get((resource, meter, project, n))
-            start = self._pieces[n].start if n < pieces else self._pieces[-1].end
-            if times is not None and (n == pieces or received[n]):
-                at_border = border(measured, self._agents, start)
-                if at_border.belongs_before(times[0], is_surplus=n < pieces and surplus[n] > 0):
-                    _move(received, surplus, n, n - 1)
-                    continue
+            is_surplus = n < pieces and surplus[n] > 0
+            if times and (n == pieces or received[n]) and border_of(n).belongs_before(times[0], is_surplus=is_surplus):
+                _move(received, surplus, n, n - 1)
+                continue
             if 0 < n < pieces and surplus[n - 1] > 0 > surplus[n]:
                 ended = facts.times.get((resource, meter, project, n - 1))
-                if ended is not None and border(measured, self._agents, start).belongs_after(ended[1]):
+                if ended is not None and border_of(n).belongs_after(ended[1]):
                     _move(received, surplus, n - 1, n)
 
         def is_stored(due: Due, interval: float) -> bool | None:

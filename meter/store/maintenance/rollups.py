@@ -241,10 +241,11 @@ ORDER BY 1
 """
 
 
-FORGET_DAY_SUMMARY = """
-DELETE FROM completeness_day WHERE level = 0 AND start = date_trunc('day', %(start)s::timestamptz, 'UTC')
+FORGET_SUMMARIES = """
+DELETE FROM completeness_day WHERE level = 0 AND start = date_trunc('day', %(start)s::timestamptz, 'UTC');
+DELETE FROM completeness_hour WHERE level = 0 AND start = %(start)s
 """
-"""Makes the completeness of the day invalid: it was summarized before these samples were final."""
+"""Makes the completeness of the hour and of its day invalid: it was summarized before these samples were final."""
 
 
 def hour_locks(timestamps: Iterable[datetime]) -> list[int]:
@@ -293,7 +294,7 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
         await session.count("DELETE FROM changed_series WHERE start = %(start)s", period)
     await session.count(OWNER_ROLLUPS, period)
     await session.count("INSERT INTO final_period (hours, start) VALUES (%(hours)s, %(start)s)", period)
-    await session.count(FORGET_DAY_SUMMARY, period)
+    await session.count(FORGET_SUMMARIES, period)
     return True
 
 

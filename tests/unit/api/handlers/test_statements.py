@@ -9,11 +9,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from meter.api.rating_services import RatingServices
+from meter.daemon.shared_slices import SharedSlices
 from meter.rating.exports.focus_check import focus_problems
 from meter.rating.statements.annex import annex_line
 from meter.rating.statements.published_keys import PublishedKeys
@@ -23,8 +25,10 @@ from meter.rating.statements.statement_keys import key_id_of
 from meter.rating.statements.statement_keys import public_pem
 from tests.api_client import ApiClient
 from tests.api_client import Response
+from tests.closed_statements import annex_pages
 from tests.closed_statements import annex_rows
 from tests.closed_statements import close_both
+from tests.closed_statements import closing
 from tests.closed_statements import own_statement
 from tests.closed_statements import shared_statement
 from tests.statement_documents import KEY
@@ -224,3 +228,28 @@ def test_keys_that_cannot_be_read_are_a_state(tmp_path: Path) -> None:
     response = keys_of(RatingServices(keys=PublishedKeys(tmp_path, Clock())))
     assert response.status == 503
     assert b"x.pem" not in response.body
+
+
+@pytest.mark.parametrize("chosen", ["json", "csv", "html", "focus"])
+def test_long_statement_is_rendered_in_slices(chosen: str) -> None:
+    clock = TickingClock()
+    slices = SharedSlices(clock)
+    api = ApiClient(auth=TOKENS, clock=clock, slices=slices)
+    document = shared_statement()
+    lines = tuple(msgspec.structs.replace(line, number=n) for n in range(60) for line in document.lines)
+    long = signed(msgspec.structs.replace(document, lines=lines))
+    Deferred.fromCoroutine(api.store.rating.statements.add(closing(long), annex_pages([])))
+    pending = api.pending(f"{SHARED}?format={chosen}", headers={"X-Auth-Token": "admin-token"})
+    while not pending.called:
+        clock.advance(0)
+        api.flush()
+        assert slices.turns < 100_000
+    assert slices.turns > 100
+
+
+class TickingClock(Clock):
+    """Each look at it takes half a millisecond."""
+
+    def seconds(self) -> float:
+        self.rightNow += 0.0005
+        return float(self.rightNow)
