@@ -5,7 +5,8 @@ in SQL, as the collector and maintenance make them, without the samples themselv
 58 instances by default: 10 million samples in 30 days. Its samples alone are made too, with ``--days`` of ``--counted-days``,
 to compare with. One host missed a day in the middle.
 
-Each answer from summaries of days is compared with the same answer computed from run lengths and rollups.
+Each answer from summaries of days is compared with the same answer computed from run lengths and rollups, for the last
+``--compared-days``. The region is also asked for where only hours are summarized.
 """
 
 from __future__ import annotations
@@ -110,9 +111,9 @@ async def fill(store: PostgresStore, dsn: str, options: argparse.Namespace) -> N
     measuring.rows(dsn, "VACUUM (ANALYZE)")
 
 
-def questions(options: argparse.Namespace) -> dict[str, CompletenessQuery]:
-    """Return what is asked."""
-    month = {"start": TODAY - timedelta(days=options.days), "end": TODAY}
+def questions(days: int) -> dict[str, CompletenessQuery]:
+    """Return what is asked about the last ``days``."""
+    month = {"start": TODAY - timedelta(days=days), "end": TODAY}
     return {
         "month of a project": CompletenessQuery(**month, project_id=LARGE),
         "month of a project, by day": CompletenessQuery(**month, project_id=LARGE, by="day"),
@@ -120,6 +121,16 @@ def questions(options: argparse.Namespace) -> dict[str, CompletenessQuery]:
         "region by day": CompletenessQuery(**month, by="day"),
         "region by day and agent": CompletenessQuery(**month, by="day", group="agent"),
         "month of an agent": CompletenessQuery(**month, agent="meter-compute@hv1"),
+    }
+
+
+def hour_questions() -> dict[str, CompletenessQuery]:
+    """Return what is asked about days of which only hours are summarized."""
+    days = {"start": TODAY - timedelta(days=2), "end": TODAY}
+    return {
+        "two days of the region by day, from hours": CompletenessQuery(**days, by="day"),
+        "two days of the region by hour": CompletenessQuery(**days, by="hour"),
+        "two days of a project by hour": CompletenessQuery(**days, project_id=LARGE, by="hour"),
     }
 
 
@@ -141,14 +152,25 @@ async def measure(reactor: Any, report: Report, dsn: str, options: argparse.Name
     report.line(f"samples of the project: {samples * options.large}; of the region: {samples * options.instances}")
     report.line(f"filling: {filling / 1000:.0f} s")
     now = TODAY + timedelta(hours=1)
+    compared_days = min(options.days, options.compared_days)
     computed: dict[str, Sequence[CompletenessRow]] = {}
     table = Table("completeness")
-    for name, query in questions(options).items():
+    for name, query in {**questions(compared_days), **hour_questions()}.items():
         took, computed[name] = await milliseconds(store.completeness(query, now, 1_000_000))
-        table.add(f"{name}, computed", took, "ms")
-    took, summarized = await milliseconds(store.maintenance.summarize(now))
-    table.add("summarizing a day", took / max(1, summarized), "ms")
-    report.compare("days summarized", options.days, summarized)
+        table.add(
+            f"{name}, {compared_days} days computed" if name in questions(1) else f"{name}, computed",
+            took,
+            "ms",
+        )
+    summarized = 0
+    took = 0.0
+    while made := await timed_summaries(store, now):
+        took, summarized = took + made[0], summarized + made[1]
+    table.add("summarizing an hour or a day", took / max(1, summarized), "ms")
+    [[days]] = await store.maintenance._pool.rows("SELECT count(*) FROM completeness_day WHERE level = 0")
+    report.compare("days summarized", options.days, days)
+    for name, query in questions(compared_days).items():
+        report.compare(name, computed[name], await store.completeness(query, now, 1_000_000))
     measuring.rows(dsn, "VACUUM (ANALYZE)")
     pool = store.maintenance._pool
     for run in range(options.runs + 1):
@@ -157,18 +179,30 @@ async def measure(reactor: Any, report: Report, dsn: str, options: argparse.Name
         whole = raw * options.days / options.counted_days
         if run:
             table.add("counting the project's samples in SQL", whole, "ms")
-        for name, query in questions(options).items():
+        for name, query in questions(options.days).items():
+            took, _ = await milliseconds(store.completeness(query, now, 1_000_000))
+            if run:
+                table.add(name, took, "ms", "counting the project's samples in SQL")
+        for name, query in live_questions(options).items():
+            took, rows = await milliseconds(store.completeness(query, now, 1_000_000))
+            if run:
+                table.add(name, took, "ms", "counting the project's samples in SQL")
+    await execute(store, "DELETE FROM completeness_day WHERE start >= %s", [TODAY - timedelta(days=2)])
+    for run in range(options.runs + 1):
+        for name, query in hour_questions().items():
             took, rows = await milliseconds(store.completeness(query, now, 1_000_000))
             if run:
                 table.add(name, took, "ms", "counting the project's samples in SQL")
             else:
                 report.compare(name, computed[name], rows)
-        for name, query in live_questions(options).items():
-            took, rows = await milliseconds(store.completeness(query, now, 1_000_000))
-            if run:
-                table.add(name, took, "ms", "counting the project's samples in SQL")
     report.table(table)
     await store.stopService()
+
+
+async def timed_summaries(store: PostgresStore, now: Any) -> tuple[float, int] | None:
+    """Let the store summarize once; return the milliseconds and how many hours and days, ``None`` if there were none."""
+    took, made = await milliseconds(store.maintenance.summarize(now))
+    return (took, made) if made else None
 
 
 async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -> None:
@@ -181,6 +215,7 @@ def main() -> None:
     parser = measuring.with_postgresql(measuring.parser(__doc__), "durable")
     parser.add_argument("--days", type=int, default=30, help="of the period (%(default)s)")
     parser.add_argument("--counted-days", type=int, default=3, help="of which samples are made (%(default)s)")
+    parser.add_argument("--compared-days", type=int, default=3, help="of which answers are compared (%(default)s)")
     parser.add_argument("--hosts", type=int, default=100, help="in the region (%(default)s)")
     parser.add_argument(
         "--instances", type=int, default=2000, help="in the region, 5 760 samples a day each (%(default)s)"

@@ -42,6 +42,8 @@ TABLES = (
     "rejected_sample",
     "completeness_day",
     "completeness_day_loss",
+    "completeness_hour",
+    "completeness_hour_loss",
     "completeness_change",
 )
 BOOT = str(uuid.UUID(int=1))

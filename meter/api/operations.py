@@ -13,6 +13,7 @@ import msgspec
 
 from meter.api import openapi
 from meter.api.handlers import audit
+from meter.api.handlers import budgets
 from meter.api.handlers import completeness
 from meter.api.handlers import identities
 from meter.api.handlers import prices
@@ -33,6 +34,7 @@ from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
 from meter.api.rendering.audit import AuditLogEntry
+from meter.api.rendering.budgets import Budget
 from meter.api.rendering.identities import Identity
 from meter.api.rendering.prices import PriceList
 from meter.api.rendering.segments import ResourceSegments
@@ -285,6 +287,14 @@ V2: tuple[Operation, ...] = (
         parameters=(prices.DAY,),
         result=Sequence[PriceList],
         handler=prices.prices,
+    ),
+    Operation(
+        name="budgets",
+        path="/v2/budgets",
+        summary="Budgets with what was used, is forecast and is left, as they were evaluated last, ordered by id.",
+        parameters=(*budgets.PARAMETERS, LIMIT, MARKER),
+        result=Sequence[Budget],
+        handler=budgets.budgets,
     ),
     Operation(
         name="audit_log",

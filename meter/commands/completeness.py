@@ -139,14 +139,17 @@ async def answer(store: Any, query: CompletenessQuery, now: datetime, *, closabl
         verdict: Closable = await store.closable(query, now)
         _write([closable_json(verdict)] if as_json else closable_lines(verdict), as_json)
         return EXIT_OK if verdict.closable else EXIT_FOUND_PROBLEMS
-    rows: Sequence[CompletenessRow] = await store.completeness(query, now, MAX_ROWS)
+    rows: Sequence[CompletenessRow] = await store.completeness(query, now, MAX_ROWS + 1)
     gaps: Sequence[Gap] = []
     if any(row.missing for row in rows):
-        gaps = await store.completeness_gaps(query, now, MAX_GAPS)
-    if as_json:
-        _write([*map(row_json, rows), *map(gap_json, gaps)], as_json)
-    else:
-        _write([*map(row_line, rows), *map(gap_line, gaps)], as_json)
+        gaps = await store.completeness_gaps(query, now, MAX_GAPS + 1)
+    lines: list[Any] = [(row_json if as_json else row_line)(row) for row in rows[:MAX_ROWS]]
+    lines += [(gap_json if as_json else gap_line)(gap) for gap in gaps[:MAX_GAPS]]
+    for kind, is_cut, limit in (("rows", len(rows) > MAX_ROWS, MAX_ROWS), ("gaps", len(gaps) > MAX_GAPS, MAX_GAPS)):
+        if is_cut:
+            text = f"only the first {limit} {kind} are written: narrow the period, or what is selected"
+            lines.append({"incomplete": kind, "text": text} if as_json else text)
+    _write(lines, as_json)
     return EXIT_FOUND_PROBLEMS if any(row.missing for row in rows) else EXIT_OK
 
 
@@ -158,7 +161,10 @@ def _write(lines: Sequence[Any], as_json: bool) -> None:
 
 def row_line(row: CompletenessRow) -> str:
     """Return a row as text."""
-    numbers = f"expected {row.expected}  received {row.received}  late {row.late}  missing {row.missing}"
+    numbers = (
+        f"expected {row.expected}  received {row.received}  unexpected {row.unexpected}  late {row.late}"
+        f"  missing {row.missing}"
+    )
     percent = "-" if row.percent is None else f"{row.percent:g}%"
     causes = "".join(f"  {cause} {samples}" for cause, samples in row.causes.items())
     return f"{utc_text(row.start)}  {utc_text(row.end)}  {row.group or '-'}  {numbers}  {percent}{causes}"

@@ -221,6 +221,7 @@ class PostgresStore(Service):
         self.rating = StoredRating(rating_pool if rating_connections else self._readers, rating_readers, clock, slices)
         self._reading_suffices = reading_suffices
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
+        self._rating_pool = rating_pool if rating_connections else None
         if rating_connections:
             self._services.append(rating_pool)
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids, late=late)
@@ -249,6 +250,8 @@ class PostgresStore(Service):
                 return Readiness("store", False, f"samples cannot be written: {pool.reason}", needed=False)
             if not pool.ready:
                 return Readiness("store", False, pool.reason)
+        if self._rating_pool is not None and not self._rating_pool.ready:
+            return Readiness("store", False, f"rating is not possible: {self._rating_pool.reason}", needed=False)
         return Readiness("store", True, self._where)
 
     async def write(

@@ -10,6 +10,7 @@ from datetime import datetime
 from datetime import timedelta
 
 from meter.completeness.ledger.ledger_changes import CycleRunRow
+from meter.completeness.lives.life_store import UNKNOWN_AFTER_INTERVALS
 from meter.completeness.lives.life_store import ListedTime
 from meter.completeness_query import FOLLOWING_INTERVALS
 from meter.testing.memory_completeness import FOREVER
@@ -35,7 +36,8 @@ def listed_times(
             ),
             key=lambda run: run.first_due,
         )
-        found += _listed(store, row, runs, hosts).without(_silences(row, runs))
+        silences = sorted([*_silences(row, runs), *_failures(store, row)], key=lambda silence: silence[::-1])
+        found += _listed(store, row, runs, hosts).without(silences)
     return found
 
 
@@ -74,6 +76,30 @@ def _last_before(runs: Sequence[CycleRunRow], time: datetime, interval: timedelt
     """Return the due time of the last cycle before ``time``."""
     earlier = [run for run in runs if run.first_due < time]
     return max((run.last_due if run.last_due < time else time - interval for run in earlier), default=None)
+
+
+def _failures(store: MemoryCompletenessStore, row: MeteredResourceRow) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the last cycle before, and the first one after, each time in which polls of the resource failed for long."""
+    interval = timedelta(seconds=row.interval)
+    failed = sorted(
+        (each.from_time, each.until_time)
+        for each in store.polling_exceptions
+        if (store.agent_names[each.agent_id], each.interval) == (row.agent, row.interval)
+        and each.pollster in (row.pollster, "")
+        and each.resource in (row.resource, "")
+        and each.cause in ("poll failed", "domain hung", "skipped")
+        and each.expected
+        and each.until_time > row.first_due
+    )
+    together: list[tuple[datetime, datetime]] = []
+    for begin, end in failed:
+        if together and begin <= together[-1][1] + interval / 2:
+            together[-1] = together[-1][0], max(together[-1][1], end)
+        else:
+            together.append((begin, end))
+    for begin, end in together:
+        if end - begin > (UNKNOWN_AFTER_INTERVALS - 1) * interval and begin < row.until_due:
+            yield begin - interval, end
 
 
 def _silences(row: MeteredResourceRow, runs: Sequence[CycleRunRow]) -> Iterator[tuple[datetime, datetime]]:

@@ -262,7 +262,7 @@ class MemoryStore(MemoryLedgerStore):
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return a row per window, unit and group, in that order."""
-        return compute_statistics(query, self._matching(query.filter))[: query.limit]
+        return compute_statistics(query, self._matching(SampleFilter()))[: query.limit]
 
     async def proof(self, message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
         """Return the message with this id as it was signed, and its signed batch, if its sample matches ``filter``."""

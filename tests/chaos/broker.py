@@ -50,6 +50,12 @@ def delete_if_empty(url: str, queue: str) -> bool:
     return True
 
 
+def purge(url: str, queue: str) -> int:
+    """Delete the messages that wait in ``queue``; return their number."""
+    with channel(url) as asking:
+        return int(asking.queue_purge(queue))
+
+
 def limit_free_disk(rabbitmq: RabbitMQ, min_bytes: int) -> None:
     """Have the broker raise its disk alarm while the disk has less than ``min_bytes``."""
     rabbitmq._call(f"rabbit_disk_monitor:set_disk_free_limit({min_bytes}).")

@@ -25,7 +25,6 @@ SELECT EXISTS (
 
 def clock_goes_back(site: Site) -> None:
     """By an hour, under the agent and the collector; both must send and store more within seconds."""
-    site.clock_is_set_back = True
     _set_clocks(site, "-3600")
     before = len(site.polled()[0])
     until(lambda: len(site.polled()[0]) >= before + 500, "the agent to go on polling", 20)
@@ -44,7 +43,11 @@ def with_a_clock_to_set(site: Site) -> None:
 
 
 def _fake_clock(site: Site, daemon: Daemon) -> None:
-    daemon.extra_environment |= {
+    daemon.extra_environment |= _fake(site)
+
+
+def _fake(site: Site) -> dict[str, str]:
+    return {
         "LD_PRELOAD": FAKETIME[0],
         "FAKETIME_TIMESTAMP_FILE": str(site.directory / "clock"),
         "FAKETIME_NO_CACHE": "1",
@@ -61,6 +64,13 @@ def behind(seconds: float) -> Callable[[Site], None]:
         site.late = "all"
 
     return prepare
+
+
+def an_hour_ahead(site: Site) -> None:
+    """The agent's clock alone is an hour ahead, from its start on; nothing is expected before that hour is over."""
+    _set_clocks(site, "+3600")
+    _fake_clock(site, site.agent)
+    site.asking_environment = _fake(site)
 
 
 def twenty_days_behind(site: Site) -> None:

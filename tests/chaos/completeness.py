@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -194,6 +195,7 @@ def ask(site: Site, start: float, end: float) -> tuple[dict[str, dict[str, Any]]
         text=True,
         timeout=120,
         cwd=site.collector.directory,
+        env={**os.environ, **site.asking_environment},
     )
     if ran.returncode not in (0, 1) or "Traceback" in ran.stderr:
         raise NeverCame(f"an answer of meter-completeness: {ran.stderr[-2000:]}")
@@ -206,19 +208,17 @@ def _compared(site: Site, end: float, lost_cause: str) -> Comparison:
     rows, gaps = ask(site, real.start, end)
     resources = real.stored.keys()
     differences = [] if rows.keys() == resources else [f"resources: {sorted(rows.keys() ^ resources)}"]
-    # The report of a clock that was set back says so with this cause.
-    absent = ABSENT | {"unknown"} if site.clock_is_set_back else ABSENT
     causes: Counter[str] = Counter()
     for resource in sorted(rows.keys() & resources):
         row = rows[resource]
         causes.update(row["causes"])
-        differences += differences_of_row(resource, row, real, lost_cause, absent)
+        differences += differences_of_row(resource, row, real, lost_cause)
         # Late samples are counted by hour: those of the whole hour, of which the period is a part.
         late = len(real.stored[resource]) if site.late == "all" else 0
         if site.late != "some" and (row["late"] < late or bool(row["late"]) != bool(late)):
             differences.append(f"{resource}: late {row['late']}, in truth {late}")
     differences += differences_of_gaps(
-        gaps, real, len({poll.process for poll in polls_of(site)} - site.ended_in_order) - 1
+        gaps, real, site.reports_are_lost, len({poll.process for poll in polls_of(site)} - site.ended_in_order) - 1
     )
     return Comparison(
         expected=sum(row["expected"] for row in rows.values()),
@@ -229,10 +229,8 @@ def _compared(site: Site, end: float, lost_cause: str) -> Comparison:
     )
 
 
-def differences_of_row(
-    resource: str, row: dict[str, Any], real: Truth, lost_cause: str, absent: frozenset[str]
-) -> list[str]:
-    """Return how the numbers of a resource differ from the truth; ``absent`` has the causes of absent polls."""
+def differences_of_row(resource: str, row: dict[str, Any], real: Truth, lost_cause: str) -> list[str]:
+    """Return how the numbers of a resource differ from the truth."""
     stored, missing, lost = len(real.stored[resource]), len(real.missing_of(resource)), len(real.lost_of(resource))
     causes = row["causes"]
     expected_causes = {"poll failed": len(real.raised)}
@@ -241,21 +239,23 @@ def differences_of_row(
     pairs = {
         "received": (row["received"] + row["unexpected"], stored),
         "missing": (row["missing"], missing),
-        "absent": (sum(causes.get(cause, 0) for cause in absent), len(real.absent)),
+        "absent": (sum(causes.get(cause, 0) for cause in ABSENT), len(real.absent)),
         "expected": (row["expected"] + row["unexpected"], stored + missing),
         "complete": (row["percent"] == 100.0, not missing),
         **{cause: (causes.get(cause, 0), samples) for cause, samples in expected_causes.items()},
     }
     found = [f"{resource}: {name} {told}, in truth {true}" for name, (told, true) in pairs.items() if told != true]
-    other = set(causes) - absent - {cause for cause, samples in expected_causes.items() if samples}
+    other = set(causes) - ABSENT - {cause for cause, samples in expected_causes.items() if samples}
     return found + [f"{resource}: {causes[cause]} {cause}" for cause in sorted(other)]
 
 
-def differences_of_gaps(gaps: list[dict[str, Any]], real: Truth, killed: int) -> list[str]:
+def differences_of_gaps(gaps: list[dict[str, Any]], real: Truth, reports_are_lost: bool, killed: int) -> list[str]:
     """Return how the gaps differ from the truth: each lists as many samples as are missing in its time.
 
     The samples of a cycle in which a process was ``killed`` may be stored although the cycle is not reported. If there are several
     such cycles, the numbers do not say which of them it is: each gap may have one cycle more or less, in the sum they are exact.
+    Where reports are lost, the ledger computes when cycles were due from the last one that was reported: that is up to half an
+    interval off.
     """
     found = []
     total = sum(len(real.missing_of(resource)) for resource in real.stored)
@@ -264,8 +264,9 @@ def differences_of_gaps(gaps: list[dict[str, Any]], real: Truth, killed: int) ->
         found.append(f"gaps: {told} samples, in truth {total}")
     for gap in gaps:
         begins, ends = _seconds(gap["start"]), math.inf if gap["end"] is None else _seconds(gap["end"])
+        off = INTERVAL / 2 if reports_are_lost else EPSILON
         there = sum(
-            begins - EPSILON <= at < ends - EPSILON for resource in gap["resources"] for at in real.missing_of(resource)
+            begins - off <= at < ends - EPSILON for resource in gap["resources"] for at in real.missing_of(resource)
         )
         unsure = gap["resource_count"] if killed > 1 and gap["gap"] == "agent not running" else 0
         if gap["exact"] and abs(gap["samples"] - there) > unsure:

@@ -14,12 +14,15 @@ import psycopg2
 
 from tests.chaos.broker import delete_if_empty
 from tests.chaos.broker import limit_free_disk
+from tests.chaos.broker import purge
+from tests.chaos.clocks import an_hour_ahead
 from tests.chaos.clocks import behind
 from tests.chaos.clocks import clock_goes_back
 from tests.chaos.clocks import faketime_missing
 from tests.chaos.clocks import samples_expire
 from tests.chaos.clocks import twenty_days_behind
 from tests.chaos.clocks import with_a_clock_to_set
+from tests.chaos.completeness import polls_of
 from tests.chaos.site import Site
 from tests.chaos.site import until
 
@@ -237,6 +240,25 @@ def spool_is_full(site: Site) -> None:
     time.sleep(3)
 
 
+def with_a_short_wait_for_reports(site: Site) -> None:
+    """Reports that wait for lost ones give up after some seconds."""
+    config = site.collector.config_file
+    config.write_text(config.read_text() + "[completeness]\nwait_seconds = 5.0\n")
+
+
+def reports_are_lost(site: Site) -> None:
+    """Those of the last cycles of the agent's process, from the queue; their samples are stored."""
+    site.reports_are_lost = True
+    site.collector.stop(signal.SIGTERM)
+    before = len(polls_of(site))
+    until(lambda: len(polls_of(site)) >= before + 4, "some cycles")
+    site.end_agent(signal.SIGTERM)
+    until(lambda: purge(site.url, "meter.reports"), "reports in their queue")
+    site.collector.start().until_ready()
+    site.agent.start()
+    site.agent.until_ready()
+
+
 SMALL_SPOOL = """
 [spool]
 max_bytes = 2000000
@@ -267,6 +289,8 @@ FAULTS = [
     Fault("one of two collectors dies every few seconds", one_of_two_collectors_dies),
     Fault("disk of the spool full", spool_disk_is_full, may_lose=True),
     Fault("clock set back by an hour", clock_goes_back, missing=faketime_missing, prepare=with_a_clock_to_set),
+    Fault("agent's clock an hour ahead", nothing_happens, missing=faketime_missing, prepare=an_hour_ahead),
+    Fault("cycle reports lost", reports_are_lost, prepare=with_a_short_wait_for_reports),
     Fault("agent's clock an hour behind", nothing_happens, missing=faketime_missing, prepare=behind(3600)),
     Fault(
         "samples older than the retention",

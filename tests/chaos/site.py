@@ -142,7 +142,9 @@ class Site:
         """Meters of which samples must be stored before the site counts as started."""
         self.ledger_until: float | None = None
         """The end of the time that the ledger is asked about, in seconds since 1970; by default, the present."""
-        self.clock_is_set_back = False
+        self.reports_are_lost = False
+        self.asking_environment: dict[str, str] = {}
+        """Environment of the command that asks the ledger, such as another clock."""
         self.late: Literal["all", "none", "some"] = "none"
         """Which samples are recorded an hour or more after their timestamps."""
         self._published = directory / "published"

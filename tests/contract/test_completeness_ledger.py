@@ -389,6 +389,22 @@ async def test_gap_after_a_kill_begins_with_the_first_cycle_whose_sample_is_not_
 
 
 @pytest_twisted.ensureDeferred
+async def test_cycles_whose_reports_were_lost_are_not_in_a_gap_if_they_are_stored(store, rows):
+    """The reports of 900 to 1500 s were lost, whose samples are stored; then the agent did not run until 2700 s."""
+    agent = rows.agent()
+    rows.run(agent, 0, 600)
+    rows.run(agent, 2700, 86100, boot=OTHER_BOOT)
+    rows.metered(agent)
+    store.fill(rows)
+    await write(store, [*every_300_seconds(0, 1800), *every_300_seconds(2700, 86400)])
+
+    [gap] = await store.completeness_gaps(HOUR, LATER, 10)
+
+    assert (gap.start, gap.end, gap.cause, gap.samples) == (after(1800), after(2700), "agent not running", 3)
+    assert (await one_row(store)).unexpected == 0
+
+
+@pytest_twisted.ensureDeferred
 async def test_hour_that_is_not_final_is_neither_unknown_nor_complete(store, healthy):
     store.fill(healthy)
     await write(store, every_300_seconds(0, 2700))
@@ -630,6 +646,18 @@ async def test_skip_explains_only_the_resources_that_it_names(store, resources, 
     await write(store, [at for at in every_300_seconds(0, 3600) if at != 300])
 
     assert (await one_row(store)).causes == {cause: 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_clock_that_was_set_back_explains_no_missed_cycle(store):
+    """The cycle of 600 s did not run; after that of 3300 s the clock was set back to 100 s, for two cycles."""
+    times = [0, 300, *range(900, 3600, 300), 100, 400, 3600]
+    await store.record_cycle_reports([reported(n, at) for n, at in enumerate(times, 1)])
+    await write(store, times)
+
+    row = await one_row(store)
+
+    assert (row.expected, row.received, row.causes) == (14, 13, {"agent not running": 1})
 
 
 @pytest_twisted.ensureDeferred

@@ -1,4 +1,4 @@
-"""Summaries of days: answers from them are those that are computed, and what arrives later makes them invalid."""
+"""Summaries of hours and days: answers from them are those that are computed, and what arrives later makes them invalid."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from meter.store import PostgresStore
 from meter.store.maintenance.voiding import Act
 from meter.store.maintenance.voiding import Selection
 from meter.store.maintenance.voiding import void
+from meter.store.postgres.pool import Pool
 from tests.ledger_rows import LedgerRows
 from tests.ledger_rows import seconds
 from tests.ledger_rows import time
@@ -133,16 +134,15 @@ async def test_sample_that_was_not_late_makes_a_summary_invalid_too(site):
     assert reopened.causes["unknown"] == 1
 
 
-@pytest.mark.parametrize("condition", ["timestamp < '{}'", "true"], ids=["some", "all of the hour"])
 @pytest_twisted.ensureDeferred
-async def test_voided_samples_make_a_summary_invalid(site, condition):
+async def test_voided_samples_make_a_summary_invalid(site):
+    """All of an hour are voided, which is therefore not finalized again."""
     store, execute = site
     await fill(store, execute)
     await store.maintenance.summarize(LATER)
     hour = NOON + timedelta(hours=5)
     [(chosen,)] = execute(
         f"SELECT array_agg(message_id::text) FROM sample WHERE date_trunc('hour', timestamp, 'UTC') = '{hour.isoformat()}'"
-        f" AND {condition.format((hour + timedelta(seconds=301)).isoformat())}"
     )
     act = Act(who="admin", reason="wrong", keys=KEYS.keys)
 
@@ -190,6 +190,88 @@ async def test_what_becomes_known_later_makes_a_summary_invalid(site, statement)
 
     assert at_once != before
     assert await answers(store, execute, valid=4) == at_once
+
+
+HOUR_QUESTIONS = [
+    CompletenessQuery(**PERIOD, **scope, group=group, by=by)
+    for scope, group in (
+        ({}, None),
+        ({}, "agent"),
+        ({}, "meter"),
+        ({"project_id": "p2"}, None),
+        ({"agent": "meter-compute@hv1"}, None),
+    )
+    for by in (None, "day", "hour")
+]
+
+
+class Statements:
+    """Counts the rows that the statements of a store return."""
+
+    def __init__(self, monkeypatch):
+        self.rows = 0
+        run = Pool.rows
+
+        async def counted(pool, statement, parameters=None):
+            found = await run(pool, statement, parameters)
+            self.rows += len(found)
+            return found
+
+        monkeypatch.setattr(Pool, "rows", counted)
+
+
+@pytest_twisted.ensureDeferred
+async def test_hours_answer_where_days_are_not_summarized_and_for_the_present_day(site, monkeypatch):
+    """It is 23:00 of the fourth day, whose last two hours are not final."""
+    store, execute = site
+    await fill(store, execute)
+    now = NOON + timedelta(seconds=END - 3600)
+    execute(f"DELETE FROM final_period WHERE start >= {time(seconds(END - 7200))}")
+    computed = [await store.completeness(question, now, 1000) for question in HOUR_QUESTIONS]
+
+    for _ in range(2):
+        await store.maintenance.summarize(now)
+    execute("DELETE FROM completeness_day; DELETE FROM completeness_hour WHERE start > '2026-11-25'")
+    summarized = [await store.completeness(question, now, 1000) for question in HOUR_QUESTIONS]
+    statements = Statements(monkeypatch)
+    since = START + timedelta(days=2)
+    [row] = await store.completeness(CompletenessQuery(start=since, end=now - timedelta(hours=2)), now, 9)
+    read = statements.rows
+
+    hours = execute("SELECT count(DISTINCT start), min(start), max(level) FROM completeness_hour")
+    assert hours == [(24 + 24 + 22, START + timedelta(days=1), 4)]
+    assert summarized == computed
+    # Of each hour a row says that it is summarized, and one has the sum; no series is read.
+    assert (row.expected, read) == (4 * 2 * 12 * 45, 2 * 45)
+    # Summaries at both ends of a day are read, what is in between is computed at once.
+    for lost in ([27], [24, 29, 47]):
+        starts = ", ".join(f"'{(START + timedelta(hours=each)).isoformat()}'" for each in lost)
+        execute(f"DELETE FROM completeness_hour WHERE start IN ({starts})")
+        assert [await store.completeness(question, now, 1000) for question in HOUR_QUESTIONS] == computed
+    await store.maintenance.summarize(now + timedelta(days=15))
+    assert execute("SELECT min(start) >= '2026-11-21T23:00Z' FROM completeness_hour") in ([(True,)], [(None,)])
+
+
+@pytest_twisted.ensureDeferred
+async def test_report_about_an_hour_of_today_makes_its_summary_invalid(site):
+    """The hours are relative to the clock of the database, which says what is over."""
+    _, execute = site
+    rows = LedgerRows()
+    agent = rows.agent()
+    [[hour]] = execute("SELECT extract(epoch FROM date_trunc('hour', now(), 'UTC'))::float8")
+    begin = hour - NOON.timestamp() - 7200
+    rows.run(agent, begin, begin + 3300)
+    rows.metered(agent, since=begin)
+    for statement in rows.statements():
+        execute(statement)
+    execute("DELETE FROM completeness_change")
+
+    execute(
+        f"UPDATE cycle_run SET last_due = last_due + interval '300 s' WHERE last_due = {time(seconds(begin + 3300))}"
+    )
+
+    [[first, last]] = execute("SELECT from_time, until_time FROM completeness_change")
+    assert (first.timestamp(), last.timestamp()) == (seconds(begin + 3300), seconds(begin + 3600))
 
 
 @pytest_twisted.ensureDeferred

@@ -8,12 +8,15 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
+import msgspec
+import pytest
 import pytest_twisted
 
 from meter.completeness.lives.kinds import KINDS
 from meter.completeness.lives.life_store import ILifeStore
 from meter.completeness.lives.resource_lives import lives
 from meter.cycle_report import SeriesGroup
+from meter.cycle_report import SkipReport
 from meter.query import SampleFilter
 from meter.testing import MemoryStore
 from tests.integration.test_store_rollups import running
@@ -277,6 +280,47 @@ async def test_state_is_unknown_while_the_agent_is_silent_though_it_reports_agai
     minutes = [((each.first - START) / MINUTE, (each.last - START) / MINUTE) for each in listed]
     assert minutes == [(0, 4), (8, 12), (14, 15), (22, 24)]
     assert [each.unlisted_seconds for each in listed] == [None, 240, 120, 420]
+
+
+@pytest.mark.parametrize("failure", ["poll", "domain", "still running"])
+@pytest_twisted.ensureDeferred
+async def test_state_is_unknown_while_polls_fail_for_long(postgresql, failure):
+    """They fail for 2 intervals, for 6 across midnight and each for another reason, and at the end."""
+    begin = START + DAY - 9 * MINUTE
+    good = [0, 1, 4, 5, 12, 13]
+    reports = []
+    for n in range(20):
+        _, [report] = silent_agent_reports(begin, [n])
+        [told] = report.report.polls
+        if n not in good:
+            changes = {
+                "poll": {"outcome": "error", "error": f"request {n}"},
+                "domain": {"skipped": (SkipReport("domain hung", 1, ("vm",)),)},
+                "still running": {"asked": False},
+            }[failure]
+            told = msgspec.structs.replace(told, whole=False, series=(), **changes)
+        elif n:
+            told = msgspec.structs.replace(told, whole=False, series=())
+        reports.append(cycle(report.boot, n + 1, begin + n * MINUTE, told))
+    memory = MemoryStore()
+    async with running(postgresql.dsn()) as store:
+        for each in (memory, store):
+            await each.write([sample for n in good for sample in silent_agent_reports(begin, [n])[0]])
+            for report in reports:
+                [result] = await each.record_cycle_reports([report])
+                assert result.told == "applied"
+            now = begin + 19 * MINUTE
+            [life] = [found async for found in lives(each, SampleFilter(), begin, now, now=now)]
+            assert [(one.state, (one.began - begin) / MINUTE) for one in life.segments] == [
+                ("active", 0),
+                ("unknown", 6),
+                ("active", 12),
+                ("unknown", 14),
+            ]
+            assert life.segments[-1].ended is None
+        listed = await store.life_reports(["vm"], ["instance"])
+        assert listed == await memory.life_reports(["vm"], ["instance"])
+        assert [((each.first - begin) / MINUTE, (each.last - begin) / MINUTE) for each in listed] == [(0, 5), (12, 13)]
 
 
 @pytest_twisted.ensureDeferred

@@ -69,11 +69,18 @@ async def completeness(context: RequestContext) -> ListResponse:
     limit, offset = context.limit, offset_of(context.arguments["marker"])
     rows = await context.store.completeness(query, _now(context), offset + limit + 1)
     link = offset_page_link(context.url, offset, limit, len(rows))
-    return ListResponse(
-        list(rows[offset : offset + limit]),
-        partial(rendering.completeness, group=query.group, for_admin=context.requester.is_admin),
-        link,
+    page = list(rows[offset : offset + limit])
+    requester = context.requester
+    project_id = query.project_id if requester.is_admin else requester.project_id
+    names = await context.store.name_histories(rendering.projects_of(page, query.group, project_id))
+    render = partial(
+        rendering.completeness,
+        group=query.group,
+        project_id=project_id,
+        names=names,
+        for_admin=requester.is_admin,
     )
+    return ListResponse(page, render, link)
 
 
 async def gaps(context: RequestContext) -> ListResponse:

@@ -6,10 +6,14 @@ resources of other projects.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import cast
 
 import msgspec
 
+from meter.completeness.identities.identity_history import period_at
 from meter.completeness.ledger.causes import Cause
 from meter.completeness_query import AuditedPeriod
 from meter.completeness_query import Closable
@@ -18,18 +22,22 @@ from meter.completeness_query import Gap
 from meter.completeness_query import GroupField
 from meter.completeness_query import ReportingAgent
 from meter.completeness_query import Unmetered
+from meter.identity_names import IdentityKey
+from meter.identity_names import NamePeriod
 from meter.sample import utc_text
 
 
 class Completeness(msgspec.Struct, kw_only=True):
     """Numbers of samples in a period. ``percent`` is null where nothing was expected, and 100 only if nothing is missing.
 
-    ``causes`` has the missing samples by cause, ``skipped`` those that agents skipped by the reason that they stated.
+    ``project_name`` is what the one project of the row was called at its ``end``, null if that is not known. ``causes`` has the missing
+    samples by cause, ``skipped`` those that agents skipped by the reason that they stated.
     """
 
     start: str
     end: str
     group: dict[str, str | None]
+    project_name: str | None
     expected: int
     received: int
     unexpected: int
@@ -117,13 +125,29 @@ class ClosablePeriod(msgspec.Struct, kw_only=True):
     reasons: list[ClosableReason]
 
 
-def completeness(row: CompletenessRow, group: GroupField | None, *, for_admin: bool) -> Completeness:
-    """Return a row as JSON."""
+def projects_of(rows: Iterable[CompletenessRow], group: GroupField | None, project_id: str | None) -> set[IdentityKey]:
+    """Return the projects that ``rows`` are about, each about one."""
+    ids = {row.group for row in rows} if group == "project_id" else {project_id}
+    return {IdentityKey("project", each) for each in ids if each}
+
+
+def completeness(
+    row: CompletenessRow,
+    group: GroupField | None,
+    project_id: str | None = None,
+    names: Mapping[IdentityKey, Sequence[NamePeriod]] | None = None,
+    *,
+    for_admin: bool,
+) -> Completeness:
+    """Return a row as JSON. ``names`` are all names of the projects that rows are about, as far as they are known."""
+    project = row.group if group == "project_id" else project_id
+    name = period_at((names or {}).get(IdentityKey("project", project or ""), ()), row.end)
     return Completeness(
         start=utc_text(row.start),
         end=utc_text(row.end),
         # A project that is not stated is null, as everywhere in the API.
         group={} if group is None else {group: (row.group or None) if group == "project_id" else row.group},
+        project_name=None if name is None else name.name,
         expected=row.expected,
         received=row.received,
         unexpected=row.unexpected,

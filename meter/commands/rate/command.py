@@ -9,6 +9,7 @@ from twisted.python import usage
 
 from meter.commands.command import CommandOptions
 from meter.commands.command import run
+from meter.commands.rate import budgets
 from meter.commands.rate import check
 from meter.commands.rate import close
 from meter.commands.rate import closed_list
@@ -19,6 +20,7 @@ from meter.commands.rate import preview
 from meter.commands.rate import quote
 from meter.commands.rate import reproduce
 from meter.commands.rate import verify
+from meter.commands.rate import webhooks
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import Subcommand
 
@@ -37,6 +39,8 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
     Subcommand(
         "reproduce", reproduce.ReproduceOptions, "Compute a closed statement again, and compare.", reproduce.work
     ),
+    Subcommand("budgets", budgets.BudgetOptions, "Show how much of each budget was used.", budgets.work),
+    Subcommand("webhooks", webhooks.WebhookOptions, "List webhooks that wait, retry or discard them.", webhooks.work),
 )
 """All subcommands, in the order of a period's life; each stands in a module of its own."""
 

@@ -5,6 +5,7 @@ Resources are read a page at a time, so that memory does not grow with the numbe
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from collections.abc import Awaitable
@@ -239,11 +240,11 @@ def rows_of(
     """Return the rows of the answer: one per piece and group, or one per group for the whole period."""
     start, end = query.start.timestamp(), query.end.timestamp()
     whole = [Piece(start, end)] if query.by is None else pieces_between(start, end, seconds_of(query))
-    # The tallies of the present hour or day end now; its row ends with it, or with the period.
-    by_start = {piece.start: piece for piece in whole}
+    # The tallies of the present hour or day end now, and those of an hour are part of a day: their row has its own limits.
+    starts = [piece.start for piece in whole]
     merged: dict[tuple[Piece, str | None], Tally] = defaultdict(Tally)
     for piece, group, tally in tallies:
-        merged[by_start.get(piece.start, piece) if query.by else whole[0], group].merge(tally)
+        merged[whole[max(0, bisect_right(starts, piece.start) - 1)], group].merge(tally)
     if query.group is None:
         for piece in whole[:limit]:
             merged.setdefault((piece, None), Tally())

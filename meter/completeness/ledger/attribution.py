@@ -48,6 +48,11 @@ class AttributedCycle(NamedTuple):
     interrupted: bool = False
     doubt: int = NO_SAMPLE
 
+    @property
+    def is_missed(self) -> bool:
+        """Whether no report has the cycle."""
+        return self.due.run is None and self.due.before is not None
+
 
 class CycleAttribution(NamedTuple):
     """The cycles of a part in a piece that lack samples, of all its meters or of some, and those that should have all.
@@ -78,12 +83,12 @@ def surest(attributions: Sequence[CycleAttribution], missing: int, voided: int =
 def without_stored(
     found: CycleAttribution, interval: float, is_stored: Callable[[Due, float], bool | None]
 ) -> CycleAttribution:
-    """Return ``found`` without the interrupted cycles whose samples are stored; those that are not stored are certainly missing."""
-    if not any(each.interrupted for each in found.attributed):
+    """Return ``found`` without the missed cycles whose samples are stored; those that are not stored are certainly missing."""
+    if not any(each.is_missed for each in found.attributed):
         return found
     attributed = []
     for each in found.attributed:
-        stored = is_stored(each.due, interval) if each.interrupted else None
+        stored = is_stored(each.due, interval) if each.is_missed else None
         if not stored:
             attributed.append(each if stored is None else each._replace(interrupted=False))
     return found._replace(attributed=attributed)

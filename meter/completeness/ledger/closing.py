@@ -30,10 +30,13 @@ def closable(
     """Return whether the period of ``query`` may be closed; ``rows`` are those of the period by agent."""
     measuring = {row.group for row in rows if row.expected}
     # An agent that was silent before the period, and whose resources others measure since, does not matter.
+    # Agents that measured nothing of what is selected do not matter either.
+    selects_series = (query.project_id, query.resource_id, query.meter) != (None, None, None)
     concerned = [
         each
         for each in agents
-        if each.agent in measuring or (query.project_id is None and each.last_due >= query.start)
+        if query.agent in (None, each.agent)
+        and (each.agent in measuring or (not selects_series and each.last_due >= query.start))
     ]
     reasons = [
         *_times(query, now, finality),

@@ -118,6 +118,7 @@ def apply_cycle(
     if not boot.applied:
         boot.first_due = boot.last_due = due  # until now those of a report that waits
     if due < boot.last_due and not late:
+        # It explains no missing sample: the cycles of this time took place before, and those that follow have earlier times.
         effects.add_exception(
             PollingExceptionRow(
                 agent.id,
@@ -129,6 +130,7 @@ def apply_cycle(
                 from_time=due,
                 until_time=boot.last_due,
                 cycles=0,
+                expected=False,
             )
         )
     _add_cycle(received, agent, effects, late=late)

@@ -1,7 +1,7 @@
 """Which cycle a stored sample belongs to, where the number of samples in an hour or day does not say it.
 
 A cycle that begins just before the end of an hour measures just after it: its samples have times of the next hour. An agent that was
-killed between the samples and the report of a cycle leaves samples of a cycle that nobody reported.
+killed between the samples and the report of a cycle, or whose report was lost, leaves samples of a cycle that nobody reported.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from meter.completeness.ledger.facts import Piece
 from meter.completeness.ledger.facts import ResourceFacts
 from meter.completeness.ledger.timeline import Due
 from meter.completeness.ledger.timeline import Timeline
+from meter.completeness_query import FOLLOWING_INTERVALS
 
 SAME_SECONDS = 0.001
 """Times that differ by less are equal: they were rounded to microseconds, and are seconds since 1970 in floating point."""
 
 EARLY_SECONDS = 1.0
 """How long before the computed time of its cycle a sample may have been measured."""
-
-UNREPORTED_INTERVALS = 2.5
-"""So many intervals after the last report of a process that was killed, a sample can be of a cycle that it did not report."""
 
 
 class Border(NamedTuple):
@@ -76,14 +74,10 @@ def border(parts: Sequence[MeteredPart], agents: Mapping[int, AgentFacts], at: f
 
 
 class UnreportedTime(NamedTuple):
-    """The time from the last report of a process that was killed until the next process began; it has a sample of the last report.
-
-    ``interval`` is that of the cycles.
-    """
+    """The time from a reported cycle, which has a sample, until the next one that was reported."""
 
     start: float
     end: float
-    interval: float
 
     def samples(self, times: Sequence[float]) -> Sequence[float]:
         """Return those of ``times``, the samples of a series in order, that are of a cycle that was not reported."""
@@ -91,11 +85,11 @@ class UnreportedTime(NamedTuple):
 
 
 def unreported_times(timeline: Timeline, piece: Piece) -> Iterator[UnreportedTime]:
-    """Yield the times, in ``piece``, in which a process that was killed may have measured without a report."""
-    for before, after in timeline.restarts(piece.start, piece.end):
-        if not before.stopped and before.boot != after.boot:
-            end = min(after.first, before.last + UNREPORTED_INTERVALS * timeline.interval)
-            yield UnreportedTime(before.last, end, timeline.interval)
+    """Yield the times, in ``piece``, in which an agent may have measured without a report: it was killed, or reports were lost."""
+    for before, after in timeline.pairs(piece.start, piece.end):
+        is_missed = after.first - before.last >= FOLLOWING_INTERVALS * timeline.interval
+        if not before.stopped and (before.boot != after.boot or is_missed):
+            yield UnreportedTime(before.last, after.first)
 
 
 class SeriesSamples(NamedTuple):
@@ -117,59 +111,74 @@ class CycleSamples:
         self._agents = agents
         self._finality = finality
         self._whole = Piece(pieces[0].start, pieces[-1].end)
+        self._unreported: dict[tuple[int, float], list[UnreportedTime]] = {}
 
     def unreported_times(self, part: MeteredPart) -> Iterator[UnreportedTime]:
         """Yield the times in which the agent of ``part`` may have measured without a report, while it measured the part."""
-        timeline = self._agents[part.agent_id].timelines.get(part.interval)
-        if timeline is not None and not part.is_off_schedule:
-            for each in unreported_times(timeline, self._whole):
-                if part.since - SAME_SECONDS <= each.start < part.until:
-                    yield each
+        times = self._unreported.get((part.agent_id, part.interval))
+        if times is None:
+            timeline = self._agents[part.agent_id].timelines.get(part.interval)
+            times = [] if timeline is None else list(unreported_times(timeline, self._whole))
+            self._unreported[part.agent_id, part.interval] = times
+        for each in times:
+            if part.since - SAME_SECONDS <= each.start < part.until:
+                yield each
 
     def of_series(
         self,
         meter: str,
         measured: Sequence[MeteredPart],
-        counts: Mapping[MeteredPart, Sequence[int]],
+        expected: Sequence[int],
         facts: ResourceFacts,
+        borders: dict[tuple[tuple[int, ...], int], Border],
     ) -> SeriesSamples:
-        """Return the samples of a series by the pieces of their cycles."""
+        """Return the samples of a series by the pieces of their cycles; ``expected`` are their numbers.
+
+        ``borders`` keeps those of the pieces for the series of one resource, most of which have the same parts.
+        """
         resource, project = measured[0].resource, measured[0].project
         pieces = len(self._pieces)
         received = [facts.received.get((resource, meter, project, n), 0) for n in range(pieces)]
-        surplus = [count - sum(counts[part][n] for part in measured) for n, count in enumerate(received)]
+        surplus = [count - each for count, each in zip(received, expected, strict=True)]
         stored = () if facts.unreported is None else facts.unreported.get((resource, meter, project), ())
         unreported = [0] * pieces
-        of_crashes: list[float] = []
+        of_unreported: list[float] = []
         if stored:
             between = {part.since for part in measured if part.is_off_schedule}
             scheduled = [at for at in stored if at not in between]
             for part in measured:
                 for time in self.unreported_times(part):
-                    of_crashes += time.samples(scheduled)
-            for at in set(of_crashes):
-                # Where cycles were missed, it is a sample of the first of them; otherwise nothing is expected for it.
+                    of_unreported += time.samples(scheduled)
+            for at in set(of_unreported):
+                # Where cycles count as missed, it is a sample of one of them; otherwise nothing is expected for it.
                 if not any(self._is_missed(part, at) for part in measured):
                     n = self._piece_of(at)
                     if n is not None and received[n]:
                         received[n] -= 1
                         surplus[n] -= 1
                         unreported[n] += 1
+        same_parts = tuple(map(id, measured))
+
+        def border_of(n: int) -> Border:
+            found = borders.get((same_parts, n))
+            if found is None:
+                start = self._pieces[n].start if n < pieces else self._pieces[-1].end
+                found = borders[same_parts, n] = border(measured, self._agents, start)
+            return found
+
         for n in range(pieces + 1):
             times = facts.times.get((resource, meter, project, n))
-            start = self._pieces[n].start if n < pieces else self._pieces[-1].end
-            if times is not None and (n == pieces or received[n]):
-                at_border = border(measured, self._agents, start)
-                if at_border.belongs_before(times[0], is_surplus=n < pieces and surplus[n] > 0):
-                    _move(received, surplus, n, n - 1)
-                    continue
+            is_surplus = n < pieces and surplus[n] > 0
+            if times and (n == pieces or received[n]) and border_of(n).belongs_before(times[0], is_surplus=is_surplus):
+                _move(received, surplus, n, n - 1)
+                continue
             if 0 < n < pieces and surplus[n - 1] > 0 > surplus[n]:
                 ended = facts.times.get((resource, meter, project, n - 1))
-                if ended is not None and border(measured, self._agents, start).belongs_after(ended[1]):
+                if ended is not None and border_of(n).belongs_after(ended[1]):
                     _move(received, surplus, n - 1, n)
 
         def is_stored(due: Due, interval: float) -> bool | None:
-            if any(abs(at - due.at) < interval / 2 for at in of_crashes):
+            if any(abs(at - due.at) < interval / 2 for at in of_unreported):
                 return True
             return None if facts.unreported is None or self._finality.is_expired(meter, due.at) else False
 

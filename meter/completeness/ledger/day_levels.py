@@ -14,6 +14,9 @@ from meter.completeness_query import CompletenessQuery
 
 AGENT, PROJECT, METER = 1, 2, 4
 ALL_FIELDS = AGENT | PROJECT | METER
+DAY_LEVELS = tuple(range(ALL_FIELDS))
+HOUR_LEVELS = (0, AGENT, PROJECT, METER)
+"""The levels of which days and hours have sums."""
 
 
 class DaySumKey(NamedTuple):
@@ -48,8 +51,8 @@ class LevelSums:
 
 
 def level_of(query: CompletenessQuery) -> int | None:
-    """Return the level of the sums that answer ``query``, ``None`` if they do not."""
-    if query.by == "hour" or query.resource_id is not None or query.group == "resource_id":
+    """Return the level of the sums that answer ``query``, ``None`` if none does: :data:`DAY_LEVELS` or :data:`HOUR_LEVELS` have it."""
+    if query.resource_id is not None or query.group == "resource_id":
         return None
     level = 0
     for field, filter, group in (

@@ -23,6 +23,7 @@ from meter.completeness.ledger.attribution import attribute_cycles
 from meter.completeness.ledger.attribution import other_losses
 from meter.completeness.ledger.attribution import surest
 from meter.completeness.ledger.attribution import without_stored
+from meter.completeness.ledger.cycle_samples import Border
 from meter.completeness.ledger.cycle_samples import CycleSamples
 from meter.completeness.ledger.facts import AgentFacts
 from meter.completeness.ledger.facts import Finality
@@ -99,19 +100,20 @@ class Ledger:
         attributed: dict[tuple[MeteredPart, int], CycleAttribution] = {}
         counts: dict[MeteredPart, list[int]] = {}
         rejections: dict[tuple[str, int], Rejections] = {}
+        borders: dict[tuple[tuple[int, ...], int], Border] = {}
         for (meter, project), measured in series.items():
             for part in measured:
                 if part not in counts:
                     counts[part] = [self._expected(part, piece) for piece in self._pieces]
-            samples = self._samples.of_series(meter, measured, counts, facts)
+            sums = [sum(each) for each in zip(*(counts[part] for part in measured), strict=True)]
+            samples = self._samples.of_series(meter, measured, sums, facts, borders)
             for n in range(len(self._pieces)):
                 key = parts[0].resource, meter, project, n
                 late = facts.late.get(key, 0)
-                expectations = [_Expectation(part, counts[part][n]) for part in measured]
-                expected = sum(each.expected for each in expectations)
-                received = samples.received[n]
+                expected, received = sums[n], samples.received[n]
                 if not expected and not received and not samples.unreported[n]:
                     continue
+                expectations = [_Expectation(part, counts[part][n]) for part in measured]
                 if received >= expected:
                     surplus = received - expected + samples.unreported[n]
                     yield from self._complete(meter, n, expectations, surplus, late)

@@ -7,9 +7,11 @@ agent comes at once. So a gap between two runs that is shorter than 1.5 interval
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from bisect import bisect_right
 from collections.abc import Iterable
 from collections.abc import Iterator
+from itertools import accumulate
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -65,22 +67,29 @@ class Timeline:
         self.interval = interval
         self._runs = ordered = sorted(runs)
         self._spans: list[_Span] = []
+        latest: CycleRun | None = None
         for run, after in pairwise([*ordered, None]):
             assert run is not None
             base = run.last - (run.cycles - 1) * interval
             self._spans.append(_Span(run.first, base, run.cycles - 1, run.first, run, after))
-            missed = math.inf if after is None else missed_cycles(after.first - run.last, interval)
+            # After a clock was set back runs overlap: a cycle was missed only after the end of all of them.
+            latest = run if latest is None or run.last >= latest.last else latest
+            missed = math.inf if after is None else missed_cycles(after.first - latest.last, interval)
             if missed:
-                self._spans.append(_Span(None, run.last, missed, run.last + interval * EPSILON, run, after))
+                self._spans.append(_Span(None, latest.last, missed, latest.last + interval * EPSILON, latest, after))
+        self._spans.sort(key=lambda span: span.begins)
         self._begins = [span.begins for span in self._spans]
+        ends = [span.base + (span.cycles + 1) * interval for span in self._spans]
+        self._ends = list(accumulate(ends, max))
+        """The latest end of each span and those before it."""
         self._counts: dict[tuple[float, float], int] = {}
         self._nearest: dict[float, float] = {}
         self._around: dict[float, tuple[float, float]] = {}
 
     @property
     def last(self) -> CycleRun | None:
-        """The last run."""
-        return self._spans[-1].run if self._spans else None
+        """The run that ended last."""
+        return max(self._runs, key=lambda run: run.last, default=None)
 
     def count(self, start: float, end: float) -> int:
         """Return how many cycles were due from ``start`` until before ``end``."""
@@ -122,7 +131,7 @@ class Timeline:
             known = self._around[time] = max(earlier, default=-math.inf), min(later, default=math.inf)
         return known
 
-    def restarts(self, start: float, end: float) -> Iterator[tuple[CycleRun, CycleRun]]:
+    def pairs(self, start: float, end: float) -> Iterator[tuple[CycleRun, CycleRun]]:
         """Yield pairs of runs that follow each other, of which the first has ended before ``end`` and the other begins after ``start``."""
         for before, after in pairwise(self._runs):
             if before.last < end and after.first > start:
@@ -144,8 +153,7 @@ class Timeline:
                     yield Due(at, at + step, span.run, span.run)
 
     def _within(self, start: float, end: float) -> list[_Span]:
-        first = max(0, bisect_right(self._begins, start) - 2)
-        return self._spans[first : bisect_right(self._begins, end)]
+        return self._spans[bisect_left(self._ends, start) : bisect_right(self._begins, end)]
 
     def _before(self, span: _Span, time: float) -> float:
         """Return how many cycles of ``span`` were due before ``time``."""

@@ -14,6 +14,9 @@ from zope.interface import Interface
 
 from meter.query import SampleFilter
 
+UNKNOWN_AFTER_INTERVALS = 3
+"""After this many polling intervals without an observation the state is unknown. ``integral`` carries a volume as long."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRun:
@@ -37,7 +40,7 @@ class SampleRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedTime:
-    """A time in which an agent listed a resource in its cycle reports, without silence of the agent.
+    """A time in which an agent listed a resource in its cycle reports, without silence of the agent, nor polls that failed for long.
 
     ``first`` and ``last`` are the due times of the first and the last cycle that measured it. ``gone`` is that of the first
     cycle that did not, if a second such cycle followed; else ``None``: it lasts, or the agent is silent. ``unlisted_seconds``: so
@@ -59,7 +62,8 @@ class ListedTime:
     def without(self, silences: Iterable[tuple[datetime, datetime]]) -> list[ListedTime]:
         """Return the pieces of this time that ``silences`` leave, oldest first.
 
-        Each silence is the due times of the last cycle before it and of the first one after it; they are in order of time.
+        Each silence is the due times of the last cycle before it and of the first one after it; they are in order of time. It may
+        last longer than this time.
         """
         pieces, rest = [], self
         for last_heard, heard_again in silences:
@@ -67,6 +71,8 @@ class ListedTime:
             if rest.first < heard_again <= rest.last:
                 pieces.append(replace(rest, last=before, gone=None))
                 rest = replace(rest, first=heard_again, unlisted_seconds=(heard_again - before).total_seconds())
+            elif before < rest.last < heard_again:
+                rest = replace(rest, last=before)
         return [*pieces, rest]
 
 

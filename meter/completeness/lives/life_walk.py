@@ -13,15 +13,13 @@ from typing import NamedTuple
 from meter.completeness.lives.kinds import RUNNING
 from meter.completeness.lives.kinds import STATES_SHOWN_BY_HOST
 from meter.completeness.lives.kinds import ResourceKind
+from meter.completeness.lives.life_store import UNKNOWN_AFTER_INTERVALS
 from meter.completeness.lives.observation import MAX_AUDIT
 from meter.completeness.lives.observation import RANK
 from meter.completeness.lives.observation import UNKNOWN
 from meter.completeness.lives.observation import Ending
 from meter.completeness.lives.observation import LifeSegment
 from meter.completeness.lives.observation import Observation
-
-UNKNOWN_AFTER_INTERVALS = 3
-"""After this many polling intervals without an observation the state is unknown. ``integral`` carries a volume as long."""
 
 
 class _Point(NamedTuple):

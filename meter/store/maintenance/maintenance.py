@@ -30,7 +30,8 @@ from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.sample_identity import week_of
 from meter.store.maintenance.compaction import compact
-from meter.store.maintenance.completeness_days import DaySummaries
+from meter.store.maintenance.completeness_days import COMPLETENESS_TABLES
+from meter.store.maintenance.completeness_days import CompletenessSummaries
 from meter.store.maintenance.garbage_collection import BATCH_ROWS
 from meter.store.maintenance.garbage_collection import NAME_TABLES
 from meter.store.maintenance.garbage_collection import collect
@@ -120,7 +121,7 @@ class Maintenance(Service):
         self._ledger_retention = LedgerRetention(pool, retained_days(retention.days, retention.rollup_days))
         self._usage_retention = UsageRetention(pool, retention.rollup_days)
         self._finalize_after = timedelta(seconds=finalize_after_seconds)
-        self._day_summaries = DaySummaries(pool, finalize_after_seconds, partial(sleep, clock, 0))
+        self._summaries = CompletenessSummaries(pool, finalize_after_seconds, partial(sleep, clock, 0))
         self._periodic = Periodic(
             self._try_run, interval_seconds, clock, name="store maintenance", first_after=min(interval_seconds, 5.0)
         )
@@ -186,12 +187,12 @@ class Maintenance(Service):
         return finalized
 
     async def summarize(self, now: datetime) -> int:
-        """Summarize completeness for the days that are over and final; return how many were summarized."""
+        """Summarize completeness for the hours and days that are over and final; return how many were summarized."""
         try:
-            return await self._day_summaries.summarize(now)
+            return await self._summaries.summarize(now)
         except (Rejected, TimedOut) as error:
-            # Queries compute such a day.
-            self._log.debug("days cannot be summarized: {reason}", reason=str(error))
+            # Queries compute such an hour or day.
+            self._log.debug("completeness cannot be summarized: {reason}", reason=str(error))
             return 0
 
     async def _finalize(self, start: datetime, hours: int) -> bool:
@@ -313,7 +314,7 @@ async def _delete_samples(session: Session, meter: str, before: datetime) -> Non
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
     """Delete rollups whose samples have expired: any others would be computed again."""
-    for table in ("rollup", "final_period", "changed_series", "completeness_day", "completeness_day_loss"):
+    for table in ("rollup", "final_period", "changed_series", *COMPLETENESS_TABLES):
         await session.count(
             f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))",
             [before],

@@ -1,14 +1,16 @@
-"""CompletenessReader: answers of the completeness ledger, from the summaries of days, and from cycle runs and rollups for other times."""
+"""CompletenessReader: answers of the completeness ledger, from the summaries of hours and days, and from cycle runs and rollups for other times."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from typing import NamedTuple
 
 from meter.completeness.ledger.agent_states import AgentRow
 from meter.completeness.ledger.agent_states import agent_state
@@ -21,8 +23,11 @@ from meter.completeness.ledger.answers import rows_of
 from meter.completeness.ledger.answers import seconds_of
 from meter.completeness.ledger.closing import closable
 from meter.completeness.ledger.day_levels import AGENT
+from meter.completeness.ledger.day_levels import DAY_LEVELS
+from meter.completeness.ledger.day_levels import HOUR_LEVELS
 from meter.completeness.ledger.day_levels import level_of
 from meter.completeness.ledger.facts import DAY_SECONDS
+from meter.completeness.ledger.facts import HOUR_SECONDS
 from meter.completeness.ledger.facts import Piece
 from meter.completeness.ledger.facts import at
 from meter.completeness.ledger.gaps import GapCollector
@@ -42,24 +47,28 @@ from meter.store.postgres.sql import filled
 from meter.store.query.completeness_facts import SECONDS
 from meter.store.query.completeness_facts import StoredLedgerFacts
 
-# A summary is not read if a report has said something about its day since, or if a late sample has.
-SUMMARIZED_DAYS = f"""
-SELECT {SECONDS.format("d.start")} FROM completeness_day d
+# A summary is not read if a report has said something about its time since, or if a late sample has.
+SUMMARIZED = f"""
+SELECT {SECONDS.format("d.start")} FROM {{table}} d
 WHERE d.level = 0 AND d.start >= %s AND d.start < %s
-AND d.final_hours <= (SELECT count(*) FROM final_period p WHERE p.hours = 1 AND p.start >= d.start AND p.start < d.start + interval '24 hours')
-AND NOT EXISTS (SELECT FROM completeness_change c WHERE c.from_time < d.start + interval '24 hours' AND c.until_time >= d.start)
+AND d.final_hours <= (
+    SELECT count(*) FROM final_period p WHERE p.hours = 1 AND p.start >= d.start AND p.start < d.start + make_interval(hours => {{hours}})
+)
+AND NOT EXISTS (
+    SELECT FROM completeness_change c WHERE c.from_time < d.start + make_interval(hours => {{hours}}) AND c.until_time >= d.start
+)
 """
 
-DAY_SUMS = f"""
+SUMS = f"""
 SELECT {SECONDS.format("d.start")}, {{group}}, d.expected, d.received, d.unexpected, d.late
-FROM completeness_day d {{agent}}
-WHERE d.level = {{level}} AND d.start = ANY({{days}}::timestamptz[]) AND {{scope}}
+FROM {{table}} d {{agent}}
+WHERE d.level = {{level}} AND d.start = ANY({{starts}}::timestamptz[]) AND {{scope}}
 """
 
-DAY_LOSSES = f"""
+LOSSES = f"""
 SELECT {SECONDS.format("d.start")}, {{group}}, d.cause, d.reason, d.samples
-FROM completeness_day_loss d {{agent}}
-WHERE d.level = {{level}} AND d.start = ANY({{days}}::timestamptz[]) AND {{scope}}
+FROM {{table}}_loss d {{agent}}
+WHERE d.level = {{level}} AND d.start = ANY({{starts}}::timestamptz[]) AND {{scope}}
 """
 
 GROUP_COLUMNS = {None: "NULL", "agent": "a.name", "project_id": "d.project", "meter": "d.meter"}
@@ -76,6 +85,18 @@ FROM agent a CROSS JOIN LATERAL (
 ) AS boots
 WHERE boots.last_due IS NOT NULL ORDER BY a.name
 """
+
+
+class SummaryTable(NamedTuple):
+    """A table with sums of times of ``seconds``, of some levels."""
+
+    table: str
+    seconds: float
+    levels: Sequence[int]
+
+
+DAYS = SummaryTable("completeness_day", DAY_SECONDS, DAY_LEVELS)
+HOURS = SummaryTable("completeness_hour", HOUR_SECONDS, HOUR_LEVELS)
 
 TOO_LONG = "narrow the period, or select one project, agent or resource"
 
@@ -111,21 +132,26 @@ class CompletenessReader:
         start, end = query.start.timestamp(), min(query.end.timestamp(), now)
         pieces = pieces_between(start, end, seconds_of(query))
         level = level_of(query)
-        days = set() if level is None else await self._summarized(start, end)
-        if level is not None and days:
-            async for each in self._sums(query, level, sorted(days)):
-                yield each
-        for adjacent in adjacent_pieces([piece for piece in pieces if not (piece.start in days and whole(piece))]):
+        for what in (DAYS, HOURS):
+            if level is None or level not in what.levels or not pieces or (what is DAYS and query.by == "hour"):
+                continue
+            summarized = await self._summarized(what, pieces[0].start, pieces[-1].end)
+            pieces, starts = not_summarized(pieces, summarized, what.seconds)
+            if starts:
+                async for each in self._sums(query, what, level, starts):
+                    yield each
+        for adjacent in adjacent_pieces(pieces):
             tallies = await self._answers().tallies(query, adjacent, now)
             for (n, group), tally in tallies.items():
                 yield adjacent[n], group, tally
 
-    async def _summarized(self, start: float, end: float) -> set[float]:
-        rows = await self._pool.rows(SUMMARIZED_DAYS, [at(start), at(end - DAY_SECONDS + 1)])
-        return {day for [day] in rows}
+    async def _summarized(self, what: SummaryTable, start: float, end: float) -> set[float]:
+        statement = SUMMARIZED.format(table=what.table, hours=int(what.seconds // HOUR_SECONDS))
+        rows = await self._pool.rows(statement, [at(start), at(end - what.seconds + 1)])
+        return {begin for [begin] in rows}
 
     async def _sums(
-        self, query: CompletenessQuery, level: int, days: Sequence[float]
+        self, query: CompletenessQuery, what: SummaryTable, level: int, starts: Sequence[float]
     ) -> AsyncIterator[tuple[Piece, str | None, Tally]]:
         scope = []
         if query.agent is not None:
@@ -135,41 +161,41 @@ class CompletenessReader:
         if query.meter is not None:
             scope.append(Sql("d.meter = %s", (query.meter,)))
         parts: dict[str, Any] = {
+            "table": what.table,
             "group": GROUP_COLUMNS[query.group],
             "agent": "JOIN agent a ON a.id = d.agent_id" if level & AGENT else "",
             "level": level,
-            "days": Sql("%s", ([at(day) for day in days],)),
+            "starts": Sql("%s", ([at(each) for each in starts],)),
             "scope": both(scope),
         }
         found: dict[tuple[float, str | None], Tally] = {}
-        sums, losses = filled(DAY_SUMS, **parts), filled(DAY_LOSSES, **parts)
-        for day, group, *numbers in await self._pool.rows(sums.text, sums.parameters):
-            found[day, group] = Tally(*numbers)
-        for day, group, cause, reason, samples in await self._pool.rows(losses.text, losses.parameters):
-            if (day, group) in found:
-                found[day, group].lose(cause, reason, samples)
-        for (day, group), tally in found.items():
-            yield Piece(day, day + DAY_SECONDS), group, tally
+        sums, losses = filled(SUMS, **parts), filled(LOSSES, **parts)
+        for start, group, *numbers in await self._pool.rows(sums.text, sums.parameters):
+            found[start, group] = Tally(*numbers)
+        for start, group, cause, reason, samples in await self._pool.rows(losses.text, losses.parameters):
+            if (start, group) in found:
+                found[start, group].lose(cause, reason, samples)
+        for (start, group), tally in found.items():
+            yield Piece(start, start + what.seconds), group, tally
 
     async def gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
         """See :class:`~meter.completeness_query.ICompletenessLedger`."""
         query = for_gaps(query)
         with self._request_errors():
             start, end = query.start.timestamp(), min(query.end.timestamp(), now.timestamp())
-            complete: set[float] = set()
-            if level_of(query) is not None and end > start:
-                days = await self._summarized(start, end)
-                if days:
-                    level = level_of(query) or 0
-                    complete = days - {
-                        piece.start async for piece, _, tally in self._sums(query, level, sorted(days)) if tally.lost
-                    }
+            pieces = pieces_between(start, end, seconds_of(query))
+            level, what = level_of(query), HOURS if query.by == "hour" else DAYS
+            if level is not None and level in what.levels and pieces:
+                summarized = await self._summarized(what, start, end)
+                lacking = {
+                    piece.start
+                    async for piece, _, tally in self._sums(query, what, level, sorted(summarized))
+                    if tally.lost
+                }
+                pieces = [
+                    piece for piece in pieces if piece.start not in summarized - lacking or not whole(piece, what)
+                ]
             collector = GapCollector(limit)
-            pieces = [
-                piece
-                for piece in pieces_between(start, end, seconds_of(query))
-                if not any(day <= piece.start < day + DAY_SECONDS for day in complete)
-            ]
             for adjacent in adjacent_pieces(pieces):
                 await self._answers().collect_gaps(query, adjacent, now.timestamp(), collector)
             return collector.gaps(now.timestamp())
@@ -198,6 +224,29 @@ class CompletenessReader:
             raise RequestError(f"the query cannot be executed: {TOO_LONG}", cause=str(error)) from error
 
 
-def whole(piece: Piece) -> bool:
-    """Return whether ``piece`` is a whole day."""
-    return piece.end - piece.start == DAY_SECONDS
+def whole(piece: Piece, what: SummaryTable) -> bool:
+    """Return whether ``piece`` is a whole hour or day."""
+    return piece.end - piece.start == what.seconds
+
+
+def not_summarized(
+    pieces: Sequence[Piece], summarized: Collection[float], seconds: float
+) -> tuple[list[Piece], list[float]]:
+    """Return what must be computed of ``pieces``, and the starts of the summaries that are read instead.
+
+    Of each piece the summaries at its beginning and its end are read. The rest in between is computed at once: that takes about as
+    long for some hours as for one.
+    """
+    rest: list[Piece] = []
+    starts: list[float] = []
+    for piece in pieces:
+        begin, end = piece
+        while begin in summarized and begin + seconds <= end:
+            starts.append(begin)
+            begin += seconds
+        while end - seconds in summarized and end - seconds >= begin:
+            end -= seconds
+            starts.append(end)
+        if begin < end:
+            rest.append(Piece(begin, end))
+    return rest, starts

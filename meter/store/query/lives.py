@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from meter.completeness.lives.life_store import UNKNOWN_AFTER_INTERVALS
 from meter.completeness.lives.life_store import ListedTime
 from meter.completeness_query import FOLLOWING_INTERVALS
 from meter.counter_runs import INTERVALS_CARRIED
@@ -68,7 +69,19 @@ ORDER BY s.timestamp
 # The last cycle that listed a resource is the last one before until_due. A resource that was not listed is gone if the agent said so,
 # or once it has finished a second cycle without it. Cycles in which the pollster failed do not count. Between two runs of cycles the
 # agent was silent if they are more than one and a half intervals apart; runs are cut at midnight in UTC, which is no silence.
+# The same holds while polls failed, or did not take place: times of failures that follow each other are merged.
 REPORTS = """
+WITH listed AS MATERIALIZED (
+    SELECT * FROM metered_resource w WHERE w.resource = ANY(%s) AND w.pollster = ANY(%s)
+), failing AS MATERIALIZED (
+    SELECT asked.agent_id, asked.pollster, asked.interval, p.resource,
+        unnest(range_agg(tstzrange(p.from_time, p.until_time + make_interval(secs => asked.interval / 2)))) AS failed
+    FROM (SELECT agent_id, pollster, interval, min(first_due) AS since FROM listed GROUP BY 1, 2, 3) AS asked
+    JOIN polling_exception p ON p.agent_id = asked.agent_id AND p.until_time > asked.since AND p.interval = asked.interval
+        AND p.pollster IN (asked.pollster, '') AND (p.resource = '' OR p.resource = ANY(%s))
+    WHERE p.cause IN ('poll failed', 'domain hung', 'skipped') AND p.expected
+    GROUP BY 1, 2, 3, 4
+)
 SELECT a.name, a.host, w.pollster, w.resource, nullif(w.project, '') AS project, w.interval, w.first_due,
     greatest(cycles.last_listing, w.first_due) AS last_due,
     CASE WHEN w.until_due < 'infinity' AND (
@@ -76,7 +89,7 @@ SELECT a.name, a.host, w.pollster, w.resource, nullif(w.project, '') AS project,
     ) THEN w.until_due END AS gone,
     extract(epoch FROM w.first_due - cycles.last_before)::float8 AS unlisted_seconds,
     silences.last_heard, silences.heard_again
-FROM metered_resource w JOIN agent a ON a.id = w.agent_id
+FROM listed w JOIN agent a ON a.id = w.agent_id
 CROSS JOIN LATERAL (
     SELECT max(c.last_due) AS last,
         max(CASE WHEN c.last_due < w.until_due THEN c.last_due ELSE w.until_due - make_interval(secs => w.interval) END)
@@ -97,6 +110,12 @@ CROSS JOIN LATERAL (
         FROM cycle_run c
         WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND {finished}
             AND c.last_due >= w.first_due AND c.first_due < w.until_due
+        UNION ALL
+        SELECT upper(f.failed) - make_interval(secs => f.interval / 2), lower(f.failed) - make_interval(secs => f.interval)
+        FROM failing f
+        WHERE (f.agent_id, f.pollster, f.interval) = (w.agent_id, w.pollster, w.interval) AND f.resource IN ('', w.resource)
+            AND upper(f.failed) - lower(f.failed) > make_interval(secs => ({unknown} - 0.5) * f.interval)
+            AND upper(f.failed) > w.first_due AND lower(f.failed) < w.until_due
     ) AS heard
     WHERE heard.next_due - heard.last_due > make_interval(secs => {intervals} * w.interval)
 ) AS silences
@@ -106,7 +125,6 @@ CROSS JOIN LATERAL (
     WHERE p.agent_id = w.agent_id AND p.pollster IN (w.pollster, '') AND p.resource = '' AND p.expected AND p.until_time > w.until_due
     OFFSET 0
 ) AS failed
-WHERE w.resource = ANY(%s) AND w.pollster = ANY(%s)
 ORDER BY w.first_due, a.name
 """
 
@@ -126,7 +144,7 @@ class RunRow(NamedTuple):
 
 
 class ReportRow(NamedTuple):
-    """A row of :func:`reports_query`: ``last_heard`` and ``heard_again`` are the begins and ends of the agent's silences."""
+    """A row of :func:`reports_query`: ``last_heard`` and ``heard_again`` are the begins and ends of silences."""
 
     agent: str
     host: str
@@ -181,7 +199,7 @@ def runs_query(
         metadata_keys={"known": Sql("true")},
         columns=COLUMNS,
         longest_rollup=24 if conditions.rest == TRUE else 0,
-        min_overlap=0,
+        steps=False,
         recorded=Sql("s.recorded_at <= %s", (as_of,)) if final_rollups and as_of is not None else TRUE,
     )
     return filled(RUNS, partials=partials)
@@ -198,5 +216,7 @@ def samples_of_runs_query(rows: Sequence[RunRow], as_of: datetime | None) -> Sql
 def reports_query(resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None) -> Sql:
     """Return the statement that reads when agents listed ``resources``; each row is a :class:`ReportRow`."""
     finished = TRUE if as_of is None else Sql("c.last_due <= %s", (as_of,))
-    statement = filled(REPORTS, finished=finished, intervals=str(FOLLOWING_INTERVALS))
-    return Sql(statement.text, (*statement.parameters, list(resources), list(pollsters)))
+    statement = filled(
+        REPORTS, finished=finished, intervals=str(FOLLOWING_INTERVALS), unknown=str(UNKNOWN_AFTER_INTERVALS)
+    )
+    return Sql(statement.text, (list(resources), list(pollsters), list(resources), *statement.parameters))

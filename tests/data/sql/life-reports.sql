@@ -1,6 +1,17 @@
--- $1 = 2026-11-01 00:00:00+00:00
--- $2 = ['v1', 'v2']
--- $3 = ['volume']
+-- $1 = ['v1', 'v2']
+-- $2 = ['volume']
+-- $3 = 2026-11-01 00:00:00+00:00
+WITH listed AS MATERIALIZED (
+    SELECT * FROM metered_resource w WHERE w.resource = ANY($1) AND w.pollster = ANY($2)
+), failing AS MATERIALIZED (
+    SELECT asked.agent_id, asked.pollster, asked.interval, p.resource,
+    unnest(range_agg(tstzrange(p.from_time, p.until_time + make_interval(secs => asked.interval / 2)))) AS failed
+    FROM (SELECT agent_id, pollster, interval, min(first_due) AS since FROM listed GROUP BY 1, 2, 3) AS asked
+    JOIN polling_exception p ON p.agent_id = asked.agent_id AND p.until_time > asked.since AND p.interval = asked.interval
+        AND p.pollster IN (asked.pollster, '') AND (p.resource = '' OR p.resource = ANY($1))
+    WHERE p.cause IN ('poll failed', 'domain hung', 'skipped') AND p.expected
+    GROUP BY 1, 2, 3, 4
+)
 SELECT a.name, a.host, w.pollster, w.resource, nullif(w.project, '') AS project, w.interval, w.first_due,
 greatest(cycles.last_listing, w.first_due) AS last_due,
 CASE WHEN w.until_due < 'infinity' AND (
@@ -8,7 +19,7 @@ CASE WHEN w.until_due < 'infinity' AND (
 ) THEN w.until_due END AS gone,
 extract(epoch FROM w.first_due - cycles.last_before)::float8 AS unlisted_seconds,
 silences.last_heard, silences.heard_again
-FROM metered_resource w JOIN agent a ON a.id = w.agent_id
+FROM listed w JOIN agent a ON a.id = w.agent_id
 CROSS JOIN LATERAL (
     SELECT max(c.last_due) AS last,
     max(CASE WHEN c.last_due < w.until_due THEN c.last_due ELSE w.until_due - make_interval(secs => w.interval) END)
@@ -16,7 +27,7 @@ CROSS JOIN LATERAL (
     max(CASE WHEN c.last_due < w.first_due THEN c.last_due ELSE w.first_due - make_interval(secs => w.interval) END)
     FILTER (WHERE c.first_due < w.first_due) AS last_before
     FROM cycle_run c
-    WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND c.last_due <= $1
+    WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND c.last_due <= $3
     OFFSET 0
 ) AS cycles
 CROSS JOIN LATERAL (
@@ -27,8 +38,14 @@ CROSS JOIN LATERAL (
             ORDER BY c.first_due ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ) AS last_due
         FROM cycle_run c
-        WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND c.last_due <= $1
+        WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND c.last_due <= $3
             AND c.last_due >= w.first_due AND c.first_due < w.until_due
+        UNION ALL
+        SELECT upper(f.failed) - make_interval(secs => f.interval / 2), lower(f.failed) - make_interval(secs => f.interval)
+        FROM failing f
+        WHERE (f.agent_id, f.pollster, f.interval) = (w.agent_id, w.pollster, w.interval) AND f.resource IN ('', w.resource)
+            AND upper(f.failed) - lower(f.failed) > make_interval(secs => (3 - 0.5) * f.interval)
+            AND upper(f.failed) > w.first_due AND lower(f.failed) < w.until_due
     ) AS heard
     WHERE heard.next_due - heard.last_due > make_interval(secs => 1.5 * w.interval)
 ) AS silences
@@ -38,5 +55,4 @@ CROSS JOIN LATERAL (
     WHERE p.agent_id = w.agent_id AND p.pollster IN (w.pollster, '') AND p.resource = '' AND p.expected AND p.until_time > w.until_due
     OFFSET 0
 ) AS failed
-WHERE w.resource = ANY($2) AND w.pollster = ANY($3)
 ORDER BY w.first_due, a.name;

@@ -15,6 +15,7 @@ from meter.completeness.ledger.answers import seconds_of
 from meter.completeness.ledger.closing import closable
 from meter.completeness.ledger.facts import Finality
 from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
 from meter.completeness_query import ReportingAgent
 
 START = datetime(2026, 11, 18, tzinfo=UTC)
@@ -71,3 +72,36 @@ def test_reports_that_wait_are_counted(waiting, text):
     )
     reasons = closable(query, NOW, [], [agent], Finality(query.end.timestamp())).reasons
     assert [each.text for each in reasons if each.code == "reports outstanding"] == [text]
+
+
+@pytest.mark.parametrize(
+    ("selected", "agents"),
+    [
+        ({}, ["meter-compute@hv1", "meter-compute@hv2"]),
+        ({"agent": "meter-compute@hv1"}, ["meter-compute@hv1"]),
+        ({"resource_id": "r1"}, ["meter-compute@hv1"]),
+        ({"meter": "cpu"}, ["meter-compute@hv1"]),
+        ({"project_id": "p1"}, ["meter-compute@hv1"]),
+    ],
+)
+def test_only_agents_that_measure_what_is_selected_speak_against_closing(selected, agents):
+    """Both are silent; hv1 measured what is selected."""
+    query = CompletenessQuery(start=START, end=START + timedelta(hours=5), **selected)
+    row = CompletenessRow(start=query.start, end=query.end, group="meter-compute@hv1", expected=1, received=1)
+    silent = [
+        ReportingAgent(
+            agent=f"meter-compute@{host}",
+            daemon="meter-compute",
+            host=host,
+            state="silent",
+            first_due=START,
+            last_due=START + timedelta(hours=1),
+            silent_since=START + timedelta(hours=2),
+            interval_seconds=300.0,
+            resources=1,
+            waiting_reports=0,
+        )
+        for host in ("hv1", "hv2")
+    ]
+    reasons = closable(query, NOW, [row], silent, Finality(query.end.timestamp())).reasons
+    assert [each.agent for each in reasons] == agents

@@ -117,6 +117,18 @@ def test_reasons_against_closing_are_written_as_text_or_json(capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["reasons"][0]["samples"] == 3
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_gaps_that_are_not_written_are_said(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(completeness, "MAX_GAPS", 0)
+    period = ["--start", "2026-11-18T12:00", "--end", "2026-11-18T13:00"]
+    assert outcome([*period, *(["--json"] if as_json else [])]) == EXIT_FOUND_PROBLEMS
+    last = capsys.readouterr().out.splitlines()[-1]
+    text = "only the first 0 gaps are written: narrow the period, or what is selected"
+    assert (json.loads(last) == {"incomplete": "gaps", "text": text}) if as_json else (last == text)
+
+
 def test_empty_period_is_an_error() -> None:
     with pytest.raises(CommandError, match="--start must be before --end"):
         outcome(["--start", "2026-11-18", "--end", "2026-11-17"])

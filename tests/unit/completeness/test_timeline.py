@@ -68,6 +68,30 @@ def test_missed_cycle_ends_when_the_next_one_ran() -> None:
     assert [(due.at, due.until) for due in timeline.dues(301, 1000)] == [(600, 1000)]
 
 
+@pytest.mark.parametrize("corrected", [False, True])
+def test_cycles_after_a_clock_was_set_back_are_counted_beside_those_of_the_same_time_and_miss_none(
+    corrected: bool,
+) -> None:
+    """Cycles ran until 7200 s; then the clock was set back to 3700 s, and perhaps forward again, to 7500 s, after two cycles."""
+    again = (
+        [CycleRun(3700, 4000, 2, CPU), CycleRun(7500, 8100, 3, CPU)] if corrected else [CycleRun(3700, 8200, 16, CPU)]
+    )
+    timeline = Timeline(300, [CycleRun(0, 7200, 25, CPU), *again])
+
+    dues = list(timeline.dues(0, 8100))
+
+    assert all(due.run is not None for due in dues)
+    assert timeline.count(0, 8250) == 25 + (5 if corrected else 16)
+    assert timeline.count(3600, 4200) == 2 + 2
+    assert timeline.count(6900, 7501) == (3 if corrected else 4)
+
+
+def test_cycle_is_missed_after_the_last_of_overlapping_runs() -> None:
+    timeline = Timeline(300, [CycleRun(0, 7200, 25, CPU), CycleRun(3700, 4000, 2, CPU), CycleRun(8100, 8400, 2, CPU)])
+    assert [due.at for due in timeline.dues(4100, 8200) if due.run is None] == [7500, 7800]
+    assert timeline.last == CycleRun(8100, 8400, 2, CPU)
+
+
 def test_agent_without_runs_has_no_cycles() -> None:
     timeline = Timeline(300, [])
     assert timeline.count(0, 1e9) == 0

@@ -60,6 +60,7 @@ WITHOUT_SAMPLES = (
     "statement_keys",
     "summary",
     "dataframes",
+    "budgets",
 )
 """Operations that return nothing about samples; those of rating have tests of their own in tests/unit/api/handlers."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
+from meter.identity_report import IdentityName
+from meter.identity_report import IdentityReport
+from meter.sample import utc_text
 from tests.api_client import ApiClient
 from tests.api_client import message
 from tests.ledger_rows import LedgerRows
@@ -16,6 +20,12 @@ from tests.unit.api.auth.test_visibility import TOKENS
 
 NOON = "2026-11-18T12:00:00"
 HOUR = "start=2026-11-18T12:00&end=2026-11-18T13:00"
+
+
+def identity(project: str, name: str, at: float) -> IdentityReport:
+    """A report that a project had the name, some seconds after noon."""
+    time = utc_text(NOON_OF_ROWS + timedelta(seconds=at))
+    return IdentityReport("keystone", f"{project} {at}", time, (IdentityName("project", project, name, time, "d1"),))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +59,25 @@ def api() -> ApiClient:
             if at not in absent
         ]
         Deferred.fromCoroutine(api.store.write(samples))
+    for name, at in (("Bleu", -86400), ("Blau", 1800), ("Blue", 3601)):
+        Deferred.fromCoroutine(api.store.record_identities(identity("blue", name, at)))
+    Deferred.fromCoroutine(api.store.record_identities(identity("red", "Rosso", -3600)))
     return api
+
+
+@pytest.mark.parametrize(
+    ("query", "who", "names"),
+    [
+        ("", "admin", [None]),
+        ("&project_id=red", "admin", ["Rosso"]),
+        ("&group=project_id", "admin", [None, "Blau", "Rosso"]),
+        ("&by=hour&group=meter", "blue", ["Blau"]),
+    ],
+)
+def test_row_of_a_project_has_its_name_at_the_end_of_the_row(
+    api: ApiClient, query: str, who: str, names: list[str | None]
+) -> None:
+    assert [row["project_name"] for row in get(api, f"/v2/completeness?{HOUR}{query}", who)] == names
 
 
 def get(api: ApiClient, path: str, who: str = "admin") -> Any:
@@ -68,6 +96,7 @@ def test_administrator_sees_the_sum_of_all_projects(api: ApiClient) -> None:
         "start": NOON,
         "end": "2026-11-18T13:00:00",
         "group": {},
+        "project_name": None,
         "expected": 36,
         "received": 32,
         "unexpected": 0,
