@@ -28,8 +28,9 @@ class Notification:
     """One notification. ``timestamp`` is in UTC; ``payload`` is JSON as sent, usually a mapping.
 
     ``context`` is the request context: ``user_id``, ``project_id``, ``request_id`` and sometimes a token. ``may_differ``
-    are the fields in which samples of another notification about the same event may differ, see
-    :func:`meter.sample_identity.may_differ`.
+    are the fields, besides the timestamp, in which samples of another notification about the same event may differ, see
+    :func:`meter.sample_identity.may_differ`. ``timestamp`` is the time of the event, if that is known, and ``sent_at`` that of
+    the sending: an audit is about a period, and contains the state after it.
     """
 
     message_id: str
@@ -40,6 +41,13 @@ class Notification:
     payload: Any
     context: Mapping[str, Any] = field(default_factory=dict, repr=False)
     may_differ: tuple[str, ...] = field(default=(), compare=False)
+    sent: datetime | None = field(default=None, compare=False)
+    """The time of the sending, ``None`` if it is ``timestamp``."""
+
+    @property
+    def sent_at(self) -> datetime:
+        """The time of the sending."""
+        return self.timestamp if self.sent is None else self.sent
 
 
 def notification(content: Mapping[str, Any]) -> Notification:

@@ -37,13 +37,16 @@ AggregateFunction = Literal[
 ``increase`` is for cumulative meters: the sum of the increases from each sample of a run (:mod:`meter.counter_runs`) to the next
 one. A lower volume is an increase of 0 within a declared run, and a counter reset elsewhere: the whole volume is the
 increase. The first sample of a run is no increase, unless the run is defined by its host and another host had a sample of
-the resource before: then the whole volume is.
+the resource before: then the whole volume is, also when the resource comes back.
 
 ``rate`` is, summed over resources, the increase divided by the seconds between samples of the same run.
 
 ``integral`` is for gauges: the sum of volume times hours (``GB`` gives GB-hours), where a volume is valid until the next
 sample of the resource. It is valid for three polling intervals at most, unless the interval is unknown or a later sample
-belongs to the same declared run.
+belongs to the same declared run. While a measured volume is valid, those of notifications do not count, and none counts after the
+deletion of its resource (:mod:`meter.testing.integral_hours`).
+
+Steps lead between all samples of a meter and resource in the range, and count if the sample matches to which they belong.
 
 ``percentile`` takes a parameter from 0 to 100 and interpolates between neighbouring volumes."""
 

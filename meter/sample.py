@@ -28,6 +28,10 @@ them, or to a resource that existed all the time between them. ``may_differ`` is
 EXISTED_THROUGHOUT = "exists"
 """The ``run`` of a resource whose id is never reused: it existed between any two of its samples."""
 
+DELETED = "deleted"
+"""The ``run`` of the last sample, 0, of a gauge whose resource was deleted and whose id is never reused: later samples of that
+gauge do not count in ``integral``."""
+
 MAX_VOLUME = 1e30
 """Largest magnitude of a volume. It is a hundred billion times the nanoseconds of a century, the bytes of a century at 10**20
 a second, and exceeds every 64-bit counter. The squares of volumes, and sums of them or of volume times hours over any number

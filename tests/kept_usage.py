@@ -9,13 +9,16 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from datetime import date
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple
 
 from zope.interface import implementer
 
 from meter.rating.book.price_book import PriceBook
+from meter.rating.exact import plain
 from meter.rating.money.rating import in_order
 from meter.rating.period import BillingPeriod
+from meter.rating.statements.statement import AnnexRow
 from meter.rating.usage.usage_atom import UsageAtom
 from meter.rating.usage.usage_store import IUsage
 
@@ -76,6 +79,22 @@ class KeptUsage:
                 and (skus is None or atom.sku in skus)
             ):
                 yield atom
+
+    async def annex(self, book: PriceBook, period: BillingPeriod, projects: Collection[str]) -> AsyncIterator[AnnexRow]:
+        """Yield what is kept, by resource."""
+        days: dict[tuple[str, str, str, tuple[tuple[str, str], ...]], dict[str, Decimal]] = {}
+        for atom in self._of(self._kept, book, period):
+            if atom.project_id in projects and atom.quantity:
+                place = atom.project_id, atom.sku, atom.resource_id, tuple(sorted(atom.values.items()))
+                of_day = days.setdefault(place, {})
+                key = atom.day.isoformat()
+                of_day[key] = plain(of_day.get(key, Decimal(0)) + atom.quantity)
+        for (project_id, sku, resource_id, values), used in sorted(days.items()):
+            yield AnnexRow(project_id=project_id, sku=sku, resource_id=resource_id, values=dict(values), days=used)
+
+    async def as_of(self, book: PriceBook, period: BillingPeriod) -> datetime | None:
+        """Return when the newest kept usage was recorded."""
+        return max((each.recorded_at for each in self.arrived[: len(self._kept)]), default=None)
 
     async def computed(
         self, book: PriceBook, period: BillingPeriod, projects: Collection[str], as_of: datetime

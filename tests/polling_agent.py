@@ -25,7 +25,7 @@ KEYS = keyring(["secret"])
 class PollingAgent:
     """Runs ``pollsters`` by :class:`meter.agent.polling.Polling`; ``samples`` has all that it has spooled."""
 
-    def __init__(self, pollsters: Sequence[Any], context: PluginContext) -> None:
+    def __init__(self, pollsters: Sequence[Any], context: PluginContext, interval_seconds: float | None = None) -> None:
         self.samples: list[Sample] = []
         self._new: list[Sample] = []
         self._polling = Polling(
@@ -36,6 +36,7 @@ class PollingAgent:
             timeout_seconds=60,
             batch_samples=100,
             metrics=PollingMetrics(metrics_registry("test")),
+            interval_of=lambda _: interval_seconds,
         )
         self._polling.pollsters = tuple(
             Decision(kind=COMPUTE, name=each.name, origin="test", state="active", plugin=each) for each in pollsters

@@ -1,4 +1,4 @@
-"""The months that docs/statements.rst works out by hand: price books, usage and lines, from tests/data/rating."""
+"""The months that docs/statements-amounts.rst works out by hand: price books, usage and lines, from tests/data/rating."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import read_directory
 from meter.rating.money.rated import Rated
 from meter.rating.period import BillingPeriod
+from meter.rating.statements.statement import Statement
 from meter.rating.usage.usage_atom import UsageAtom
 
 DATA = Path(__file__).parent / "data" / "rating"
@@ -61,12 +62,20 @@ class WorkedMonth:
             if row["account"] == account
         ]
 
+    def statement_file(self, account: str) -> Path:
+        """The signed statement of an account, as it was handed over."""
+        return self.folder / f"statement-{account}.json"
+
+    def annex_file(self, account: str) -> Path:
+        """The annex of the statement of an account."""
+        return self.folder / f"annex-{account}.jsonl"
+
     def account(self, directory: PriceDirectory, account: str) -> Account:
         """The account of the files, or that of a project without one."""
-        return directory.accounts.get(account) or directory.account_of(account, None, date(2026, 11, 1))
+        return directory.accounts.get(account) or directory.account_of(account, None, date(2026, 1, 1))
 
 
-CLOUD_MONTH = WorkedMonth("worked-month", "2026-11")
+CLOUD_MONTH = WorkedMonth("worked-month", "2025-11")
 LIBVIRT_MONTH = WorkedMonth("libvirt-month", "2026-10")
 MONTHS = (CLOUD_MONTH, LIBVIRT_MONTH)
 
@@ -85,7 +94,7 @@ def _atoms(row: Row) -> Iterator[UsageAtom]:
         day += timedelta(days=1)
 
 
-def as_rows(rated: Rated) -> list[Row]:
+def as_rows(rated: Rated | Statement) -> list[Row]:
     """The lines and the total in the form of lines.csv."""
     rows = [
         _row(

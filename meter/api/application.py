@@ -33,9 +33,10 @@ from meter.api.errors import HttpError
 from meter.api.failures import render_failure
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
+from meter.api.operation import Operation
 from meter.api.operations import GONE
 from meter.api.operations import OPERATIONS
-from meter.api.operations import Operation
+from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.request.arguments import check_pairs
 from meter.api.request.arguments import parse_arguments
@@ -58,6 +59,7 @@ from meter.api.streaming.export import MEDIA_TYPES
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
+from meter.rating.book.watched_directory import WatchedPriceDirectory
 from meter.signing_keys import Keyring
 
 
@@ -84,11 +86,13 @@ class Api:
     """The API over one store.
 
     Without ``ingest``, samples from clients are refused. With ``keys``, proofs have what only a holder of the key can make.
+    ``rating`` has what statements need besides the store.
     ``hosts`` says which root the links in responses have; by default they are relative unless ``Host`` is the address of the
     connection. Scripts from ``cors_origins`` can use the API in a browser, from any origin if ``*`` is one of them.
     ``addresses`` finds the client addresses that limits apply to and that the log names. All requests convert, parse and
     encode in ``slices``.
-    ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again.
+    ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again. Without
+    ``prices``, rating is not configured.
     """
 
     def __init__(
@@ -99,19 +103,23 @@ class Api:
         auth: IAuth | None = None,
         ingest: SampleIngest | None = None,
         keys: Keyring | None = None,
+        rating: RatingServices | None = None,
         limits: RequestLimits | None = None,
         hosts: HostPolicy | None = None,
         cors_origins: Collection[str] = (),
         addresses: ClientAddresses | None = None,
         slices: SharedSlices | None = None,
         max_unchecked_seconds: float = 300.0,
+        prices: WatchedPriceDirectory | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._auth = auth or NoAuth()
         self._ingest = ingest
         self._keys = keys
+        self._rating = rating
         self._max_unchecked_seconds = max_unchecked_seconds
+        self._prices = prices
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._hosts = hosts or HostPolicy()
@@ -196,10 +204,12 @@ class Api:
                 slices=slices,
                 ingest=self._ingest,
                 keys=self._keys,
+                rating=self._rating,
                 clock=self._clock,
                 base_url=base_url,
                 url=append_pairs(link_url(base_url, request.uri), body_pairs),
                 limits=self._limits,
+                prices=self._prices,
             )
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client

@@ -1,14 +1,11 @@
-"""The operations of the API, as data: path, parameters, handler and response type of each.
+"""The operations of the API: path, parameters, handler and response type of each.
 
 :mod:`meter.api.application` routes requests by this list, and :mod:`meter.api.openapi` describes it to clients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from collections.abc import Callable
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,20 +13,30 @@ import msgspec
 
 from meter.api import openapi
 from meter.api.handlers import audit
+from meter.api.handlers import budgets
 from meter.api.handlers import completeness
 from meter.api.handlers import identities
+from meter.api.handlers import prices
 from meter.api.handlers import segments
 from meter.api.handlers import service
 from meter.api.handlers import v1
 from meter.api.handlers import v2
 from meter.api.handlers.statistics import statistics
 from meter.api.ingest import PostedSample
+from meter.api.operation import JSON
+from meter.api.operation import LIMIT
+from meter.api.operation import MARKER
+from meter.api.operation import Operation
+from meter.api.rating_operations import CLOUDKITTY
+from meter.api.rating_operations import STATEMENTS
 from meter.api.rendering import completeness as rendering_completeness
 from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
 from meter.api.rendering.audit import AuditLogEntry
+from meter.api.rendering.budgets import Budget
 from meter.api.rendering.identities import Identity
+from meter.api.rendering.prices import PriceList
 from meter.api.rendering.segments import ResourceSegments
 from meter.api.request.arguments import Parameter
 from meter.api.request.complex_query import ComplexQuery
@@ -37,35 +44,6 @@ from meter.api.request.context import RequestContext
 from meter.api.responses import RawResponse
 from meter.api.streaming.export import MEDIA_TYPES
 from meter.api.streaming.live import EVENT_STREAM
-
-JSON = "application/json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One method on one path. Variables of ``path``, in braces, match any text, slashes included.
-
-    ``body`` and ``result`` are the types of the JSON in the request and in the response; ``lists``: the body is a list of
-    objects. ``media_types`` are those of
-    the response, the default first. ``public``: no authentication. ``costly``: a project can have fewer of
-    these in progress. ``streaming``: the response lasts until the client disconnects.
-    """
-
-    name: str
-    method: str = "GET"
-    path: str
-    summary: str
-    parameters: tuple[Parameter, ...] = ()
-    body: Any = None
-    lists: bool = False
-    status: int = 200
-    result: Any
-    handler: Callable[[RequestContext], Awaitable[Any]]
-    media_types: tuple[str, ...] = (JSON,)
-    public: bool = False
-    costly: bool = False
-    streaming: bool = False
-
 
 QUERY = Parameter(
     "q",
@@ -75,8 +53,6 @@ QUERY = Parameter(
     mandatory=("field", "value"),
     narrows=True,
 )
-LIMIT = Parameter("limit", "integer", "Maximum number of entries in the response.")
-MARKER = Parameter("marker", "string", "Start of the page, from the Link header of the previous page.", narrows=True)
 AS_OF = Parameter("as_of", "string", "Exclude samples recorded after this time.", narrows=True)
 UNIQUE = Parameter("unique", "boolean", "List each meter once instead of once per resource.")
 METER_LINKS = Parameter("meter_links", "integer", "0 omits the links to meters.")
@@ -294,6 +270,8 @@ V2: tuple[Operation, ...] = (
         costly=True,
     ),
     *COMPLETENESS,
+    *STATEMENTS,
+    *CLOUDKITTY,
     Operation(
         name="identities",
         path="/v2/identities",
@@ -301,6 +279,22 @@ V2: tuple[Operation, ...] = (
         parameters=(*identities.PARAMETERS, LIMIT, MARKER),
         result=Sequence[Identity],
         handler=identities.identities,
+    ),
+    Operation(
+        name="prices",
+        path="/v2/prices",
+        summary="List prices, and the prices that were agreed with the requester's project, its account or its domain.",
+        parameters=(prices.DAY,),
+        result=Sequence[PriceList],
+        handler=prices.prices,
+    ),
+    Operation(
+        name="budgets",
+        path="/v2/budgets",
+        summary="Budgets with what was used, is forecast and is left, as they were evaluated last, ordered by id.",
+        parameters=(*budgets.PARAMETERS, LIMIT, MARKER),
+        result=Sequence[Budget],
+        handler=budgets.budgets,
     ),
     Operation(
         name="audit_log",

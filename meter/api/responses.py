@@ -54,3 +54,4 @@ class StreamingResponse:
     media_type: str
     chunks: AsyncIterator[bytes]
     last_chunk: Callable[[ApiError], bytes] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from twisted.web.server import Request
 
 from meter.api.auth.authorization import Authorization
 from meter.api.limits import RequestLimits
-from meter.api.operations import Operation
+from meter.api.operation import Operation
 from meter.api.rendering.lists import encoded_list
 from meter.api.request.media_types import JSON_TYPES
 from meter.api.responses import JsonResponse
@@ -47,8 +47,10 @@ class ResponseSender:
         """
         status = operation.status
         match result:
-            case StreamingResponse(media_type, chunks, last_chunk):
+            case StreamingResponse(media_type, chunks, last_chunk, headers):
                 request.setResponseCode(status)
+                for name, value in headers.items():
+                    request.setHeader(name, value)
                 request.setHeader("content-type", media_type)
                 if request.method != b"HEAD":
                     seconds = float("inf") if operation.streaming else self._limits.max_export_seconds

@@ -212,7 +212,10 @@ class NotificationConverter:
         samples = [sample for definition in definitions for sample in definition.samples]
         identified = zip(stable_ids(notification, samples), samples, strict=True)
         enabled = {id_: sample for id_, sample in identified if listener.takes(sample.name)}
-        signer = Signer(self._keys, self._source, unit_name=self._unit_name, may_differ=notification.may_differ)
+        # The id says which event it is. Its time is another one if the notification comes in another format, or if a broker or
+        # an operator has sent it again with the time of that.
+        may_differ = dict.fromkeys(("timestamp", *notification.may_differ))
+        signer = Signer(self._keys, self._source, unit_name=self._unit_name, may_differ=tuple(may_differ))
         masked_samples = zip(enabled, _mask_metadata(enabled.values()), strict=True)
         messages = []
         size = 0

@@ -16,6 +16,9 @@ EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, DivisionByZero, Over
 
 QUANTITY_DECIMALS = 9
 
+LARGEST_DECIMAL = 2.0**53
+"""Numbers of this size and above have no decimals in double precision."""
+
 AMOUNT_DECIMALS = 12
 """Decimals of an exact amount that had to be divided: by the hours or by the days of a month."""
 
@@ -24,8 +27,11 @@ _DIVIDING = Context(prec=100, traps=[InvalidOperation, DivisionByZero, Overflow]
 
 
 def shortest(value: float) -> Decimal:
-    """Return the shortest decimal that reads back as ``value``: 0.1 is 0.1, as an operator wrote it."""
-    return Decimal(repr(value))
+    """Return the shortest decimal that reads back as ``value``: 0.1 is 0.1, as an operator wrote it.
+
+    From 2⁵³ on numbers are whole, and are returned exactly: there Python and PostgreSQL do not agree on which decimal is the shortest.
+    """
+    return Decimal(int(value)) if abs(value) >= LARGEST_DECIMAL else Decimal(repr(value))
 
 
 def quantity(value: Fraction) -> Decimal:

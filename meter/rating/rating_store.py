@@ -10,6 +10,12 @@ from meter.rating.statements.statement_store import IStatementStore
 from meter.rating.usage.usage_store import IUsage
 
 
+class IRated(Interface):
+    """A store that has rating."""
+
+    rating: IRatingStore = Attribute("The rating of the store.")
+
+
 class IRatingStore(Interface):
     """The rating of a store."""
 

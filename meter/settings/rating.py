@@ -39,6 +39,10 @@ class RatingSection(Section):
     signing_key_file: str = Field(
         default="", description="File with the private Ed25519 key that signs statements, made by meter-rate keys."
     )
+    public_keys_directory: str = Field(
+        default="",
+        description='Directory with the public keys of all times, by which statements are verified. By default it is "statement-keys" beside signing_key_file.',
+    )
     interval_seconds: Seconds = Field(
         default=900.0,
         le=3600,

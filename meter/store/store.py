@@ -61,6 +61,7 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
+from meter.rating.rating_store import IRated
 from meter.store.maintenance.maintenance import Maintenance
 from meter.store.maintenance.maintenance import Retention
 from meter.store.migrations import Schema
@@ -93,7 +94,7 @@ MAINTENANCE_TIMEOUT_SECONDS = 900.0
 that cannot be finalized never expire."""
 
 
-@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IDependency)
+@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IRated, IDependency)
 class PostgresStore(Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
@@ -215,14 +216,12 @@ class PostgresStore(Service):
             read_only=False,
             seconds=max(statement_timeout_seconds, MAINTENANCE_TIMEOUT_SECONDS),
         )
-        self.rating = StoredRating(
-            rating_pool if rating_connections else self._readers,
-            self._readers if readers else rating_pool,
-            clock,
-            slices,
-        )
+        # A replica may not have yet what rating has just written.
+        rating_readers = self._readers if readers and not (rating_connections and replica_dsn) else rating_pool
+        self.rating = StoredRating(rating_pool if rating_connections else self._readers, rating_readers, clock, slices)
         self._reading_suffices = reading_suffices
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
+        self._rating_pool = rating_pool if rating_connections else None
         if rating_connections:
             self._services.append(rating_pool)
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids, late=late)
@@ -251,6 +250,8 @@ class PostgresStore(Service):
                 return Readiness("store", False, f"samples cannot be written: {pool.reason}", needed=False)
             if not pool.ready:
                 return Readiness("store", False, pool.reason)
+        if self._rating_pool is not None and not self._rating_pool.ready:
+            return Readiness("store", False, f"rating is not possible: {self._rating_pool.reason}", needed=False)
         return Readiness("store", True, self._where)
 
     async def write(

@@ -14,6 +14,7 @@ from meter.taps.main import make
 from meter.taps.parts.bus import add_bus
 from meter.taps.parts.collector import add_collector
 from meter.taps.parts.heartbeats import add_heartbeats
+from meter.taps.parts.rating import add_rating
 from meter.taps.parts.store import add_store
 
 __all__ = ["Options", "makeService"]
@@ -30,4 +31,5 @@ def compose(daemon: Daemon) -> None:
     store = add_store(daemon, writes=True)
     bus = add_bus(daemon, metrics)
     add_collector(daemon, bus, store, metrics)
+    add_rating(daemon, store)
     add_heartbeats(daemon, bus)

@@ -32,6 +32,7 @@ from meter.taps.parts.hypervisor import add_hypervisor
 from meter.taps.parts.identities import add_identity_polling
 from meter.taps.parts.polling import add_polling
 from meter.taps.parts.process_locks import lock_resources
+from meter.taps.parts.rating import add_rating
 from meter.taps.parts.store import add_store
 
 __all__ = ["Options", "makeService"]
@@ -57,6 +58,7 @@ def compose(daemon: Daemon) -> None:
     add_identity_polling(daemon, bus, providers)
     add_domain_events(daemon, hypervisor)
     add_api(daemon, store, bus if daemon.config.api.accept_samples else None)
+    add_rating(daemon, store)
     add_heartbeats(daemon, bus)
 
 

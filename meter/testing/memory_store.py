@@ -50,6 +50,7 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
+from meter.rating.rating_store import IRated
 from meter.resource_owner import describing
 from meter.resource_owner import is_submitted
 from meter.sample import VALID_VOLUMES
@@ -74,7 +75,7 @@ from meter.testing.statistics import compute_statistics
 from meter.testing.storable import unstorable
 
 
-@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore)
+@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IRated)
 class MemoryStore(MemoryLedgerStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
@@ -261,7 +262,7 @@ class MemoryStore(MemoryLedgerStore):
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return a row per window, unit and group, in that order."""
-        return compute_statistics(query, self._matching(query.filter))[: query.limit]
+        return compute_statistics(query, self._matching(SampleFilter()))[: query.limit]
 
     async def proof(self, message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
         """Return the message with this id as it was signed, and its signed batch, if its sample matches ``filter``."""

@@ -1,9 +1,10 @@
 """The reference for statistics, in plain Python: what each aggregate means.
 
-A *step* leads from one matching sample to the next: for ``increase`` and ``rate`` within a run (:mod:`meter.counter_runs`) of a
-meter, unit and resource, for ``integral`` within a meter, unit and resource. The increase of a step belongs to the window and
-group of its later sample, its integral to those of its earlier sample. Thus the rows of finer windows or groups add up to
-the row of a coarser one.
+A *step* leads from one sample to the next, whether they match the query or not: for ``increase`` and ``rate`` within a run
+(:mod:`meter.counter_runs`) of a meter, unit and resource, for ``integral`` within a meter and resource
+(:mod:`meter.testing.integral_hours`). Only the range, ``as_of``, the meter and the resource of the query limit which samples there
+are. The increase of a step belongs to the window and group of its later sample, its integral to those of its earlier sample, and it
+counts if that sample matches. Thus the rows of finer windows, groups or filters add up to the row of a coarser one.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from collections.abc import Set
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
-from meter.counter_runs import INTERVALS_CARRIED
 from meter.counter_runs import Run
 from meter.counter_runs import RunKind
-from meter.counter_runs import interval_of
 from meter.counter_runs import run_of
 from meter.interfaces import RequestError
 from meter.query import Aggregate
 from meter.query import Grouping
+from meter.query import SampleFilter
 from meter.query import Statistics
 from meter.query import StatisticsQuery
 from meter.query import StoredSample
 from meter.testing.filters import METADATA_PREFIX
+from meter.testing.filters import matches
 from meter.testing.filters import values_at
-
-SECONDS_IN_HOUR = 3600
+from meter.testing.integral_hours import integral_hours
 
 Key = tuple[datetime, str]
 """The timestamp and message id of a sample."""
@@ -46,25 +47,35 @@ Key = tuple[datetime, str]
 class Steps:
     """The steps between samples, by the :data:`Key` of the sample whose window and group they belong to.
 
-    ``previous`` has the previous sample of the same run, ``next`` the next one of the same meter, unit and resource.
-    ``continued`` has the samples that are not the last of their run. ``migrated`` has the first sample of each run that is
-    defined by its host, if the resource had a sample on another host before.
+    ``previous`` has the previous sample of the same run. ``from_zero`` has the first sample of each time on a host that is known to
+    have counted from zero. ``hours`` are those for which the volume of a gauge counts.
     """
 
     previous: Mapping[Key, StoredSample]
-    next: Mapping[Key, StoredSample]
-    continued: Set[Key]
-    migrated: Set[Key]
+    from_zero: Set[Key]
+    hours: Mapping[Key, float]
 
 
-def compute_statistics(query: StatisticsQuery, rows: Sequence[StoredSample]) -> list[Statistics]:
-    """Return a row per window, unit and group, in that order. ``rows`` are the matching samples, oldest first."""
+def compute_statistics(query: StatisticsQuery, stored: Sequence[StoredSample]) -> list[Statistics]:
+    """Return a row per window, unit and group, in that order. ``stored`` are all samples of the store, oldest first."""
+    filter = query.filter
+    of_steps = SampleFilter(
+        equals={field: value for field, value in filter.equals.items() if field in ("meter", "resource_id")},
+        start=filter.start,
+        end=filter.end,
+        after_start=filter.after_start,
+        through_end=filter.through_end,
+        as_of=filter.as_of,
+    )
+    earlier = replace(of_steps, start=None, end=filter.start, after_start=False, through_end=filter.after_start)
+    before = [] if filter.start is None else [row for row in stored if matches(row, earlier)]
+    rows = [row for row in stored if matches(row, filter)]
     cells: defaultdict[tuple[Any, ...], list[StoredSample]] = defaultdict(list)
     try:
         for row in rows:
             group = tuple(group_value(row, grouping) for grouping in query.groupby)
             cells[_window_start(query, rows[0], row), row.unit, group].append(row)
-        steps = steps_between(rows)
+        steps = steps_between([row for row in stored if matches(row, of_steps)], before, filter.start)
         statistics_rows = [_statistics(query, start, group, cell, steps) for (start, _, group), cell in cells.items()]
     except OverflowError as error:
         raise RequestError(f"windows of {query.period} s extend beyond the year 9999") from error
@@ -72,29 +83,63 @@ def compute_statistics(query: StatisticsQuery, rows: Sequence[StoredSample]) -> 
     return statistics_rows
 
 
-def steps_between(rows: Iterable[StoredSample]) -> Steps:
-    """Return the steps between ``rows``, which are in the order oldest first."""
+def steps_between(rows: Iterable[StoredSample], before: Iterable[StoredSample], start: datetime | None) -> Steps:
+    """Return the steps between ``rows``; they and those ``before`` the ``start`` of the range are in the order oldest first."""
     previous: dict[Key, StoredSample] = {}
-    next_: dict[Key, StoredSample] = {}
-    continued: set[Key] = set()
-    migrated: set[Key] = set()
-    resources: defaultdict[tuple[str, str, str], list[StoredSample]] = defaultdict(list)
+    from_zero: set[Key] = set()
+    of_unit: defaultdict[tuple[str, str, str], list[StoredSample]] = defaultdict(list)
+    of_resource: defaultdict[tuple[str, str], list[StoredSample]] = defaultdict(list)
+    before_of_resource: defaultdict[tuple[str, str], list[StoredSample]] = defaultdict(list)
     for row in rows:
-        resources[row.name, row.unit, row.resource_id].append(row)
-    for samples in resources.values():
-        next_.update({_key(earlier): later for earlier, later in itertools.pairwise(samples)})
+        of_unit[row.name, row.unit, row.resource_id].append(row)
+        of_resource[row.name, row.resource_id].append(row)
+    counted_before = set()
+    for row in before:
+        counted_before.add((row.name, row.unit, row.resource_id, run_of(row.type, row.metadata)))
+        before_of_resource[row.name, row.resource_id].append(row)
+    for counter, samples in of_unit.items():
         runs: defaultdict[Run, list[StoredSample]] = defaultdict(list)
-        first_of_kind: dict[RunKind, datetime] = {}
         for row in samples:
-            run = run_of(row.type, row.metadata)
-            first = first_of_kind.setdefault(run.kind, row.timestamp)
-            if run not in runs and run.kind in (RunKind.INSTANCE_HOST, RunKind.HOST) and first < row.timestamp:
-                migrated.add(_key(row))
-            runs[run].append(row)
+            runs[run_of(row.type, row.metadata)].append(row)
         for of_run in runs.values():
             previous.update({_key(later): earlier for earlier, later in itertools.pairwise(of_run)})
-            continued.update(map(_key, of_run[:-1]))
-    return Steps(previous, next_, continued, migrated)
+        for kind in (RunKind.INSTANCE_HOST, RunKind.HOST):
+            of_kind = [row for row in samples if run_of(row.type, row.metadata).kind is kind]
+            from_zero |= _arrivals(of_kind, {run for *name, run in counted_before if tuple(name) == counter})
+    hours: dict[Key, float] = {}
+    for resource, samples in of_resource.items():
+        hours |= {_key(row): counted for row, counted in integral_hours(samples, before_of_resource[resource], start)}
+    return Steps(previous, from_zero, hours)
+
+
+def _arrivals(samples: Sequence[StoredSample], counted_before: Set[Run]) -> set[Key]:
+    """Return the samples at which a resource is known to have arrived on a host with a counter of zero.
+
+    ``samples`` have runs of one kind that are defined by their host, those in ``counted_before`` also before the range. A host is
+    known to be new if no earlier sample is from it. If the resource was there before, it has returned if the counter of the other host
+    was not 0, as it is while a domain arrives, and its own grows now, as that of a domain that has left does not.
+    """
+    visits = [
+        (run, list(visit)) for run, visit in itertools.groupby(samples, lambda row: run_of(row.type, row.metadata))
+    ]
+    known: set[Run] = set()
+    arrived = set()
+    for number, (run, visit) in enumerate(visits):
+        first = visit[0]
+        if number and run not in known:
+            from_zero = run not in counted_before and samples[0].timestamp < first.timestamp
+        elif number:
+            from_zero = _maximum(visits[number - 1][1]) > 0 and _maximum(visit) > float(first.volume)
+        else:
+            from_zero = False
+        if from_zero:
+            arrived.add(_key(first))
+        known.add(run)
+    return arrived
+
+
+def _maximum(samples: Sequence[StoredSample]) -> float:
+    return max(float(row.volume) for row in samples)
 
 
 def _key(row: StoredSample) -> Key:
@@ -167,12 +212,12 @@ def _value(aggregate: Aggregate, rows: Sequence[StoredSample], steps: Steps) -> 
         case "rate":
             return _rate(rows, steps)
         case "integral":
-            return sum(_integral(row, steps) for row in rows if _key(row) in steps.next)
+            return sum(float(row.volume) * steps.hours.get(_key(row), 0.0) for row in rows)
 
 
 def _increase(row: StoredSample, steps: Steps) -> float:
-    """Return the increase of a cumulative meter that belongs to ``row``: since the previous sample, or since a migration."""
-    if _key(row) in steps.migrated:
+    """Return the increase of a cumulative meter that belongs to ``row``: since the previous sample, or since its arrival."""
+    if _key(row) in steps.from_zero:
         return float(row.volume)
     earlier = steps.previous.get(_key(row))
     return 0.0 if earlier is None else increase_between(earlier, row)
@@ -190,27 +235,13 @@ def increase_between(earlier: StoredSample, later: StoredSample) -> float:
     return 0.0 if run_of(later.type, later.metadata).kind is RunKind.DECLARED else float(later.volume)
 
 
-def _integral(row: StoredSample, steps: Steps) -> float:
-    """Return the volume of a gauge times the hours until the next sample.
-
-    The hours are limited to :data:`~meter.counter_runs.INTERVALS_CARRIED` polling intervals, unless the interval is unknown or
-    a later sample belongs to the same declared run: then the resource existed in between.
-    """
-    seconds = (steps.next[_key(row)].timestamp - row.timestamp).total_seconds()
-    interval = interval_of(row.metadata)
-    existed = run_of(row.type, row.metadata).kind is RunKind.DECLARED and _key(row) in steps.continued
-    if interval and not existed:
-        seconds = min(seconds, INTERVALS_CARRIED * interval)
-    return float(row.volume) * seconds / SECONDS_IN_HOUR
-
-
 def _rate(rows: Sequence[StoredSample], steps: Steps) -> float:
     """Return the sum over resources of increase per second between samples of the same run; 0 if there are no steps."""
     increase: defaultdict[str, float] = defaultdict(float)
     seconds: defaultdict[str, float] = defaultdict(float)
     for row in rows:
         increase[row.resource_id] += _increase(row, steps)
-        if (earlier := steps.previous.get(_key(row))) is not None:
+        if (earlier := steps.previous.get(_key(row))) is not None and _key(row) not in steps.from_zero:
             seconds[row.resource_id] += (row.timestamp - earlier.timestamp).total_seconds()
     return sum(increase[resource_id] / seconds[resource_id] for resource_id in increase if seconds[resource_id])
 

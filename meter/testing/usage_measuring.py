@@ -290,13 +290,15 @@ def percentile95(window: SampledWindow) -> dict[Key, MeasuredTotal]:
         if (rate := _rate(several)) is not None:
             rates[key][slot] = rate
     taken = {slot for _, slot in ending}
+    spanning: defaultdict[tuple[Key, int], list[CounterStep]] = defaultdict(list)
     for step in counted:
         if step.row.type == "cumulative" and step.before is not None and step.row.timestamp - step.before > SLOT:
             since = _slot(window, max(step.before, window.start))
             for slot in range(since + 1, _slot(window, step.row.timestamp)):
                 if slot not in taken:
-                    seconds = Fraction((step.row.timestamp - step.before) // MICROSECOND, 1_000_000)
-                    rates[window.key(step.row)][slot] = step.amount / seconds
+                    spanning[window.key(step.row), slot].append(step)
+    for (key, slot), several in spanning.items():
+        rates[key][slot] = _rate(several) or Fraction(0)
     found = {}
     for key, by_slot in rates.items():
         ranked = sorted(by_slot.values())

@@ -46,7 +46,7 @@ def budgets(request):
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=2)
     store.startService()
     budgets = store.rating.budgets
-    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready and budgets._work.ready)))
+    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
     yield budgets
     pytest_twisted.blockon(store.stopService())
     server.execute(f"TRUNCATE {TABLES}", dsn)

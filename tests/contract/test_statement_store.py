@@ -50,7 +50,7 @@ def statements(request):
     dsn = request.getfixturevalue("postgresql").dsn()
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=2)
     store.startService()
-    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
+    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready and store.rating.ready)))
     store.rating.statements.entries = lambda: store.audit_entries(AuditFilter(), 10)
     yield store.rating.statements
     pytest_twisted.blockon(store.stopService())

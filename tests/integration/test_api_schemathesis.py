@@ -9,16 +9,20 @@ from typing import Any
 
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import Clock
 from twisted.internet.utils import getProcessOutputAndValue
 
 from meter.api import Api
 from meter.api import SampleIngest
 from meter.api import make_site
+from meter.rating.book.watched_directory import WatchedPriceDirectory
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
 from tests.unit.api.test_ingest import RecordingBus
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+PRICES = WatchedPriceDirectory(Path(__file__).parents[2] / "etc/prices.d", Clock(), in_thread=maybeDeferred)
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
@@ -26,7 +30,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 async def url() -> AsyncIterator[str]:
     api = ApiClient()
     ingest = SampleIngest(KEYS, "test", RecordingBus(), api.store)  # type: ignore[arg-type]
-    served: Any = make_site(Api(api.store, api.clock, ingest=ingest), reactor)
+    served: Any = make_site(Api(api.store, api.clock, ingest=ingest, prices=PRICES), reactor)
     port = reactor.listenTCP(0, served, interface="127.0.0.1")
     yield f"http://127.0.0.1:{port.getHost().port}"
     await port.stopListening()

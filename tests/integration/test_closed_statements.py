@@ -29,7 +29,7 @@ def dsn(request):
     async def close():
         store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=1)
         store.startService()
-        await until(lambda: store.readiness().ready)
+        await until(lambda: store.readiness().ready and store.rating.ready)
         assert await store.rating.statements.add(closing(statement(), credits={"welcome": 1}), pages())
         await store.stopService()
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -281,6 +282,11 @@ def statistics_queries(when: datetime) -> dict[str, StatisticsQuery]:
             f"steps by resource{of_time}": StatisticsQuery(filter=cpu, aggregates=STEPS, groupby=("resource_id",)),
             f"steps by metadata{of_time}": StatisticsQuery(filter=cpu, aggregates=STEPS, groupby=("metadata.name",)),
             f"steps of metadata by period{of_time}": StatisticsQuery(filter=context, aggregates=STEPS, period=10),
+            f"steps of a project{of_time}": StatisticsQuery(filter=project, aggregates=STEPS),
+            f"steps of metadata of a project{of_time}": StatisticsQuery(
+                filter=replace(project, metadata=HOST), aggregates=STEPS
+            ),
+            f"steps of a resource{of_time}": StatisticsQuery(filter=one, aggregates=STEPS),
             f"percentile{of_time}": StatisticsQuery(filter=cpu, aggregates=(Aggregate("percentile", "95"),)),
             f"percentile of metadata{of_time}": StatisticsQuery(
                 filter=context, aggregates=(Aggregate("percentile", "95"),)

@@ -280,6 +280,50 @@ async def test_statistics_are_the_same_however_runs_and_sources_alternate(postgr
         assert {*overlaps} == {(hours, overlap) for hours in (1, 24) for overlap in (0, 1, 2)}
 
 
+LATER = [{"interval": 900, "run": "r"}, {"interval": 900, "run": "exists"}]
+
+
+class Existence(Usage):
+    """Draws samples of resources that are switched off, are polled and notified of in two units, migrate, and are deleted."""
+
+    def message(self):
+        pick = self.random.choice
+        name, resource, at = pick(["cpu", "ram", "ram"]), pick("abcd"), self.moment()
+        if name == "cpu":
+            volume, metadata = pick([0, 0, 1, 2, 5, 9]), {"instance_host": pick(["one", "two"])}
+        elif self.random.randrange(20) == 0 and resource in "ab" and at > START + (self.hours - 5) * HOUR:
+            volume, metadata = 0, {"_meter": {"run": "deleted"}}
+        elif self.random.random() < 0.4:
+            volume, metadata = pick([0, 0, 512]), {"_meter": pick([{"interval": 1800}, *LATER])}
+        else:
+            volume, metadata = 512, pick([{}, {"size": 1}])  # the size is in the metadata of notifications
+        return message(
+            name,
+            volume,
+            at=at,
+            type="cumulative" if name == "cpu" else "gauge",
+            unit="ns" if name == "cpu" else pick(["MB"] * 5 + ["MiB"]),
+            resource_id=resource,
+            project_id=pick([f"p{resource}"] * 9 + ["moved"]),
+            source=pick(["one"] * 9 + ["two"]),
+            metadata=metadata,
+        )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest_twisted.ensureDeferred
+async def test_steps_are_the_same_where_resources_are_off_deleted_or_elsewhere(postgresql, seed):
+    existence, memory = Existence(seed, hours=30), MemoryStore(reactor)
+    async with running(postgresql.dsn()) as store:
+        for size in (150, 20):
+            batch = [existence.message() for _ in range(size)]
+            for each in (store, memory):
+                await each.write(batch)
+            await same_answers(store, memory, existence.query, 15)
+            await finalized(store)
+            await same_answers(store, memory, existence.query, 30)
+
+
 @pytest_twisted.ensureDeferred
 async def test_live_migration_is_answered_from_rollups_alone(postgresql):
     """Both hosts list the domain for half an hour: increases are right after the samples have expired."""

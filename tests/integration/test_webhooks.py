@@ -31,7 +31,7 @@ from meter.rating.budgets.webhook_delivery import RETRY_FOR
 from meter.rating.budgets.webhook_delivery import WebhookDelivery
 from meter.settings.config_file import parse
 from meter.store import PostgresStore
-from meter.taps.parts.webhooks import webhook_targets
+from meter.taps.parts.budgets import webhook_targets
 from tests.servers.certificates import Authority
 from tests.waiting import until
 
@@ -93,7 +93,7 @@ def store(database, postgresql):
     store = PostgresStore(reactor, database, clock=reactor, migrate=True, readers=0, writers=1, rating_connections=2)
     store.startService()
     budgets = store.rating.budgets
-    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready and budgets._work.ready)))
+    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
     yield budgets
     pytest_twisted.blockon(store.stopService())
     postgresql.execute("TRUNCATE webhook, reached_threshold", database)
@@ -281,14 +281,14 @@ from meter.daemon.services import sleep
 from meter.settings.config_file import parse
 from meter.rating.budgets.webhook_delivery import WebhookDelivery
 from meter.store import PostgresStore
-from meter.taps.parts.webhooks import webhook_targets
+from meter.taps.parts.budgets import webhook_targets
 
 dsn, settings = sys.argv[1:]
 
 async def main():
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=False, readers=0, writers=1, rating_connections=1)
     store.startService()
-    while not (store.readiness().ready and store.rating.budgets._work.ready):
+    while not store.readiness().ready:
         await sleep(reactor, 0.05)
     targets, _ = webhook_targets(reactor, parse(settings, "meter").rating)
     await WebhookDelivery(store.rating.budgets, targets, reactor).run(datetime.now(UTC))

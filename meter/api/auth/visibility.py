@@ -5,6 +5,7 @@ Handlers get a :class:`VisibleStore`, never the store itself, so that no handler
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
@@ -18,6 +19,9 @@ from datetime import datetime
 from typing import TypeVar
 
 from meter.api.auth.requester import Requester
+from meter.api.auth.visible_budgets import VisibleBudgets
+from meter.api.auth.visible_statements import VisibleStatement
+from meter.api.auth.visible_statements import VisibleStatements
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.completeness.lives.kinds import ResourceKind
@@ -56,6 +60,16 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.rating.book.book_text import directory_from_text
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.costs.cost_query import CostQuery
+from meter.rating.costs.cost_query import CostSum
+from meter.rating.costs.cost_query import cost_points
+from meter.rating.costs.cost_query import cost_sums
+from meter.rating.costs.rated_days import RatedDay
+from meter.rating.costs.rated_days import RatedDays
+from meter.rating.rating_store import IRated
+from meter.rating.statements.preview import Previews
 from meter.stored_batch import StoredProof
 
 T = TypeVar("T")
@@ -129,6 +143,54 @@ class VisibleStore:
             result = await query()
         await self._authorize()
         return result
+
+    @property
+    def statements(self) -> VisibleStatements:
+        """The statements that the requester may see."""
+        return VisibleStatements(IRated(self._store).rating.statements, self._requester, self._authorized)
+
+    @property
+    def budgets(self) -> VisibleBudgets:
+        """The budgets that the requester may see."""
+        return VisibleBudgets(lambda: IRated(self._store).rating.budgets, self._visible_project, self._authorized)
+
+    def _visible_project(self, project_id: str | None) -> str | None:
+        equals: dict[IdField, str | None] = {} if project_id is None else {"project_id": project_id}
+        return restrict(SampleFilter(equals=equals), self._requester).equals.get("project_id")
+
+    async def preview(
+        self,
+        directory: PriceDirectory,
+        account_id: str | None,
+        project_id: str | None,
+        period: str | None,
+        now: datetime,
+        correct_periods: int,
+    ) -> VisibleStatement | None:
+        """Return an open statement; see :meth:`VisibleStatements.preview`."""
+        ledger, names = ICompletenessLedger(self._store), IIdentityNames(self._store)
+        previews = Previews(
+            IRated(self._store).rating, ledger, names, directory, directory_from_text, correct_periods=correct_periods
+        )
+        return await self.statements.preview(previews, account_id, project_id, period, now)
+
+    async def cost_sums(self, directory: PriceDirectory, query: CostQuery) -> list[CostSum]:
+        """Return sums of costs by the price ``directory``, to a tenant those of the requester's project."""
+        query = replace(query, project_id=self.statements.visible_project(query.project_id))
+        return await self._authorized(lambda: cost_sums(self._rated_days(directory, query, query.by_resource), query))
+
+    async def cost_points(
+        self, directory: PriceDirectory, query: CostQuery, offset: int, limit: int
+    ) -> tuple[list[RatedDay], int]:
+        """Return a page of the costs of resources and days, and their number, as :meth:`cost_sums` does."""
+        query = replace(query, project_id=self.statements.visible_project(query.project_id))
+        return await self._authorized(
+            lambda: cost_points(self._rated_days(directory, query, True), query, offset, limit)
+        )
+
+    def _rated_days(self, directory: PriceDirectory, query: CostQuery, by_resource: bool) -> AsyncIterator[RatedDay]:
+        days = RatedDays(IRated(self._store).rating, IIdentityNames(self._store), directory, directory_from_text)
+        return days.between(query.begin, query.end, query.project_id, by_resource=by_resource)
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
@@ -270,10 +332,7 @@ class VisibleStore:
         return await self._authorized(lambda: ICompletenessLedger(self._store).audited_periods(start, end))
 
     def _visible(self, query: CompletenessQuery) -> CompletenessQuery:
-        equals: dict[IdField, str | None] = {} if query.project_id is None else {"project_id": query.project_id}
-        return replace(
-            query, project_id=restrict(SampleFilter(equals=equals), self._requester).equals.get("project_id")
-        )
+        return replace(query, project_id=self._visible_project(query.project_id))
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""

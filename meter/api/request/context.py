@@ -15,6 +15,7 @@ from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
+from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.request.simple_query import QueryableFields
 from meter.api.request.simple_query import SimpleQuery
@@ -22,6 +23,7 @@ from meter.api.request.simple_query import parse_simple_query
 from meter.api.request.times import parse_time_argument
 from meter.daemon.shared_slices import OwnedSlices
 from meter.query import IdField
+from meter.rating.book.watched_directory import WatchedPriceDirectory
 from meter.signing_keys import Keyring
 
 
@@ -30,10 +32,11 @@ class RequestContext:
     """A parsed request, and the collaborators that its handler needs.
 
     ``path`` has the variables of the path, ``arguments`` an argument per parameter of the operation. ``body`` is decoded
-    JSON, ``UNSET`` if it is empty. ``keys`` are the signing keys, ``None`` if this server has none. ``media_type`` is the
+    JSON, ``UNSET`` if it is empty. ``keys`` are the signing keys, ``None`` if this server has none; so is ``rating``. ``media_type`` is the
     negotiated type of the response. ``flatten`` encodes the metadata in the response. Long work is done in ``slices``.
     ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end, and is empty if links are
-    relative; ``url`` is that of the request, with the parameters of its body in the query string.
+    relative; ``url`` is that of the request, with the parameters of its body in the query string. ``prices`` is ``None``
+    if rating is not configured.
     """
 
     path: Mapping[str, str]
@@ -46,10 +49,12 @@ class RequestContext:
     slices: OwnedSlices
     ingest: SampleIngest | None
     keys: Keyring | None
+    rating: RatingServices | None
     clock: IReactorTime
     base_url: str
     url: str
     limits: RequestLimits
+    prices: WatchedPriceDirectory | None = None
 
     @property
     def now(self) -> float:

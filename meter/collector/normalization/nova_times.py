@@ -57,15 +57,13 @@ class FirstTimes:
     """Gives notifications with the same id the time of the first one; remembers the last ``most`` ids."""
 
     def __init__(self, most: int = REMEMBERED) -> None:
-        self._times: FIFOCache[str, datetime] = FIFOCache(most)
+        self._times: FIFOCache[str, tuple[datetime, datetime | None]] = FIFOCache(most)
 
     def apply(self, notification: Notification) -> Notification:
         """Return ``notification`` with the time of the first notification about the same event."""
-        first = self._times.setdefault(notification.message_id, notification.timestamp)
-        if first == notification.timestamp:
-            return notification
-        # Another collector may have received this one first.
-        return replace(notification, timestamp=first, may_differ=tuple({*notification.may_differ, "timestamp"}))
+        own = (notification.timestamp, notification.sent)
+        first = self._times.setdefault(notification.message_id, own)
+        return notification if first == own else replace(notification, timestamp=first[0], sent=first[1])
 
 
 def in_whole_seconds(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,12 +87,14 @@ def normalize(notification: Notification) -> Notification:
     """Return a notification of Nova as an unversioned one with the shared id and time, any other unchanged."""
     payload = notification.payload
     if isinstance(payload, dict) and OBJECT_NAME in payload:
-        notification = replace(_unversioned(notification), may_differ=("timestamp",))
+        notification = _unversioned(notification)
     if notification.event_type.startswith(("compute.instance.", "compute.metrics.")) and isinstance(
         notification.payload, dict
     ):
         notification = _with_shared_id(replace(notification, payload=in_whole_seconds(notification.payload)))
-        return replace(notification, timestamp=shared_time(notification))
+        # An audit is about a period, and contains the state at the time of its sending.
+        sent = notification.timestamp if notification.event_type == "compute.instance.exists" else None
+        return replace(notification, timestamp=shared_time(notification), sent=sent)
     return notification
 
 

@@ -6,12 +6,16 @@ from typing import Any
 
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
+from meter.commands.doctor.configuration import configured_plugins
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
 from meter.rating.book.book_problem import BookProblem
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import check_directory
+from meter.sample import MeterDefinition
+from meter.settings.config_file import SINGLE
+from meter.settings.config_file import parse
 
 
 class CheckOptions(RateOptions):
@@ -25,7 +29,7 @@ class CheckOptions(RateOptions):
 
 async def work(context: RateContext, options: Any) -> int:
     """Write what is wrong, or what the directory has; return the exit status. A warning alone is no problem."""
-    checked = check_directory(context.price_directory(), context.webhooks())
+    checked = check_directory(context.price_directory(), context.webhooks(), declared_meters(context))
     objects: list[Any] = [problem_json(each) for each in checked.problems]
     lines = [str(each) for each in checked.problems]
     if checked.directory is not None:
@@ -33,6 +37,14 @@ async def work(context: RateContext, options: Any) -> int:
         lines += summary_lines(checked.directory)
     Output(bool(options["json"])).write(objects, lines)
     return EXIT_OK if checked.directory is not None else EXIT_FOUND_PROBLEMS
+
+
+def declared_meters(context: RateContext) -> dict[str, MeterDefinition]:
+    """Return the meters of all plugins and definitions of this host, by name."""
+    config = parse("", SINGLE, "built-in defaults") if context.has_only_prices else context.config
+    configured, _ = configured_plugins(config)
+    plugins = [decision.plugin for decision in configured.decisions if decision.plugin is not None]
+    return {meter.name: meter for plugin in plugins for meter in plugin.meters}
 
 
 def problem_json(problem: BookProblem) -> dict[str, Any]:

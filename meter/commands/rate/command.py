@@ -9,8 +9,18 @@ from twisted.python import usage
 
 from meter.commands.command import CommandOptions
 from meter.commands.command import run
+from meter.commands.rate import budgets
 from meter.commands.rate import check
+from meter.commands.rate import close
+from meter.commands.rate import closed_list
+from meter.commands.rate import diff
 from meter.commands.rate import export
+from meter.commands.rate import keys
+from meter.commands.rate import preview
+from meter.commands.rate import quote
+from meter.commands.rate import reproduce
+from meter.commands.rate import verify
+from meter.commands.rate import webhooks
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import Subcommand
 
@@ -18,7 +28,19 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
     Subcommand(
         "check", check.CheckOptions, "Say everything that is wrong with the price directory at once.", check.work
     ),
+    Subcommand("quote", quote.QuoteOptions, "Say what resources would cost in a month.", quote.work),
+    Subcommand("keys", keys.KeysOptions, "Make, list or rotate the keys that sign statements.", keys.work),
+    Subcommand("preview", preview.PreviewOptions, "Show the statements of an open period.", preview.work),
+    Subcommand("diff", diff.DiffOptions, "Show what a period would have cost by other prices.", diff.work),
+    Subcommand("close", close.CloseOptions, "Close a period: sign its statements and store them for ever.", close.work),
+    Subcommand("list", closed_list.ClosedListOptions, "List the closed statements.", closed_list.work),
     Subcommand("export", export.ExportOptions, "Write a statement as JSON, CSV, page or FOCUS data set.", export.work),
+    Subcommand("verify", verify.StatementVerifyOptions, "Verify a statement, offline.", verify.work),
+    Subcommand(
+        "reproduce", reproduce.ReproduceOptions, "Compute a closed statement again, and compare.", reproduce.work
+    ),
+    Subcommand("budgets", budgets.BudgetOptions, "Show how much of each budget was used.", budgets.work),
+    Subcommand("webhooks", webhooks.WebhookOptions, "List webhooks that wait, retry or discard them.", webhooks.work),
 )
 """All subcommands, in the order of a period's life; each stands in a module of its own."""
 

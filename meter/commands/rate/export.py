@@ -38,6 +38,7 @@ from meter.rating.statements.annex import read_annex_line
 from meter.rating.statements.statement import AnnexRow
 from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement import read_statement
+from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.statement_store import IStatementStore
 
@@ -180,6 +181,9 @@ def _write(output: BinaryIO, signed: SignedStatement, annex: BinaryIO | None, op
     if chosen == "annex":
         for line in annex or ():
             output.write(line)
+        return
+    if chosen == "json":
+        output.write(signed_document(signed))
         return
     version = FOCUS_VERSIONS.get(chosen)
     if version is None:

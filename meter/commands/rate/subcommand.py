@@ -18,28 +18,27 @@ from pathlib import Path
 from typing import Any
 from typing import NamedTuple
 
-from twisted.python import usage
-
 from meter.commands.command import CommandError
+from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import options_first
 from meter.commands.database import database_server
+from meter.daemon.services import sleep
 from meter.daemon.supervised import READY_SECONDS
 from meter.daemon.supervised import wait_ready
+from meter.interfaces import Unavailable
 from meter.rating.book.book_problem import PriceBookError
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import read_directory
 from meter.settings import Config
-from meter.settings.config_file import DEFAULT_FILE
 from meter.store import PostgresStore
 
 
-class RateOptions(usage.Options):
+class RateOptions(CommandOptions):
     """The options of every subcommand; those of :class:`~meter.commands.rate.command.Options` may stand after it, too."""
 
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
-        ["config", "c", None, f"Configuration file, TOML. [default: {DEFAULT_FILE} if it exists]"],
         ["prices", None, None, "Price directory. [default: [rating] price_directory of the configuration]"],
     ]
     optFlags = [["json", None, "Write one JSON object per line."]]  # noqa: N815, RUF012
@@ -84,9 +83,14 @@ class RateContext:
             raise CommandError("there is no price directory: set [rating] price_directory, or give --prices DIRECTORY")
         return Path(path)
 
+    @property
+    def has_only_prices(self) -> bool:
+        """Whether the command line states a price directory and no configuration: that of the host is not read for it."""
+        return bool(self._prices) and self._config_file is None
+
     def webhooks(self) -> list[str] | None:
-        """Return the names of the configured webhook targets; ``None`` if only a price directory was stated, and no configuration."""
-        if self._prices and self._config_file is None:
+        """Return the names of the configured webhook targets; ``None`` if there is only a price directory."""
+        if self.has_only_prices:
             return None
         return [each.name for each in self.config.rating.webhooks]
 
@@ -109,13 +113,20 @@ class RateContext:
                 migrate=False,
                 readers=1,
                 writers=1,
+                rating_connections=3,
                 statement_timeout_seconds=self.config.store.statement_timeout_seconds,
                 finalize_after_seconds=self.config.store.finalize_after_seconds,
                 application_name="meter-rate",
             )
             store.startService()
             try:
-                await wait_ready(store, self.reactor, seconds=max(retry_seconds, READY_SECONDS))
+                seconds = max(retry_seconds, READY_SECONDS)
+                await wait_ready(store, self.reactor, seconds=seconds)
+                deadline = self.reactor.seconds() + seconds
+                while not store.rating.ready:
+                    if self.reactor.seconds() >= deadline:
+                        raise Unavailable(f"the store is unavailable: {store.rating.reason}")
+                    await sleep(self.reactor, 0.05)
                 yield store
             finally:
                 await store.stopService()

@@ -19,8 +19,10 @@ from meter.declarative.notifications.patterns import Pattern
 from meter.declarative.notifications.values import Span
 from meter.declarative.notifications.values import ValueSource
 from meter.notification import Notification
+from meter.sample import DELETED
 from meter.sample import MeterDefinition
 from meter.sample import Sample
+from meter.sample import with_reserved
 
 MAX_ELEMENTS = 10_000
 """Maximum number of samples that one definition may make from one notification."""
@@ -94,10 +96,11 @@ class Definition:
     """One meter, or several whose names are in the notification; these must be among ``names``, unless it is empty.
 
     ``fields`` has a source for each of :data:`FIELDS` that is defined. If a path of ``requires`` finds nothing, no sample is
-    made. ``optional`` contains those of ``project`` and ``timestamp`` that may be missing; ``user`` always may. ``each`` finds
+    made, except of a deletion. ``optional`` contains those of ``project`` and ``timestamp`` that may be missing; ``user`` always may. ``each`` finds
     elements, of which each makes one sample and is ``$.each`` in its paths; ``lookup`` instead names fields whose paths
     find one value per sample. ``origin`` is file and line. A notification that ``deletion`` matches gives a sample with
-    volume 0 at the time of the deletion.
+    volume 0 at the time of the deletion. With ``state_when_sent`` the time of a sample is that of the sending, although the
+    notification is about an earlier time.
     """
 
     meters: tuple[MeterDefinition, ...]
@@ -111,6 +114,7 @@ class Definition:
     lookup: frozenset[str] = field(default_factory=frozenset)
     names: frozenset[str] = field(default_factory=frozenset)
     deletion: Deletion | None = None
+    state_when_sent: bool = False
     _labels: Mapping[str, str] = field(init=False, repr=False, compare=False)
     """The name of each field in errors."""
 
@@ -121,7 +125,8 @@ class Definition:
 
     def samples(self, scope: Scope) -> Iterator[Sample]:
         """Yield the samples of a notification; raises ``ValueError``, which names the missing or bad value."""
-        if any(path.first(scope.root) in (MISSING, None) for path in self.requires):
+        lacking = any(path.first(scope.root) in (MISSING, None) for path in self.requires)
+        if lacking and not (self.deletion is not None and self.deletion.matches(scope.root)):
             return
         if self.each is not None:
             elements = self.each.all(scope.root)
@@ -135,14 +140,18 @@ class Definition:
             yield self._sample(scope, scope.root)
 
     def _sample(self, scope: Scope, root: dict[str, Any]) -> Sample:
-        deleted = self.deletion is not None and self.deletion.matches(root)
+        deletion = self.deletion if self.deletion is not None and self.deletion.matches(root) else None
         found = {
-            name: 0 if deleted and name == "volume" else source.first(root) for name, source in self.fields.items()
+            name: source.first(root) if deletion is None or name != "volume" else 0
+            for name, source in self.fields.items()
         }
-        sample = self._make_sample(found, scope, self._metadata(scope, root))
-        if not deleted or self.deletion is None:
-            return sample
-        return replace(sample, timestamp=self.deletion.time(root, sample.timestamp))
+        metadata = self._metadata(scope, root)
+        if deletion is None:
+            return self._make_sample(found, scope, metadata)
+        sample = self._make_sample(
+            found, scope, metadata if deletion.ids_reused else with_reserved(metadata, run=DELETED)
+        )
+        return replace(sample, timestamp=deletion.time(root, sample.timestamp))
 
     def _lookup_samples(self, scope: Scope) -> Iterator[Sample]:
         columns = {name: source.all(scope.root) for name, source in self.fields.items()}
@@ -194,7 +203,8 @@ class Definition:
     def _timestamp(self, found: dict[str, Any], scope: Scope) -> datetime:
         """Return the defined timestamp, else that of the notification."""
         if "timestamp" not in self.fields:
-            return scope.notification.timestamp
+            notification = scope.notification
+            return notification.sent_at if self.state_when_sent else notification.timestamp
         value = found["timestamp"]
         if "timestamp" in self.optional and (value is MISSING or value is None or value == ""):
             return scope.notification.timestamp

@@ -28,7 +28,8 @@ class Deletion:
     It matches if its event type is one of ``event_types``, if a source of ``where`` finds one of its texts, or if all
     sources of ``all_set`` find a value and no source of ``unless`` finds one of its texts. The resource is deleted since the
     latest time of ``at``; without one, since the notification, or since ``latest`` if that is earlier. A time of ``at`` that
-    is far before ``earliest``, the creation, is ignored.
+    is far before ``earliest``, the creation, is ignored. With ``ids_reused`` another resource may get the same id later, so that
+    samples after the deletion count.
     """
 
     event_types: frozenset[str] = frozenset()
@@ -38,6 +39,7 @@ class Deletion:
     at: tuple[ValueSource, ...] = ()
     latest: tuple[ValueSource, ...] = ()
     earliest: tuple[ValueSource, ...] = ()
+    ids_reused: bool = False
 
     def matches(self, scope: dict[str, Any]) -> bool:
         """Return whether the notification in ``scope`` reports that its resource is deleted."""

@@ -83,6 +83,7 @@ class DeletionTable(Model):
     at: OneOrMore = []
     latest: OneOrMore = []
     earliest: OneOrMore = []
+    ids_reused: bool = False
 
 
 class DefinitionTable(Model):
@@ -99,6 +100,7 @@ class DefinitionTable(Model):
     project: OneOrMore | None = None
     user: OneOrMore | None = None
     timestamp: OneOrMore | None = None
+    state_when_sent: bool = False
     optional: list[Literal["user", "project", "timestamp"]] = []
     requires: OneOrMore = []
     each: OneOrMore | None = None
@@ -168,6 +170,7 @@ def make_definition(
         lookup=frozenset(model.lookup),
         names=frozenset(model.names),
         deletion=deletion,
+        state_when_sent=model.state_when_sent,
     )
 
 
@@ -175,7 +178,7 @@ def _deletion(model: DefinitionTable, deletions: Mapping[str, Deletion], context
     if model.deletion is not None and (model.type != "gauge" or model.lookup):
         context.problems.append("deletion: is only for gauges without lookup")
     if not isinstance(model.deletion, str):
-        return None if model.deletion is None else read_deletion(model.deletion.model_dump(), context)
+        return None if model.deletion is None else read_deletion(model.deletion.model_dump(exclude_unset=True), context)
     if model.deletion not in deletions:
         known = ", ".join(deletions) or "none"
         context.problems.append(f"deletion: there is no [deletion.{model.deletion}] in this file, only: {known}")
@@ -215,6 +218,7 @@ def read_deletion(table: Any, context: ReadContext) -> Deletion:
         at=sources("at", model.at),
         latest=sources("latest", model.latest),
         earliest=sources("earliest", model.earliest),
+        ids_reused=model.ids_reused,
     )
 
 

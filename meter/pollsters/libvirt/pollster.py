@@ -161,6 +161,8 @@ class GuestPollster:
                 for poll in polls:
                     if is_metered(row, poll.guest):
                         yield from _samples(row, poll, previous, seen, skipped, state.resources, trial=cycle.trial)
+                    elif row.zero_when_off and poll.guest.shut_off and poll.guest.description.by_nova:
+                        yield poll.zero(row)
             for poll in polls:
                 if snapshot.complete and not cycle.trial and poll.guest.uuid not in snapshot.incomplete:
                     state.resources.read(poll.guest)
@@ -203,6 +205,13 @@ class _GuestPoll:
         """Record that ``sample`` was sent, if it is a gauge."""
         if row.meter.type == "gauge":
             self._gauges.append((sample.name, sample.unit, sample.resource_id, row.ends_with_run))
+
+    def zero(self, row: MeterRow) -> Sample:
+        """Return the sample of ``row`` of a domain that is shut off."""
+        guest = self.guest
+        gauge = Gauge(row.meter.name, row.meter.unit, guest.uuid, row.ends_with_run)
+        self._gauges.append(gauge)
+        return _zero(gauge, guest.description, guest.metadata, guest.read_at)
 
     def end(self, state: PollsterState, *, trial: bool) -> Iterator[Sample]:
         """End the poll; yield a last 0 of each gauge that a domain does not have while it is shut off."""

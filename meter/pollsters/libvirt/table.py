@@ -47,7 +47,8 @@ class MeterRow:
     ``sources`` are tried in order; the value of the first that has one is divided by ``divisor`` or, with a ``change``,
     compared with the value of the previous poll. Domains that are shut off are metered only with ``when_off``: the other
     statistics of such a domain are outdated or not its own (libvirt 9.0 reported its daemon's own ``cpu.time`` for a
-    shut-off QEMU domain of a user's session). The volume of a *composed* row is a sum or may come from another source in
+    shut-off QEMU domain of a user's session). With ``zero_when_off`` a domain of Nova is metered as 0 while it is shut off, because
+    Nova's notifications say all the time what its flavor reserves; one without Nova may run on another host. The volume of a *composed* row is a sum or may come from another source in
     a later poll; its source and parts are part of the sample's run.
     """
 
@@ -57,6 +58,7 @@ class MeterRow:
     divisor: int = 1
     change: Change | None = None
     when_off: bool = False
+    zero_when_off: bool = False
     if_missing: IfMissing = "counted"
     composed: bool = False
 
@@ -155,14 +157,14 @@ CPU = (
 )
 
 VCPUS = (
-    _row("vcpus", "gauge", "vcpu", "vcpu.current", if_missing="logged"),
+    _row("vcpus", "gauge", "vcpu", "vcpu.current", zero_when_off=True, if_missing="logged"),
     _row("vcpu.time", "cumulative", "ns", "time", scope="vcpu"),
     _row("vcpu.wait", "cumulative", "ns", "wait", scope="vcpu"),
     _row("vcpu.delay", "cumulative", "ns", "delay", scope="vcpu"),
 )
 
 MEMORY = (
-    _row("memory", "gauge", "MiB", "balloon.current", divisor=KIB_IN_MIB, if_missing="logged"),
+    _row("memory", "gauge", "MiB", "balloon.current", divisor=KIB_IN_MIB, zero_when_off=True, if_missing="logged"),
     _row("memory.maximum", "gauge", "MiB", "balloon.maximum", divisor=KIB_IN_MIB),
     _row("memory.available", "gauge", "MiB", "balloon.available", divisor=KIB_IN_MIB),
     _row(

@@ -35,8 +35,10 @@ def account_record(table: AccountTable, book: str, problems: list[KeyProblem]) -
 
 def budget_record(table: BudgetTable, place: Place, problems: list[KeyProblem]) -> SpendingBudget:
     """Return the record of ``table``; contradictions in it are added to ``problems``."""
-    if (table.project is None) == (table.account is None):
-        problems.append(((), "a budget is of a project or an account: write one of project and account"))
+    if [table.project, table.account, table.domain].count(None) != 2:
+        problems.append(
+            ((), "a budget is of a project, an account or a domain: write one of project, account and domain")
+        )
     if (table.amount is None) == (table.quantity is None):
         problems.append(
             ((), "a budget has an amount of money or a quantity of a SKU: write one of amount and quantity")
@@ -47,7 +49,7 @@ def budget_record(table: BudgetTable, place: Place, problems: list[KeyProblem]) 
         id=table.id,
         name=table.name or table.id,
         place=place,
-        scope=PriceScope(project=table.project, account=table.account),
+        scope=PriceScope(project=table.project, account=table.account, domain=table.domain),
         sku=table.sku,
         amount=table.amount,
         quantity=table.quantity,

@@ -21,7 +21,7 @@ from meter.rating.book.price_book import Validity
 from meter.rating.book.price_index import scope_key
 
 MAX_AMBIGUITIES = 20
-"""So many ambiguities of a SKU and scope are told; a set of prices that is wrong in one way has thousands of them."""
+"""How many ambiguities of a SKU and scope are reported: a set of prices that is wrong in one way has thousands of them."""
 
 T = TypeVar("T")
 

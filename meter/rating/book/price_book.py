@@ -118,7 +118,7 @@ class Sku:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """Usage above the tier before and up to and including ``up_to`` costs so much a unit; ``up_to`` of the last tier is ``None``."""
+    """The price of a unit of usage above the tier before, up to and including ``up_to``; ``None`` in the last tier."""
 
     up_to: Decimal | None
     list_price: Decimal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -15,6 +16,7 @@ from meter.rating.book.book_problem import PriceBookError
 from meter.rating.book.book_problem import suggestion
 from meter.rating.book.book_text import canonical_account
 from meter.rating.book.book_text import with_text
+from meter.rating.book.meter_warnings import meter_warnings
 from meter.rating.book.overlaps import is_member_always
 from meter.rating.book.overlaps import membership_conflicts
 from meter.rating.book.overlaps import price_conflicts
@@ -23,6 +25,7 @@ from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_files import PriceFile
 from meter.rating.book.price_files import read_files
 from meter.rating.book.price_files import read_tables
+from meter.sample import MeterDefinition
 
 
 class CheckedDirectory(NamedTuple):
@@ -45,20 +48,32 @@ def read_directory(path: Path, webhooks: Collection[str] | None = None) -> Price
     return checked.directory
 
 
-def check_directory(path: Path, webhooks: Collection[str] | None = None) -> CheckedDirectory:
-    """Return what the price directory at ``path`` says, and everything that is wrong with it, see :func:`read_directory`."""
+def check_directory(
+    path: Path, webhooks: Collection[str] | None = None, meters: Mapping[str, MeterDefinition] | None = None
+) -> CheckedDirectory:
+    """Return what the price directory at ``path`` says, and everything that is wrong with it, see :func:`read_directory`.
+
+    With ``meters``, those of all plugins by name, SKUs that do not fit them are warnings.
+    """
     problems: list[BookProblem] = []
     files = read_files(path, problems)
-    return _checked(files, problems, webhooks) if files else CheckedDirectory(None, sorted(problems))
+    return _checked(files, problems, webhooks, meters) if files else CheckedDirectory(None, sorted(problems))
 
 
-def check_files(files: Sequence[PriceFile], webhooks: Collection[str] | None = None) -> CheckedDirectory:
+def check_files(
+    files: Sequence[PriceFile],
+    webhooks: Collection[str] | None = None,
+    meters: Mapping[str, MeterDefinition] | None = None,
+) -> CheckedDirectory:
     """Return what the texts of ``files`` say, and everything that is wrong with them."""
-    return _checked(files, [], webhooks)
+    return _checked(files, [], webhooks, meters)
 
 
 def _checked(
-    files: Sequence[PriceFile], problems: list[BookProblem], webhooks: Collection[str] | None
+    files: Sequence[PriceFile],
+    problems: list[BookProblem],
+    webhooks: Collection[str] | None,
+    meters: Mapping[str, MeterDefinition] | None,
 ) -> CheckedDirectory:
     all_read = not problems
     tables, complete = read_tables(files, problems)
@@ -70,6 +85,11 @@ def _checked(
                 if name not in webhooks:
                     text = f"[[budget]] unknown webhook {name!r} in [rating] webhooks{suggestion(name, webhooks)}"
                     problems.append(BookProblem.at(table.place_of("webhooks", position), text))
+    if meters is not None:
+        for contents in assembly.books.values():
+            for sku, table in contents.skus.values():
+                for key, text in meter_warnings(sku, meters):
+                    problems.append(BookProblem.at(table.place_of(key), f"[[sku]] {text}", warning=True))
     found = sorted(set(problems))
     if any(not each.warning for each in found):
         return CheckedDirectory(None, found)

@@ -109,6 +109,9 @@ def _price_problems(table: PriceTable, mode: TierMode) -> Iterator[KeyProblem]:
 
 
 def _tier_problems(tiers: list[TierTable], free: Decimal) -> Iterator[KeyProblem]:
+    first = tiers[0].up_to
+    if first is not None and first <= free:
+        yield ("tiers", 0, "up_to"), f"the first tier is free: up_to {first} counts the {free} free units, too"
     last: Decimal | None = None
     for number, tier in enumerate(tiers):
         key = ("tiers", number)

@@ -226,6 +226,7 @@ class BudgetTable(BookTable):
     name: Name = ""
     project: ForeignId | None = None
     account: OwnId | None = None
+    domain: ForeignId | None = None
     sku: OwnId | None = None
     amount: PositiveDecimal | None = None
     quantity: PositiveDecimal | None = None

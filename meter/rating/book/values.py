@@ -84,6 +84,11 @@ def _not_negative(value: Decimal) -> Decimal:
     return value
 
 
+def not_negative_decimal(text: str) -> Decimal:
+    """Return the decimal of a command line; ``ValueError``, with what would be right, if it is none or negative."""
+    return _not_negative(exact_decimal(text))
+
+
 def _positive(value: Decimal) -> Decimal:
     if value <= 0:
         raise _wrong(f"must be above 0; it is {value}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ CHECK_SECONDS = 5.0
 """How often the files are looked at, at most."""
 
 STABLE_SECONDS = 1.0
-"""So long the files must have been unchanged before they are read: who writes several files is not done after the first."""
+"""How long the files must have been unchanged before they are read, as several may be written one after the other."""
 
 MAX_STABLE_CHECKS = 10
-"""After so many checks files that change all the time are left alone until the next look at them."""
+"""The number of checks after which files that change all the time are left until the next look at them."""
 
 SHOWN_PROBLEMS = 3
 
@@ -90,6 +91,11 @@ class WatchedPriceDirectory:
         if self._directory is None:
             raise Unavailable(f"the price directory {self._path} cannot be used: {self._problem}")
         return self._directory
+
+    async def refresh(self) -> None:
+        """Read the files again if they have changed. Whatever is wrong is said by ``readiness`` and in the log."""
+        with suppress(Unavailable):
+            await self.current()
 
     def _is_due(self) -> bool:
         return self._checked_at is None or self._clock.seconds() - self._checked_at >= CHECK_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
@@ -44,7 +45,10 @@ class NullBudgetMetrics:
 
 
 class BudgetStep:
-    """Evaluates the budgets of ``directory()``, which is ``None`` while there is no price directory that can be read."""
+    """Evaluates the budgets of the price directory, which ``directory`` returns; it raises ``Unavailable`` while there is none.
+
+    ``told`` is called when webhooks were added.
+    """
 
     name = "budgets"
 
@@ -52,19 +56,20 @@ class BudgetStep:
         self,
         store: IBudgetStore,
         evaluation: BudgetEvaluation,
-        directory: Callable[[], PriceDirectory | None],
+        directory: Callable[[], Awaitable[PriceDirectory]],
+        *,
         metrics: IBudgetMetrics | None = None,
+        told: Callable[[], object] = lambda: None,
     ) -> None:
         self._store = store
         self._evaluation = evaluation
         self._directory = directory
         self._metrics = metrics or NullBudgetMetrics()
+        self._told = told
 
     async def run(self, now: datetime) -> None:
-        """Evaluate and tell; raise ``Unavailable`` while the store is. It may be killed at any time, and run again."""
-        directory = self._directory()
-        if directory is None:
-            return
+        """Evaluate and tell; raise ``Unavailable`` while the store or the price directory is. It may be killed at any time, and run again."""
+        directory = await self._directory()
         states: list[BudgetState] = []
         months = await self._evaluation.empty_sums(directory, now)
         for month, sums in sorted(months.items()):
@@ -72,14 +77,14 @@ class BudgetStep:
             reached: ReachedTimes = {
                 (each.budget_id, each.basis, each.percent): each.at for each in await self._store.reached(month)
             }
-            states += [await self._told(each, reached, now) for each in sums]
+            states += [await self._state(each, reached, now) for each in sums]
         await self._store.keep_states(states, list(directory.budgets))
         await self._store.forget(f"{now.year - KEPT_YEARS + 1:04}-01")
         present = {each.budget_id: each for each in states}  # of two periods, the later one
         incomplete = sum(bool(each.gaps) for each in present.values())
         self._metrics.evaluated(len(present), incomplete, now)
 
-    async def _told(self, budget: BudgetSum, reached: ReachedTimes, now: datetime) -> BudgetState:
+    async def _state(self, budget: BudgetSum, reached: ReachedTimes, now: datetime) -> BudgetState:
         """Return the state of ``budget`` after telling the thresholds that it has reached and that were not told before."""
         state = budget.state(now, reached)
         thresholds = []
@@ -88,6 +93,8 @@ class BudgetStep:
                 webhooks = threshold_webhooks(state, each, budget.budget.webhooks, now)
                 if await self._store.reach(reached_threshold(state, each, now), webhooks):
                     self._metrics.reached(each.basis)
+                    if webhooks:
+                        self._told()
                 each = msgspec.structs.replace(each, reached_at=now)
             thresholds.append(each)
         return msgspec.structs.replace(state, thresholds=tuple(thresholds))

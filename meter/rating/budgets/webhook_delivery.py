@@ -76,7 +76,7 @@ class IWebhookClient(Protocol):
 
 
 class IWebhookMetrics(Protocol):
-    """Counts attempts: :class:`meter.daemon.rating_metrics.WebhookMetrics`."""
+    """Counts attempts: :class:`meter.daemon.budget_metrics.WebhookMetrics`."""
 
     def attempted(self, target: str, outcome: str) -> None:
         """Count an attempt: delivered, retry (it failed and is repeated) or failed (it was the last)."""

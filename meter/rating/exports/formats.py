@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -22,10 +23,10 @@ from meter.rating.exports.focus_rows import cost_and_usage
 from meter.rating.exports.focus_rows import invoice_detail
 from meter.rating.exports.statement_csv import statement_csv
 from meter.rating.exports.statement_page import statement_page
+from meter.rating.statements.canonical_parts import canonical_parts
 from meter.rating.statements.statement import AnnexRow
 from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement import Statement
-from meter.rating.statements.statement import signed_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,10 @@ def focus_table(
 
 
 def _json(signed: SignedStatement, _sha256: str) -> Iterator[str]:
-    yield signed_document(signed).decode()
+    yield '{"statement":'
+    for part in canonical_parts(signed.statement):
+        yield part.decode()
+    yield f',"key_id":{json.dumps(signed.key_id)},"signature":{json.dumps(signed.signature)}}}'
 
 
 def _csv(signed: SignedStatement, _sha256: str) -> Iterator[str]:

@@ -96,9 +96,11 @@ def discount_lines(
     ``discounted`` has the exact amounts of ``usage`` to which each applies. Every percentage is one of the undiscounted amount; several
     together take off at most the whole of it.
     """
+    lines_of: dict[tuple[str, str], list[RatedLine]] = {}
     left: dict[tuple[str, str], Decimal] = {}
     for line in usage:
         key = (line.project_id, line.sku or "")
+        lines_of.setdefault(key, []).append(line)
         left[key] = EXACT.add(left.get(key, ZERO), line.exact_amount)
     discounts = {each.id: each for each in book.discounts}
     for (discount_id, project_id, sku_id), basis in sorted(discounted.items()):
@@ -109,7 +111,7 @@ def discount_lines(
         if not reduction:
             continue
         amount = plain(EXACT.minus(reduction))
-        lines = [each for each in usage if (each.project_id, each.sku) == (project_id, sku_id)]
+        lines = lines_of[project_id, sku_id]
         yield RatedLine(
             kind="discount",
             key=line_key("discount", discount_id, project_id, sku_id),
@@ -136,20 +138,27 @@ def minimum_lines(
     ``lines`` are those of usage, fixed charges and discounts. A minimum per project is one of each project with a line, and of the project
     that it names. Minimums of projects come first and count towards those of the account.
     """
-    so_far = list(lines)
-    valid = [each for each in book.minimums if each.validity.covers(period.first)]
-    for minimum in sorted((each for each in valid if each.per == "project"), key=lambda each: each.id):
+    total = total_of(lines)
+    of_project: dict[str, Decimal] = {}
+    for line in lines:
+        of_project[line.project_id] = EXACT.add(of_project.get(line.project_id, ZERO), line.amount)
+    valid = sorted((each for each in book.minimums if each.validity.covers(period.first)), key=lambda each: each.id)
+    for minimum in (each for each in valid if each.per == "project"):
         named = {minimum.scope.project} if minimum.scope.project else set()
-        for project_id in sorted({each.project_id for each in lines if each.project_id} | named):
+        for project_id in sorted({*of_project, *named} - {""}):
             if projects.has(project_id, period.first) and projects.usage_in_scope(
                 minimum.scope, project_id, period.first
             ):
-                of_project = (each for each in so_far if each.project_id == project_id)
-                so_far.extend(_missing(minimum, book, period, total_of(of_project), project_id))
-    for minimum in sorted((each for each in valid if each.per == "account"), key=lambda each: each.id):
+                reached = of_project.get(project_id, ZERO)
+                for added in _missing(minimum, book, period, reached, project_id):
+                    of_project[project_id] = EXACT.add(reached, added.amount)
+                    total = EXACT.add(total, added.amount)
+                    yield added
+    for minimum in (each for each in valid if each.per == "account"):
         if projects.account_in_scope(minimum.scope, period.first):
-            so_far.extend(_missing(minimum, book, period, total_of(so_far), ""))
-    yield from so_far[len(lines) :]
+            for added in _missing(minimum, book, period, total, ""):
+                total = EXACT.add(total, added.amount)
+                yield added
 
 
 def _missing(

@@ -15,6 +15,7 @@ from meter.rating.book.price_book import Credit
 from meter.rating.book.price_book import PriceBook
 from meter.rating.currency import rounded
 from meter.rating.exact import EXACT
+from meter.rating.exact import plain
 from meter.rating.money.account_projects import AccountProjects
 from meter.rating.money.line_keys import line_key
 from meter.rating.money.rated import RatedLine
@@ -123,7 +124,7 @@ def _line(credit: Credit, category: str, amount: Decimal, period: BillingPeriod,
         description=credit.description or f"Credit {credit.id}",
         first=period.first,
         until=period.until,
-        exact_amount=reduction,
+        exact_amount=plain(reduction),
         amount=rounded(reduction, book.currency),
         list_amount=ZERO,
         price_id=credit.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -24,6 +25,24 @@ Values = tuple[tuple[str, str], ...]
 def as_values(values: Mapping[str, str]) -> Values:
     """Return ``values`` as a key."""
     return tuple(sorted(values.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedUnits:
+    """Units of one day, price and tier. ``priced`` is what the price is multiplied by; ``tier`` is ``None`` where the total decides it."""
+
+    sku: str
+    day: date
+    project_id: str
+    values: Values
+    price: Price
+    tier: int | None
+    quantity: Decimal
+    priced: Decimal
+
+
+Observe = Callable[[PricedUnits], object]
+"""Is called with the priced units of each day."""
 
 
 @dataclass(slots=True)

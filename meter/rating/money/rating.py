@@ -1,4 +1,4 @@
-"""Rating: from the usage of an account and period to the lines of its statement. docs/statements.rst has the formulas."""
+"""Rating: from the usage of an account and period to the lines of its statement. docs/statements-amounts.rst has the formulas."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_index import price_of as find_price
+from meter.rating.currency import rounded
 from meter.rating.exact import EXACT
 from meter.rating.money.account_projects import AccountProjects
 from meter.rating.money.account_projects import DomainOf
@@ -20,6 +21,7 @@ from meter.rating.money.charges import fixed_lines
 from meter.rating.money.charges import minimum_lines
 from meter.rating.money.charges import total_of
 from meter.rating.money.credits import credit_lines
+from meter.rating.money.priced_usage import Observe
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
 from meter.rating.money.sku_usage import PriceOf
@@ -32,7 +34,7 @@ from meter.rating.usage.usage_atom import UsageAtom
 class Rating:
     """Rates the usage of an account and period, which is added one atom at a time.
 
-    ``domain_of`` says to which domain a project belonged on a day.
+    ``domain_of`` says to which domain a project belonged on a day; ``observe`` is called with the priced units of each day.
     """
 
     def __init__(
@@ -44,11 +46,12 @@ class Rating:
         *,
         domain_of: DomainOf = no_domain,
         price_of: PriceOf = find_price,
+        observe: Observe | None = None,
     ) -> None:
         self.book = book
         self.period = period
         self._projects = AccountProjects(directory, account, period, domain_of)
-        self._usage = UsageLines(book, period, self._projects, price_of)
+        self._usage = UsageLines(book, period, self._projects, price_of, observe)
 
     def add(self, atom: UsageAtom) -> None:
         """Add usage, in the order of SKU and day; usage of projects that belong to another account on the day is ignored.
@@ -76,7 +79,8 @@ class Rating:
         lines += corrections
         lines += list(credit_lines(book, period, projects, lines, credits_used or {}))
         taxes = list(tax_lines(book, period, lines))
-        net, tax = total_of(lines), total_of(taxes)
+        # With the digits of the currency also if there are no lines: 0.00.
+        net, tax = rounded(total_of(lines), book.currency), rounded(total_of(taxes), book.currency)
         return Rated(
             lines=(*lines, *taxes),
             unpriced=self._usage.unpriced,

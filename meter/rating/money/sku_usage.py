@@ -25,6 +25,8 @@ from meter.rating.money.descriptions import pricing_unit
 from meter.rating.money.descriptions import usage_description
 from meter.rating.money.line_keys import line_key
 from meter.rating.money.line_keys import values_part
+from meter.rating.money.priced_usage import Observe
+from meter.rating.money.priced_usage import PricedUnits
 from meter.rating.money.priced_usage import UnpricedSum
 from meter.rating.money.priced_usage import UsageSum
 from meter.rating.money.priced_usage import Values
@@ -80,6 +82,7 @@ class SkuUsage:
         projects: AccountProjects,
         price_of: PriceOf,
         unpriced: dict[tuple[str, str, Values], UnpricedSum],
+        observe: Observe | None = None,
     ) -> None:
         self.sku = sku
         self._book = book
@@ -87,6 +90,7 @@ class SkuUsage:
         self._projects = projects
         self._price_of = price_of
         self._unpriced = unpriced
+        self._observe = observe
         self._by_resource = counts_resources(book, sku.id)
         prices = [each for each in book.prices if each.sku == sku.id]
         self._tiers = {each.id: TierPrices(each, free_units(each, prices, period)) for each in prices}
@@ -148,12 +152,26 @@ class SkuUsage:
         position: Position = (match, price.per, counted_ids[price.per])
         before = self._positions.get(position, ZERO)
         for units in tiers.units(before, quantity):
-            if price.mode == "volume" and units.number != FREE_TIER:
+            is_volume = price.mode == "volume" and units.number != FREE_TIER
+            packages = price.mode == "package" and units.number != FREE_TIER
+            priced = tiers.packages(before, quantity) if packages else units.quantity
+            if self._observe is not None:
+                self._observe(
+                    PricedUnits(
+                        sku=self.sku.id,
+                        day=day,
+                        project_id=project_id,
+                        values=values,
+                        price=price,
+                        tier=None if is_volume else units.number,
+                        quantity=units.quantity,
+                        priced=priced,
+                    )
+                )
+            if is_volume:
                 of_volume = _sum_of(self._volume, (project_id, values, price.id, position), day)
                 of_volume.add(day, units.quantity, units.quantity, discounts)
                 continue
-            packages = price.mode == "package" and units.number != FREE_TIER
-            priced = tiers.packages(before, quantity) if packages else units.quantity
             _sum_of(self._sums, (project_id, values, price.id, units.number), day).add(
                 day, units.quantity, priced, discounts
             )

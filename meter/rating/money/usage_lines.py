@@ -8,6 +8,7 @@ from meter.rating.book.price_book import PriceBook
 from meter.rating.exact import EXACT
 from meter.rating.exact import plain
 from meter.rating.money.account_projects import AccountProjects
+from meter.rating.money.priced_usage import Observe
 from meter.rating.money.priced_usage import UnpricedSum
 from meter.rating.money.priced_usage import Values
 from meter.rating.money.priced_usage import as_values
@@ -28,7 +29,14 @@ class UsageLines:
     SKU counts per resource. What is kept is bounded by the lines, the usage of one day, and the positions of one SKU.
     """
 
-    def __init__(self, book: PriceBook, period: BillingPeriod, projects: AccountProjects, price_of: PriceOf) -> None:
+    def __init__(
+        self,
+        book: PriceBook,
+        period: BillingPeriod,
+        projects: AccountProjects,
+        price_of: PriceOf,
+        observe: Observe | None = None,
+    ) -> None:
         self.lines: list[RatedLine] = []
         self.discounted: dict[tuple[str, str, str], Decimal] = {}
         """The exact amounts to which discounts apply, by discount, project and SKU."""
@@ -36,6 +44,7 @@ class UsageLines:
         self._period = period
         self._projects = projects
         self._price_of = price_of
+        self._observe = observe
         self._unpriced: dict[tuple[str, str, Values], UnpricedSum] = {}
         self._unmetered: dict[tuple[str, str], int] = {}
         self._done: set[str] = set()
@@ -53,7 +62,13 @@ class UsageLines:
             if atom.sku not in self._book.skus:
                 raise ValueError(f"SKU {atom.sku!r} is not in the price book {self._book.name!r}")
             self._sku = SkuUsage(
-                self._book, self._book.skus[atom.sku], self._period, self._projects, self._price_of, self._unpriced
+                self._book,
+                self._book.skus[atom.sku],
+                self._period,
+                self._projects,
+                self._price_of,
+                self._unpriced,
+                self._observe,
             )
         if not self._period.first <= atom.day < self._period.until:
             raise ValueError(f"usage of {atom.day} is not in the period {self._period.name}")

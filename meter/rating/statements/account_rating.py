@@ -15,6 +15,7 @@ from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_index import price_of
 from meter.rating.money.forecast import Forecast
+from meter.rating.money.priced_usage import Observe
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
 from meter.rating.money.rating import Rating
@@ -107,8 +108,8 @@ class AccountRating:
         )
 
 
-def rating_of(known: KnownPayer) -> Rating:
-    """Return the rating of an account, to which its usage can be added."""
+def rating_of(known: KnownPayer, observe: Observe | None = None) -> Rating:
+    """Return the rating of an account, to which its usage can be added; ``observe`` is called with what is priced."""
     payer = known.payer
     return Rating(
         known.directory,
@@ -117,4 +118,5 @@ def rating_of(known: KnownPayer) -> Rating:
         payer.period,
         domain_of=known.history.domain_of,
         price_of=price_of,
+        observe=observe,
     )

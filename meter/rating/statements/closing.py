@@ -231,7 +231,7 @@ class Closing:
         act: ClosingAct,
         now: datetime,
     ) -> list[AccountResult]:
-        as_of = await self._settle(candidates, now)
+        as_of = await self._bring_up_to_date(candidates, now)
         rows = await self._completeness(candidates, now)
         results = []
         for number, candidate in enumerate(candidates):
@@ -240,7 +240,7 @@ class Closing:
         self._progress("closing", len(candidates), len(candidates))
         return results
 
-    async def _settle(self, candidates: Sequence[_Candidate], now: datetime) -> datetime:
+    async def _bring_up_to_date(self, candidates: Sequence[_Candidate], now: datetime) -> datetime:
         """Bring all usage up to date, and return a time so that exactly the samples that were recorded until then are in it."""
         usage = self._store.usage
         pairs: dict[tuple[str, str], tuple[PriceBook, BillingPeriod]] = {}

@@ -34,12 +34,8 @@ class ClosingProblem:
     acceptable: bool = False
 
 
-def closable_from(payer: Payer) -> datetime:
-    """Return when the days of grace after the period are over."""
-    return _end_of_grace(payer.period, payer.book.grace_days)
-
-
-def _end_of_grace(period: BillingPeriod, grace_days: int) -> datetime:
+def end_of_grace(period: BillingPeriod, grace_days: int) -> datetime:
+    """Return when the days of grace after ``period`` are over."""
     return start_of_day(period.until + timedelta(days=grace_days), period.timezone)
 
 
@@ -48,7 +44,7 @@ def time_problems(payer: Payer, now: datetime) -> Iterator[ClosingProblem]:
     period, grace = payer.period, payer.book.grace_days
     if now < period.end:
         yield ClosingProblem("period not over", f"the period {period.name} ends at {utc_text(period.end)}")
-    elif now < (until := _end_of_grace(period, grace)):
+    elif now < (until := end_of_grace(period, grace)):
         days = "1 day" if grace == 1 else f"{grace} days"
         text = f"late samples are waited for: the {days} of grace end at {utc_text(until)}"
         yield ClosingProblem("grace not over", text)

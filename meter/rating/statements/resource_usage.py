@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from datetime import date
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from meter.rating.exact import EXACT
 from meter.rating.exact import plain
 from meter.rating.money.account_projects import AccountProjects
@@ -14,29 +16,27 @@ from meter.rating.statements.statement import AnnexRow
 from meter.rating.usage.usage_atom import UsageAtom
 from meter.rating.usage.usage_store import IUsage
 
-_Place = tuple[str, tuple[tuple[str, str], ...]]
-
 
 async def annex_rows(usage: IUsage, payer: Payer, owned: AccountProjects) -> AsyncIterator[AnnexRow]:
-    """Yield the rows of the annex in its order, of the kept usage; days on which a project is another account's are left out.
-
-    Resources and values without a quantity have no row. In memory is the usage of one project and SKU at a time.
-    """
-    for project_id in payer.projects:
-        for sku in sorted(payer.book.skus):
-            collected = ResourceDays(owned)
-            async for atom in usage.atoms(payer.book, payer.period, [project_id], skus=[sku]):
-                collected.add(atom)
-            for row in collected.rows(project_id, sku):
-                yield row
+    """Yield the rows of the annex in its order, of the kept usage; days on which a project is another account's are left out."""
+    foreign: dict[str, set[str]] = {}
+    async for row in usage.annex(payer.book, payer.period, payer.projects):
+        project_id = row.project_id
+        if project_id not in foreign:
+            days = payer.period.days()
+            foreign[project_id] = {day.isoformat() for day in days if not owned.has(project_id, day)}
+        if foreign[project_id].isdisjoint(row.days):
+            yield row
+        elif kept := {day: used for day, used in row.days.items() if day not in foreign[project_id]}:
+            yield replace(row, days=kept)
 
 
 class ResourceDays:
-    """The quantities of one project and SKU by resource, values and day."""
+    """The quantities of one project and SKU by resource, values and day; resources and values without a quantity have no row."""
 
     def __init__(self, owned: AccountProjects) -> None:
         self._owned = owned
-        self._days: dict[_Place, dict[date, Decimal]] = {}
+        self._days: dict[tuple[str, tuple[tuple[str, str], ...]], dict[date, Decimal]] = {}
 
     def add(self, atom: UsageAtom) -> None:
         """Add usage, in any order."""

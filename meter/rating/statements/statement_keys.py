@@ -177,7 +177,7 @@ def rotate_key(private_file: Path, public_keys: Path) -> tuple[str, Path]:
         os.replace(new, private_file)
 
     try:
-        _publish(old, public_keys)
+        publish_key(old, public_keys)
     except OSError as error:
         raise ValueError(f"the public key cannot be written: {error}") from error
     return _make(private_file, public_keys, replace), kept
@@ -188,7 +188,7 @@ def _make(private_file: Path, public_keys: Path, put: Any) -> str:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         # The public key first: a private one without it would sign what nobody can verify.
-        _publish(key.public_key(), public_keys)
+        publish_key(key.public_key(), public_keys)
         descriptor, temporary = tempfile.mkstemp(dir=private_file.parent)  # mode 0600
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -205,7 +205,8 @@ def _make(private_file: Path, public_keys: Path, put: Any) -> str:
     return key_id_of(key.public_key())
 
 
-def _publish(key: Ed25519PublicKey, public_keys: Path) -> None:
+def publish_key(key: Ed25519PublicKey, public_keys: Path) -> None:
+    """Write a public key into the directory ``public_keys``, unless it is there; ``OSError`` if that fails."""
     public_keys.mkdir(parents=True, exist_ok=True)
     file = public_keys / f"{key_id_of(key)}.pem"
     if file.exists():

@@ -40,7 +40,7 @@ WITH deleted AS (
 SELECT count(*) FROM deleted
 """
 
-UNUSED = "NOT EXISTS (SELECT FROM series WHERE series.{column} = name.id)"
+UNUSED = "NOT EXISTS (SELECT FROM series WHERE series.{column} = name.id){used_by_rating}"
 FIND_NAMES = f"SELECT id FROM {{table}} AS name WHERE {UNUSED} LIMIT %(rows)s"
 DELETE_NAMES = f"""
 WITH deleted AS (
@@ -55,7 +55,13 @@ COUNT = """
 """
 
 NAME_TABLES = ("meter", "resource", "user", "project", "source", "run")
-"""Dimension tables that only ``series`` refers to."""
+"""Dimension tables that ``series`` refers to, and rated usage to two of them."""
+
+USED_BY_RATING = {
+    "resource": " AND NOT EXISTS (SELECT FROM usage_resource u WHERE u.resource_id = name.id)",
+    "project": " AND NOT EXISTS (SELECT FROM usage_project u WHERE u.project_id = name.id)",
+}
+"""Names of usage that is kept stay after the last series, by table."""
 
 
 async def oldest_retained(session: Session) -> tuple[datetime, datetime] | None:
@@ -85,7 +91,12 @@ async def collect_names(session: Session, dimension: str) -> int:
 
     They are found while writers may make series, and checked again while a lock keeps writers from making any.
     """
-    parts = {"table": f'"{dimension}"', "column": f"{dimension}_id", "count": COUNT}
+    parts = {
+        "table": f'"{dimension}"',
+        "column": f"{dimension}_id",
+        "count": COUNT,
+        "used_by_rating": USED_BY_RATING.get(dimension, ""),
+    }
     ids = [id for [id] in await session.rows(FIND_NAMES.format(**parts), {"rows": BATCH_ROWS})]
     if not ids:
         return 0

@@ -49,6 +49,7 @@ from meter.store.maintenance.rollups import days_to_finalize
 from meter.store.maintenance.rollups import finalize
 from meter.store.maintenance.rollups import lock_all_hours
 from meter.store.maintenance.rollups import next_hour_to_finalize
+from meter.store.maintenance.usage_retention import UsageRetention
 from meter.store.maintenance.voiding import voided_count
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
@@ -118,6 +119,7 @@ class Maintenance(Service):
         self._partitions = Partitions(pool, clock)
         self._retention = retention
         self._ledger_retention = LedgerRetention(pool, retained_days(retention.days, retention.rollup_days))
+        self._usage_retention = UsageRetention(pool, retention.rollup_days)
         self._finalize_after = timedelta(seconds=finalize_after_seconds)
         self._summaries = CompletenessSummaries(pool, finalize_after_seconds, partial(sleep, clock, 0))
         self._periodic = Periodic(
@@ -163,6 +165,7 @@ class Maintenance(Service):
         await self.summarize(now)
         await self.expire(now)
         await self._ledger_retention.run(now)
+        await self._usage_retention.run(now)
         await self.collect_garbage()
         if self._clock.seconds() >= self._collect_identity_names_at:
             await self.collect_identity_names(now)

@@ -1,7 +1,7 @@
 """Rollups: partial aggregates (:mod:`meter.store.query.partials`) of the samples of an hour or a day, and when they are final.
 
 A rollup covers a metadata run: consecutive samples of a series that have the same metadata, without a sample of another series
-of the same meter, unit and resource in between. Queries by metadata can therefore use it, and the rollups of a resource do not
+of the same meter and resource in between. Queries by metadata can therefore use it, and the rollups of a resource do not
 overlap in time, whatever runs, sources or owners its samples have. Where metadata change more often than
 :data:`MAX_METADATA_RUNS` in an hour, or series alternate more often than :data:`MAX_ALTERNATIONS`, one rollup covers the whole
 hour of a series. Queries by metadata then read the samples, and so do increases between rollups that overlap in time with
@@ -70,12 +70,12 @@ The cutoffs come first, of which nearly always none is as late: other meters and
 COUNTERS = """
 SELECT array_agg(id ORDER BY id) AS meters, array_agg(counter ORDER BY id) AS numbers
 FROM (
-    SELECT used.meter_id AS id, min(used.meter_id) OVER (PARTITION BY m.name, m.unit) AS counter
+    SELECT used.meter_id AS id, min(used.meter_id) OVER (PARTITION BY m.name) AS counter
     FROM (SELECT DISTINCT x.meter_id FROM (SELECT DISTINCT series_id FROM of_period) AS s JOIN series x ON x.id = s.series_id) AS used
-    LEFT JOIN LATERAL (SELECT name, unit FROM meter WHERE id = used.meter_id LIMIT 1) AS m ON true
+    LEFT JOIN LATERAL (SELECT name FROM meter WHERE id = used.meter_id LIMIT 1) AS m ON true
 ) AS meter
 """
-"""Maps the meters of ``of_period`` to counters: meters with the same name and unit, which differ in their type only, are one counter.
+"""Maps the meters of ``of_period`` to counters: meters with the same name, which differ in their type or unit, are one counter.
 
 It is one row with two arrays, searched by bisection: a join with many rows would be a nested loop where PostgreSQL expects few.
 Other meters of the store are not read, however many there are.

@@ -292,7 +292,7 @@ def _received_statement(
         metadata_keys={},
         columns=("first", "last", "count"),
         longest_rollup=HOUR if query.by == "hour" else DAY,
-        min_overlap=0,
+        steps=False,
     )
     return filled(
         RECEIVED.replace("%s::timestamptz[]", "{starts}::timestamptz[]"),

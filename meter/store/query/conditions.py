@@ -5,6 +5,7 @@ Every value is a parameter. The aliases are ``s`` for ``sample``, ``x`` for ``se
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from datetime import datetime
 from meter.interfaces import RequestError
 from meter.query import Comparison
 from meter.query import Expression
+from meter.query import IdField
 from meter.query import In
 from meter.query import Marker
 from meter.query import SampleFilter
@@ -51,12 +53,15 @@ class FilterConditions:
     timestamp of a row of ``sample``. ``lookup`` is about the times and the id of a row of ``sample``, by which indexes find
     it; ``content`` is about a row of ``sample``, with its series and its metadata where ``rest_needs_series`` and
     ``rest_needs_metadata`` are true. Each is a conjunction that can follow ``AND`` as it is. ``visible`` is the part of
-    ``series`` that restricts it to one project.
+    ``series`` that restricts it to one project. ``as_of`` is the part of ``lookup`` about what was recorded, and ``resources`` the
+    part of ``series`` that names a meter and a resource: steps lead between all samples that meet these two and the range.
     """
 
     series: Sql
+    resources: Sql
     metadata: Sql
     range: Sql
+    as_of: Sql
     lookup: Sql
     content: Sql
     visible: Sql
@@ -66,6 +71,16 @@ class FilterConditions:
     access_path: AccessPath
     selects_resources: bool
     """Whether the result depends on the resource that a sample is of."""
+
+    @property
+    def selects_between_steps(self) -> bool:
+        """Whether some samples that steps lead to or from do not match."""
+        return self.selects_series or self.metadata != TRUE or self.rest != self.as_of
+
+    @property
+    def selects_series(self) -> bool:
+        """Whether some series of a meter and resource match and others do not."""
+        return self.series != self.resources
 
     @property
     def rest(self) -> Sql:
@@ -105,7 +120,10 @@ class FilterConditions:
 def split_filter(filter: SampleFilter) -> FilterConditions:
     """Return the conditions of ``filter``; :class:`RequestError` for a field or a value that cannot be compared."""
     project = _project_id(filter)
-    series = _identity_conditions(filter, project)
+    series = _identity_conditions(filter.equals, project)
+    resources = _identity_conditions(
+        {field: value for field, value in filter.equals.items() if field in ("meter", "resource_id")}, None
+    )
     metadata: list[Sql] = []
     lookup = _row_conditions(filter)
     content: list[Sql] = []
@@ -130,8 +148,10 @@ def split_filter(filter: SampleFilter) -> FilterConditions:
         raise RequestError("the expression is nested too deeply") from error
     return FilterConditions(
         series=both(series),
+        resources=both(resources) if len(resources) < len(series) else both(series),
         metadata=both(metadata),
         range=TimeRange.of(filter).contains_sample(),
+        as_of=both(_as_of_condition(filter)),
         lookup=both(lookup),
         content=both(content),
         visible=TRUE if project is None else both([_is_of_project(project)]),
@@ -153,10 +173,10 @@ def _is_of_project(project: Sql) -> Sql:
     return Sql(f"x.project_id = {project}", project.parameters)
 
 
-def _identity_conditions(filter: SampleFilter, project: Sql | None) -> list[Sql]:
-    """Return the conditions of ``filter.equals`` on a series."""
+def _identity_conditions(equals: Mapping[IdField, str | None], project: Sql | None) -> list[Sql]:
+    """Return the conditions of ``equals`` on a series."""
     conditions = []
-    for field, value in filter.equals.items():
+    for field, value in equals.items():
         if field == "meter":
             reference = series_reference("meter_id", project)
             conditions.append(Sql(f"{reference} IN (SELECT id FROM meter WHERE name = %s)", (value,)))
@@ -175,9 +195,7 @@ def _identity_conditions(filter: SampleFilter, project: Sql | None) -> list[Sql]
 
 def _row_conditions(filter: SampleFilter) -> list[Sql]:
     """Return the conditions of ``as_of`` and of a message id on a sample."""
-    conditions = []
-    if filter.as_of is not None:
-        conditions.append(Sql("s.recorded_at <= %s", (filter.as_of,)))
+    conditions = _as_of_condition(filter)
     if "message_id" in filter.equals:
         message_id = filter.equals["message_id"]
         if message_id is None:
@@ -185,6 +203,10 @@ def _row_conditions(filter: SampleFilter) -> list[Sql]:
         else:
             conditions.append(Sql("s.message_id = %s::uuid", (uuid_of(message_id),)))
     return conditions
+
+
+def _as_of_condition(filter: SampleFilter) -> list[Sql]:
+    return [] if filter.as_of is None else [Sql("s.recorded_at <= %s", (filter.as_of,))]
 
 
 def _access_path(filter: SampleFilter, parts: Sequence[Expression], selects_series: bool) -> AccessPath:

@@ -199,7 +199,7 @@ def runs_query(
         metadata_keys={"known": Sql("true")},
         columns=COLUMNS,
         longest_rollup=24 if conditions.rest == TRUE else 0,
-        min_overlap=0,
+        steps=False,
         recorded=Sql("s.recorded_at <= %s", (as_of,)) if final_rollups and as_of is not None else TRUE,
     )
     return filled(RUNS, partials=partials)

@@ -24,9 +24,23 @@ GROUP BY hours, start - n * make_interval(hours => hours)
 """The time ranges that consecutive ``spans`` of equal length cover."""
 
 # OFFSET 0 keeps PostgreSQL from finding series by their meter, of which other projects have series too.
+MATCHING_SERIES = "(SELECT * FROM series x WHERE {resource} AND {series} OFFSET 0)"
+
+# All series of the meters and resources that have a matching one. Their key begins with the meter and the resource; OFFSET 0 keeps
+# PostgreSQL from reading all series of a meter.
+SERIES_BETWEEN_STEPS = """(
+    SELECT x.*, {series} AS matches
+    FROM (
+        SELECT DISTINCT m.name, x.resource_id
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND {series} OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+    ) AS matching
+    JOIN meter m ON m.name = matching.name
+    CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.meter_id = m.id AND x.resource_id = matching.resource_id OFFSET 0) AS x
+)"""
+
 SAMPLE_SERIES = """
 SELECT {keys}, x.meter_id, array_agg(x.id) AS ids
-FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND {series} OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+FROM {sampled} x JOIN meter m ON m.id = x.meter_id
 GROUP BY {key_expressions}, x.meter_id
 """
 
@@ -49,11 +63,11 @@ CROSS JOIN LATERAL (
 FROM_ROLLUPS = """
 WITH sample_series AS MATERIALIZED ({sample_series}), rollup_series AS MATERIALIZED (
     SELECT {keys} {by_meter}, array_agg(x.id) AS ids
-    FROM (SELECT * FROM series x WHERE {resource} AND {series} OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+    FROM {rolled_up} x JOIN meter m ON m.id = x.meter_id
     GROUP BY {key_expressions} {by_meter}
 ), expired_series AS MATERIALIZED (
     SELECT {keys}, x.meter_id, array_agg(x.id) AS ids
-    FROM (SELECT * FROM series x WHERE {resource} AND {series} OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+    FROM {rolled_up} x JOIN meter m ON m.id = x.meter_id
     WHERE EXISTS (SELECT FROM retention_cutoff)
     GROUP BY {key_expressions}, x.meter_id
 ), period AS MATERIALIZED (
@@ -133,7 +147,7 @@ CROSS JOIN LATERAL (
         OFFSET 0
     ) AS s
     WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
-        AND r.metadata_run <= 1 AND r.overlap >= {min_overlap} AND (cutoff.before IS NULL OR r.start >= cutoff.before)
+        AND r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
     OFFSET 0
 ) AS partial
 """
@@ -144,11 +158,14 @@ WITH_METADATA = """
 WITH partial AS MATERIALIZED ({partials}), document AS MATERIALIZED (
     SELECT d.id AS document_id {values}
     FROM metadata d
-    WHERE d.id = ANY(ARRAY(SELECT DISTINCT metadata_id FROM partial)) AND {metadata}
+    WHERE d.id = ANY(ARRAY(SELECT DISTINCT metadata_id FROM partial {matching})) AND {metadata}
 )
 SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metadata_id
-WHERE coalesce(partial.count, 0) > 0 AND coalesce(document.document_id, 0) > 0
+WHERE coalesce(partial.count, 0) > 0 AND {joined}
 """
+
+MATCHES = "matches"
+"""A column of partials for steps, if only some match: whether the partial does, apart from its metadata."""
 
 
 def partials_query(
@@ -158,24 +175,33 @@ def partials_query(
     metadata_keys: Mapping[str, Sql],
     columns: Iterable[str],
     longest_rollup: int,
-    min_overlap: int,
+    steps: bool,
     recorded: Sql = TRUE,
 ) -> Sql:
     """Return the statement that reads partials of all samples that match ``conditions``, from one snapshot.
 
     Its columns are ``keys`` (SQL over the series ``x`` and the meter ``m``), ``metadata_keys`` (SQL over the metadata ``d``) and
-    ``columns`` of the partials. It reads rollups of up to ``longest_rollup`` hours; with 0 it reads samples only. Rollups whose
-    ``overlap`` is ``min_overlap`` or more are not read unless their samples have expired; with 0 all are read. ``recorded`` is one more condition on samples that are
-    read beside rollups.
+    ``columns`` of the partials. It reads rollups of up to ``longest_rollup`` hours; with 0 it reads samples only. For ``steps`` it
+    also reads the samples in between that do not match (:func:`matching_partial` tells them apart), and no rollups that overlap in
+    time with others unless their samples have expired. ``recorded`` is one more condition on samples that are read beside
+    rollups.
     """
     needs_metadata = bool(metadata_keys) or conditions.metadata != TRUE
     columns = (*columns, METADATA_ID) if needs_metadata else tuple(columns)
     totals = not needs_metadata and "resource_id" not in keys and not conditions.selects_resources
+    of_series = steps and conditions.selects_series
+    if of_series:
+        keys = {**keys, MATCHES: f"x.{MATCHES}"}
+        sampled = rolled_up = filled(SERIES_BETWEEN_STEPS, series=conditions.series)
+    else:
+        series = conditions.resources if steps else conditions.series
+        sampled = filled(MATCHING_SERIES, resource="x.resource_id > 0", series=series)
+        rolled_up = filled(MATCHING_SERIES, resource=f"x.resource_id {'=' if totals else '>'} 0", series=series)
     selection: dict[str, Sql | str] = {
         "keys": ", ".join(f"{value} AS {name}" for name, value in keys.items()),
         "names": ", ".join(keys),
         "key_expressions": ", ".join(keys.values()),
-        "series": conditions.series,
+        "sampled": sampled,
         "sample_columns": partial_from_sample(columns),
     }
     selection["sample_series"] = filled(SAMPLE_SERIES, **selection)
@@ -183,10 +209,10 @@ def partials_query(
         partials = filled(
             FROM_ROLLUPS
             + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
-            + (SAMPLES_OF_OVERLAPPING if min_overlap else ""),
+            + (SAMPLES_OF_OVERLAPPING if steps else ""),
             **selection,
             rollup_columns=partial_from_rollup(columns),
-            resource="x.resource_id = 0" if totals else "x.resource_id > 0",
+            rolled_up=rolled_up,
             longest=longest_rollup,
             range=conjunction(conditions.range, recorded),
             period_in_range=conditions.time_range.contains_period("p"),
@@ -194,24 +220,53 @@ def partials_query(
             gap_in_range=conditions.time_range.overlaps_gap(),
             covered=COVERED.format(spans="period"),
             gaps=GAPS.format(spans="period"),
-            min_overlap=min_overlap,
-            overlap_is_read=f"r.overlap < {min_overlap}" if min_overlap else "true",
-            rollup_is_read=f"(r.overlap < {min_overlap} OR r.start < cutoff.before)" if min_overlap else "true",
-            by_meter=", x.meter_id" if min_overlap else "",
-            joined_cutoff="LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id" if min_overlap else "",
+            overlap_is_read="r.overlap = 0" if steps else "true",
+            rollup_is_read="(r.overlap = 0 OR r.start < cutoff.before)" if steps else "true",
+            by_meter=", x.meter_id" if steps else "",
+            joined_cutoff="LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id" if steps else "",
         )
-    else:
+    elif not steps or conditions.rest == conditions.as_of:
         partials = filled(
             FROM_SAMPLES,
             **selection,
             joins=conditions.joined_for_rest,
             condition=conjunction(conditions.range, conditions.rest),
         )
+    else:
+        # CASE keeps PostgreSQL from evaluating a condition on the content of a sample of another project.
+        matches = filled(
+            f", CASE WHEN {MATCHES if of_series else 'true'} THEN {{rest}} ELSE false END AS {MATCHES}",
+            rest=conditions.rest,
+        )
+        columns_of_sample = Sql(f"{selection['sample_columns']}{matches}", matches.parameters)
+        names = ", ".join(name for name in keys if name != MATCHES)
+        partials = filled(
+            FROM_SAMPLES,
+            **{**selection, "sample_columns": columns_of_sample, "names": names},
+            joins=conditions.joined_for_rest,
+            condition=conjunction(conditions.range, conditions.as_of),
+        )
     if not needs_metadata:
         return partials
+    # Rollups of samples with different metadata are replaced by these samples. As above, no condition may make it an outer join.
+    joined = "coalesce(partial.metadata_id, 0) > 0" if steps else "coalesce(document.document_id, 0) > 0"
     return filled(
         WITH_METADATA,
         partials=partials,
         values=following(Sql(f"{value} AS {name}", value.parameters) for name, value in metadata_keys.items()),
         metadata=conditions.metadata,
+        matching=f"WHERE {MATCHES}" if steps and _has_matches(conditions) else "",
+        joined=joined,
     )
+
+
+def matching_partial(conditions: FilterConditions) -> str:
+    """Return the condition that a partial, read for steps, matches ``conditions``: ``true`` if all of them do."""
+    parts = [MATCHES] if _has_matches(conditions) else []
+    if conditions.metadata != TRUE:
+        parts.append("coalesce(document_id, 0) > 0")
+    return " AND ".join(parts) or "true"
+
+
+def _has_matches(conditions: FilterConditions) -> bool:
+    return conditions.selects_series or conditions.rest != conditions.as_of

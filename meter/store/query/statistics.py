@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import Any
 from typing import NamedTuple
 
-from meter.counter_runs import RunKind
 from meter.interfaces import RequestError
 from meter.query import Aggregate
 from meter.query import Statistics
@@ -31,10 +30,12 @@ from meter.store.query.conditions import series_column
 from meter.store.query.conditions import split_filter
 from meter.store.query.expressions import METADATA_PREFIX
 from meter.store.query.metadata import metadata_values
-from meter.store.query.partials import INCREASE_BETWEEN
 from meter.store.query.partials import PARTIAL_COLUMNS
-from meter.store.query.partials import carried_hours
+from meter.store.query.partials_query import matching_partial
 from meter.store.query.partials_query import partials_query
+from meter.store.query.steps import BeforeRange
+from meter.store.query.steps import with_increase
+from meter.store.query.steps import with_integral
 
 SECONDS_IN_HOUR = 3600
 
@@ -60,32 +61,6 @@ STEP_COLUMNS = ("first_volume", "last_volume", "increase", "integral", "tie")
 BASIC_COLUMNS = tuple(column for column in PARTIAL_COLUMNS if column not in (*STEP_COLUMNS, "squared_deviations"))
 """Columns of partials that all statistics need."""
 
-# A run that is defined by its host and begins after another such run of the resource has migrated here: its counter began at 0.
-WITH_INCREASE = f""", run_step AS (
-    SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before,
-        min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_run_kind
-    FROM {{source}}
-    WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
-), with_increase AS (
-    SELECT *, increase + coalesce({INCREASE_BETWEEN}, CASE
-            WHEN before IS NULL AND run_kind > {RunKind.DECLARED:d} AND first_of_run_kind < first THEN first_volume END, 0) AS total_increase,
-        sum(extract(epoch FROM last - coalesce(before, first))::float8)
-            OVER (PARTITION BY window_start, unit, resource_id {{grouped}}) AS run_seconds
-    FROM run_step
-)"""
-
-# Overlapping partials are read only where their samples have expired: there is no time between them to integrate over.
-WITH_INTEGRAL = f""", resource_step AS (
-    SELECT *, lead(first) OVER step AS next, lead(first) OVER run IS NOT NULL AS run_continues
-    FROM {{source}}
-    WINDOW step AS (PARTITION BY meter, unit, resource_id ORDER BY first, tie),
-        run AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
-), with_integral AS (
-    SELECT *, integral + coalesce(last_volume
-        * {carried_hours("greatest(next - last, '0')", within_run="run_continues")}, 0) AS total_integral
-    FROM resource_step
-)"""
-
 RUN_KEYS = {
     "meter": "m.name",
     "resource_id": "x.resource_id",
@@ -100,10 +75,10 @@ MAX_PERIOD = 10**10
 
 STATISTICS = """
 WITH partial AS ({partials}), windowed AS (
-    SELECT *, {window} AS window_start FROM partial
+    SELECT *, {window} AS window_start {selected} FROM partial
 ) {increases} {integrals}, aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped} {aggregates}
-    FROM {source} GROUP BY window_start, unit {grouped}
+    FROM {source} {matching} GROUP BY window_start, unit {grouped}
 )
 SELECT window_start, unit, first, last {groups} {values}
 FROM aggregated {joins}
@@ -133,14 +108,26 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     groups = [_group(n, grouping) for n, grouping in enumerate(query.groupby)]
     functions = {aggregate.function for aggregate in query.aggregates}
     increase, integral = bool(functions & INCREASES), "integral" in functions
+    conditions = split_filter(query.filter)
+    selected = matching_partial(conditions) if increase or integral else "true"
+    before = BeforeRange(
+        query.filter.start,
+        excluded=query.filter.after_start,
+        as_of=conditions.as_of,
+        with_rollups=_longest_rollup(query, conditions) > 0,
+    )
     names = [f"name_{n}.name" if group.table else group.column for n, group in enumerate(groups)]
     grouped = "".join(f", {column}" for column in dict.fromkeys(group.column for group in groups))
     return filled(
         STATISTICS,
-        partials=_partials(query, groups, increase=increase, integral=integral),
-        window=_window(query),
-        increases=WITH_INCREASE.format(source="windowed", grouped=grouped) if increase else "",
-        integrals=WITH_INTEGRAL.format(source="with_increase" if increase else "windowed") if integral else "",
+        partials=_partials(query, conditions, groups, increase=increase, integral=integral),
+        window=_window(query, selected),
+        selected="" if selected == "true" else f", {selected} AS selected",
+        matching="" if selected == "true" else "WHERE selected",
+        increases=with_increase("windowed", before, all_selected=selected == "true", grouped=grouped)
+        if increase
+        else "",
+        integrals=with_integral("with_increase" if increase else "windowed", before) if integral else "",
         source="with_integral" if integral else "with_increase" if increase else "windowed",
         grouped=grouped,
         aggregates=following(
@@ -158,9 +145,10 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     )
 
 
-def _partials(query: StatisticsQuery, groups: Sequence[_Group], *, increase: bool, integral: bool) -> Sql:
+def _partials(
+    query: StatisticsQuery, conditions: FilterConditions, groups: Sequence[_Group], *, increase: bool, integral: bool
+) -> Sql:
     """Return the statement that reads the partials for ``query``, with the columns that its aggregates need."""
-    conditions = split_filter(query.filter)
     columns = BASIC_COLUMNS
     keys = {"unit": "m.unit"}
     if any(aggregate.function == "stddev" for aggregate in query.aggregates):
@@ -179,8 +167,7 @@ def _partials(query: StatisticsQuery, groups: Sequence[_Group], *, increase: boo
         metadata_keys={group.column: group.metadata_value for group in groups if group.metadata_value},
         columns=columns,
         longest_rollup=_longest_rollup(query, conditions),
-        # Overlaps with other runs matter to integral only, as it steps from one run to another.
-        min_overlap=1 if integral else 2 if increase else 0,
+        steps=increase or integral,
     )
 
 
@@ -243,14 +230,20 @@ def _end(start: datetime, length: timedelta) -> datetime:
         return datetime.max.replace(tzinfo=UTC)
 
 
-def _window(query: StatisticsQuery) -> Sql:
+def _window(query: StatisticsQuery, selected: str) -> Sql:
     if query.period is None:
         return Sql("NULL::timestamptz")
     if not 0 < query.period <= MAX_PERIOD:
         raise RequestError(f"period must be from 1 to {MAX_PERIOD} seconds, not {query.period}")
     stride = "%s * interval '1 second'"
     if query.filter.start is None:
-        return Sql(f"date_bin({stride}, first, (SELECT min(first) FROM partial))", (query.period,))
+        # A second reference to all partials would read them twice.
+        origin = (
+            "(SELECT min(first) FROM partial)"
+            if selected == "true"
+            else f"min(first) FILTER (WHERE {selected}) OVER ()"
+        )
+        return Sql(f"date_bin({stride}, first, {origin})", (query.period,))
     return Sql(f"date_bin({stride}, first, %s)", (query.period, query.filter.start))
 
 

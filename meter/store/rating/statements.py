@@ -28,7 +28,7 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.as_of import wait_for_writers_before
 
-LOCK = 0x6D65746572_06
+LOCK = 0x6D65746572_07
 """Key of the advisory lock with which one transaction at a time adds a statement."""
 
 LOCK_AND_LOOK = f"""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from meter.rating.usage.existence import ExistenceSpan
 from meter.store.postgres.pool import Session
 
-LOCK = 0x6D65746572_04
+LOCK = 0x6D65746572_09
 """Key of the advisory lock that a transaction takes before it changes usage: two of them do not wait for each other's rows."""
 
 LAST_RESOURCE = 2**31 - 1

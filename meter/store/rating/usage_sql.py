@@ -46,7 +46,12 @@ wanted AS MATERIALIZED (
     WHERE m.name = %(meter)s AND NOT {SUBMITTED}
 )"""
 
-COLUMNS = "w.*, s.timestamp, s.message_id, s.metadata_id, s.volume::text::numeric AS volume"
+# meter.rating.exact.shortest in SQL. A cast to numeric alone would round to 15 digits.
+EXACT_VOLUME = """CASE WHEN abs(s.volume) < 9007199254740992 THEN s.volume::text::numeric
+    ELSE floor(s.volume / 1125899906842624)::bigint * 1125899906842624::numeric
+        + (s.volume - floor(s.volume / 1125899906842624) * 1125899906842624)::bigint END"""
+
+COLUMNS = f"w.*, s.timestamp, s.message_id, s.metadata_id, {EXACT_VOLUME} AS volume"
 
 OF_TIME = f"""
     SELECT {COLUMNS}
@@ -215,12 +220,13 @@ PERCENTILE = f"""{STEPS}, valued AS (
         coalesce(sum(us), {SLOT_MICROSECONDS}) AS us
     FROM valued GROUP BY resource_id, project_id, value_no, slot
 ), spanned AS (
-    SELECT v.resource_id, v.project_id, v.value_no, slot::numeric, v.amount, v.us
+    SELECT v.resource_id, v.project_id, v.value_no, slot::numeric AS slot, sum(v.amount) AS amount, sum(v.us) AS us
     FROM valued v
     CROSS JOIN LATERAL generate_series(
         {NUMBERS.format("greatest(before, %(start)s)")}::bigint + 1, {NUMBERS.format("timestamp")}::bigint - 1) AS slot
     WHERE v.type = 'cumulative' AND v.us > {SLOT_MICROSECONDS} AND NOT EXISTS (
         SELECT FROM ending e WHERE e.resource_id = v.resource_id AND e.slot = slot.slot)
+    GROUP BY v.resource_id, v.project_id, v.value_no, slot.slot
 ), rate AS (
     SELECT *, amount / us AS rate FROM ending WHERE us > 0
     UNION ALL SELECT *, amount / us FROM spanned
@@ -264,7 +270,7 @@ newest AS (
 COMPUTED = """
 computed AS MATERIALIZED (
     SELECT resource_id, project_id, document, {rounded} AS quantity, div(us, 1000000)::integer AS unmetered_seconds
-    FROM (SELECT *, rated_quantity(total * %(numerator)s, per * %(denominator)s) AS quantity FROM result) AS exact
+    FROM (SELECT *, rated_quantity(total * %(numerator)s, per::numeric * %(denominator)s) AS quantity FROM result) AS exact
     WHERE quantity <> 0 OR us >= 1000000
 )"""
 

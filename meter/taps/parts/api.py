@@ -10,11 +10,14 @@ from meter.daemon.http_connections import ConnectionLimits
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
 from meter.interfaces import IBus
+from meter.rating.statements.published_keys import PublishedKeys
+from meter.rating.statements.statement_keys import public_directory
 from meter.settings import Config
 from meter.settings.config_file import has_key
 from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
 from meter.taps.parts.full_collections import add_full_collections
+from meter.taps.parts.prices import add_prices
 
 
 def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
@@ -65,6 +68,8 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
         ),
         cors_origins=settings.cors_origins,
         addresses=addresses,
+        prices=add_prices(daemon),
+        rating=_rating(daemon),
         # In mode tokens, StoredTokens itself accepts tokens for that long.
         max_unchecked_seconds=settings.auth.max_unchecked_seconds if settings.auth.mode == "keystone" else 0.0,
     )
@@ -93,6 +98,17 @@ def shares_warnings(config: Config) -> list[str]:
         f"[store] readers: with {readers} and [api.shares] reserved_readers = {reserved}, all tenants share one reader, "
         f"so a costly query delays their other queries; {reserved + 2} readers prevent that"
     ]
+
+
+def _rating(daemon: Daemon) -> Any:
+    from meter.api.rating_services import RatingServices
+
+    settings = daemon.config.rating
+    try:
+        path = public_directory(settings.signing_key_file, settings.public_keys_directory)
+    except ValueError:
+        path = None  # there are no keys
+    return RatingServices(keys=PublishedKeys(path, daemon.reactor), correct_periods=settings.correct_periods)
 
 
 def _client_addresses(daemon: Daemon) -> Any:

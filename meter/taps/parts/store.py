@@ -9,6 +9,7 @@ from meter.store import PostgresStore
 from meter.store import Retention
 from meter.store import embedded_directory
 from meter.taps.daemon import Daemon
+from meter.taps.parts.rating import RATING_CONNECTIONS
 
 
 def add_store(
@@ -19,6 +20,7 @@ def add_store(
     With ``reading_suffices`` the daemon is ready as long as it can read.
     """
     settings = daemon.config.store
+    rates = writes and bool(daemon.config.rating.price_directory)
     dsn = settings.dsn.get_secret_value()
     directory = embedded_directory(dsn)
     if directory is not None:
@@ -30,7 +32,7 @@ def add_store(
         dsn,
         clock=daemon.reactor,
         migrate=writes,
-        readers=settings.readers if reads else 0,
+        readers=settings.readers if reads else int(rates),
         max_wait_seconds=settings.max_wait_seconds,
         writers=settings.writers if writes else 0,
         application_name=daemon.name,
@@ -49,6 +51,7 @@ def add_store(
             daemon.config.completeness.late_after_seconds, every=daemon.config.completeness.late_samples == "all"
         ),
         waiting_rules=waiting_rules(daemon.config.completeness.wait_seconds),
+        rating_connections=RATING_CONNECTIONS if rates else 0,
     )
     daemon.add(store)
     if writes:

@@ -86,7 +86,7 @@ WITH read AS MATERIALIZED (
     ), document AS MATERIALIZED (
         SELECT d.id AS document_id, true AS known
         FROM metadata d
-        WHERE d.id = ANY(ARRAY(SELECT DISTINCT metadata_id FROM partial)) AND true
+        WHERE d.id = ANY(ARRAY(SELECT DISTINCT metadata_id FROM partial )) AND true
     )
     SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metadata_id
     WHERE coalesce(partial.count, 0) > 0 AND coalesce(document.document_id, 0) > 0

@@ -92,7 +92,7 @@ WITH partial AS (
     ), document AS MATERIALIZED (
         SELECT d.id AS document_id, coalesce(d.document #> $4::text[], d.document #> $5::text[]) #>> '{}' AS group_0
         FROM metadata d
-        WHERE d.id = ANY(ARRAY(SELECT DISTINCT metadata_id FROM partial)) AND ((ARRAY[d.document #> $6::text[]] && $7::jsonb[]))
+        WHERE d.id = ANY(ARRAY(SELECT DISTINCT metadata_id FROM partial )) AND ((ARRAY[d.document #> $6::text[]] && $7::jsonb[]))
     )
     SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metadata_id
     WHERE coalesce(partial.count, 0) > 0 AND coalesce(document.document_id, 0) > 0

@@ -47,7 +47,7 @@ WITH partial AS (
         SELECT unit, meter, resource_id, run_kind, run_id, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume, r.first_volume AS first_volume, r.last_volume AS last_volume, r.increase AS increase, r.integral AS integral, NULL::uuid AS tie
         FROM rollup r
         WHERE r.hours = covered.hours AND r.series_id = ANY(rollup_series.ids) AND r.start >= covered.start AND r.start < covered.finish
-            AND (r.overlap < 2 OR r.start < cutoff.before)
+            AND (r.overlap = 0 OR r.start < cutoff.before)
         OFFSET 0
     ) AS partial
     UNION ALL
@@ -82,22 +82,46 @@ WITH partial AS (
             OFFSET 0
         ) AS s
         WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
-            AND r.metadata_run <= 1 AND r.overlap >= 2 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
+            AND r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
         OFFSET 0
     ) AS partial
 ), windowed AS (
     SELECT *, NULL::timestamptz AS window_start FROM partial
 ), run_step AS (
     SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before,
-    min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_run_kind
+    min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_run_kind,
+    run_kind > 1 AND run_id <> lag(run_id) OVER of_kind AS arrives
     FROM windowed
-    WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
-), with_increase AS (
-    SELECT *, increase + coalesce(CASE WHEN first_volume >= volume_before THEN first_volume - volume_before WHEN before IS NOT NULL THEN CASE WHEN run_kind = 1 THEN 0 ELSE first_volume END END, CASE
-        WHEN before IS NULL AND run_kind > 1 AND first_of_run_kind < first THEN first_volume END, 0) AS total_increase,
-    sum(extract(epoch FROM last - coalesce(before, first))::float8)
-    OVER (PARTITION BY window_start, unit, resource_id ) AS run_seconds
+    WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie),
+    of_kind AS (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie)
+), numbered_visit AS (
+    SELECT *, count(*) FILTER (WHERE arrives) OVER (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie) AS visit
     FROM run_step
+), visit_maximum AS (
+    SELECT *, max(max_volume) OVER (PARTITION BY meter, unit, resource_id, run_kind, visit) AS max_of_visit FROM numbered_visit
+), arrival AS (
+    SELECT *, CASE
+    WHEN NOT coalesce(arrives, false) THEN false
+    WHEN before IS NULL THEN first_of_run_kind < first AND NOT coalesce((
+            SELECT true
+            FROM meter m
+            CROSS JOIN LATERAL (
+                SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = visit_maximum.resource_id
+                    AND x.run_kind = visit_maximum.run_kind AND x.run_id = visit_maximum.run_id
+                OFFSET 0
+            ) AS x
+            WHERE m.name = visit_maximum.meter AND m.unit = visit_maximum.unit AND (EXISTS (SELECT FROM sample s WHERE s.series_id = x.id AND s.timestamp < $2 AND true OFFSET 0) OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last < $2 OFFSET 0))
+            LIMIT 1
+        ), false)
+    ELSE max_of_visit > first_volume
+        AND lag(max_of_visit) OVER (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie) > 0
+    END AS from_zero
+    FROM visit_maximum
+), with_increase AS (
+    SELECT *, increase + CASE WHEN from_zero THEN first_volume ELSE coalesce(CASE WHEN first_volume >= volume_before THEN first_volume - volume_before WHEN before IS NOT NULL THEN CASE WHEN run_kind = 1 THEN 0 ELSE first_volume END END, 0) END AS total_increase,
+    sum(extract(epoch FROM last - CASE WHEN from_zero THEN first ELSE coalesce(before, first) END)::float8)
+    OVER (PARTITION BY window_start, unit, resource_id ) AS run_seconds
+    FROM arrival
 ), aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last, coalesce(sum(total_increase), 0) AS value_0
     FROM with_increase GROUP BY window_start, unit

@@ -47,7 +47,7 @@ WITH partial AS (
         SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume, r.first_volume AS first_volume, r.last_volume AS last_volume, r.increase AS increase, r.integral AS integral, NULL::uuid AS tie
         FROM rollup r
         WHERE r.hours = covered.hours AND r.series_id = ANY(rollup_series.ids) AND r.start >= covered.start AND r.start < covered.finish
-            AND (r.overlap < 1 OR r.start < cutoff.before)
+            AND (r.overlap = 0 OR r.start < cutoff.before)
         OFFSET 0
     ) AS partial
     UNION ALL
@@ -82,22 +82,82 @@ WITH partial AS (
             OFFSET 0
         ) AS s
         WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
-            AND r.metadata_run <= 1 AND r.overlap >= 1 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
+            AND r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
         OFFSET 0
     ) AS partial
 ), windowed AS (
     SELECT *, NULL::timestamptz AS window_start FROM partial
-), resource_step AS (
-    SELECT *, lead(first) OVER step AS next, lead(first) OVER run IS NOT NULL AS run_continues
+), of_resource AS (
+    SELECT *, polling_interval > 0 AND NOT coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'exists'), false) AS measured, row_number() OVER in_order AS position,
+    coalesce(bool_or(coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'deleted'), false)) OVER (
+            PARTITION BY meter, resource_id ORDER BY first, tie ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ), false) AS deleted_within
     FROM windowed
-    WINDOW step AS (PARTITION BY meter, unit, resource_id ORDER BY first, tie),
-    run AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
-), with_integral AS (
-    SELECT *, integral + coalesce(last_volume
-        * (least(extract(epoch FROM greatest(next - last, '0'))::float8, CASE
-                WHEN polling_interval = 0 OR (run_kind = 1 AND run_continues) THEN 'infinity'
-                ELSE 3 * polling_interval END) / 3600), 0) AS total_integral
+    WINDOW in_order AS (PARTITION BY meter, resource_id ORDER BY first, tie)
+), known AS (
+    SELECT *, deleted_within OR bool_or(CASE WHEN position = 1 THEN coalesce((
+                SELECT true
+                FROM meter m
+                CROSS JOIN LATERAL (
+                    SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = of_resource.resource_id AND coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'deleted'), false) OFFSET 0
+                ) AS x
+                WHERE m.name = of_resource.meter AND (EXISTS (SELECT FROM sample s WHERE s.series_id = x.id AND s.timestamp < $2 AND true OFFSET 0) OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last < $2 OFFSET 0))
+                LIMIT 1
+            ), false) ELSE false END)
+    OVER (PARTITION BY meter, resource_id) AS deleted
+    FROM of_resource
+), resource_step AS (
+    SELECT *, lead(first) OVER of_unit AS next_of_unit, lead(first) OVER in_order AS next_of_any,
+    lead(first) OVER (PARTITION BY meter, unit, resource_id, deleted, measured ORDER BY first, tie) AS next_measured_of_unit,
+    min(first) FILTER (WHERE measured) OVER (
+        PARTITION BY meter, resource_id, deleted ORDER BY first DESC, tie DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS next_measured,
+    max(last) OVER (PARTITION BY meter, resource_id, deleted) AS end_of_resource,
+    lead(first) OVER same_run IS NOT NULL AS run_continues,
+    count(*) FILTER (WHERE measured) OVER in_order AS measurement
+    FROM known
+    WINDOW of_unit AS (PARTITION BY meter, unit, resource_id, deleted ORDER BY first, tie),
+    in_order AS (PARTITION BY meter, resource_id, deleted ORDER BY first, tie),
+    same_run AS (PARTITION BY meter, resource_id, run_kind, run_id, deleted ORDER BY first, tie)
+), valid AS (
+    SELECT *,
+    CASE WHEN measured THEN coalesce(next_measured_of_unit, next_measured, end_of_resource)
+    ELSE least(coalesce(next_of_unit, next_of_any), next_measured) END AS next,
+    CASE WHEN NOT measured THEN first_value(CASE
+        WHEN measured THEN CASE WHEN run_kind = 1 AND run_continues THEN 'infinity'
+        ELSE last + make_interval(secs => 3 * polling_interval) END
+        WHEN position = 1 THEN (
+            SELECT s.timestamp + make_interval(secs => 3 * x.polling_interval)
+            FROM meter m
+            CROSS JOIN LATERAL (
+                SELECT x.id, x.polling_interval FROM series x
+                WHERE x.meter_id = m.id AND x.resource_id = resource_step.resource_id AND polling_interval > 0 AND NOT coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'exists'), false)
+                OFFSET 0
+            ) AS x
+            CROSS JOIN LATERAL (
+                SELECT s.timestamp, s.message_id FROM sample s
+                WHERE s.series_id = x.id AND s.timestamp < $2 AND true
+                    AND s.timestamp > $2::timestamptz - make_interval(secs => 3 * x.polling_interval)
+                ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+            ) AS s
+            WHERE m.name = resource_step.meter
+            ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+        )
+        END) OVER (PARTITION BY meter, resource_id, deleted, measurement ORDER BY first, tie) END AS covered_until
     FROM resource_step
+), with_integral AS (
+    SELECT *, CASE WHEN deleted THEN 0 ELSE
+    CASE
+    WHEN coalesce(covered_until <= first, true) THEN integral
+    WHEN covered_until >= last THEN 0
+    ELSE integral - first_volume * extract(epoch FROM covered_until - first)::float8 / 3600 END
+    + coalesce(last_volume * greatest((least(extract(epoch FROM greatest(next - last, '0'))::float8, CASE
+                    WHEN polling_interval = 0 OR (run_kind = 1 AND run_continues) THEN 'infinity'
+                    ELSE 3 * polling_interval END) / 3600) - CASE
+            WHEN coalesce(covered_until <= last, true) THEN 0
+            WHEN next IS NOT NULL THEN extract(epoch FROM least(covered_until, next) - last)::float8 / 3600 END, 0), 0)
+    END AS total_integral
+    FROM valid
 ), aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last, coalesce(sum(total_integral), 0) AS value_0
     FROM with_integral GROUP BY window_start, unit

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from meter.api import SampleIngest
+from meter.api.operation import Operation
 from meter.api.operations import V1
 from meter.api.operations import V2
-from meter.api.operations import Operation
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import ApiClient

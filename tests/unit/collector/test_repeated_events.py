@@ -140,3 +140,20 @@ def test_event_received_by_two_collectors_in_both_formats_is_stored_once(action:
 def test_redelivery_of_both_formats_in_another_order_gives_duplicates(order: int) -> None:
     published = in_two_forms("power_off.end")[::order]
     assert len(rows_of(collected(published, published[::-1], published[1:], published[:1]), "vcpus")) == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "meter"),
+    [
+        (instance("power_off.end", 10), "memory"),
+        (said("volume.resize.end", 10, VOLUME), "volume.size"),
+        (said("image.update", 10, {"id": "x", "size": 4, "owner": "p", "status": "active"}), "image.size"),
+        (said("port.update.end", 10, {"port": {"id": "x", "project_id": "b"}}), "port"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else each["event_type"],
+)
+def test_envelope_sent_again_with_another_time_gives_duplicates(event: dict[str, Any], meter: str) -> None:
+    """A broker or an operator that publishes a notification again may give it the time of that; another collector reads it."""
+    again = event | {"timestamp": (NOON + timedelta(minutes=9)).replace(tzinfo=None).isoformat()}
+    [row] = rows_of(collected([event], [again]), meter)
+    assert row.timestamp == NOON + timedelta(seconds=10)

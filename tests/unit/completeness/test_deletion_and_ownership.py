@@ -287,6 +287,43 @@ async def test_deleted_resource_measures_zero_from_its_deletion(
     assert row.values["integral"] == pytest.approx(rows[-1].volume / 60)
 
 
+@pytest.mark.parametrize("payload", [{}, {"size": None}])
+@pytest_twisted.ensureDeferred
+async def test_image_deleted_without_a_size_measures_zero(payload: dict[str, Any]) -> None:
+    image = {"id": "x", "owner": "p"}
+    gone = image | payload | {"status": "deleted", "deleted_at": "2026-11-22T12:01:00Z"}
+    store = await stored(
+        [said("image.upload", 0, image | {"size": 4, "status": "active"}), said("image.delete", 61, gone)]
+    )
+    assert await integral(store, "image.size") == pytest.approx(4 / 60)
+
+
+@pytest.mark.parametrize("late", [500, 4000])
+@pytest_twisted.ensureDeferred
+async def test_deleted_instance_is_not_billed_for_what_is_said_afterwards(late: float) -> None:
+    """Another notification with a clock that is ahead, an audit that read an old state; then the deletion again."""
+    life = [instance("create.end", 1), instance("delete.end", 305, **DELETED)]
+    store = await stored([*life, instance("power_off.end", late), audit(7200), audit(10800, **DELETED)])
+    assert await integral(store, "vcpus") == pytest.approx(LIVED_HOURS)
+    assert await integral(store, "disk.root.size") == pytest.approx(LIVED_HOURS)
+
+
+@pytest_twisted.ensureDeferred
+async def test_audit_tells_a_size_from_its_sending_on() -> None:
+    """Resized ten seconds after the audited hour; the audit, sent at 13:00:30, already has the new size."""
+    small, large = {"vcpus": 1}, {"vcpus": 4}
+    told = [
+        instance("create.end", 0, **small),
+        instance("resize.end", 3610, **large),
+        {**audit(3600, **large), "timestamp": "2026-11-22T13:00:30"},
+        instance("power_off.end", 7200, **large),
+    ]
+    store = await stored(told)
+    assert await integral(store, "vcpus") == pytest.approx((3610 * 1 + 3590 * 4) / 3600)
+    [existed] = [each for each in made(told[2:3]) if each.name == "instance"]
+    assert existed.timestamp == NOON + timedelta(hours=1)
+
+
 # --- owners --------------------------------------------------------------------------------------------------------
 
 

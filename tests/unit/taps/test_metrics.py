@@ -37,6 +37,8 @@ state_dir = "{directory}"
 libvirt_uri = "test:///default"
 [store]
 dsn = "postgresql:///nowhere"
+[rating]
+price_directory = "/nowhere"
 """
 
 

@@ -19,8 +19,8 @@ from meter.api import Requester
 from meter.api import StaticToken
 from meter.api import StaticTokens
 from meter.api.auth.visibility import VisibleStore
+from meter.api.operation import Operation
 from meter.api.operations import OPERATIONS
-from meter.api.operations import Operation
 from meter.identity_report import IdentityName
 from meter.identity_report import IdentityReport
 from tests.api_client import ApiClient
@@ -50,8 +50,19 @@ NAMES = IdentityReport(
     ),
 )
 
-WITHOUT_SAMPLES = ("versions", "capabilities")
-"""Operations that return nothing about samples."""
+WITHOUT_SAMPLES = (
+    "versions",
+    "capabilities",
+    "prices",
+    "statements",
+    "statement",
+    "statement_annex",
+    "statement_keys",
+    "summary",
+    "dataframes",
+    "budgets",
+)
+"""Operations that return nothing about samples; those of rating have tests of their own in tests/unit/api/handlers."""
 
 ADMIN_OPERATIONS = ("audit_log", "completeness_agents", "completeness_audits", "completeness_unmetered")
 """Operations that answer nobody but administrators."""

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from meter.api.operation import Operation
 from meter.api.operations import OPERATIONS
-from meter.api.operations import Operation
 from tests.api_client import ApiClient
 from tests.api_client import Response
 

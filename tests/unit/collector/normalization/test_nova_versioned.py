@@ -53,8 +53,9 @@ def test_versioned_and_unversioned_notification_of_one_event_have_one_id(unversi
 @pytest.mark.parametrize(("unversioned", "versioned"), PAIRS)
 def test_versioned_and_unversioned_notification_give_the_same_samples(unversioned: str, versioned: str) -> None:
     told = []
+    first_times = FirstTimes()
     for name in (unversioned, versioned):
-        heard = captured(name)
+        heard = first_times.apply(captured(name))
         made = [
             sample
             for listener in (instance_listener, flavor_listener, booting_listener, node_listener)

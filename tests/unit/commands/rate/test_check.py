@@ -55,3 +55,19 @@ def test_webhooks_are_checked_if_there_is_a_configuration(tmp_path: Path, capsys
     assert run(tmp_path) == EXIT_OK
     assert run(tmp_path, config=str(config)) == EXIT_FOUND_PROBLEMS
     assert "unknown webhook 'pager'" in capsys.readouterr().out
+
+
+def test_what_is_only_suspicious_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sku = (
+        '[[sku]]\nid = "x"\nusage = "increase"\nmeter = "network.outgoing.byte"\nunit = "GB"\nfactor = "1/1000000000"\n'
+    )
+    (tmp_path / "a.toml").write_text(BOOK + sku)
+    assert run(tmp_path) == EXIT_OK
+    assert capsys.readouterr().out.startswith(
+        "a.toml:9: warning: [[sku]] no plugin of this host makes the meter network.outgoing.byte; did you mean"
+    )
+
+
+def test_example_of_the_project_is_not_suspicious(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Path(__file__).parents[4] / "etc/prices.d") == EXIT_OK
+    assert "warning" not in capsys.readouterr().out

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,40 @@ def notification(payload: Any, event_type: str = "site.counted", **context: Any)
 def only(samples: Any) -> Sample:
     (sample,) = samples
     return sample
+
+
+GONE = """
+[[meter]]
+name = "site.visitors"
+event_types = ["site.*"]
+unit = "visitor"
+volume = "$.payload.visitors"
+requires = ["$.payload.visitors"]
+resource = "$.payload.site"
+deletion = { event_types = ["site.closed"] }
+"""
+
+
+@pytest.mark.parametrize("payload", [{"site": "hall"}, {"site": "hall", "visitors": 3}])
+def test_deletion_is_the_last_sample_of_a_resource_whose_id_is_not_reused(listen: Listen, payload: Any) -> None:
+    gone = only(listen(GONE).samples(notification(payload, "site.closed")))
+    assert (gone.volume, gone.resource_metadata["_meter"]) == (0, {"run": "deleted"})
+    assert [*listen(GONE).samples(notification({"site": "hall"}))] == []
+
+
+def test_deletion_of_a_resource_with_a_reusable_id_ends_no_later_one(listen: Listen) -> None:
+    reused = GONE.replace('"] }', '"], ids_reused = true }')
+    gone = only(listen(reused).samples(notification({"site": "hall"}, "site.closed")))
+    assert (gone.volume, "_meter" in gone.resource_metadata) == (0, False)
+
+
+def test_sample_of_the_state_when_sent_has_the_time_of_the_sending(listen: Listen) -> None:
+    later = NOON + timedelta(minutes=3)
+    told = replace(notification({"visitors": 3, "site": "hall"}), sent=later)
+    assert only(listen(BASE).samples(told)).timestamp == NOON
+    assert only(listen(BASE + "state_when_sent = true\n").samples(told)).timestamp == later
+    untold = notification({"visitors": 3, "site": "hall"})
+    assert only(listen(BASE + "state_when_sent = true\n").samples(untold)).timestamp == NOON
 
 
 def test_sample_has_defined_fields_and_defaults(listen: Listen) -> None:

@@ -42,6 +42,7 @@ CASES = {
 POLLSTERS = (instance, cpu, vcpus, memory, disk, disk_device, network)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 XML = "<domain><name>n</name></domain>"
+NOVA_XML = (Path(__file__).parents[3] / "data/libvirt/nova-instance.xml").read_text()
 RUNNING = {"state.state": 1, "state.reason": 1}
 ARRIVING = {"state.state": 3, "state.reason": 2}
 PAUSED = {"state.state": 3, "state.reason": 1}
@@ -425,6 +426,24 @@ async def test_stopped_domain_sends_one_last_zero_of_gauges_that_end_with_its_ru
     assert not volumes_of(await host.poll(5, off, run=None), "memory", "vcpus")
     await host.poll(10, FULL, run=2)
     assert volumes_of(await host.poll(15, off, run=None), "memory") == {"memory": 0}
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["same agent", "agent restarted"])
+@pytest_twisted.ensureDeferred
+async def test_domain_of_nova_that_is_off_is_measured_as_zero_in_each_cycle(restarted: bool) -> None:
+    """Nova's audits say what the flavor reserves, all the time: without the zeros they would count."""
+    host = Host()
+    await host.poll(0, FULL, xml=NOVA_XML)
+    for minute in (5, 10, 15):
+        if restarted:
+            host.restart()
+        off = await host.poll(minute, OFF, run=None, xml=NOVA_XML)
+        assert [each.volume for each in off if each.name == "memory"] == [0]
+        assert [each.volume for each in off if each.name == "vcpus"] == [0]
+    on = await host.poll(20, FULL, run=2, xml=NOVA_XML)
+    assert volumes_of(on, "memory", "vcpus") == {"memory": 2, "vcpus": 1}
+    gone = await host.poll(25, None)
+    assert volumes_of(gone, "memory", "vcpus") == {"memory": 0, "vcpus": 0}
 
 
 @pytest_twisted.ensureDeferred

@@ -201,7 +201,14 @@ def simple_table(rows: tuple[MeterRow, ...]) -> str:
     """The rows as a table in the format of the README."""
     cells = [("Meter", "Type", "Unit", "Volume", "Off")]
     cells += [
-        (row.meter.name, row.meter.type, row.meter.unit, row.formula(), "yes" if row.when_off else "no") for row in rows
+        (
+            row.meter.name,
+            row.meter.type,
+            row.meter.unit,
+            row.formula(),
+            "yes" if row.when_off else "0" if row.zero_when_off else "no",
+        )
+        for row in rows
     ]
     widths = [max(len(line[column]) for line in cells) for column in range(5)]
     rule = "  ".join("=" * width for width in widths)

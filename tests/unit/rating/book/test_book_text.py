@@ -9,14 +9,17 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meter.rating.book.book_text import book_from_text
 from meter.rating.book.book_text import canonical_account
+from meter.rating.book.book_text import canonical_json
 from meter.rating.book.book_text import directory_from_text
 from meter.rating.book.book_text import with_text
 from meter.rating.book.price_book import Account
@@ -137,6 +140,27 @@ def test_text_of_any_book_gives_the_book_and_the_accounts_back(book: PriceBook, 
     assert with_text(book_from_text(written.text), read.accounts.values()) == written
     assert written.sha256 == hashlib.sha256(written.text.encode()).hexdigest()
     assert set(map(repr, written.prices)) == set(map(repr, book.prices))
+
+
+leaves = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(st.characters(codec="utf-8"))
+documents = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(documents, st.integers(0, 4))
+def test_canonical_json_is_that_of_rfc_8785(document: Any, levels: int) -> None:
+    assert canonical_json(document, levels).encode() == rfc8785.dumps(document)
+
+
+@pytest.mark.parametrize("levels", [0, 4])
+def test_keys_are_sorted_by_utf_16(levels: int) -> None:
+    document = {"\U00010000": 1, "\uffff": 2, "a": {"\U00010000": 3, "\uffff": 4}}
+    assert canonical_json(document, levels).encode() == rfc8785.dumps(document)
 
 
 TABLES = [

@@ -145,6 +145,8 @@ def test_directory_that_never_was_good_is_unavailable_until_it_is(files: Watched
     for _ in range(2):
         with pytest.raises(Unavailable, match="there is no file"):
             files.names()
+    files.clock.advance(CHECK_SECONDS)
+    assert Deferred.fromCoroutine(files.watched.refresh()).called
     assert "nothing can be rated" in files.watched.readiness().reason
     assert len(logged_errors.flush()) == 1
     files.write(BOOK.replace("NAME", "one"))

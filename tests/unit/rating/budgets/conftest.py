@@ -17,6 +17,7 @@ from twisted.internet.task import Clock
 
 from meter.completeness_query import CompletenessRow
 from meter.identity_names import NamePeriod
+from meter.interfaces import Unavailable
 from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import FixedCharge
 from meter.rating.book.price_book import Membership
@@ -126,14 +127,18 @@ class Site:
         self.missing = {}
         self.queries = []
         self.now = datetime(2026, 11, 11, 12, tzinfo=UTC)
-        self.directory = self.read_directory
+        self.no_directory = False
+        self.woken = []
         self.step = self.new_step()
 
     def new_step(self):
         """Return the step of another process, or of this one after a restart."""
-        return BudgetStep(self.store, BudgetEvaluation(self, self, self, self.clock), lambda: self.directory())
+        evaluation = BudgetEvaluation(self, self, self, self.clock)
+        return BudgetStep(self.store, evaluation, self.read_directory, told=lambda: self.woken.append(self.now))
 
-    def read_directory(self):
+    async def read_directory(self):
+        if self.no_directory:
+            raise Unavailable("no price directory")
         return PriceDirectory(
             books={each.name: each for each in (EUR, JPY)},
             accounts={each.id: each for each in self.accounts},

@@ -254,9 +254,19 @@ def test_id_of_a_webhook_is_that_of_its_threshold(watched):
 
 def test_nothing_is_done_without_a_price_directory(watched):
     watched.use(60)
-    watched.directory = lambda: None
-    assert watched.run() == {}
+    watched.no_directory = True
+    with pytest.raises(Unavailable, match="no price directory"):
+        watched.run()
     assert told(watched) == []
+
+
+def test_delivery_is_woken_when_there_is_something_to_deliver(watched):
+    watched.run()
+    assert watched.woken == []
+    watched.use(60)
+    watched.run()
+    watched.run()
+    assert watched.woken == [watched.now]
 
 
 def test_unavailable_store_is_told_and_the_next_run_tells_the_threshold(watched):

@@ -449,3 +449,9 @@ def test_the_kinds_of_lines_have_their_order_and_the_total_is_their_sum() -> Non
     assert len({each.key for each in result.lines}) == len(result.lines)
     assert (result.net, result.tax, result.total) == (34, Decimal("6.80"), Decimal("40.80"))
     assert result.total == sum(each.amount for each in result.lines)
+
+
+@pytest.mark.parametrize(("currency", "zero"), [("EUR", "0.00"), ("JPY", "0"), ("KWD", "0.000")])
+def test_the_sums_of_no_lines_have_the_digits_of_the_currency(currency: str, zero: str) -> None:
+    result = rated(book(currency=currency))
+    assert [str(each) for each in (result.net, result.tax, result.total)] == [zero] * 3

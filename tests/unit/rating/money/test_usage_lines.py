@@ -113,6 +113,13 @@ def test_each_begun_package_is_charged_once() -> None:
     assert (result.lines[0].pricing_quantity, result.lines[0].pricing_unit) == (2, "10 GB")
 
 
+def test_a_package_of_a_multiple_unit_is_one_of_its_base_unit() -> None:
+    prices = book(price(mode="package", package_size=Decimal(10)), skus=[sku(unit="1000 Requests")])
+    line = only(rated(prices, [used(1, 4)]))
+    assert line.pricing_unit == "10000 Requests"
+    assert line.description == "Egress: 4 × 1000 Requests in 1 package of 10000 Requests, each at 0.1 EUR"
+
+
 def test_free_units_come_first_and_are_counted_by_the_tiers() -> None:
     prices = book(price(mode="graduated", tiers=tiers(("10", "1"), (None, "0.5")), free=Decimal(4)))
     result = rated(prices, [used(1, 3), used(2, 9)])

@@ -1,14 +1,20 @@
-"""Webhooks: the targets that ``[rating]`` names, and the service that delivers to them."""
+"""Budgets and webhooks: the step that evaluates budgets, and the service that delivers to the targets that ``[rating]`` names."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+from meter.daemon.budget_metrics import BudgetMetrics
 from meter.daemon.budget_metrics import WebhookMetrics
 from meter.http import BadTlsOptions
 from meter.http import TlsOptions
 from meter.http.factory import create_client
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.budgets.budget_evaluation import BudgetEvaluation
+from meter.rating.budgets.budget_step import BudgetStep
 from meter.rating.budgets.budget_store import IBudgetStore
 from meter.rating.budgets.webhook_delivery import MAX_RESPONSE_BYTES
 from meter.rating.budgets.webhook_delivery import TIMEOUT_SECONDS
@@ -17,6 +23,7 @@ from meter.rating.budgets.webhook_delivery import WebhookTarget
 from meter.rating.budgets.webhook_service import WebhookService
 from meter.rating.budgets.webhook_signature import webhook_keys
 from meter.settings.rating import RatingSection
+from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
 
 
@@ -29,6 +36,19 @@ def add_webhooks(daemon: Daemon, store: IBudgetStore) -> WebhookService:
     service = WebhookService(store, delivery, daemon.reactor, metrics)
     daemon.add(service)
     return service
+
+
+def budget_step(
+    daemon: Daemon, store: PostgresStore, directory: Callable[[], Awaitable[PriceDirectory]], webhooks: WebhookService
+) -> BudgetStep:
+    """Return the step that evaluates the budgets of ``directory``, and wakes ``webhooks`` when there is something to tell."""
+    return BudgetStep(
+        store.rating.budgets,
+        BudgetEvaluation(store.rating.usage, store, store, daemon.reactor),
+        directory,
+        metrics=BudgetMetrics(daemon.registry),
+        told=webhooks.wake,
+    )
 
 
 def webhook_targets(reactor: Any, settings: RatingSection) -> tuple[Mapping[str, WebhookTarget], list[str]]:

@@ -1,0 +1,102 @@
+"""The handler of ``/v2/prices``: the prices that the requester may see."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from collections.abc import Iterable
+from datetime import UTC
+from datetime import date
+from datetime import datetime
+from typing import Any
+from typing import TypeVar
+
+from meter.api.errors import HttpError
+from meter.api.errors import invalid_input
+from meter.api.rendering import prices as rendering
+from meter.api.request.arguments import Parameter
+from meter.api.request.context import RequestContext
+from meter.api.responses import JsonResponse
+from meter.identity_names import IdentityKey
+from meter.query import SampleFilter
+from meter.rating.book.visible_prices import DomainIn
+from meter.rating.book.visible_prices import VisibleBook
+from meter.rating.book.visible_prices import visible_books
+from meter.rating.project_domains import ProjectDomains
+
+DAY = Parameter(
+    "day",
+    "string",
+    "Only what is valid on this day of the book's time zone, such as 2026-11-01. Default: today and later.",
+    narrows=True,
+)
+
+NOT_CONFIGURED = "Rating is not configured: this server has no price directory."
+
+R = TypeVar("R")
+
+
+async def prices(context: RequestContext) -> JsonResponse:
+    """Handle ``/v2/prices``."""
+    context.store.check(SampleFilter())
+    day = _day(context.arguments["day"])
+    if context.prices is None:
+        raise HttpError(404, NOT_CONFIGURED)
+    project = None if context.requester.is_admin else context.requester.project_id
+    directory = await context.prices.current()
+    domain_in = await _domains(context, project)
+    await context.store.check_authorization()
+    now = datetime.fromtimestamp(context.now, UTC)
+    return JsonResponse([await _list(context, each, day) for each in visible_books(directory, project, domain_in, now)])
+
+
+def _day(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as fault:
+        raise invalid_input("day", text, "use a day such as 2026-11-01.") from fault
+
+
+async def _domains(context: RequestContext, project: str | None) -> DomainIn:
+    """Return to which domain the requester's own project belongs; nothing else is asked for."""
+    key = IdentityKey("project", project or "")
+    names = {} if project is None else await context.store.name_histories([key])
+    return lambda day, timezone: ProjectDomains({key.id: names.get(key, ())}, timezone)(key.id, day)
+
+
+async def _list(context: RequestContext, visible: VisibleBook, day: date | None) -> rendering.PriceList:
+    book = visible.book
+
+    async def shown(things: Iterable[Any], render: Callable[[Any], R]) -> list[R]:
+        found = []
+        for each in things:
+            if context.slices.over:
+                await context.slices.pause()
+            if _counts(each, visible, day) and (not hasattr(each, "scope") or visible.sees(each.scope)):
+                found.append(render(each))
+        return found
+
+    of_skus: dict[str, list[rendering.ListedPrice]] = defaultdict(list)
+    for sku, price in await shown(book.prices, lambda each: (each.sku, rendering.price(each))):
+        of_skus[sku].append(price)
+    return rendering.PriceList(
+        book=book.name,
+        currency=book.currency,
+        timezone=book.timezone.key,
+        issuer=book.issuer,
+        region=book.region,
+        skus=[rendering.sku(each, of_skus[each.id]) for each in book.skus.values()],
+        fixed_charges=await shown(book.fixed_charges, rendering.charge),
+        discounts=await shown(book.discounts, rendering.discount),
+        minimums=await shown(book.minimums, rendering.minimum),
+        credits=await shown(book.credits, rendering.credit),
+        taxes=await shown(book.taxes, rendering.tax),
+    )
+
+
+def _counts(thing: Any, visible: VisibleBook, day: date | None) -> bool:
+    if day is not None:
+        return bool(thing.validity.covers(day))
+    return thing.validity.until is None or thing.validity.until > visible.day

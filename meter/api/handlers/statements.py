@@ -1,0 +1,192 @@
+"""Handlers of ``/v2/statements``: what was billed, as signed documents, CSV, pages and FOCUS; and the keys that verify it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from collections.abc import Sequence
+from datetime import UTC
+from datetime import datetime
+from urllib.parse import unquote
+from zoneinfo import ZoneInfo
+
+from meter.api.auth.visible_statements import VisibleStatement
+from meter.api.errors import ApiError
+from meter.api.errors import HttpError
+from meter.api.errors import invalid_input
+from meter.api.rendering.statements import entry
+from meter.api.rendering.statements import open_entry
+from meter.api.request.arguments import Parameter
+from meter.api.request.context import RequestContext
+from meter.api.request.paging import offset_of
+from meter.api.request.paging import offset_page_link
+from meter.api.responses import ListResponse
+from meter.api.responses import RawResponse
+from meter.api.responses import StreamingResponse
+from meter.api.streaming.export import JSON_LINES
+from meter.rating.exports.formats import TEXT_FORMATS
+from meter.rating.exports.statement_page import CONTENT_SECURITY_POLICY
+from meter.rating.period import BillingPeriod
+from meter.rating.statements.canonical_parts import canonical_parts
+from meter.rating.statements.statement import SignedStatement
+from meter.rating.statements.statement_id import statement_id
+from meter.rating.statements.statement_keys import StatementKey
+
+JSON = "application/json"
+CSV = "text/csv"
+HTML = "text/html"
+MEDIA_TYPES = (JSON, CSV, HTML)
+
+CHUNK_CHARACTERS = 16 * 1024
+"""Text that is collected before it is written."""
+
+ACCOUNT = Parameter("account_id", "string", "Only statements of this account.", narrows=True)
+PROJECT = Parameter("project_id", "string", "Only statements with lines or usage of this project.", narrows=True)
+STATE = Parameter(
+    "state",
+    "string",
+    "closed (default), or open: the preview of an account, or of the account of a project, for the present period or for"
+    " the one that is given.",
+    narrows=True,
+)
+PERIOD = Parameter("period", "string", "Only statements of this billing period, such as 2026-11.", narrows=True)
+FORMAT = Parameter(
+    "format",
+    "string",
+    f"Format of the response, whatever the Accept header says: one of {', '.join(TEXT_FORMATS)}.",
+    narrows=True,
+)
+
+
+async def statements(context: RequestContext) -> ListResponse:
+    """Handle ``/v2/statements``: closed statements, the newest period first; or the open one of an account or project."""
+    arguments = context.arguments
+    state = arguments["state"] or "closed"
+    if state not in ("closed", "open"):
+        raise invalid_input("state", state, "use closed or open.")
+    if state == "open":
+        preview = await _preview(context, arguments["account_id"], arguments["project_id"], arguments["period"])
+        return ListResponse([] if preview is None else [preview], open_entry)
+    limit, offset = context.limit, offset_of(arguments["marker"])
+    visible = context.store.statements
+    only = None if context.requester.is_admin else visible.visible_project(None)
+    found = await visible.summaries(
+        arguments["account_id"], arguments["project_id"], arguments["period"], offset + limit + 1
+    )
+    return ListResponse(
+        list(found[offset : offset + limit]),
+        lambda each: entry(each, only),
+        offset_page_link(context.url, offset, limit, len(found)),
+    )
+
+
+async def statement(context: RequestContext) -> RawResponse | StreamingResponse | object:
+    """Handle ``/v2/statements/{id}``."""
+    chosen = _format(context)
+    found = await _visible(context)
+    if found.whole is None:
+        if chosen != "json":
+            raise HttpError(403, "This format is for whole statements: the extract of a project is JSON.")
+        return found.part
+    sha256 = await _sha256(context, found.whole) if chosen == "html" else ""
+    made = TEXT_FORMATS[chosen]
+    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY} if chosen == "html" else {}
+    pieces = made.write(found.whole, sha256)
+    if chosen == "json":
+        return RawResponse(JSON, b"".join([chunk async for chunk in _chunks(context, pieces)]))
+    return StreamingResponse(f"{made.media_type}; charset=utf-8", _chunks(context, pieces), headers=headers)
+
+
+async def annex(context: RequestContext) -> StreamingResponse:
+    """Handle ``/v2/statements/{id}/annex``."""
+    found = await _visible(context)
+    document = found.whole.statement if found.whole is not None else found.part
+    assert document is not None
+    if document.state != "closed":
+        raise ApiError(404, "An open statement has no annex.")
+    return StreamingResponse(JSON_LINES, context.store.statements.annex(document.statement_id))
+
+
+async def statement_keys(context: RequestContext) -> Sequence[StatementKey]:
+    """Handle ``/v2/statement-keys``."""
+    return [] if context.rating is None else context.rating.keys.keys()
+
+
+def _format(context: RequestContext) -> str:
+    chosen: str | None = context.arguments["format"]
+    if chosen is None:
+        return {CSV: "csv", HTML: "html"}.get(context.media_type, "json")
+    if chosen not in TEXT_FORMATS:
+        raise invalid_input("format", chosen, f"use {', '.join(TEXT_FORMATS)}.")
+    return chosen
+
+
+async def _visible(context: RequestContext) -> VisibleStatement:
+    """Return the statement in the path; :class:`ApiError` 404 if there is none that the requester may see.
+
+    Its id may be written with an account that is not percent-encoded, as a decoded path has it.
+    """
+    asked = context.path["id"]
+    period, _, account = asked.partition(".")
+    for id in dict.fromkeys((asked, statement_id(period, unquote(account)))):
+        found = await context.store.statements.statement(id)
+        if found is not None:
+            return found
+    if context.prices is not None and account and _is_period(period):
+        preview = await _preview(context, unquote(account), None, period)
+        if preview is not None:
+            return preview
+    raise ApiError(404, f"There is no statement {asked}.")
+
+
+async def _preview(
+    context: RequestContext, account_id: str | None, project_id: str | None, period: str | None
+) -> VisibleStatement | None:
+    """Return the open statement of an account or project, ``None`` if there is nothing to be seen."""
+    project_id = context.store.statements.visible_project(project_id)
+    if context.prices is None:
+        return None
+    if account_id is None and project_id is None:
+        raise ApiError(400, "Open statements are those of an account or project: give account_id or project_id.")
+    if period is not None and not _is_period(period):
+        raise invalid_input("period", period, "use year and month, as in 2026-11.")
+    directory = await context.prices.current()
+    now = datetime.fromtimestamp(context.now, UTC)
+    correct_periods = 0 if context.rating is None else context.rating.correct_periods
+    try:
+        return await context.store.preview(directory, account_id, project_id, period, now, correct_periods)
+    except ValueError as error:
+        raise ApiError(400, str(error)) from error
+
+
+def _is_period(name: str) -> bool:
+    try:
+        BillingPeriod.named(name, ZoneInfo("UTC"))
+    except ValueError:
+        return False
+    return True
+
+
+async def _sha256(context: RequestContext, signed: SignedStatement) -> str:
+    digest = hashlib.sha256()
+    for part in canonical_parts(signed.statement):
+        digest.update(part)
+        if context.slices.over:
+            await context.slices.pause()
+    return digest.hexdigest()
+
+
+async def _chunks(context: RequestContext, pieces: Iterator[str]) -> AsyncIterator[bytes]:
+    """Yield ``pieces`` in larger chunks, made in slices."""
+    collected: list[str] = []
+    size = 0
+    for piece in pieces:
+        collected.append(piece)
+        size += len(piece)
+        if size >= CHUNK_CHARACTERS:
+            yield "".join(collected).encode()
+            collected, size = [], 0
+        if context.slices.over:
+            await context.slices.pause()
+    yield "".join(collected).encode()

@@ -1,0 +1,113 @@
+"""The months that docs/statements-amounts.rst works out by hand, from what happened to closed statements, in memory and in PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC
+from datetime import datetime
+
+import msgspec
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from meter.rating.book.book_text import directory_from_text
+from meter.rating.statements.closing import Closing
+from meter.rating.statements.closing import ClosingAct
+from meter.rating.statements.reproduction import Reproduction
+from meter.rating.statements.statement import read_statement
+from meter.rating.statements.statement import signed_document
+from meter.rating.statements.verification import verify_document
+from meter.store import PostgresStore
+from meter.testing import MemoryStore
+from tests.closing_accounts import ScriptedLedger
+from tests.statements import KEY
+from tests.statements import KEYS
+from tests.waiting import until
+from tests.worked_events import cloud_messages
+from tests.worked_events import libvirt_messages
+from tests.worked_months import CLOUD_MONTH
+from tests.worked_months import MONTHS
+from tests.worked_months import as_rows
+from tests.worked_months import unordered
+
+ACCOUNTS = [(month, account) for month in MONTHS for account in month.accounts()]
+REWRITE = "METER_REWRITE_GOLDEN_FILES"
+"""Set it to write the kept statements again, if their document or the text of books changes on purpose."""
+
+AFTER_GRACE = datetime(2026, 11, 8, tzinfo=UTC)
+"""Of both months. They are in the past: the day on which the test runs is still being measured."""
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+def store(request):
+    if request.param == "memory":
+        clock = Clock()
+        clock.advance(AFTER_GRACE.timestamp())
+        yield MemoryStore(clock)
+        return
+    dsn = request.getfixturevalue("postgresql").dsn()
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=2)
+    store.startService()
+    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
+    yield store
+    pytest_twisted.blockon(store.stopService())
+
+
+def quantities(atoms):
+    """What is billed, without time that is not."""
+    return {
+        (each.sku, each.day, each.project_id, each.resource_id, each.values.get("flavor")): each.quantity
+        for each in atoms
+        if each.quantity
+    }
+
+
+@pytest.mark.parametrize("month", MONTHS, ids=lambda each: each.name)
+@pytest_twisted.ensureDeferred
+async def test_what_happened_becomes_the_statements_that_were_worked_out_by_hand(store, month):
+    messages = cloud_messages() if month is CLOUD_MONTH else await libvirt_messages()
+    result = await store.write(messages)
+    assert (result.stored, result.refused) == (len(messages), ())
+
+    directory = month.directory()
+    for book in directory.books.values():
+        period, usage = month.period_of(book), store.rating.usage
+        await usage.refresh(book, period, AFTER_GRACE)
+        wanted = quantities(month.usage(book.name))
+        projects = sorted({project_id for _, _, project_id, _, _ in wanted})
+        assert quantities([atom async for atom in usage.atoms(book, period, projects)]) == wanted
+
+    closing = Closing(store.rating, ScriptedLedger(), store, directory, directory_from_text, correct_periods=2)
+    act = ClosingAct(key=KEY, closed_by="ann@billing")
+    found = await closing.close(month.period, month.accounts(), act, AFTER_GRACE)
+    assert {each.account_id: each.result for each in found} == dict.fromkeys(month.accounts(), "closed")
+    reproduction = Reproduction(store.rating, store, directory_from_text)
+    assert await reproduction.differences(found[0].signed.statement) == []
+    for each in found:
+        statement = each.signed.statement
+        assert unordered(as_rows(statement)) == unordered(month.lines(each.account_id))
+        assert statement.unpriced == ()
+        pages = store.rating.statements.annex_pages(statement.statement_id)
+        annex = b"".join([page.text() async for page in pages])
+        assert outcomes(signed_document(each.signed), annex) == {"passed"}
+        if REWRITE in os.environ and isinstance(store, MemoryStore):
+            month.statement_file(each.account_id).write_bytes(signed_document(each.signed))
+            month.annex_file(each.account_id).write_bytes(annex)
+        assert annex == month.annex_file(each.account_id).read_bytes()
+        kept = read_statement(month.statement_file(each.account_id).read_bytes()).statement
+        # By hand, only what is billed was worked out; PostgreSQL has a clock of its own.
+        others = {"as_of": kept.as_of, "book": kept.book, "unmetered": kept.unmetered}
+        assert msgspec.structs.replace(statement, **others) == kept
+
+
+@pytest.mark.parametrize(("month", "account"), ACCOUNTS, ids=lambda each: getattr(each, "name", each))
+def test_the_kept_statement_verifies_with_its_annex_for_ever(month, account):
+    body, annex = month.statement_file(account).read_bytes(), month.annex_file(account).read_bytes()
+    assert outcomes(body, annex) == {"passed"}
+
+
+def outcomes(body, annex):
+    return {check.outcome for check in verify_document(body, KEYS, annex.splitlines(keepends=True))}

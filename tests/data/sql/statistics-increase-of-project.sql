@@ -1,0 +1,157 @@
+-- $1 = 'cpu'
+-- $2 = 'demo'
+-- $3 = 2026-11-01 00:00:00+00:00
+-- $4 = 2026-12-01 00:00:00+00:00
+-- $5 = None
+WITH partial AS (
+    WITH sample_series AS MATERIALIZED (
+        SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.matches AS matches, x.meter_id, array_agg(x.id) AS ids
+        FROM (
+            SELECT x.*, (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AS matches
+            FROM (
+                SELECT DISTINCT m.name, x.resource_id
+                FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            ) AS matching
+            JOIN meter m ON m.name = matching.name
+            CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.meter_id = m.id AND x.resource_id = matching.resource_id OFFSET 0) AS x
+        ) x JOIN meter m ON m.id = x.meter_id
+        GROUP BY m.unit, m.name, x.resource_id, x.run_kind, x.run_id, x.matches, x.meter_id
+    ), rollup_series AS MATERIALIZED (
+        SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.matches AS matches, x.meter_id, array_agg(x.id) AS ids
+        FROM (
+            SELECT x.*, (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AS matches
+            FROM (
+                SELECT DISTINCT m.name, x.resource_id
+                FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            ) AS matching
+            JOIN meter m ON m.name = matching.name
+            CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.meter_id = m.id AND x.resource_id = matching.resource_id OFFSET 0) AS x
+        ) x JOIN meter m ON m.id = x.meter_id
+        GROUP BY m.unit, m.name, x.resource_id, x.run_kind, x.run_id, x.matches, x.meter_id
+    ), expired_series AS MATERIALIZED (
+        SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.matches AS matches, x.meter_id, array_agg(x.id) AS ids
+        FROM (
+            SELECT x.*, (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AS matches
+            FROM (
+                SELECT DISTINCT m.name, x.resource_id
+                FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            ) AS matching
+            JOIN meter m ON m.name = matching.name
+            CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.meter_id = m.id AND x.resource_id = matching.resource_id OFFSET 0) AS x
+        ) x JOIN meter m ON m.id = x.meter_id
+        WHERE EXISTS (SELECT FROM retention_cutoff)
+        GROUP BY m.unit, m.name, x.resource_id, x.run_kind, x.run_id, x.matches, x.meter_id
+    ), period AS MATERIALIZED (
+        SELECT p.start, p.hours FROM final_period p WHERE p.hours = 24 AND (p.start >= $3) AND (p.start + make_interval(hours => p.hours) <= $4)
+        UNION ALL
+        SELECT p.start, p.hours FROM final_period p
+        WHERE p.hours = 1 AND 24 = 24 AND (p.start >= $3) AND (p.start + make_interval(hours => p.hours) <= $4) AND date_trunc('day', p.start) NOT IN (
+            SELECT p.start FROM final_period p WHERE p.hours = 24 AND (p.start >= $3) AND (p.start + make_interval(hours => p.hours) <= $4)
+        )
+    ), covered AS MATERIALIZED (
+        SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM period AS span) AS _
+        GROUP BY hours, start - n * make_interval(hours => hours)
+    ), gap AS MATERIALIZED (
+        SELECT * FROM (
+            SELECT start, finish FROM (
+                SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
+                FROM (
+                    SELECT start, start + make_interval(hours => hours) AS finish FROM period AS span
+                    UNION ALL SELECT '-infinity', '-infinity'
+                ) AS _
+            ) AS gap WHERE start < finish
+        ) AS gap WHERE (gap.finish > $3) AND (gap.start < $4)
+    ), cutoff AS MATERIALIZED (
+        SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
+        GROUP BY m.id
+    )
+    SELECT partial.*
+    FROM covered CROSS JOIN rollup_series LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, meter, resource_id, run_kind, run_id, matches, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume, r.first_volume AS first_volume, r.last_volume AS last_volume, r.increase AS increase, r.integral AS integral, NULL::uuid AS tie
+        FROM rollup r
+        WHERE r.hours = covered.hours AND r.series_id = ANY(rollup_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+            AND (r.overlap = 0 OR r.start < cutoff.before)
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, meter, resource_id, run_kind, run_id, matches, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie
+        FROM sample s
+        WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+            AND (s.timestamp >= $3) AND (s.timestamp < $4)
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, meter, resource_id, run_kind, run_id, matches, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume, r.first_volume AS first_volume, r.last_volume AS last_volume, r.increase AS increase, r.integral AS integral, NULL::uuid AS tie
+        FROM rollup r
+        WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
+            AND r.start < cutoff.before AND (r.start >= $3) AND (r.start + make_interval(hours => r.hours) <= $4)
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM covered CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, meter, resource_id, run_kind, run_id, matches, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie
+        FROM rollup r CROSS JOIN LATERAL (
+            SELECT s.* FROM sample s
+            WHERE s.series_id = r.series_id AND s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
+                AND (s.timestamp >= $3) AND (s.timestamp < $4)
+            OFFSET 0
+        ) AS s
+        WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+            AND r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
+        OFFSET 0
+    ) AS partial
+), windowed AS (
+    SELECT *, NULL::timestamptz AS window_start, matches AS selected FROM partial
+), run_step AS (
+    SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before,
+    min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_run_kind,
+    run_kind > 1 AND run_id <> lag(run_id) OVER of_kind AS arrives
+    FROM windowed
+    WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie),
+    of_kind AS (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie)
+), numbered_visit AS (
+    SELECT *, count(*) FILTER (WHERE arrives) OVER (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie) AS visit
+    FROM run_step
+), visit_maximum AS (
+    SELECT *, max(max_volume) OVER (PARTITION BY meter, unit, resource_id, run_kind, visit) AS max_of_visit FROM numbered_visit
+), arrival AS (
+    SELECT *, CASE
+    WHEN NOT coalesce(arrives, false) THEN false
+    WHEN before IS NULL THEN first_of_run_kind < first AND NOT coalesce((
+            SELECT true
+            FROM meter m
+            CROSS JOIN LATERAL (
+                SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = visit_maximum.resource_id
+                    AND x.run_kind = visit_maximum.run_kind AND x.run_id = visit_maximum.run_id
+                OFFSET 0
+            ) AS x
+            WHERE m.name = visit_maximum.meter AND m.unit = visit_maximum.unit AND (EXISTS (SELECT FROM sample s WHERE s.series_id = x.id AND s.timestamp < $3 AND true OFFSET 0) OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last < $3 OFFSET 0))
+            LIMIT 1
+        ), false)
+    ELSE max_of_visit > first_volume
+        AND lag(max_of_visit) OVER (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie) > 0
+    END AS from_zero
+    FROM visit_maximum
+), with_increase AS (
+    SELECT *, increase + CASE WHEN from_zero THEN first_volume ELSE coalesce(CASE WHEN first_volume >= volume_before THEN first_volume - volume_before WHEN before IS NOT NULL THEN CASE WHEN run_kind = 1 THEN 0 ELSE first_volume END END, 0) END AS total_increase,
+    sum(extract(epoch FROM last - CASE WHEN from_zero THEN first ELSE coalesce(before, first) END)::float8)
+    FILTER (WHERE selected) OVER (PARTITION BY window_start, unit, resource_id ) AS run_seconds
+    FROM arrival
+), aggregated AS (
+    SELECT window_start, unit, min(first) AS first, max(last) AS last, coalesce(sum(total_increase), 0) AS value_0
+    FROM with_increase WHERE selected GROUP BY window_start, unit
+)
+SELECT window_start, unit, first, last, value_0
+FROM aggregated
+ORDER BY coalesce(window_start, first), unit
+LIMIT $5;

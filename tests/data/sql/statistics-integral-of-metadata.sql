@@ -1,0 +1,192 @@
+-- $1 = 'cpu'
+-- $2 = 2026-11-01 00:00:00+00:00
+-- $3 = 2026-12-01 00:00:00+00:00
+-- $4 = ['host']
+-- $5 = ['"compute-1"']
+-- $6 = None
+WITH partial AS (
+    WITH partial AS MATERIALIZED (
+        WITH sample_series AS MATERIALIZED (
+            SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.polling_interval AS polling_interval, x.meter_id, array_agg(x.id) AS ids
+            FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            GROUP BY m.unit, m.name, x.resource_id, x.run_kind, x.run_id, x.polling_interval, x.meter_id
+        ), rollup_series AS MATERIALIZED (
+            SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.polling_interval AS polling_interval, x.meter_id, array_agg(x.id) AS ids
+            FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            GROUP BY m.unit, m.name, x.resource_id, x.run_kind, x.run_id, x.polling_interval, x.meter_id
+        ), expired_series AS MATERIALIZED (
+            SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.polling_interval AS polling_interval, x.meter_id, array_agg(x.id) AS ids
+            FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            WHERE EXISTS (SELECT FROM retention_cutoff)
+            GROUP BY m.unit, m.name, x.resource_id, x.run_kind, x.run_id, x.polling_interval, x.meter_id
+        ), period AS MATERIALIZED (
+            SELECT p.start, p.hours FROM final_period p WHERE p.hours = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
+            UNION ALL
+            SELECT p.start, p.hours FROM final_period p
+            WHERE p.hours = 1 AND 24 = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3) AND date_trunc('day', p.start) NOT IN (
+                SELECT p.start FROM final_period p WHERE p.hours = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
+            )
+        ), covered AS MATERIALIZED (
+            SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+            FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM period AS span) AS _
+            GROUP BY hours, start - n * make_interval(hours => hours)
+        ), gap AS MATERIALIZED (
+            SELECT * FROM (
+                SELECT start, finish FROM (
+                    SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
+                    FROM (
+                        SELECT start, start + make_interval(hours => hours) AS finish FROM period AS span
+                        UNION ALL SELECT '-infinity', '-infinity'
+                    ) AS _
+                ) AS gap WHERE start < finish
+            ) AS gap WHERE (gap.finish > $2) AND (gap.start < $3)
+        ), cutoff AS MATERIALIZED (
+            SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
+            GROUP BY m.id
+        )
+        SELECT partial.*
+        FROM covered CROSS JOIN rollup_series LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id
+        CROSS JOIN LATERAL (
+            SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume, r.first_volume AS first_volume, r.last_volume AS last_volume, r.increase AS increase, r.integral AS integral, NULL::uuid AS tie, r.metadata_id AS metadata_id
+            FROM rollup r
+            WHERE r.hours = covered.hours AND r.series_id = ANY(rollup_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+                AND (r.overlap = 0 OR r.start < cutoff.before)
+            OFFSET 0
+        ) AS partial
+        UNION ALL
+        SELECT partial.*
+        FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+        CROSS JOIN LATERAL (
+            SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, s.metadata_id AS metadata_id
+            FROM sample s
+            WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+                AND (s.timestamp >= $2) AND (s.timestamp < $3)
+            OFFSET 0
+        ) AS partial
+        UNION ALL
+        SELECT partial.*
+        FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
+        CROSS JOIN LATERAL (
+            SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume, r.first_volume AS first_volume, r.last_volume AS last_volume, r.increase AS increase, r.integral AS integral, NULL::uuid AS tie, r.metadata_id AS metadata_id
+            FROM rollup r
+            WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
+                AND r.start < cutoff.before AND (r.start >= $2) AND (r.start + make_interval(hours => r.hours) <= $3)
+            OFFSET 0
+        ) AS partial
+        UNION ALL
+        SELECT partial.*
+        FROM covered CROSS JOIN sample_series
+        CROSS JOIN LATERAL (
+            SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, s.metadata_id AS metadata_id
+            FROM rollup r CROSS JOIN LATERAL (
+                SELECT s.* FROM sample s
+                WHERE s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last AND (s.timestamp >= $2) AND (s.timestamp < $3)
+                OFFSET 0
+            ) AS s
+            WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+                AND r.metadata_id = 0 AND r.overlap = 0
+            OFFSET 0
+        ) AS partial
+        UNION ALL
+        SELECT partial.*
+        FROM covered CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+        CROSS JOIN LATERAL (
+            SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, s.metadata_id AS metadata_id
+            FROM rollup r CROSS JOIN LATERAL (
+                SELECT s.* FROM sample s
+                WHERE s.series_id = r.series_id AND s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
+                    AND (s.timestamp >= $2) AND (s.timestamp < $3)
+                OFFSET 0
+            ) AS s
+            WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+                AND r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
+            OFFSET 0
+        ) AS partial
+    ), document AS MATERIALIZED (
+        SELECT d.id AS document_id
+        FROM metadata d
+        WHERE d.id = ANY(ARRAY(SELECT DISTINCT metadata_id FROM partial )) AND ((ARRAY[d.document #> $4::text[]] && $5::jsonb[]))
+    )
+    SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metadata_id
+    WHERE coalesce(partial.count, 0) > 0 AND coalesce(partial.metadata_id, 0) > 0
+), windowed AS (
+    SELECT *, NULL::timestamptz AS window_start, coalesce(document_id, 0) > 0 AS selected FROM partial
+), of_resource AS (
+    SELECT *, polling_interval > 0 AND NOT coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'exists'), false) AS measured, row_number() OVER in_order AS position,
+    coalesce(bool_or(coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'deleted'), false)) OVER (
+            PARTITION BY meter, resource_id ORDER BY first, tie ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ), false) AS deleted_within
+    FROM windowed
+    WINDOW in_order AS (PARTITION BY meter, resource_id ORDER BY first, tie)
+), known AS (
+    SELECT *, deleted_within OR bool_or(CASE WHEN position = 1 THEN coalesce((
+                SELECT true
+                FROM meter m
+                CROSS JOIN LATERAL (
+                    SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = of_resource.resource_id AND coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'deleted'), false) OFFSET 0
+                ) AS x
+                WHERE m.name = of_resource.meter AND (EXISTS (SELECT FROM sample s WHERE s.series_id = x.id AND s.timestamp < $2 AND true OFFSET 0) OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last < $2 OFFSET 0))
+                LIMIT 1
+            ), false) ELSE false END)
+    OVER (PARTITION BY meter, resource_id) AS deleted
+    FROM of_resource
+), resource_step AS (
+    SELECT *, lead(first) OVER of_unit AS next_of_unit, lead(first) OVER in_order AS next_of_any,
+    lead(first) OVER (PARTITION BY meter, unit, resource_id, deleted, measured ORDER BY first, tie) AS next_measured_of_unit,
+    min(first) FILTER (WHERE measured) OVER (
+        PARTITION BY meter, resource_id, deleted ORDER BY first DESC, tie DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS next_measured,
+    max(last) OVER (PARTITION BY meter, resource_id, deleted) AS end_of_resource,
+    lead(first) OVER same_run IS NOT NULL AS run_continues,
+    count(*) FILTER (WHERE measured) OVER in_order AS measurement
+    FROM known
+    WINDOW of_unit AS (PARTITION BY meter, unit, resource_id, deleted ORDER BY first, tie),
+    in_order AS (PARTITION BY meter, resource_id, deleted ORDER BY first, tie),
+    same_run AS (PARTITION BY meter, resource_id, run_kind, run_id, deleted ORDER BY first, tie)
+), valid AS (
+    SELECT *,
+    CASE WHEN measured THEN coalesce(next_measured_of_unit, next_measured, end_of_resource)
+    ELSE least(coalesce(next_of_unit, next_of_any), next_measured) END AS next,
+    CASE WHEN NOT measured THEN first_value(CASE
+        WHEN measured THEN CASE WHEN run_kind = 1 AND run_continues THEN 'infinity'
+        ELSE last + make_interval(secs => 3 * polling_interval) END
+        WHEN position = 1 THEN (
+            SELECT s.timestamp + make_interval(secs => 3 * x.polling_interval)
+            FROM meter m
+            CROSS JOIN LATERAL (
+                SELECT x.id, x.polling_interval FROM series x
+                WHERE x.meter_id = m.id AND x.resource_id = resource_step.resource_id AND polling_interval > 0 AND NOT coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'exists'), false)
+                OFFSET 0
+            ) AS x
+            CROSS JOIN LATERAL (
+                SELECT s.timestamp, s.message_id FROM sample s
+                WHERE s.series_id = x.id AND s.timestamp < $2 AND true
+                    AND s.timestamp > $2::timestamptz - make_interval(secs => 3 * x.polling_interval)
+                ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+            ) AS s
+            WHERE m.name = resource_step.meter
+            ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+        )
+        END) OVER (PARTITION BY meter, resource_id, deleted, measurement ORDER BY first, tie) END AS covered_until
+    FROM resource_step
+), with_integral AS (
+    SELECT *, CASE WHEN deleted THEN 0 ELSE
+    CASE
+    WHEN coalesce(covered_until <= first, true) THEN integral
+    WHEN covered_until >= last THEN 0
+    ELSE integral - first_volume * extract(epoch FROM covered_until - first)::float8 / 3600 END
+    + coalesce(last_volume * greatest((least(extract(epoch FROM greatest(next - last, '0'))::float8, CASE
+                    WHEN polling_interval = 0 OR (run_kind = 1 AND run_continues) THEN 'infinity'
+                    ELSE 3 * polling_interval END) / 3600) - CASE
+            WHEN coalesce(covered_until <= last, true) THEN 0
+            WHEN next IS NOT NULL THEN extract(epoch FROM least(covered_until, next) - last)::float8 / 3600 END, 0), 0)
+    END AS total_integral
+    FROM valid
+), aggregated AS (
+    SELECT window_start, unit, min(first) AS first, max(last) AS last, coalesce(sum(total_integral), 0) AS value_0
+    FROM with_integral WHERE selected GROUP BY window_start, unit
+)
+SELECT window_start, unit, first, last, value_0
+FROM aggregated
+ORDER BY coalesce(window_start, first), unit
+LIMIT $6;

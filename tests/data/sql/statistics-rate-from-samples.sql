@@ -1,0 +1,64 @@
+-- $1 = 'cpu'
+-- $2 = 100.0
+-- $3 = 2026-11-01 00:00:00+00:00
+-- $4 = 2026-12-01 00:00:00+00:00
+-- $5 = None
+WITH partial AS (
+    WITH sample_series AS MATERIALIZED (
+        SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.meter_id, array_agg(x.id) AS ids
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        GROUP BY m.unit, m.name, x.resource_id, x.run_kind, x.run_id, x.meter_id
+    )
+    SELECT partial.*
+    FROM sample_series
+    CROSS JOIN LATERAL (
+        SELECT unit, meter, resource_id, run_kind, run_id, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, CASE WHEN true THEN (s.volume > $2::float8) ELSE false END AS matches
+        FROM sample s
+        WHERE s.series_id = ANY(sample_series.ids) AND (s.timestamp >= $3) AND (s.timestamp < $4)
+        OFFSET 0
+    ) AS partial
+), windowed AS (
+    SELECT *, NULL::timestamptz AS window_start, matches AS selected FROM partial
+), run_step AS (
+    SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before,
+    min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_run_kind,
+    run_kind > 1 AND run_id <> lag(run_id) OVER of_kind AS arrives
+    FROM windowed
+    WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie),
+    of_kind AS (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie)
+), numbered_visit AS (
+    SELECT *, count(*) FILTER (WHERE arrives) OVER (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie) AS visit
+    FROM run_step
+), visit_maximum AS (
+    SELECT *, max(max_volume) OVER (PARTITION BY meter, unit, resource_id, run_kind, visit) AS max_of_visit FROM numbered_visit
+), arrival AS (
+    SELECT *, CASE
+    WHEN NOT coalesce(arrives, false) THEN false
+    WHEN before IS NULL THEN first_of_run_kind < first AND NOT coalesce((
+            SELECT true
+            FROM meter m
+            CROSS JOIN LATERAL (
+                SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = visit_maximum.resource_id
+                    AND x.run_kind = visit_maximum.run_kind AND x.run_id = visit_maximum.run_id
+                OFFSET 0
+            ) AS x
+            WHERE m.name = visit_maximum.meter AND m.unit = visit_maximum.unit AND (EXISTS (SELECT FROM sample s WHERE s.series_id = x.id AND s.timestamp < $3 AND true OFFSET 0))
+            LIMIT 1
+        ), false)
+    ELSE max_of_visit > first_volume
+        AND lag(max_of_visit) OVER (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie) > 0
+    END AS from_zero
+    FROM visit_maximum
+), with_increase AS (
+    SELECT *, increase + CASE WHEN from_zero THEN first_volume ELSE coalesce(CASE WHEN first_volume >= volume_before THEN first_volume - volume_before WHEN before IS NOT NULL THEN CASE WHEN run_kind = 1 THEN 0 ELSE first_volume END END, 0) END AS total_increase,
+    sum(extract(epoch FROM last - CASE WHEN from_zero THEN first ELSE coalesce(before, first) END)::float8)
+    FILTER (WHERE selected) OVER (PARTITION BY window_start, unit, resource_id ) AS run_seconds
+    FROM arrival
+), aggregated AS (
+    SELECT window_start, unit, min(first) AS first, max(last) AS last, coalesce(sum(total_increase / nullif(run_seconds, 0)), 0) AS value_0
+    FROM with_increase WHERE selected GROUP BY window_start, unit
+)
+SELECT window_start, unit, first, last, value_0
+FROM aggregated
+ORDER BY coalesce(window_start, first), unit
+LIMIT $5;
