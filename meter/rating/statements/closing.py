@@ -275,7 +275,7 @@ class Closing:
         used = await statements.credits_used(account.id, period.name)
         rated = await rating.rated(known, corrections=corrections, credits_used=used)
         with AnnexSpool() as annex:
-            owned = AccountProjects(known.directory, account, period, known.history.domain_of)
+            owned = AccountProjects(known.directory, account, known.history.domain_of)
             async for row in annex_rows(self._store.usage, payer, owned):
                 annex.add(row)
             annex.finish()
