@@ -172,7 +172,7 @@ class VisibleStore:
         previews = Previews(
             IRated(self._store).rating, ledger, names, directory, directory_from_text, correct_periods=correct_periods
         )
-        return await self.statements.preview(previews, account_id, project_id, period, now)
+        return await self.statements.preview(previews, directory.accounts, account_id, project_id, period, now)
 
     async def cost_sums(self, directory: PriceDirectory, query: CostQuery) -> list[CostSum]:
         """Return sums of costs by the price ``directory``, to a tenant those of the requester's project."""

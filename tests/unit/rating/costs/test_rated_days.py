@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import UTC
+from datetime import date
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -18,6 +19,7 @@ from meter.rating.book.price_book import Tier
 from meter.rating.costs.rated_days import RatedDay
 from meter.rating.costs.rated_days import RatedDays
 from meter.rating.money.rating import rate
+from meter.rating.statements.statement import StatementPeriod
 from meter.testing import MemoryStore
 from tests.closed_statements import annex_pages
 from tests.closed_statements import closing
@@ -26,7 +28,15 @@ from tests.statement_documents import signed
 from tests.statement_documents import statement
 from tests.worked_months import CLOUD_MONTH
 
-ALWAYS = (datetime(2026, 10, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+PERIOD = StatementPeriod(
+    name="2025-11",
+    first=date(2025, 11, 1),
+    until=date(2025, 12, 1),
+    start=datetime(2025, 10, 31, 23, tzinfo=UTC),
+    end=datetime(2025, 11, 30, 23, tzinfo=UTC),
+    timezone="Europe/Paris",
+)
+ALWAYS = (datetime(2025, 10, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def result_of(work: Coroutine[Any, Any, Any]) -> Any:
@@ -104,10 +114,10 @@ def test_tiers_and_the_change_of_a_price_are_those_of_the_day(month: Month) -> N
 
 
 def test_a_day_belongs_to_the_time_in_which_it_starts(month: Month) -> None:
-    begin = datetime(2026, 11, 13, 23, tzinfo=UTC)  # midnight in Paris
-    found = month.days(begin, datetime(2026, 11, 14, 23, tzinfo=UTC), project="shop")
+    begin = datetime(2025, 11, 13, 23, tzinfo=UTC)  # midnight in Paris
+    found = month.days(begin, datetime(2025, 11, 14, 23, tzinfo=UTC), project="shop")
     assert {day.day.day for day in found} == {14}
-    assert {(day.start, day.end) for day in found} == {(begin, datetime(2026, 11, 14, 23, tzinfo=UTC))}
+    assert {(day.start, day.end) for day in found} == {(begin, datetime(2025, 11, 14, 23, tzinfo=UTC))}
 
 
 def test_resources_share_what_their_day_cost(month: Month) -> None:
@@ -142,7 +152,7 @@ def test_price_by_the_total_is_that_of_the_total_so_far(month: Month) -> None:
 
 
 def test_closed_period_is_rated_by_the_book_of_its_statement(month: Month) -> None:
-    document = signed(statement())  # of the account acme and November, with another book
+    document = signed(statement(period=PERIOD))  # of the account acme and November, with another book
     result_of(month.store.rating.statements.add(closing(document), annex_pages([])))
     book = month.directory.books["eur"]
     doubled = tuple(
