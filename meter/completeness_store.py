@@ -23,7 +23,7 @@ from meter.heartbeat import Heartbeat
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 
-Told = Literal["applied", "repeated", "waiting", "late", "conflict", "refused"]
+ReportOutcome = Literal["applied", "repeated", "waiting", "late", "conflict", "refused"]
 """What became of a report.
 
 *repeated*: it was applied before. *waiting*: it is stored until one with a lower number comes. *late*: it came after its number
@@ -60,7 +60,7 @@ _OFFSET = re.compile(r"(?:[+-]\d\d:?\d\d|[+-]\d\d)$")
 class ReportResult:
     """What became of a report, and why, where that is not plain."""
 
-    told: Told
+    outcome: ReportOutcome
     reason: str = ""
 
 

@@ -11,14 +11,14 @@ from datetime import UTC
 from datetime import datetime
 from typing import Any
 
-from meter.completeness.ledger.facts import InactivePollsterTime
-from meter.completeness.ledger.facts import MeteredPart
-from meter.completeness.ledger.facts import PollingException
-from meter.completeness.ledger.facts import RejectedSamples
 from meter.completeness.ledger.ledger_changes import AgentState
 from meter.completeness.ledger.ledger_changes import BootState
 from meter.completeness.ledger.ledger_changes import CycleRunRow
 from meter.completeness.ledger.ledger_changes import PollingExceptionRow
+from meter.completeness.ledger.ledger_source import InactivePollsterTime
+from meter.completeness.ledger.ledger_source import MeteredPeriod
+from meter.completeness.ledger.ledger_source import PollingException
+from meter.completeness.ledger.ledger_source import RejectedSamples
 from meter.completeness.ledger.timeline import CycleRun
 from meter.testing import MemoryStore
 from meter.testing.memory_completeness import FOREVER as NO_END
@@ -69,11 +69,11 @@ class ReportedAgent:
 
 
 class LedgerRows:
-    """What agents reported; times are seconds after noon. ``polled`` is the pollster of all parts."""
+    """What agents reported; times are seconds after noon. ``polled`` is the pollster of all periods."""
 
     def __init__(self) -> None:
         self.agents: dict[int, ReportedAgent] = {}
-        self.parts: list[MeteredPart] = []
+        self.periods: list[MeteredPeriod] = []
         self.rejections: list[RejectedSamples] = []
 
     def agent(self, host: str = "hv1", *, daemon: str = "meter-compute", stopped: bool = False) -> int:
@@ -115,11 +115,13 @@ class LedgerRows:
         pollster: str = "cpu",
         interval: float = INTERVAL,
     ) -> None:
-        part = MeteredPart(agent, pollster, interval, resource, project, tuple(meters), seconds(since), seconds(until))
-        self.parts.append(part)
+        period = MeteredPeriod(
+            agent, pollster, interval, resource, project, tuple(meters), seconds(since), seconds(until)
+        )
+        self.periods.append(period)
 
     def off_schedule(self, agent: int, at: float, resource: str = "r1", *, project: str = "p1") -> None:
-        self.parts.append(MeteredPart(agent, "cpu", 0.0, resource, project, ("cpu",), seconds(at), seconds(at)))
+        self.periods.append(MeteredPeriod(agent, "cpu", 0.0, resource, project, ("cpu",), seconds(at), seconds(at)))
 
     def exception(
         self,
@@ -174,24 +176,24 @@ class LedgerRows:
                 InactiveRow(agent.name, e.pollster, True, e.reason, (), moment(e.start), moment(e.end))
                 for e in agent.inactive
             ]
-        for part in self.parts:
-            name = self.agents[part.agent_id].name
-            if part.is_off_schedule:
-                at = moment(part.since)
+        for period in self.periods:
+            name = self.agents[period.agent_id].name
+            if period.is_off_schedule:
+                at = moment(period.since)
                 store.off_schedule_polls.add(
-                    OffScheduleRow(name, part.pollster, at, part.resource, part.project, part.meters)
+                    OffScheduleRow(name, period.pollster, at, period.resource, period.project, period.meters)
                 )
             else:
                 store.metered_resources.append(
                     MeteredResourceRow(
                         name,
-                        part.pollster,
-                        part.interval,
-                        part.resource,
-                        part.project,
-                        part.meters,
-                        moment(part.since),
-                        moment(part.until),
+                        period.pollster,
+                        period.interval,
+                        period.resource,
+                        period.project,
+                        period.meters,
+                        moment(period.since),
+                        moment(period.until),
                     )
                 )
         for each in self.rejections:
@@ -236,22 +238,22 @@ class LedgerRows:
                 f" VALUES ({id_}, {text(e.pollster)}, true, {text(e.reason)}, '{{}}', {time(e.start)}, {time(e.end)})"
                 for e in agent.inactive
             ]
-        for part in self.parts:
-            hash_ = hashlib.sha256("\0".join(part.meters).encode()).hexdigest()
+        for period in self.periods:
+            hash_ = hashlib.sha256("\0".join(period.meters).encode()).hexdigest()
             statements.append(
-                f"INSERT INTO meter_list (hash, meters) VALUES ('\\x{hash_}', {texts(part.meters)}) ON CONFLICT DO NOTHING"
+                f"INSERT INTO meter_list (hash, meters) VALUES ('\\x{hash_}', {texts(period.meters)}) ON CONFLICT DO NOTHING"
             )
             place = f"(SELECT id FROM meter_list WHERE hash = '\\x{hash_}')"
-            if part.is_off_schedule:
+            if period.is_off_schedule:
                 statements.append(
                     "INSERT INTO off_schedule_poll (agent_id, pollster, at, resource, project, meter_list_id) VALUES"
-                    f" ({part.agent_id}, {text(part.pollster)}, {time(part.since)}, {text(part.resource)}, {text(part.project)}, {place})"
+                    f" ({period.agent_id}, {text(period.pollster)}, {time(period.since)}, {text(period.resource)}, {text(period.project)}, {place})"
                 )
             else:
                 statements.append(
                     "INSERT INTO metered_resource (agent_id, pollster, interval, resource, project, meter_list_id, first_due, until_due)"
-                    f" VALUES ({part.agent_id}, {text(part.pollster)}, {part.interval}, {text(part.resource)}, {text(part.project)},"
-                    f" {place}, {time(part.since)}, {time(part.until)})"
+                    f" VALUES ({period.agent_id}, {text(period.pollster)}, {period.interval}, {text(period.resource)}, {text(period.project)},"
+                    f" {place}, {time(period.since)}, {time(period.until)})"
                 )
         statements += [
             "INSERT INTO rejected_sample (start, meter, resource, project, kind, samples) VALUES"

@@ -84,6 +84,17 @@ IDENTIFIERS = frozenset(
         "sweep",
         "swept",
         "tangled",
+        "MeteredPart",
+        "PartResult",
+        "SeriesPiece",
+        "adjacent_pieces",
+        "pieces_between",
+        "AgentFacts",
+        "ResourceFacts",
+        "ILedgerFacts",
+        "StoredLedgerFacts",
+        "told_by_number",
+        "RoadStep",
     ]
 )
 """Identifiers, whole: of modules, classes, functions, variables and arguments."""

@@ -20,7 +20,7 @@ MAX_REASONS = 3
 """Different reasons that a letter names; of the others it tells how many there are."""
 
 MAX_ENCODED_AT_ONCE = 64 * 1024
-"""Bytes of a delivery from which on its letters are encoded in a thread."""
+"""Bytes of a delivery from which on its dead letters are encoded in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ async def dead_letter_samples(
     batch: VerifiedBatch | None,
     off_reactor: Runner,
 ) -> None:
-    """Return once the letters of the ``rejected`` of all ``entries`` are confirmed; raises ``Unavailable`` if one may be lost.
+    """Return once the dead letters of the ``rejected`` of all ``entries`` are confirmed; raises ``Unavailable`` if one may be lost.
 
     A letter can be replayed: it is a cast of the samples with one kind of rejection, and has the signature of their ``batch``. Samples with something to mask have a
     letter of their own, as one that is masked is not replayed. What exceeds the size of a letter is divided.
@@ -51,18 +51,18 @@ async def dead_letter_samples(
         group = [each for each in rejected if each.rejection.kind == kind]
 
         def encode(group: Sequence[RejectedEntry] = group) -> list[tuple[bytes, Sequence[RejectedEntry]]]:
-            return _letters(group, delivery.body, len(group) == entries, batch)
+            return _dead_letter_bodies(group, delivery.body, len(group) == entries, batch)
 
-        letters = encode() if len(delivery.body) <= MAX_ENCODED_AT_ONCE else await off_reactor(encode)
-        for body, part in letters:
+        bodies = encode() if len(delivery.body) <= MAX_ENCODED_AT_ONCE else await off_reactor(encode)
+        for body, part in bodies:
             rejection = _common(part)
             await rejection.dead_letter(dead_letters, delivery, body, samples=len(part))
 
 
-def _letters(
+def _dead_letter_bodies(
     group: Sequence[RejectedEntry], body: bytes, complete: bool, batch: VerifiedBatch | None
 ) -> list[tuple[bytes, Sequence[RejectedEntry]]]:
-    """Return the bodies of the letters of ``group``, each with its samples; ``complete``: the group is the whole delivery."""
+    """Return the bodies of the dead letters of ``group``, each with its samples; ``complete``: the group is the whole delivery."""
     clean = [each for each in group if masked(each.entry) is each.entry]
     if len(body) <= MAX_BODY_BYTES and (len(group) == 1 or len(clean) in (0, len(group))):
         return [(body if complete else _cast(group, body, batch), group)]

@@ -192,7 +192,7 @@ class ReportConsumer:
             await error.rejection.dead_letter(self._dead_letters, delivery)
             self._metrics.reported(error.report_kind, error.rejection.kind)
             return
-        self._metrics.reported(kind, result.told)
+        self._metrics.reported(kind, result.outcome)
         self._metrics.took(kind, self._clock.seconds() - began)
 
     async def _record(self, body: bytes) -> tuple[str, ReportResult]:
@@ -207,9 +207,9 @@ class ReportConsumer:
             result = await self._heartbeats.record(report, len(body))
         else:
             result = await self._cycles.record(report, len(body))
-        if result.told == "conflict":
+        if result.outcome == "conflict":
             raise ReportRejected(kind, "conflict", result.reason)
-        if result.told == "refused":
+        if result.outcome == "refused":
             raise ReportRejected(kind, "unstorable", result.reason)
         return kind, result
 

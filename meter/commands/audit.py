@@ -14,6 +14,7 @@ from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
+from meter.commands.command import SubcommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import parse_range
@@ -37,7 +38,7 @@ PAGE_ENTRIES = 1000
 BY_USER = ["who", "w", None, "Only what this user did."]
 
 
-class ListEntriesOptions(usage.Options):
+class ListEntriesOptions(SubcommandOptions):
     """Which entries to list."""
 
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
@@ -60,7 +61,7 @@ class ListEntriesOptions(usage.Options):
         parse_range(self)
 
 
-class VerifyOptions(usage.Options):
+class VerifyOptions(SubcommandOptions):
     """What the log must contain."""
 
     optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012
@@ -77,7 +78,7 @@ class VerifyOptions(usage.Options):
         self["expect"].append(Anchor(int(match[1]), match[2]))
 
 
-class NoteOptions(usage.Options):
+class NoteOptions(SubcommandOptions):
     """What to note."""
 
     synopsis = "TEXT"

@@ -57,17 +57,31 @@ def parse_range(options: usage.Options) -> None:
             raise usage.UsageError(str(error)) from error
 
 
-class CommandOptions(usage.Options):
+class _VersionOption(usage.Options):
+    """The version is Meter's, not Twisted's."""
+
+    def opt_version(self) -> None:
+        """Display Meter's version and exit."""
+        sys.stdout.write(f"Meter {meter.__version__}\n")
+        sys.exit(EXIT_OK)
+
+
+class CommandOptions(_VersionOption):
     """The options of every command."""
 
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
         ["config", "c", None, f"Configuration file, TOML. [default: {DEFAULT_FILE} if it exists]"]
     ]
 
-    def opt_version(self) -> None:
-        """Display Meter's version and exit."""
-        sys.stdout.write(f"Meter {meter.__version__}\n")
-        sys.exit(EXIT_OK)
+
+class SubcommandOptions(_VersionOption):
+    """The options of a subcommand. ``synopsis`` has its arguments and options."""
+
+    def getSynopsis(self) -> str:
+        """Return how the subcommand is used, without what other subcommands take."""
+        command: Any = self.parent
+        name = command.synopsis.removeprefix("Usage: ").partition(" [")[0]
+        return f"Usage: {name} [--config FILE] {command.subCommand} {getattr(self, 'synopsis', '[options]')}"
 
 
 def options_first(words: Sequence[str], with_value: Sequence[str]) -> list[str]:

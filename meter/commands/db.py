@@ -15,6 +15,7 @@ from twisted.python import usage
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandOptions
+from meter.commands.command import SubcommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
@@ -44,7 +45,7 @@ Report = dict[str, Any]
 """A JSON object."""
 
 
-class JsonOptions(usage.Options):
+class JsonOptions(SubcommandOptions):
     """The options of all subcommands."""
 
     optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012  # Twisted reads it so

@@ -18,6 +18,7 @@ from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
+from meter.commands.command import SubcommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
@@ -45,7 +46,7 @@ RECORDED_BYTES = 16 * 1024 * 1024
 """Dead letters, and the bytes of their bodies, that one entry of the audit log is about at most: so many are in memory."""
 
 
-class ListOptions(usage.Options):
+class ListOptions(SubcommandOptions):
     """Which dead letters to list."""
 
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
@@ -55,7 +56,7 @@ class ListOptions(usage.Options):
     optFlags = [["json", None, "Print one JSON object per line, with all headers."]]  # noqa: N815, RUF012
 
 
-class ShowOptions(usage.Options):
+class ShowOptions(SubcommandOptions):
     """Which dead letter to show."""
 
     synopsis = "ID | POSITION"
@@ -67,7 +68,7 @@ class ShowOptions(usage.Options):
         [self["which"]] = which
 
 
-class ReplayOptions(usage.Options):
+class ReplayOptions(SubcommandOptions):
     """Which dead letters to replay."""
 
     synopsis = "[ID …]"
@@ -88,7 +89,7 @@ class ReplayOptions(usage.Options):
             raise usage.UsageError("replay: give either ids or --all")
 
 
-class DiscardOptions(usage.Options):
+class DiscardOptions(SubcommandOptions):
     """Which dead letters to delete."""
 
     synopsis = "ID …"

@@ -26,6 +26,7 @@ from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
+from meter.commands.command import SubcommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
@@ -50,7 +51,7 @@ from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 
 
-class PublishOptions(usage.Options):
+class PublishOptions(SubcommandOptions):
     """Which files to publish, and where to."""
 
     synopsis = "FILE …"
@@ -67,7 +68,7 @@ class PublishOptions(usage.Options):
         self["files"] = files
 
 
-class ExplainOptions(usage.Options):
+class ExplainOptions(SubcommandOptions):
     """Which files to explain."""
 
     synopsis = "FILE …"
@@ -82,7 +83,7 @@ class ExplainOptions(usage.Options):
         self["files"] = files
 
 
-class ReplayArchiveOptions(usage.Options):
+class ReplayArchiveOptions(SubcommandOptions):
     """Which archived notifications to replay."""
 
     optParameters = [  # noqa: N815, RUF012

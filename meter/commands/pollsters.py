@@ -17,6 +17,7 @@ from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
+from meter.commands.command import SubcommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
@@ -36,10 +37,10 @@ from meter.plugins.registry import report
 from meter.sample import Sample
 
 
-class TryOptions(usage.Options):
+class TryOptions(SubcommandOptions):
     """Options of ``try``."""
 
-    synopsis = "try [options] NAME"
+    synopsis = "[options] NAME"
     longdesc = (
         "Polls the pollsters whose names match the pattern NAME (* and ?) and prints their samples. Nothing is signed,"
         " sent or stored."
@@ -65,7 +66,7 @@ class Options(CommandOptions):
 
     synopsis = "python -m meter.pollsters [--config FILE] list | try NAME [--uri URI] [--again SECONDS]"
     subCommands = [  # noqa: N815, RUF012
-        ["list", None, usage.Options, "List installed pollsters with their state on this host."],
+        ["list", None, SubcommandOptions, "List installed pollsters with their state on this host."],
         ["try", None, TryOptions, "Poll one or more pollsters now and print their samples."],
     ]
 

@@ -10,6 +10,7 @@ from twisted.python import usage
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
+from meter.commands.command import SubcommandOptions
 from meter.commands.command import time_option
 from meter.commands.operator import REASON
 from meter.commands.operator import WHO
@@ -19,7 +20,7 @@ from meter.store import Administration
 from meter.store import NotRetirable
 
 
-class RetireAgentOptions(usage.Options):
+class RetireAgentOptions(SubcommandOptions):
     """The options of ``retire-agent``."""
 
     synopsis = "--reason TEXT AGENT"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.python import usage
-
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
+from meter.commands.command import SubcommandOptions
 from meter.commands.command import time_option
 from meter.commands.operator import REASON
 from meter.commands.operator import WHO
@@ -38,7 +37,7 @@ SELECTION = [
 ]
 
 
-class VoidOptions(usage.Options):
+class VoidOptions(SubcommandOptions):
     """The options of ``void``."""
 
     synopsis = "[MESSAGE_ID …] --reason TEXT"
@@ -61,14 +60,14 @@ class UnvoidOptions(VoidOptions):
     ]
 
 
-class VoidedOptions(usage.Options):
+class VoidedOptions(SubcommandOptions):
     """The options of ``voided``."""
 
     optParameters = [["limit", "n", 100, "Maximum number of samples to list.", int]]  # noqa: N815, RUF012
     optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012
 
 
-class FinalizeOptions(usage.Options):
+class FinalizeOptions(SubcommandOptions):
     """The options of ``finalize``."""
 
     optParameters = [  # noqa: N815, RUF012

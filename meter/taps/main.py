@@ -14,6 +14,7 @@ from typing import NoReturn
 from twisted.application.service import IService
 from twisted.python import usage
 
+import meter
 from meter.daemon.process_lock import AlreadyLocked
 from meter.plugins.registry import Kind
 from meter.plugins.registry import decide_now
@@ -38,6 +39,11 @@ class Options(usage.Options):
     optFlags = [  # noqa: N815, RUF012
         ["check", None, "Report every error in the configuration, print the effective configuration, and exit."]
     ]
+
+    def opt_version(self) -> None:
+        """Display Meter's version and exit."""
+        sys.stdout.write(f"Meter {meter.__version__}\n")
+        sys.exit(0)
 
 
 Compose = Callable[[Daemon], None]

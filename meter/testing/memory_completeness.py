@@ -20,7 +20,7 @@ from meter.completeness.ledger.cycle_effects import apply_cycle
 from meter.completeness.ledger.cycle_effects import follows_earlier_boot
 from meter.completeness.ledger.cycle_effects import give_up_before
 from meter.completeness.ledger.cycle_effects import gives_up
-from meter.completeness.ledger.cycle_effects import told_by_number
+from meter.completeness.ledger.cycle_effects import outcome_by_number
 from meter.completeness.ledger.ledger_changes import AgentState
 from meter.completeness.ledger.ledger_changes import BootState
 from meter.completeness.ledger.ledger_changes import CycleEffects
@@ -159,19 +159,19 @@ class MemoryCompletenessStore:
             agent = self._agents[report.agent] = _KnownAgent(report.agent, report.daemon, report.host, state, {}, {})
         boot = agent.boots.setdefault(received.boot, BootState(received.boot, received.due, received.due))
         waiting = agent.waiting.setdefault(received.boot, {})
-        result = told_by_number(received, boot)
+        result = outcome_by_number(received, boot)
         other = waiting.get(report.sequence)
         if other is not None and other.received.mac != received.mac:
             return ReportResult("conflict", f"another report with the number {report.sequence} waits")
-        if result.told == "late":
+        if result.outcome == "late":
             self._apply(received, agent, boot, late=True)
-        elif result.told == "applied" and not self._follows(received, agent):
+        elif result.outcome == "applied" and not self._follows(received, agent):
             result = ReportResult("waiting", "reports of an earlier boot have not come yet")
-        if result.told == "applied":
+        if result.outcome == "applied":
             self._apply(received, agent, boot)
-        elif result.told == "waiting" and other is not None:
+        elif result.outcome == "waiting" and other is not None:
             result = ReportResult("repeated")
-        elif result.told == "waiting":
+        elif result.outcome == "waiting":
             waiting[report.sequence] = _WaitingCycle(received, self._clock.seconds())
         self._drain(agent)
         return result

@@ -17,21 +17,21 @@ from datetime import timedelta
 from meter.completeness.ledger.agent_states import AgentRow
 from meter.completeness.ledger.agent_states import agent_state
 from meter.completeness.ledger.answers import LedgerAnswers
+from meter.completeness.ledger.answers import buckets_between
 from meter.completeness.ledger.answers import for_gaps
-from meter.completeness.ledger.answers import pieces_between
 from meter.completeness.ledger.answers import rows_of
 from meter.completeness.ledger.answers import seconds_of
 from meter.completeness.ledger.closing import closable
-from meter.completeness.ledger.facts import HOUR_SECONDS
-from meter.completeness.ledger.facts import AgentFacts
-from meter.completeness.ledger.facts import Finality
-from meter.completeness.ledger.facts import InactivePollsterTime
-from meter.completeness.ledger.facts import MeteredPart
-from meter.completeness.ledger.facts import Piece
-from meter.completeness.ledger.facts import PollingException
-from meter.completeness.ledger.facts import RejectedSamples
-from meter.completeness.ledger.facts import ResourceFacts
 from meter.completeness.ledger.gaps import GapCollector
+from meter.completeness.ledger.ledger_source import HOUR_SECONDS
+from meter.completeness.ledger.ledger_source import AgentReports
+from meter.completeness.ledger.ledger_source import Finality
+from meter.completeness.ledger.ledger_source import InactivePollsterTime
+from meter.completeness.ledger.ledger_source import MeteredPeriod
+from meter.completeness.ledger.ledger_source import PollingException
+from meter.completeness.ledger.ledger_source import RejectedSamples
+from meter.completeness.ledger.ledger_source import SampleCounts
+from meter.completeness.ledger.ledger_source import TimeBucket
 from meter.completeness.ledger.timeline import CycleRun
 from meter.completeness.ledger.timeline import Timeline
 from meter.completeness.ledger.unmetered import unmetered
@@ -68,36 +68,36 @@ class MemoryLedger:
         due = now - FINALIZE_AFTER_SECONDS
         return Finality(due - due % HOUR_SECONDS)
 
-    async def parts(
+    async def metered_periods(
         self, query: CompletenessQuery, start: float, end: float, after: str | None, limit: int
-    ) -> Sequence[MeteredPart]:
+    ) -> Sequence[MeteredPeriod]:
         """Return what agents measure of the next resources."""
         names = self._store.agent_names
         alive = [
-            part
-            for part in self._parts()
-            if (start <= part.since < end if part.is_off_schedule else part.since < end and part.until > start)
+            period
+            for period in self._metered_periods()
+            if (start <= period.since < end if period.is_off_schedule else period.since < end and period.until > start)
         ]
         page = sorted(
             {
-                part.resource
-                for part in alive
-                if (after is None or part.resource > after)
-                and query.resource_id in (None, part.resource)
-                and query.project_id in (None, part.project)
-                and query.agent in (None, names[part.agent_id])
-                and (query.meter is None or query.meter in part.meters)
+                period.resource
+                for period in alive
+                if (after is None or period.resource > after)
+                and query.resource_id in (None, period.resource)
+                and query.project_id in (None, period.project)
+                and query.agent in (None, names[period.agent_id])
+                and (query.meter is None or query.meter in period.meters)
             }
         )[:limit]
-        found = [part for part in alive if part.resource in page]
+        found = [period for period in alive if period.resource in page]
         if query.meter is not None:
-            found = [part._replace(meters=(query.meter,) if query.meter in part.meters else ()) for part in found]
-        return sorted(found, key=lambda part: (part.resource, part.since, part.agent_id, part.pollster))
+            found = [period._replace(meters=(query.meter,) if query.meter in period.meters else ()) for period in found]
+        return sorted(found, key=lambda period: (period.resource, period.since, period.agent_id, period.pollster))
 
-    def _parts(self) -> Iterator[MeteredPart]:
+    def _metered_periods(self) -> Iterator[MeteredPeriod]:
         ids = {name: id_ for id_, name in self._store.agent_names.items()}
         for row in self._store.metered_resources:
-            yield MeteredPart(
+            yield MeteredPeriod(
                 ids[row.agent],
                 row.pollster,
                 row.interval,
@@ -109,15 +109,15 @@ class MemoryLedger:
             )
         for off in self._store.off_schedule_polls:
             at = off.at.timestamp()
-            yield MeteredPart(ids[off.agent], off.pollster, 0.0, off.resource, off.project, off.meters, at, at)
+            yield MeteredPeriod(ids[off.agent], off.pollster, 0.0, off.resource, off.project, off.meters, at, at)
 
-    async def resource_facts(
-        self, query: CompletenessQuery, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
-    ) -> ResourceFacts:
+    async def stored_samples(
+        self, query: CompletenessQuery, periods: Sequence[MeteredPeriod], buckets: Sequence[TimeBucket]
+    ) -> SampleCounts:
         """Return how many samples there are; which were late is not kept in memory."""
-        received = _times_by_piece(self._stored(), pieces)
-        voided = _times_by_piece(self._store.voided_samples, pieces)
-        return ResourceFacts(
+        received = _times_by_bucket(self._stored(), buckets)
+        voided = _times_by_bucket(self._store.voided_samples, buckets)
+        return SampleCounts(
             received={key: len(times) for key, times in received.items()},
             times={key: (times[0], times[-1]) for key, times in received.items()},
             voided={key: len(times) for key, times in voided.items()},
@@ -136,9 +136,9 @@ class MemoryLedger:
                 found[sample.resource_id, sample.name, sample.project_id or ""].append(at)
         return found
 
-    async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentFacts]:
+    async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentReports]:
         """Return what the agents reported."""
-        found: dict[int, AgentFacts] = {}
+        found: dict[int, AgentReports] = {}
         for agent in await self._store.agents():
             id_ = next(each for each, name in self._store.agent_names.items() if name == agent.name)
             if id_ not in ids:
@@ -158,7 +158,7 @@ class MemoryLedger:
                             row.boot in stopped and stopped[row.boot] <= last,
                         )
                     )
-            found[id_] = AgentFacts(
+            found[id_] = AgentReports(
                 agent.name,
                 {interval: Timeline(interval, of_interval) for interval, of_interval in runs.items()},
                 [
@@ -193,20 +193,20 @@ class MemoryLedger:
 
     async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
         """See ``ICompletenessLedger``."""
-        pieces = self._pieces(query, now)
-        tallies = await LedgerAnswers(self, _no_pause).tallies(query, pieces, now.timestamp()) if pieces else {}
-        return rows_of(query, ((pieces[n], group, tally) for (n, group), tally in tallies.items()), limit)
+        buckets = self._buckets(query, now)
+        tallies = await LedgerAnswers(self, _no_pause).tallies(query, buckets, now.timestamp()) if buckets else {}
+        return rows_of(query, ((buckets[n], group, tally) for (n, group), tally in tallies.items()), limit)
 
     async def gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
         """See ``ICompletenessLedger``."""
         collector, query = GapCollector(limit), for_gaps(query)
-        if pieces := self._pieces(query, now):
-            await LedgerAnswers(self, _no_pause).collect_gaps(query, pieces, now.timestamp(), collector)
+        if buckets := self._buckets(query, now):
+            await LedgerAnswers(self, _no_pause).collect_gaps(query, buckets, now.timestamp(), collector)
         return collector.gaps(now.timestamp())
 
-    def _pieces(self, query: CompletenessQuery, now: datetime) -> list[Piece]:
+    def _buckets(self, query: CompletenessQuery, now: datetime) -> list[TimeBucket]:
         end = min(query.end, now).timestamp()
-        return pieces_between(query.start.timestamp(), end, seconds_of(query))
+        return buckets_between(query.start.timestamp(), end, seconds_of(query))
 
     async def agent_states(self, now: datetime) -> list[ReportingAgent]:
         """See ``ICompletenessLedger``."""
@@ -231,9 +231,9 @@ class MemoryLedger:
                 interval=min(recent, default=None),
                 resources=len(
                     {
-                        part.resource
-                        for part in self._store.metered_resources
-                        if part.agent == agent.name and part.until_due == FOREVER
+                        period.resource
+                        for period in self._store.metered_resources
+                        if period.agent == agent.name and period.until_due == FOREVER
                     }
                 ),
                 waiting_reports=sum(boot.waiting for boot in agent.boots),
@@ -295,15 +295,15 @@ class MemoryLedgerStore(MemoryCompletenessStore):
         return await self.ledger.closable(query, now)
 
 
-def _times_by_piece(
-    samples: Iterable[StoredSample], pieces: Sequence[Piece]
+def _times_by_bucket(
+    samples: Iterable[StoredSample], buckets: Sequence[TimeBucket]
 ) -> dict[tuple[str, str, str, int], list[float]]:
-    """Return the times of samples of polled series, in order, by series and piece."""
+    """Return the times of samples of polled series, in order, by series and bucket."""
     found: dict[tuple[str, str, str, int], list[float]] = defaultdict(list)
     for sample in sorted(samples, key=lambda sample: sample.timestamp):
         at = sample.timestamp.timestamp()
-        for n, piece in enumerate(pieces):
-            if interval_of(sample.metadata) and piece.start <= at < piece.end:
+        for n, bucket in enumerate(buckets):
+            if interval_of(sample.metadata) and bucket.start <= at < bucket.end:
                 found[sample.resource_id, sample.name, sample.project_id or "", n].append(at)
     return found
 

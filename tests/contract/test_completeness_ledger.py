@@ -607,7 +607,7 @@ async def test_recorded_reports_are_what_is_expected(store):
     reports += [reported(1, 1800, boot=2), *(reported(n - 5, 300 * n, boot=2) for n in range(7, 10))]
     reports += [reported(5, 3000, boot=2, removed=True)]
     results = await store.record_cycle_reports(reports)
-    assert [each.told for each in results] == ["applied"] * 8
+    assert [each.outcome for each in results] == ["applied"] * 8
     await write(store, [0, 300, 600, 1800, 2100, 2400])
 
     row = await one_row(store)

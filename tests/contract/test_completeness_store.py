@@ -83,7 +83,7 @@ SMALLER = SeriesGroup(("cpu", "memory"), ("r1",), "p1")
 
 
 async def told(store, *reports):
-    return [result.told for each in reports for result in await store.record_cycle_reports([each])]
+    return [result.outcome for each in reports for result in await store.record_cycle_reports([each])]
 
 
 def test_store_provides_icompletenessstore(store):
@@ -344,7 +344,7 @@ async def test_repeated_report_changes_nothing_and_another_with_its_number_is_a_
     before = await ledger_tables(store)
 
     assert await told(store, first, forged) == ["repeated", "conflict"]
-    assert [result.told for result in await store.record_cycle_reports([first, first, forged])] == [
+    assert [result.outcome for result in await store.record_cycle_reports([first, first, forged])] == [
         "repeated",
         "repeated",
         "conflict",
@@ -538,7 +538,7 @@ async def test_last_heartbeat_of_each_daemon_is_kept(store):
     results = await store.record_heartbeats(sent)
     ended = datetime.fromtimestamp(reactor.seconds(), UTC)
 
-    assert [result.told for result in results] == ["applied", "repeated", "applied", "repeated", "applied"]
+    assert [result.outcome for result in results] == ["applied", "repeated", "applied", "repeated", "applied"]
     kept = await store.heartbeats()
     assert [(each.heartbeat.name, each.heartbeat.sequence) for each in kept] == [("a@b", 9), ("meter-api@h1", 3)]
     assert kept[1].clock == at(-3600)
@@ -553,7 +553,7 @@ async def test_replayed_heartbeat_of_an_earlier_process_is_ignored(store):
         *await store.record_heartbeats([beat(OTHER, 2)]),
     ]
 
-    assert [result.told for result in results] == ["applied", "applied", "repeated", "applied"]
+    assert [result.outcome for result in results] == ["applied", "applied", "repeated", "applied"]
 
 
 @pytest_twisted.ensureDeferred

@@ -109,7 +109,7 @@ async def test_retired_agent_that_returns_begins_with_its_next_list(postgresql, 
         # A report that was on its way tells of its cycle, and expects nothing twice.
         late = cycle(boot_number(1), 3, NOON + timedelta(minutes=30), poll(whole=True, series=(group(),)), host="old")
         [result] = await store.record_cycle_reports([late])
-        assert result.told == "applied"
+        assert result.outcome == "applied"
         await measured(store, boot=2, first=NOON + timedelta(hours=2))
         rows = (await ledger_of(store, postgresql, administration.dsn))["metered_resource"]
         assert sorted({(row[6], row[7], row[8]) for row in rows}) == [(NOON, until, "retired"), (until, None, "")]

@@ -91,7 +91,7 @@ async def test_first_reports_of_ten_thousand_agents_are_applied(postgresql):
                     )
                     for n in range(first, first + 100)
                 ]
-                told = {result.told for result in await store.record_cycle_reports(reports)}
+                told = {result.outcome for result in await store.record_cycle_reports(reports)}
                 assert told == {"applied"}
 
         await at_once(deliver(range(0, 5000)), deliver(range(5000, 10_000)))
@@ -110,7 +110,7 @@ async def test_list_of_a_hundred_thousand_resources_is_applied(postgresql):
             group = SeriesGroup(("volume.size",), resources)
             sent = cycle(boot_number(1), sequence, NOON + timedelta(hours=sequence), poll(whole=True, series=(group,)))
             [result] = await store.record_cycle_reports([sent])
-            assert result.told == "applied"
+            assert result.outcome == "applied"
 
         rows = "SELECT until_due = 'infinity', count(*) FROM metered_resource GROUP BY 1 ORDER BY 1"
         assert postgresql.execute(rows, dsn) == [(False, 1), (True, 99_999)]

@@ -220,7 +220,7 @@ async def test_life_follows_from_the_cycle_reports_of_an_agent(postgresql):
         for n, poll in enumerate(polls, 1):
             due = START + timedelta(minutes=n - 1)
             [result] = await store.record_cycle_reports([cycle(boot, n, due, poll)])
-            assert result.told == "applied"
+            assert result.outcome == "applied"
         found = [each async for each in lives(store, SampleFilter(), START, START + HOUR, now=START + 7 * MINUTE)]
     last = {each.resource_id: each.segments[-1] for each in found}
 
@@ -249,7 +249,7 @@ async def segments_of_reports(store, begin, cycles):
     await store.write(messages)
     for report in reports:
         [result] = await store.record_cycle_reports([report])
-        assert result.told == "applied"
+        assert result.outcome == "applied"
     now = begin + max(cycles) * MINUTE
     [found] = [each async for each in lives(store, SampleFilter(), begin, now + MINUTE, now=now)]
     listed = await store.life_reports(["vm"], ["instance"])
@@ -308,7 +308,7 @@ async def test_state_is_unknown_while_polls_fail_for_long(postgresql, failure):
             await each.write([sample for n in good for sample in silent_agent_reports(begin, [n])[0]])
             for report in reports:
                 [result] = await each.record_cycle_reports([report])
-                assert result.told == "applied"
+                assert result.outcome == "applied"
             now = begin + 19 * MINUTE
             [life] = [found async for found in lives(each, SampleFilter(), begin, now, now=now)]
             assert [(one.state, (one.began - begin) / MINUTE) for one in life.segments] == [
@@ -350,7 +350,7 @@ async def test_change_of_meters_just_before_a_silence_is_no_end(postgresql):
             await each.write(messages)
             for report in reports:
                 [result] = await each.record_cycle_reports([report])
-                assert result.told == "applied"
+                assert result.outcome == "applied"
             now = START + 14 * MINUTE
             [life] = [found async for found in lives(each, SampleFilter(), START, now, now=now)]
             assert [(one.state, one.began, one.ended) for one in life.segments] == [

@@ -13,6 +13,7 @@ from meter.commands.command import EXIT_OK
 from meter.commands.command import EXIT_USAGE
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
+from meter.commands.command import SubcommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import options_first
 from meter.commands.command import run
@@ -35,7 +36,7 @@ from meter.settings.config_file import DEFAULT_FILE
 from meter.settings.config_file import ConfigError
 
 
-class WhyOptions(usage.Options):
+class WhyOptions(SubcommandOptions):
     """Which meter of which resource."""
 
     synopsis = "RESOURCE METER"

@@ -72,7 +72,7 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RoadStep:
+class TraceStep:
     """One step on the way of samples. *stop*: they do not get beyond it. *unknown*: nothing shows whether they do."""
 
     name: str
@@ -81,7 +81,7 @@ class RoadStep:
     advice: str = ""
 
 
-def steps_as_text(verdict: str, steps: Sequence[RoadStep]) -> str:
+def steps_as_text(verdict: str, steps: Sequence[TraceStep]) -> str:
     """Return the verdict, and a line for each step with a second one for its advice."""
     lines = [_line(verdict), ""]
     for step in steps:
@@ -91,7 +91,7 @@ def steps_as_text(verdict: str, steps: Sequence[RoadStep]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def steps_as_json(verdict: str, steps: Sequence[RoadStep]) -> str:
+def steps_as_json(verdict: str, steps: Sequence[TraceStep]) -> str:
     """Return one JSON object: ``verdict`` and the ``steps``."""
     shown = [
         {"step": step.name, "state": step.state, "text": _line(step.text), "advice": _line(step.advice)}

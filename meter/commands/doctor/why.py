@@ -15,7 +15,7 @@ from datetime import timedelta
 from meter.commands.doctor.evidence import DEFAULT_INTERVAL
 from meter.commands.doctor.evidence import Evidence
 from meter.commands.doctor.evidence import in_gap
-from meter.commands.doctor.finding import RoadStep
+from meter.commands.doctor.finding import TraceStep
 from meter.completeness_query import FOLLOWING_INTERVALS
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
@@ -26,10 +26,10 @@ from meter.store import TracedInactivity
 STEPS = ("installed", "enabled", "polled", "spooled", "published", "accepted", "kept", "stored", "visible")
 
 
-def why(evidence: Evidence) -> tuple[str, list[RoadStep]]:
+def why(evidence: Evidence) -> tuple[str, list[TraceStep]]:
     """Return the verdict, one line, and the steps."""
     if evidence.arrives:
-        steps = [RoadStep("stored", "ok", _stored_text(evidence)), _visible(evidence)]
+        steps = [TraceStep("stored", "ok", _stored_text(evidence)), _visible(evidence)]
     else:
         steps = [
             _installed(evidence),
@@ -44,7 +44,7 @@ def why(evidence: Evidence) -> tuple[str, list[RoadStep]]:
     return _verdict(evidence, steps), steps
 
 
-def _verdict(evidence: Evidence, steps: Sequence[RoadStep]) -> str:
+def _verdict(evidence: Evidence, steps: Sequence[TraceStep]) -> str:
     for step in steps:
         if step.state == "stop":
             return f"stops at: {step.name} — {step.text}"
@@ -61,27 +61,27 @@ def _time(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _not_checked(evidence: Evidence, step: str, what: str) -> RoadStep:
+def _not_checked(evidence: Evidence, step: str, what: str) -> TraceStep:
     reason = (evidence.not_looked_at or {}).get(what, "it was not asked")
-    return RoadStep(step, "not checked", f"the {what} could not be looked at: {reason}")
+    return TraceStep(step, "not checked", f"the {what} could not be looked at: {reason}")
 
 
-def _installed(evidence: Evidence) -> RoadStep:
+def _installed(evidence: Evidence) -> TraceStep:
     trace = evidence.trace
     if evidence.makers:
         named = ", ".join(f"{each.kind.name} plugin {each.name}" for each in evidence.makers)
-        return RoadStep("installed", "ok", f"made by: {named}")
+        return TraceStep("installed", "ok", f"made by: {named}")
     if trace is not None and (trace.metered or trace.inactive or trace.known_meter):
-        return RoadStep(
+        return TraceStep(
             "installed",
             "ok",
             "no plugin on this host declares the meter, but an agent reports it or samples of it are stored",
         )
     if evidence.letters:
-        return RoadStep("installed", "ok", "no plugin on this host declares the meter, but a dead letter names it")
+        return TraceStep("installed", "ok", "no plugin on this host declares the meter, but a dead letter names it")
     known = sorted({meter.name for each in evidence.plugins if each.plugin is not None for meter in each.plugin.meters})
     close = difflib.get_close_matches(evidence.meter, known, 3)
-    return RoadStep(
+    return TraceStep(
         "installed",
         "stop",
         f"no installed pollster or listener makes the meter {evidence.meter}, and no agent has reported one",
@@ -91,12 +91,12 @@ def _installed(evidence: Evidence) -> RoadStep:
     )
 
 
-def _enabled(evidence: Evidence) -> RoadStep:
+def _enabled(evidence: Evidence) -> TraceStep:
     trace = evidence.trace
     if inactive := _off_on_agents(evidence):
         first = inactive[0]
         more = f" and on {len(inactive) - 1} more agents" if len(inactive) > 1 else ""
-        return RoadStep(
+        return TraceStep(
             "enabled",
             "stop",
             f"the {_off_name(evidence, first)} is {'disabled' if first.disabled else 'not applicable'} on {first.agent}{more}"
@@ -104,15 +104,15 @@ def _enabled(evidence: Evidence) -> RoadStep:
             "change the setting, or provide what the pollster needs, and restart the agent",
         )
     if trace is not None and _covering(evidence):
-        return RoadStep("enabled", "ok", f"an agent measures the meter with the pollster {trace.metered[0].pollster}")
+        return TraceStep("enabled", "ok", f"an agent measures the meter with the pollster {trace.metered[0].pollster}")
     makers = evidence.makers
     off = [each for each in makers if each.state in ("disabled", "broken") or not each.takes(evidence.meter)]
     if makers and len(off) == len(makers) and not (trace is not None and trace.cycles):
         text = "; ".join(f"{each.name} is {_off(each, evidence.meter)}" for each in off)
-        return RoadStep("enabled", "stop", f"on this host {text}", "change [plugins] disable, and restart the daemon")
+        return TraceStep("enabled", "stop", f"on this host {text}", "change [plugins] disable, and restart the daemon")
     if not makers:
-        return RoadStep("enabled", "unknown", "no agent has reported whether a plugin that makes the meter is enabled")
-    return RoadStep(
+        return TraceStep("enabled", "unknown", "no agent has reported whether a plugin that makes the meter is enabled")
+    return TraceStep(
         "enabled", "ok", f"the configuration of this host does not disable {', '.join(_active_names(evidence))}"
     )
 
@@ -164,19 +164,19 @@ def _covering(evidence: Evidence) -> list[str]:
     return [each.agent for each in evidence.trace.metered if each.until_due is None or each.until_due > evidence.at]
 
 
-def _polled(evidence: Evidence) -> RoadStep:
+def _polled(evidence: Evidence) -> TraceStep:
     trace = evidence.trace
     if trace is None:
         return _not_checked(evidence, "polled", "database")
     if _off_on_agents(evidence):
-        return RoadStep("polled", "not checked", "an agent does not poll what is off")
+        return TraceStep("polled", "not checked", "an agent does not poll what is off")
     if not trace.metered:
         return _never_polled(evidence, trace)
     covering = _covering(evidence)
     if not covering:
         last = trace.metered[0]
         assert last.until_due is not None
-        return RoadStep(
+        return TraceStep(
             "polled",
             "stop",
             f"{last.agent} does not see the resource any more since {_time(last.until_due)}"
@@ -187,7 +187,7 @@ def _polled(evidence: Evidence) -> RoadStep:
     return next((step for step in steps if step.state == "ok"), steps[0])
 
 
-def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
+def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> TraceStep:
     metered = next(each for each in trace.metered if each.agent == agent)
     cycles = [each for each in trace.cycles if each.agent == agent and each.interval == metered.interval]
     dues = [each.last_due for each in cycles if each.last_due is not None]
@@ -203,14 +203,14 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
         if failure.cause not in ("spool dropped", "rejected", "expired", "not finalized"):
             reason = f": {failure.reason}" if failure.reason and failure.reason != failure.cause else ""
             who = failure.pollster or "all pollsters"
-            return RoadStep(
+            return TraceStep(
                 "polled",
                 "stop",
                 f"{agent}: {who}: {failure.cause} from {_time(failure.from_time)} until before {_time(failure.until_time)}{reason}",
                 f"on {agent.partition('@')[2]}: the log of the agent at that time",
             )
     if last is not None and not is_missed:
-        return RoadStep("polled", "ok", f"{agent} asked {metered.pollster} at {_time(last)}")
+        return TraceStep("polled", "ok", f"{agent} asked {metered.pollster} at {_time(last)}")
     life = next((each for each in trace.lives if each.agent == agent), None)
     cause = "agent was stopped" if life is not None and life.stopped else "agent not running"
     state = next((each for each in evidence.daemons if each.name == agent), None)
@@ -227,10 +227,10 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
     until = f" until {_time(following)}" if following is not None else ""
     if alive:
         text = f"{agent} runs, but no cycle report of it has arrived since {since}"
-        return RoadStep(
+        return TraceStep(
             "polled", "stop", text, "its log says what the last cycle waits for; its spool may hold the reports"
         )
-    return RoadStep(
+    return TraceStep(
         "polled",
         "stop",
         f"{agent} is silent since {since}{until} ({cause})",
@@ -249,11 +249,11 @@ def _failures(evidence: Evidence, trace: SampleTrace, agent: str) -> Iterator[Tr
             yield failure
 
 
-def _never_polled(evidence: Evidence, trace: SampleTrace) -> RoadStep:
+def _never_polled(evidence: Evidence, trace: SampleTrace) -> TraceStep:
     if trace.cycles:
         agents = sorted({each.agent for each in trace.cycles})
         shown = ", ".join(agents[:3]) + (f" and {len(agents) - 3} more" if len(agents) > 3 else "")
-        return RoadStep(
+        return TraceStep(
             "polled",
             "stop",
             f"none of the agents that poll it ({shown}) has seen the resource {evidence.resource} with this meter",
@@ -263,13 +263,13 @@ def _never_polled(evidence: Evidence, trace: SampleTrace) -> RoadStep:
     pollsters = [each.name for each in evidence.makers if each.kind is not LISTENER]
     if listeners and not pollsters:
         text = f"the meter is not polled: {', '.join(listeners)} makes it from notifications"
-        return RoadStep(
+        return TraceStep(
             "polled",
             "unknown",
             text,
             "check that the service sends notifications: meter-notify explain FILE (docs/notifications)",
         )
-    return RoadStep(
+    return TraceStep(
         "polled",
         "stop" if pollsters else "unknown",
         f"no cycle report names {', '.join(pollsters) or 'a pollster of the meter'}: no agent polls it, or agents are too old to tell",
@@ -277,7 +277,7 @@ def _never_polled(evidence: Evidence, trace: SampleTrace) -> RoadStep:
     )
 
 
-def _spooled(evidence: Evidence) -> RoadStep:
+def _spooled(evidence: Evidence) -> TraceStep:
     trace = evidence.trace
     if trace is None:
         return _not_checked(evidence, "spooled", "database")
@@ -285,7 +285,7 @@ def _spooled(evidence: Evidence) -> RoadStep:
     for agent in agents:
         for failure in _failures(evidence, trace, agent):
             if failure.cause == "spool dropped":
-                return RoadStep(
+                return TraceStep(
                     "spooled",
                     "stop",
                     f"the spool of {agent} dropped samples from {_time(failure.from_time)} on: {failure.reason}",
@@ -297,58 +297,58 @@ def _spooled(evidence: Evidence) -> RoadStep:
             oldest = state.clock - timedelta(seconds=spool.oldest_seconds)
             if oldest <= evidence.at:
                 why_not = [f"{each.name}: {each.reason}" for each in state.content.dependencies if not each.ready]
-                return RoadStep(
+                return TraceStep(
                     "spooled",
                     "stop",
                     f"{spool.messages} messages wait in the spool of {state.name}, from {_time(oldest)} on"
                     + (f": {'; '.join(why_not)}" if why_not else ""),
                     "they are sent once the broker takes them; nothing is lost",
                 )
-    return RoadStep("spooled", "ok", "no spool has old messages or has dropped any, according to the agents' reports")
+    return TraceStep("spooled", "ok", "no spool has old messages or has dropped any, according to the agents' reports")
 
 
-def _published(evidence: Evidence) -> RoadStep:
+def _published(evidence: Evidence) -> TraceStep:
     if evidence.queues is None:
         return _not_checked(evidence, "published", "broker")
     state = evidence.queues.get("meter.metering")
     if evidence.queues and state is None:
         text = "there is no queue meter.metering: no collector has ever used this broker"
-        return RoadStep("published", "stop", text, "start meter-collector")
+        return TraceStep("published", "stop", text, "start meter-collector")
     if state is not None and state.messages and not state.consumers:
         text = f"{state.messages} messages wait in meter.metering, and no collector consumes them"
-        return RoadStep("published", "stop", text, "start meter-collector; nothing is lost")
+        return TraceStep("published", "stop", text, "start meter-collector; nothing is lost")
     if state is not None and state.messages:
-        return RoadStep("published", "ok", f"{state.messages} messages in meter.metering are being consumed")
-    return RoadStep("published", "ok", "no messages wait for a collector")
+        return TraceStep("published", "ok", f"{state.messages} messages in meter.metering are being consumed")
+    return TraceStep("published", "ok", "no messages wait for a collector")
 
 
-def _accepted(evidence: Evidence) -> RoadStep:
+def _accepted(evidence: Evidence) -> TraceStep:
     if evidence.letters:
         letter = evidence.letters[-1]
         text = f"dead letter {letter.id} of {letter.at[:19]} ({letter.kind}): {letter.reason}"
-        return RoadStep(
+        return TraceStep(
             "accepted", "stop", text, f"meter-dead-letters show {letter.id[:8]}; correct the cause, then replay it"
         )
     if evidence.trace is not None and evidence.trace.rejected:
         first = evidence.trace.rejected[0]
         text = f"{first.samples} samples of the hour of {_time(first.start)} were rejected as {first.kind}"
-        return RoadStep("accepted", "stop", text, "meter-dead-letters list shows them, unless they were discarded")
+        return TraceStep("accepted", "stop", text, "meter-dead-letters list shows them, unless they were discarded")
     if evidence.letters is None:
         return _not_checked(evidence, "accepted", "dead letters")
     if evidence.letters_left:
         text = f"there are so many dead letters that {evidence.letters_left} of them were not searched"
-        return RoadStep("accepted", "unknown", text, "meter-dead-letters list; replay or discard the others first")
-    return RoadStep("accepted", "ok", "no dead letter names this meter and resource")
+        return TraceStep("accepted", "unknown", text, "meter-dead-letters list; replay or discard the others first")
+    return TraceStep("accepted", "ok", "no dead letter names this meter and resource")
 
 
-def _kept(evidence: Evidence) -> RoadStep:
+def _kept(evidence: Evidence) -> TraceStep:
     trace = evidence.trace
     if trace is None:
         return _not_checked(evidence, "kept", "database")
     if trace.cutoff is not None and trace.cutoff > evidence.at:
         rolled = f"; rollups have samples until {_time(trace.rolled_up)}" if trace.rolled_up is not None else ""
         text = f"samples before {_time(trace.cutoff)} have expired by retention{rolled}"
-        return RoadStep(
+        return TraceStep(
             "kept",
             "stop",
             text,
@@ -357,18 +357,18 @@ def _kept(evidence: Evidence) -> RoadStep:
     since = evidence.at - timedelta(seconds=2 * (evidence.interval or DEFAULT_INTERVAL))
     if trace.voided is not None and trace.voided.timestamp > since:
         text = f"the sample of {_time(trace.voided.timestamp)} was voided by {trace.voided.voided_by}: {trace.voided.reason}"
-        return RoadStep(
+        return TraceStep(
             "kept", "stop", text, "meter-audit list shows who voided it and why; meter-db unvoid restores samples"
         )
-    return RoadStep("kept", "ok", "no sample of that time was voided or has expired")
+    return TraceStep("kept", "ok", "no sample of that time was voided or has expired")
 
 
-def _stored(evidence: Evidence) -> RoadStep:
+def _stored(evidence: Evidence) -> TraceStep:
     trace = evidence.trace
     if trace is None:
         return _not_checked(evidence, "stored", "database")
     if trace.newest:
-        return RoadStep("stored", "unknown", f"no newer sample is stored: {_stored_text(evidence)}")
+        return TraceStep("stored", "unknown", f"no newer sample is stored: {_stored_text(evidence)}")
     unknown = [
         word
         for word, known in (
@@ -382,7 +382,7 @@ def _stored(evidence: Evidence) -> RoadStep:
         if unknown
         else "no sample of the meter and resource is stored"
     )
-    return RoadStep("stored", "unknown", text)
+    return TraceStep("stored", "unknown", text)
 
 
 def _stored_text(evidence: Evidence) -> str:
@@ -395,16 +395,16 @@ def _stored_text(evidence: Evidence) -> str:
     )
 
 
-def _visible(evidence: Evidence) -> RoadStep:
+def _visible(evidence: Evidence) -> TraceStep:
     assert evidence.trace is not None
     projects = list(dict.fromkeys(each.project for each in evidence.trace.newest))
     if not evidence.project:
         named = [each for each in projects if each]
         tenants = f", and to the project {', '.join(named)}" if named else " only: the samples have no project"
-        return RoadStep("visible", "ok", f"to administrators{tenants}")
+        return TraceStep("visible", "ok", f"to administrators{tenants}")
     if evidence.project not in projects:
         owner = projects[0] or "no project"
-        return RoadStep(
+        return TraceStep(
             "visible",
             "stop",
             f"the samples belong to {owner}, so that the project {evidence.project} cannot see them",
@@ -413,5 +413,5 @@ def _visible(evidence: Evidence) -> RoadStep:
     if projects[0] != evidence.project:
         own = next(each for each in evidence.trace.newest if each.project == evidence.project)
         text = f"the resource belongs to {projects[0] or 'no project'} now; the project {evidence.project} sees samples until"
-        return RoadStep("visible", "stop", f"{text} {_time(own.timestamp)}", "an administrator sees all of them")
-    return RoadStep("visible", "ok", f"to the project {evidence.project}")
+        return TraceStep("visible", "stop", f"{text} {_time(own.timestamp)}", "an administrator sees all of them")
+    return TraceStep("visible", "ok", f"to the project {evidence.project}")

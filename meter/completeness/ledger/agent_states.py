@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from meter.completeness.ledger.facts import at
+from meter.completeness.ledger.ledger_source import at
 from meter.completeness_query import SILENT_INTERVALS
 from meter.completeness_query import AgentCondition
 from meter.completeness_query import ReportingAgent

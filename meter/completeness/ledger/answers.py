@@ -22,25 +22,25 @@ from operator import attrgetter
 
 from meter.completeness.ledger.causes import CAUSES
 from meter.completeness.ledger.causes import Cause
-from meter.completeness.ledger.facts import DAY_SECONDS
-from meter.completeness.ledger.facts import HOUR_SECONDS
-from meter.completeness.ledger.facts import AgentFacts
-from meter.completeness.ledger.facts import ILedgerFacts
-from meter.completeness.ledger.facts import MeteredPart
-from meter.completeness.ledger.facts import Piece
-from meter.completeness.ledger.facts import ResourceFacts
-from meter.completeness.ledger.facts import at
-from meter.completeness.ledger.facts import by_series
 from meter.completeness.ledger.gaps import GapCollector
 from meter.completeness.ledger.ledger import Ledger
-from meter.completeness.ledger.ledger import PartResult
+from meter.completeness.ledger.ledger import SeriesResult
+from meter.completeness.ledger.ledger_source import DAY_SECONDS
+from meter.completeness.ledger.ledger_source import HOUR_SECONDS
+from meter.completeness.ledger.ledger_source import AgentReports
+from meter.completeness.ledger.ledger_source import ILedgerSource
+from meter.completeness.ledger.ledger_source import MeteredPeriod
+from meter.completeness.ledger.ledger_source import SampleCounts
+from meter.completeness.ledger.ledger_source import TimeBucket
+from meter.completeness.ledger.ledger_source import at
+from meter.completeness.ledger.ledger_source import by_series
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
 from meter.interfaces import RequestError
 
 PAGE_RESOURCES = 500
-PAGE_PIECES = 1_000
-"""Resources that are read at a time: at most so many, and so many pieces of all of them, to bound the size of a page."""
+PAGE_BUCKETS = 1_000
+"""Resources that are read at a time: at most so many, and so many buckets of all of them, to bound the size of a page."""
 
 RESULTS_PER_STEP = 100
 """Results that are computed before the work may pause."""
@@ -49,7 +49,7 @@ MAX_PERIOD_BY_HOUR = timedelta(days=2)
 """The longest period in which gaps without known cycles have the limits of an hour."""
 
 MAX_SUMS = 50_000
-"""Pieces and groups of an answer; a query with more must be narrower."""
+"""Buckets and groups of an answer; a query with more must be narrower."""
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Tally:
     lost: dict[tuple[Cause, str], int] = field(default_factory=dict)
     """Missing samples by cause and reason."""
 
-    def add(self, result: PartResult) -> None:
+    def add(self, result: SeriesResult) -> None:
         """Add one result."""
         self.expected += result.expected
         self.received += result.received
@@ -108,52 +108,52 @@ class Tally:
         )
 
 
-def pieces_between(start: float, end: float, seconds: float) -> list[Piece]:
+def buckets_between(start: float, end: float, seconds: float) -> list[TimeBucket]:
     """Return the hours or days, in UTC, from ``start`` until before ``end``: what of them lies in between."""
     found = []
     while start < end:
         until = min(start - start % seconds + seconds, end)
-        found.append(Piece(start, until))
+        found.append(TimeBucket(start, until))
         start = until
     return found
 
 
 def seconds_of(query: CompletenessQuery) -> float:
-    """Return the length of the pieces in which the answer to ``query`` is computed."""
+    """Return the length of the buckets in which the answer to ``query`` is computed."""
     return HOUR_SECONDS if query.by == "hour" else DAY_SECONDS
 
 
 def for_gaps(query: CompletenessQuery) -> CompletenessQuery:
-    """Return the query whose pieces gaps are looked for in: hours, or days in a long period."""
+    """Return the query whose buckets gaps are looked for in: hours, or days in a long period."""
     return replace(query, by="hour" if query.end - query.start <= MAX_PERIOD_BY_HOUR else "day", group=None)
 
 
 class LedgerAnswers:
     """Computes answers from ``facts``; ``pause`` is awaited between steps of bounded work."""
 
-    def __init__(self, facts: ILedgerFacts, pause: Callable[[], Awaitable[None]]) -> None:
-        self._facts = facts
+    def __init__(self, facts: ILedgerSource, pause: Callable[[], Awaitable[None]]) -> None:
+        self._source = facts
         self._pause = pause
 
     async def results(
-        self, query: CompletenessQuery, pieces: Sequence[Piece], now: float
-    ) -> AsyncIterator[tuple[PartResult, str]]:
-        """Yield the results of each series in each of the ``pieces``, with the name of the agent, in order of the resources."""
-        start, end = pieces[0].start, pieces[-1].end
-        finality = await self._facts.finality(start, end, now)
-        rejected = by_series(await self._facts.rejected(query, start, end))
-        agents: dict[int, AgentFacts] = {}
-        ledger = Ledger(pieces, agents, rejected, finality, now)
+        self, query: CompletenessQuery, buckets: Sequence[TimeBucket], now: float
+    ) -> AsyncIterator[tuple[SeriesResult, str]]:
+        """Yield the results of each series in each of the ``buckets``, with the name of the agent, in order of the resources."""
+        start, end = buckets[0].start, buckets[-1].end
+        finality = await self._source.finality(start, end, now)
+        rejected = by_series(await self._source.rejected(query, start, end))
+        agents: dict[int, AgentReports] = {}
+        ledger = Ledger(buckets, agents, rejected, finality, now)
         after: str | None = None
         while True:
-            limit = max(1, min(PAGE_RESOURCES, PAGE_PIECES // len(pieces)))
-            parts = await self._facts.parts(query, start, end, after, limit)
-            if not parts:
+            limit = max(1, min(PAGE_RESOURCES, PAGE_BUCKETS // len(buckets)))
+            periods = await self._source.metered_periods(query, start, end, after, limit)
+            if not periods:
                 return
-            if unknown := {part.agent_id for part in parts} - agents.keys():
-                agents.update(await self._facts.agents(unknown, start, end))
-            facts = await self._sample_facts(query, ledger, parts, pieces)
-            for resource, of_resource in groupby(parts, attrgetter("resource")):
+            if unknown := {period.agent_id for period in periods} - agents.keys():
+                agents.update(await self._source.agents(unknown, start, end))
+            facts = await self._sample_counts(query, ledger, periods, buckets)
+            for resource, of_resource in groupby(periods, attrgetter("resource")):
                 after = resource
                 await self._pause()
                 for n, result in enumerate(ledger.results(list(of_resource), facts), 1):
@@ -167,60 +167,60 @@ class LedgerAnswers:
                     ):
                         yield result, name
 
-    async def _sample_facts(
-        self, query: CompletenessQuery, ledger: Ledger, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
-    ) -> ResourceFacts:
-        """Return what is stored of the resources of ``parts``, also just after the last piece and after crashes where that matters."""
-        facts = await self._facts.resource_facts(query, parts, pieces)
-        if unreported := sorted(set(ledger.unreported(parts))):
-            facts.unreported = await self._facts.sample_times(unreported)
+    async def _sample_counts(
+        self, query: CompletenessQuery, ledger: Ledger, periods: Sequence[MeteredPeriod], buckets: Sequence[TimeBucket]
+    ) -> SampleCounts:
+        """Return what is stored of the resources of ``periods``, also just after the last bucket and after crashes where that matters."""
+        facts = await self._source.stored_samples(query, periods, buckets)
+        if unreported := sorted(set(ledger.unreported(periods))):
+            facts.unreported = await self._source.sample_times(unreported)
         await self._pause()
         lacking = [
-            part
-            for _, of_resource in groupby(parts, attrgetter("resource"))
+            period
+            for _, of_resource in groupby(periods, attrgetter("resource"))
             if ledger.lack_at_end(found := list(of_resource), facts)
-            for part in found
+            for period in found
         ]
         if lacking:
-            end = pieces[-1].end
-            after = Piece(end, end + max(part.interval for part in lacking))
-            later = await self._facts.resource_facts(query, lacking, [after])
-            times = {(*key[:3], len(pieces)): at for key, at in later.times.items()}
+            end = buckets[-1].end
+            after = TimeBucket(end, end + max(period.interval for period in lacking))
+            later = await self._source.stored_samples(query, lacking, [after])
+            times = {(*key[:3], len(buckets)): at for key, at in later.times.items()}
             facts.times = {**facts.times, **times}
         return facts
 
     async def tallies(
-        self, query: CompletenessQuery, pieces: Sequence[Piece], now: float
+        self, query: CompletenessQuery, buckets: Sequence[TimeBucket], now: float
     ) -> dict[tuple[int, str | None], Tally]:
-        """Return the sums by the index of a piece and by the group of ``query``."""
+        """Return the sums by the index of a bucket and by the group of ``query``."""
         found: dict[tuple[int, str | None], Tally] = defaultdict(Tally)
-        async for result, agent in self.results(query, pieces, now):
-            found[result.piece, group_of(query, result, agent)].add(result)
+        async for result, agent in self.results(query, buckets, now):
+            found[result.bucket, group_of(query, result, agent)].add(result)
             if len(found) > MAX_SUMS:
                 raise RequestError(f"the answer has more than {MAX_SUMS} rows: narrow the period, or what is selected")
         return found
 
     async def collect_gaps(
-        self, query: CompletenessQuery, pieces: Sequence[Piece], now: float, collector: GapCollector
+        self, query: CompletenessQuery, buckets: Sequence[TimeBucket], now: float, collector: GapCollector
     ) -> None:
-        """Add what is missing in the ``pieces`` to ``collector``."""
-        async for result, agent in self.results(query, pieces, now):
-            collector.add(result, agent, pieces[result.piece])
+        """Add what is missing in the ``buckets`` to ``collector``."""
+        async for result, agent in self.results(query, buckets, now):
+            collector.add(result, agent, buckets[result.bucket])
 
 
-def adjacent_pieces(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """Yield ``pieces`` that follow each other without a gap in between, together."""
-    together: list[Piece] = []
-    for piece in pieces:
-        if together and together[-1].end != piece.start:
+def adjacent_buckets(buckets: Sequence[TimeBucket]) -> Iterator[list[TimeBucket]]:
+    """Yield ``buckets`` that follow each other without a gap in between, together."""
+    together: list[TimeBucket] = []
+    for bucket in buckets:
+        if together and together[-1].end != bucket.start:
             yield together
             together = []
-        together.append(piece)
+        together.append(bucket)
     if together:
         yield together
 
 
-def group_of(query: CompletenessQuery, result: PartResult, agent: str) -> str | None:
+def group_of(query: CompletenessQuery, result: SeriesResult, agent: str) -> str | None:
     """Return the value by which ``query`` groups a result."""
     match query.group:
         case "agent":
@@ -235,18 +235,18 @@ def group_of(query: CompletenessQuery, result: PartResult, agent: str) -> str | 
 
 
 def rows_of(
-    query: CompletenessQuery, tallies: Iterable[tuple[Piece, str | None, Tally]], limit: int
+    query: CompletenessQuery, tallies: Iterable[tuple[TimeBucket, str | None, Tally]], limit: int
 ) -> list[CompletenessRow]:
-    """Return the rows of the answer: one per piece and group, or one per group for the whole period."""
+    """Return the rows of the answer: one per bucket and group, or one per group for the whole period."""
     start, end = query.start.timestamp(), query.end.timestamp()
-    whole = [Piece(start, end)] if query.by is None else pieces_between(start, end, seconds_of(query))
+    whole = [TimeBucket(start, end)] if query.by is None else buckets_between(start, end, seconds_of(query))
     # The tallies of the present hour or day end now, and those of an hour are part of a day: their row has its own limits.
-    starts = [piece.start for piece in whole]
-    merged: dict[tuple[Piece, str | None], Tally] = defaultdict(Tally)
-    for piece, group, tally in tallies:
-        merged[whole[max(0, bisect_right(starts, piece.start) - 1)], group].merge(tally)
+    starts = [bucket.start for bucket in whole]
+    merged: dict[tuple[TimeBucket, str | None], Tally] = defaultdict(Tally)
+    for bucket, group, tally in tallies:
+        merged[whole[max(0, bisect_right(starts, bucket.start) - 1)], group].merge(tally)
     if query.group is None:
-        for piece in whole[:limit]:
-            merged.setdefault((piece, None), Tally())
+        for bucket in whole[:limit]:
+            merged.setdefault((bucket, None), Tally())
     ordered = sorted(merged.items(), key=lambda item: (item[0][0], item[0][1] or ""))
-    return [tally.row(piece.start, piece.end, group) for (piece, group), tally in ordered[:limit]]
+    return [tally.row(bucket.start, bucket.end, group) for (bucket, group), tally in ordered[:limit]]

@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 from meter.completeness.ledger.causes import STILL_RUNNING
 from meter.completeness.ledger.causes import Cause
-from meter.completeness.ledger.facts import HOUR_SECONDS
-from meter.completeness.ledger.facts import AgentFacts
-from meter.completeness.ledger.facts import Finality
-from meter.completeness.ledger.facts import InactivePollsterTime
-from meter.completeness.ledger.facts import MeteredPart
-from meter.completeness.ledger.facts import Piece
-from meter.completeness.ledger.facts import PollingException
-from meter.completeness.ledger.facts import RejectedSamples
+from meter.completeness.ledger.ledger_source import HOUR_SECONDS
+from meter.completeness.ledger.ledger_source import AgentReports
+from meter.completeness.ledger.ledger_source import Finality
+from meter.completeness.ledger.ledger_source import InactivePollsterTime
+from meter.completeness.ledger.ledger_source import MeteredPeriod
+from meter.completeness.ledger.ledger_source import PollingException
+from meter.completeness.ledger.ledger_source import RejectedSamples
+from meter.completeness.ledger.ledger_source import TimeBucket
 from meter.completeness.ledger.timeline import EPSILON
 from meter.completeness.ledger.timeline import CycleRun
 from meter.completeness.ledger.timeline import Due
@@ -55,7 +55,7 @@ class AttributedCycle(NamedTuple):
 
 
 class CycleAttribution(NamedTuple):
-    """The cycles of a part in a piece that lack samples, of all its meters or of some, and those that should have all.
+    """The cycles of a period in a bucket that lack samples, of all its meters or of some, and those that should have all.
 
     ``possible`` has the causes of cycles in ``unattributed`` whose samples may have been dropped: they apply if samples are missing.
     """
@@ -66,10 +66,10 @@ class CycleAttribution(NamedTuple):
 
 
 def surest(attributions: Sequence[CycleAttribution], missing: int, voided: int = 0) -> list[list[AttributedCycle]]:
-    """Return, for each of the parts of a series, the attributed cycles of up to ``missing`` samples: those without doubt first.
+    """Return, for each of the periods of a series, the attributed cycles of up to ``missing`` samples: those without doubt first.
 
     What an agent skipped is stated without the meters, and sometimes without the resources: it must not take the place of a
-    cycle that did not run, of whichever part, nor that of a sample that was stored and is ``voided``.
+    cycle that did not run, of whichever period, nor that of a sample that was stored and is ``voided``.
     """
     cycles = [(i, each) for i, found in enumerate(attributions) for each in found.attributed]
     cycles.sort(key=lambda cycle: (cycle[1].doubt, cycle[1].interrupted))
@@ -94,20 +94,22 @@ def without_stored(
     return found._replace(attributed=attributed)
 
 
-def attribute_cycles(part: MeteredPart, facts: AgentFacts, start: float, end: float, now: float) -> CycleAttribution:
+def attribute_cycles(
+    period: MeteredPeriod, facts: AgentReports, start: float, end: float, now: float
+) -> CycleAttribution:
     """Return which cycles from ``start`` until before ``end`` lack samples, and why; the others should have all."""
     attributed: list[AttributedCycle] = []
     possible: list[AttributedCycle] = []
     unattributed: list[Due] = []
-    timeline = facts.timelines.get(part.interval)
+    timeline = facts.timelines.get(period.interval)
     exceptions = [
-        _on_timeline(each, part, timeline)
+        _on_timeline(each, period, timeline)
         for each in facts.exceptions
-        if each.start <= end + part.interval and each.end >= start - part.interval
+        if each.start <= end + period.interval and each.end >= start - period.interval
     ]
-    inactive = [each for each in facts.inactive if each.pollster == part.pollster and each.start < end]
-    for due in _dues(part, facts, start, end):
-        found = _attributed(part, due, exceptions, inactive, now)
+    inactive = [each for each in facts.inactive if each.pollster == period.pollster and each.start < end]
+    for due in _dues(period, facts, start, end):
+        found = _attributed(period, due, exceptions, inactive, now)
         if found is not None:
             attributed.append(found)
             continue
@@ -115,34 +117,34 @@ def attribute_cycles(part: MeteredPart, facts: AgentFacts, start: float, end: fl
         possible += [
             AttributedCycle(due, each.cause, each.reason, each.pollster == "")
             for each in exceptions
-            if each.may_cover(part, due.at)
+            if each.may_cover(period, due.at)
         ][:1]
     return CycleAttribution(attributed, possible, unattributed)
 
 
-def _dues(part: MeteredPart, facts: AgentFacts, start: float, end: float) -> Iterable[Due]:
-    if part.is_off_schedule:
-        return [Due(part.since, part.since)] if start <= part.since < end else ()
-    timeline = facts.timelines.get(part.interval)
+def _dues(period: MeteredPeriod, facts: AgentReports, start: float, end: float) -> Iterable[Due]:
+    if period.is_off_schedule:
+        return [Due(period.since, period.since)] if start <= period.since < end else ()
+    timeline = facts.timelines.get(period.interval)
     if timeline is None:
         return ()
-    return timeline.dues(max(start, timeline.nearest_due(part.since)), min(end, timeline.nearest_due(part.until)))
+    return timeline.dues(max(start, timeline.nearest_due(period.since)), min(end, timeline.nearest_due(period.until)))
 
 
-def _on_timeline(exception: PollingException, part: MeteredPart, timeline: Timeline | None) -> PollingException:
+def _on_timeline(exception: PollingException, period: MeteredPeriod, timeline: Timeline | None) -> PollingException:
     """Return what is said of polls with the times that the timeline has of their cycles.
 
     It begins with one cycle and ends one interval after another, at times that may be some milliseconds off those of the timeline,
     and at more if the agent had much to do.
     """
-    if timeline is None or part.is_off_schedule or not exception.pollster or exception.interval != part.interval:
+    if timeline is None or period.is_off_schedule or not exception.pollster or exception.interval != period.interval:
         return exception
-    first, last = timeline.nearest_due(exception.start), timeline.nearest_due(exception.end - part.interval)
-    return exception._replace(start=first, end=max(first, last) + part.interval * EPSILON)
+    first, last = timeline.nearest_due(exception.start), timeline.nearest_due(exception.end - period.interval)
+    return exception._replace(start=first, end=max(first, last) + period.interval * EPSILON)
 
 
 def _attributed(
-    part: MeteredPart,
+    period: MeteredPeriod,
     due: Due,
     exceptions: Iterable[PollingException],
     inactive: Iterable[InactivePollsterTime],
@@ -156,7 +158,7 @@ def _attributed(
         for each in exceptions
         # What is said of a poll is about a cycle that ran, although its time may reach into one that did not. What is said of a
         # skipped cycle is about one that did not run: the first cycle after a start comes at once, and may take its place.
-        if (each.pollster == "" if is_missed else not each.is_skipped_cycle) and each.covers(part, due.at)
+        if (each.pollster == "" if is_missed else not each.is_skipped_cycle) and each.covers(period, due.at)
     ]
     for off in inactive:
         if off.start <= due.at < off.end:
@@ -165,10 +167,10 @@ def _attributed(
         return min(covering, key=lambda each: each.doubt)
     if is_missed:
         assert due.before is not None
-        if due.after is None and due.at + SILENT_INTERVALS * part.interval > now:
+        if due.after is None and due.at + SILENT_INTERVALS * period.interval > now:
             return AttributedCycle(due, "not finalized", "the report of the cycle may still arrive", whole_agent=True)
         interrupted = (
-            due.at < due.before.last + FOLLOWING_INTERVALS * part.interval
+            due.at < due.before.last + FOLLOWING_INTERVALS * period.interval
             and not due.before.stopped
             and (due.after is None or due.after.boot != due.before.boot)
         )
@@ -193,7 +195,7 @@ def _absence(before: CycleRun, after: CycleRun | None) -> str:
 
 
 class OtherLoss(NamedTuple):
-    """``samples`` of a piece that are missing for a cause that no cycle explains."""
+    """``samples`` of a bucket that are missing for a cause that no cycle explains."""
 
     cause: Cause
     reason: str
@@ -201,15 +203,15 @@ class OtherLoss(NamedTuple):
 
 
 class Rejections:
-    """The rejected samples of a resource and meter in a piece: agents that measured it one after the other share them, and its projects.
+    """The rejected samples of a resource and meter in a bucket: agents that measured it one after the other share them, and its projects.
 
     Each is of the project that its message stated. One that stated none may be of any.
     """
 
-    def __init__(self, rejected: Iterable[RejectedSamples], piece: Piece) -> None:
+    def __init__(self, rejected: Iterable[RejectedSamples], bucket: TimeBucket) -> None:
         self._left: dict[str, list[tuple[str, int]]] = {}
         for each in rejected:
-            if piece.start - HOUR_SECONDS < each.start < piece.end:
+            if bucket.start - HOUR_SECONDS < each.start < bucket.end:
                 self._left.setdefault(each.project, []).append((each.kind, each.samples))
 
     def take(self, count: int, project: str) -> Iterator[OtherLoss]:
@@ -226,7 +228,7 @@ class Rejections:
 
 
 class SharedLosses:
-    """Samples of a series in a piece that are known not to be stored, without their cycles: ``voided`` ones and rejected ones."""
+    """Samples of a series in a bucket that are known not to be stored, without their cycles: ``voided`` ones and rejected ones."""
 
     def __init__(self, voided: int, rejections: Rejections, project: str) -> None:
         self._voided = voided

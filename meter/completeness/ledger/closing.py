@@ -9,9 +9,9 @@ from datetime import datetime
 
 from meter.completeness.ledger.causes import CAUSES
 from meter.completeness.ledger.causes import EXPLANATIONS
-from meter.completeness.ledger.facts import HOUR_SECONDS
-from meter.completeness.ledger.facts import Finality
-from meter.completeness.ledger.facts import at
+from meter.completeness.ledger.ledger_source import HOUR_SECONDS
+from meter.completeness.ledger.ledger_source import Finality
+from meter.completeness.ledger.ledger_source import at
 from meter.completeness_query import Closable
 from meter.completeness_query import ClosingReason
 from meter.completeness_query import CompletenessQuery

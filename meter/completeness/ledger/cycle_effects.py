@@ -1,6 +1,6 @@
 """What a cycle report changes in the tables of the ledger: computed here, once for every store.
 
-:func:`told_by_number` says what becomes of a report by its number; :func:`apply_cycle` adds the changes of one that is applied to
+:func:`outcome_by_number` says what becomes of a report by its number; :func:`apply_cycle` adds the changes of one that is applied to
 :class:`CycleEffects`, in the order in which a store then makes them. docs/completeness-agents.rst has the rules.
 """
 
@@ -47,7 +47,7 @@ MAX_MISSING = 100
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 
-def told_by_number(received: ReceivedCycle, boot: BootState) -> ReportResult:
+def outcome_by_number(received: ReceivedCycle, boot: BootState) -> ReportResult:
     """Return what becomes of a report by its number and signature alone; *applied* if it is the next one."""
     sequence = received.report.sequence
     if sequence == boot.applied + 1:

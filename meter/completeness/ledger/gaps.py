@@ -13,9 +13,9 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from meter.completeness.ledger.attribution import AttributedCycle
-from meter.completeness.ledger.facts import Piece
-from meter.completeness.ledger.facts import at
-from meter.completeness.ledger.ledger import PartResult
+from meter.completeness.ledger.ledger import SeriesResult
+from meter.completeness.ledger.ledger_source import TimeBucket
+from meter.completeness.ledger.ledger_source import at
 from meter.completeness_query import Gap
 from meter.interfaces import RequestError
 
@@ -59,8 +59,8 @@ class GapCollector:
         self._found: dict[tuple[_GapKey, str], dict[tuple[float, float], _Lack]] = defaultdict(dict)
         self._collected = 0
 
-    def add(self, result: PartResult, agent: str, piece: Piece) -> None:
-        """Add what is missing of one meter of one resource in ``piece``."""
+    def add(self, result: SeriesResult, agent: str, bucket: TimeBucket) -> None:
+        """Add what is missing of one meter of one resource in ``bucket``."""
         for (cause, reason, whole_agent), cycles in groupby(result.attributed, _cause_of):
             key = _GapKey(agent, "" if whole_agent else result.pollster, cause, reason, exact=True)
             start, end, lasts, samples = 0.0, -1.0, False, 0
@@ -74,7 +74,7 @@ class GapCollector:
             self._add(key, result.resource, start, end, lasts, samples)
         for loss in result.others:
             key = _GapKey(agent, result.pollster, loss.cause, loss.reason, exact=False)
-            self._add(key, result.resource, piece.start, piece.end, loss.cause == "not finalized", loss.samples)
+            self._add(key, result.resource, bucket.start, bucket.end, loss.cause == "not finalized", loss.samples)
 
     def _add(self, key: _GapKey, resource: str, start: float, end: float, lasts: bool, samples: int) -> None:
         times = self._found[key, resource]

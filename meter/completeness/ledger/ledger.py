@@ -25,17 +25,17 @@ from meter.completeness.ledger.attribution import surest
 from meter.completeness.ledger.attribution import without_stored
 from meter.completeness.ledger.cycle_samples import Border
 from meter.completeness.ledger.cycle_samples import CycleSamples
-from meter.completeness.ledger.facts import AgentFacts
-from meter.completeness.ledger.facts import Finality
-from meter.completeness.ledger.facts import MeteredPart
-from meter.completeness.ledger.facts import Piece
-from meter.completeness.ledger.facts import RejectedSamples
-from meter.completeness.ledger.facts import ResourceFacts
+from meter.completeness.ledger.ledger_source import AgentReports
+from meter.completeness.ledger.ledger_source import Finality
+from meter.completeness.ledger.ledger_source import MeteredPeriod
+from meter.completeness.ledger.ledger_source import RejectedSamples
+from meter.completeness.ledger.ledger_source import SampleCounts
+from meter.completeness.ledger.ledger_source import TimeBucket
 from meter.completeness.ledger.timeline import Due
 
 
-class PartResult(NamedTuple):
-    """The samples of one meter of one resource in one piece, as far as one agent measured them.
+class SeriesResult(NamedTuple):
+    """The samples of one meter of one resource in one bucket, as far as one agent measured them.
 
     ``attributed`` has the missing samples whose cycle is known, ``others`` the other missing ones.
     """
@@ -45,7 +45,7 @@ class PartResult(NamedTuple):
     resource: str
     project: str
     meter: str
-    piece: int
+    bucket: int
     expected: int
     received: int
     unexpected: int
@@ -55,12 +55,12 @@ class PartResult(NamedTuple):
 
 
 class _Expectation(NamedTuple):
-    part: MeteredPart
+    period: MeteredPeriod
     expected: int
 
 
 class _Shortage(NamedTuple):
-    """What a series lacks in a piece: ``missing`` samples, although ``unexpected`` ones of unreported cycles are stored."""
+    """What a series lacks in a bucket: ``missing`` samples, although ``unexpected`` ones of unreported cycles are stored."""
 
     missing: int
     unexpected: int
@@ -71,56 +71,56 @@ class _Shortage(NamedTuple):
 
 
 class Ledger:
-    """Compares what was expected with what is stored, in the ``pieces`` of a period, for the resources given one after the other.
+    """Compares what was expected with what is stored, in the ``buckets`` of a period, for the resources given one after the other.
 
     Nothing is expected after ``now``. ``agents`` may grow meanwhile.
     """
 
     def __init__(
         self,
-        pieces: Sequence[Piece],
-        agents: Mapping[int, AgentFacts],
+        buckets: Sequence[TimeBucket],
+        agents: Mapping[int, AgentReports],
         rejected: Mapping[tuple[str, str], Sequence[RejectedSamples]],
         finality: Finality,
         now: float,
     ) -> None:
-        self._pieces = pieces
+        self._buckets = buckets
         self._agents = agents
         self._rejected = rejected
         self._finality = finality
         self._now = now
-        self._samples = CycleSamples(pieces, agents, finality)
+        self._samples = CycleSamples(buckets, agents, finality)
 
-    def results(self, parts: Sequence[MeteredPart], facts: ResourceFacts) -> Iterator[PartResult]:
-        """Yield the results of one resource, whose ``parts`` are given; ``facts`` may have those of others too."""
-        series: dict[tuple[str, str], list[MeteredPart]] = defaultdict(list)
-        for part in consecutive(parts):
-            for meter in part.meters:
-                series[meter, part.project].append(part)
-        attributed: dict[tuple[MeteredPart, int], CycleAttribution] = {}
-        counts: dict[MeteredPart, list[int]] = {}
+    def results(self, periods: Sequence[MeteredPeriod], facts: SampleCounts) -> Iterator[SeriesResult]:
+        """Yield the results of one resource, whose ``periods`` are given; ``facts`` may have those of others too."""
+        series: dict[tuple[str, str], list[MeteredPeriod]] = defaultdict(list)
+        for period in consecutive(periods):
+            for meter in period.meters:
+                series[meter, period.project].append(period)
+        attributed: dict[tuple[MeteredPeriod, int], CycleAttribution] = {}
+        counts: dict[MeteredPeriod, list[int]] = {}
         rejections: dict[tuple[str, int], Rejections] = {}
         borders: dict[tuple[tuple[int, ...], int], Border] = {}
         for (meter, project), measured in series.items():
-            for part in measured:
-                if part not in counts:
-                    counts[part] = [self._expected(part, piece) for piece in self._pieces]
-            sums = [sum(each) for each in zip(*(counts[part] for part in measured), strict=True)]
+            for period in measured:
+                if period not in counts:
+                    counts[period] = [self._expected(period, bucket) for bucket in self._buckets]
+            sums = [sum(each) for each in zip(*(counts[period] for period in measured), strict=True)]
             samples = self._samples.of_series(meter, measured, sums, facts, borders)
-            for n in range(len(self._pieces)):
-                key = parts[0].resource, meter, project, n
+            for n in range(len(self._buckets)):
+                key = periods[0].resource, meter, project, n
                 late = facts.late.get(key, 0)
                 expected, received = sums[n], samples.received[n]
                 if not expected and not received and not samples.unreported[n]:
                     continue
-                expectations = [_Expectation(part, counts[part][n]) for part in measured]
+                expectations = [_Expectation(period, counts[period][n]) for period in measured]
                 if received >= expected:
                     surplus = received - expected + samples.unreported[n]
                     yield from self._complete(meter, n, expectations, surplus, late)
                     continue
                 if (meter, n) not in rejections:
-                    of_series = self._rejected.get((parts[0].resource, meter), ())
-                    rejections[meter, n] = Rejections(of_series, self._pieces[n])
+                    of_series = self._rejected.get((periods[0].resource, meter), ())
+                    rejections[meter, n] = Rejections(of_series, self._buckets[n])
                 voided = facts.voided.get(key, 0)
                 yield from self._incomplete(
                     meter,
@@ -137,49 +137,49 @@ class Ledger:
                     attributed,
                 )
 
-    def lack_at_end(self, parts: Sequence[MeteredPart], facts: ResourceFacts) -> bool:
-        """Return whether a resource lacks samples in the last piece, while its last cycle may have been measured after it."""
-        last = len(self._pieces) - 1
-        end = self._pieces[last].end
+    def lack_at_end(self, periods: Sequence[MeteredPeriod], facts: SampleCounts) -> bool:
+        """Return whether a resource lacks samples in the last bucket, while its last cycle may have been measured after it."""
+        last = len(self._buckets) - 1
+        end = self._buckets[last].end
         if end >= self._now:
             return False
         expected: dict[tuple[str, str], int] = defaultdict(int)
-        for part in consecutive(parts):
-            if count := self._expected(part, self._pieces[last]):
-                for meter in part.meters:
-                    expected[meter, part.project] += count
+        for period in consecutive(periods):
+            if count := self._expected(period, self._buckets[last]):
+                for meter in period.meters:
+                    expected[meter, period.project] += count
         return any(
-            facts.received.get((parts[0].resource, meter, project, last), 0) < count
+            facts.received.get((periods[0].resource, meter, project, last), 0) < count
             for (meter, project), count in expected.items()
         )
 
-    def unreported(self, parts: Iterable[MeteredPart]) -> Iterator[tuple[str, float, float]]:
+    def unreported(self, periods: Iterable[MeteredPeriod]) -> Iterator[tuple[str, float, float]]:
         """Yield the times of resources in which agents may have measured without a report."""
-        for part in parts:
-            for each in self._samples.unreported_times(part):
-                yield part.resource, each.start, each.end
+        for period in periods:
+            for each in self._samples.unreported_times(period):
+                yield period.resource, each.start, each.end
 
-    def _expected(self, part: MeteredPart, piece: Piece) -> int:
-        if part.is_off_schedule:
-            return int(piece.start <= part.since < min(piece.end, self._now))
-        timeline = self._agents[part.agent_id].timelines.get(part.interval)
+    def _expected(self, period: MeteredPeriod, bucket: TimeBucket) -> int:
+        if period.is_off_schedule:
+            return int(bucket.start <= period.since < min(bucket.end, self._now))
+        timeline = self._agents[period.agent_id].timelines.get(period.interval)
         if timeline is None:
             return 0
-        since, until = timeline.nearest_due(part.since), timeline.nearest_due(part.until)
-        return timeline.count(max(since, piece.start), min(until, piece.end, self._now))
+        since, until = timeline.nearest_due(period.since), timeline.nearest_due(period.until)
+        return timeline.count(max(since, bucket.start), min(until, bucket.end, self._now))
 
     def _complete(
         self, meter: str, n: int, expectations: Sequence[_Expectation], surplus: int, late: int
-    ) -> Iterator[PartResult]:
+    ) -> Iterator[SeriesResult]:
         last = max((i for i, each in enumerate(expectations) if each.expected), default=len(expectations) - 1)
-        for i, (part, expected) in enumerate(expectations):
+        for i, (period, expected) in enumerate(expectations):
             unexpected, late_here = (surplus, late) if i == last else (0, 0)
             if expected or unexpected:
-                yield PartResult(
-                    part.agent_id,
-                    part.pollster,
-                    part.resource,
-                    part.project,
+                yield SeriesResult(
+                    period.agent_id,
+                    period.pollster,
+                    period.resource,
+                    period.project,
                     meter,
                     n,
                     expected,
@@ -196,19 +196,19 @@ class Ledger:
         n: int,
         expectations: Sequence[_Expectation],
         lack: _Shortage,
-        known: dict[tuple[MeteredPart, int], CycleAttribution],
-    ) -> Iterator[PartResult]:
+        known: dict[tuple[MeteredPeriod, int], CycleAttribution],
+    ) -> Iterator[SeriesResult]:
         """Yield the results of a series that lacks samples: those of known cycles, of all agents, are attributed first."""
-        piece = self._pieces[n]
+        bucket = self._buckets[n]
         reasons = []
-        for part, _ in expectations:
-            found = known.get((part, n))
+        for period, _ in expectations:
+            found = known.get((period, n))
             if found is None:
-                end = min(piece.end, self._now)
-                found = known[part, n] = attribute_cycles(
-                    part, self._agents[part.agent_id], piece.start, end, self._now
+                end = min(bucket.end, self._now)
+                found = known[period, n] = attribute_cycles(
+                    period, self._agents[period.agent_id], bucket.start, end, self._now
                 )
-            reasons.append(without_stored(found, part.interval, lack.is_stored))
+            reasons.append(without_stored(found, period.interval, lack.is_stored))
         missing, late, unexpected = lack.missing, lack.late, lack.unexpected
         taken = surest(reasons, missing, lack.voided)
         missing -= sum(map(len, taken))
@@ -218,18 +218,18 @@ class Ledger:
             attributed += possible
             dropped -= len(possible)
             missing -= len(possible)
-        for i, (part, expected) in reversed(list(enumerate(expectations))):
+        for i, (period, expected) in reversed(list(enumerate(expectations))):
             others: list[OtherLoss] = []
             lost = min(missing, expected - len(taken[i]))
             if lost:
                 missing -= lost
                 others = list(other_losses(lost, meter, reasons[i].unattributed, lack.shared, self._finality))
             if expected:
-                yield PartResult(
-                    part.agent_id,
-                    part.pollster,
-                    part.resource,
-                    part.project,
+                yield SeriesResult(
+                    period.agent_id,
+                    period.pollster,
+                    period.resource,
+                    period.project,
                     meter,
                     n,
                     expected,
@@ -242,25 +242,25 @@ class Ledger:
                 late = unexpected = 0
 
 
-def consecutive(parts: Sequence[MeteredPart]) -> Sequence[MeteredPart]:
-    """Return the parts of one resource so that no meter of a pollster is measured by two agents at one time.
+def consecutive(periods: Sequence[MeteredPeriod]) -> Sequence[MeteredPeriod]:
+    """Return the periods of one resource so that no meter of a pollster is measured by two agents at one time.
 
-    The part of an agent that is silent has no end. It is ended where the part of the next agent begins.
+    The period of an agent that is silent has no end. It is ended where the period of the next agent begins.
     """
-    if len(parts) < 2:
-        return parts
-    by_meter: dict[tuple[str, str], list[MeteredPart]] = defaultdict(list)
-    between = [part for part in parts if part.is_off_schedule]
-    for part in (part for part in parts if not part.is_off_schedule):
-        for meter in part.meters:
-            by_meter[part.pollster, meter].append(part)
+    if len(periods) < 2:
+        return periods
+    by_meter: dict[tuple[str, str], list[MeteredPeriod]] = defaultdict(list)
+    between = [period for period in periods if period.is_off_schedule]
+    for period in (period for period in periods if not period.is_off_schedule):
+        for meter in period.meters:
+            by_meter[period.pollster, meter].append(period)
     if all(len(each) == 1 for each in by_meter.values()):
-        return parts
-    found: dict[MeteredPart, list[str]] = defaultdict(list)
+        return periods
+    found: dict[MeteredPeriod, list[str]] = defaultdict(list)
     for (_, meter), measured in by_meter.items():
-        measured.sort(key=lambda part: (part.since, part.until))
-        for part, after in zip(measured, [*measured[1:], None], strict=True):
-            until = part.until if after is None else min(part.until, after.since)
-            if until > part.since:
-                found[part._replace(until=until, meters=())].append(meter)
-    return [*(part._replace(meters=tuple(meters)) for part, meters in found.items()), *between]
+        measured.sort(key=lambda period: (period.since, period.until))
+        for period, after in zip(measured, [*measured[1:], None], strict=True):
+            until = period.until if after is None else min(period.until, after.since)
+            if until > period.since:
+                found[period._replace(until=until, meters=())].append(meter)
+    return [*(period._replace(meters=tuple(meters)) for period, meters in found.items()), *between]

@@ -25,12 +25,12 @@ from meter.completeness.ledger.day_levels import DAY_LEVELS
 from meter.completeness.ledger.day_levels import HOUR_LEVELS
 from meter.completeness.ledger.day_levels import DaySumKey
 from meter.completeness.ledger.day_levels import LevelSums
-from meter.completeness.ledger.facts import Piece
+from meter.completeness.ledger.ledger_source import TimeBucket
 from meter.completeness_query import SILENT_INTERVALS
 from meter.completeness_query import CompletenessQuery
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
-from meter.store.query.completeness_facts import StoredLedgerFacts
+from meter.store.query.completeness_source import StoredLedgerSource
 
 MAX_DAYS = 40
 MAX_HOURS = 48
@@ -121,7 +121,7 @@ class CompletenessSummaries:
 
     def __init__(self, pool: Pool, finalize_after_seconds: float, pause: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
-        self._facts = StoredLedgerFacts(pool.rows, finalize_after_seconds)
+        self._source = StoredLedgerSource(pool.rows, finalize_after_seconds)
         self._finalize_after = timedelta(seconds=finalize_after_seconds)
         self._pause = pause
 
@@ -145,14 +145,16 @@ class CompletenessSummaries:
 
     async def _summarize(self, what: Summarized, begin: datetime, now: datetime) -> bool:
         end = begin + what.length
-        finality = await self._facts.finality(begin.timestamp(), end.timestamp(), now.timestamp())
+        finality = await self._source.finality(begin.timestamp(), end.timestamp(), now.timestamp())
         if finality.open_hours:
             return False
         [[final_hours]] = await self._pool.rows(FINAL_HOURS, [begin, end])
         query = CompletenessQuery(start=begin, end=end)
         tallies: dict[tuple[int, str, str], Tally] = defaultdict(Tally)
-        answers = LedgerAnswers(self._facts, self._pause)
-        async for result, _ in answers.results(query, [Piece(begin.timestamp(), end.timestamp())], now.timestamp()):
+        answers = LedgerAnswers(self._source, self._pause)
+        async for result, _ in answers.results(
+            query, [TimeBucket(begin.timestamp(), end.timestamp())], now.timestamp()
+        ):
             tallies[result.agent_id, result.project, result.meter].add(result)
         sums = [each async for each in self._sums(what, tallies)]
         await self._pool.run(

@@ -16,9 +16,9 @@ from meter.completeness.ledger.agent_states import AgentRow
 from meter.completeness.ledger.agent_states import agent_state
 from meter.completeness.ledger.answers import LedgerAnswers
 from meter.completeness.ledger.answers import Tally
-from meter.completeness.ledger.answers import adjacent_pieces
+from meter.completeness.ledger.answers import adjacent_buckets
+from meter.completeness.ledger.answers import buckets_between
 from meter.completeness.ledger.answers import for_gaps
-from meter.completeness.ledger.answers import pieces_between
 from meter.completeness.ledger.answers import rows_of
 from meter.completeness.ledger.answers import seconds_of
 from meter.completeness.ledger.closing import closable
@@ -26,11 +26,11 @@ from meter.completeness.ledger.day_levels import AGENT
 from meter.completeness.ledger.day_levels import DAY_LEVELS
 from meter.completeness.ledger.day_levels import HOUR_LEVELS
 from meter.completeness.ledger.day_levels import level_of
-from meter.completeness.ledger.facts import DAY_SECONDS
-from meter.completeness.ledger.facts import HOUR_SECONDS
-from meter.completeness.ledger.facts import Piece
-from meter.completeness.ledger.facts import at
 from meter.completeness.ledger.gaps import GapCollector
+from meter.completeness.ledger.ledger_source import DAY_SECONDS
+from meter.completeness.ledger.ledger_source import HOUR_SECONDS
+from meter.completeness.ledger.ledger_source import TimeBucket
+from meter.completeness.ledger.ledger_source import at
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
@@ -44,8 +44,8 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
 from meter.store.postgres.sql import filled
-from meter.store.query.completeness_facts import SECONDS
-from meter.store.query.completeness_facts import StoredLedgerFacts
+from meter.store.query.completeness_source import SECONDS
+from meter.store.query.completeness_source import StoredLedgerSource
 
 # A summary is not read if a report has said something about its time since, or if a late sample has.
 SUMMARIZED = f"""
@@ -112,7 +112,7 @@ class CompletenessReader:
         self._pool = pool
         self._slices = slices
         self._seconds = seconds
-        self._facts = StoredLedgerFacts(pool.rows, finalize_after_seconds)
+        self._source = StoredLedgerSource(pool.rows, finalize_after_seconds)
 
     def _answers(self) -> LedgerAnswers:
         slices = self._slices.of(object())
@@ -121,26 +121,28 @@ class CompletenessReader:
             if slices.over:
                 await slices.pause()
 
-        return LedgerAnswers(self._facts, pause)
+        return LedgerAnswers(self._source, pause)
 
     async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
         """See :class:`~meter.completeness_query.ICompletenessLedger`."""
         with self._request_errors():
             return rows_of(query, [each async for each in self._tallies(query, now.timestamp())], limit)
 
-    async def _tallies(self, query: CompletenessQuery, now: float) -> AsyncIterator[tuple[Piece, str | None, Tally]]:
+    async def _tallies(
+        self, query: CompletenessQuery, now: float
+    ) -> AsyncIterator[tuple[TimeBucket, str | None, Tally]]:
         start, end = query.start.timestamp(), min(query.end.timestamp(), now)
-        pieces = pieces_between(start, end, seconds_of(query))
+        buckets = buckets_between(start, end, seconds_of(query))
         level = level_of(query)
         for what in (DAYS, HOURS):
-            if level is None or level not in what.levels or not pieces or (what is DAYS and query.by == "hour"):
+            if level is None or level not in what.levels or not buckets or (what is DAYS and query.by == "hour"):
                 continue
-            summarized = await self._summarized(what, pieces[0].start, pieces[-1].end)
-            pieces, starts = not_summarized(pieces, summarized, what.seconds)
+            summarized = await self._summarized(what, buckets[0].start, buckets[-1].end)
+            buckets, starts = not_summarized(buckets, summarized, what.seconds)
             if starts:
                 async for each in self._sums(query, what, level, starts):
                     yield each
-        for adjacent in adjacent_pieces(pieces):
+        for adjacent in adjacent_buckets(buckets):
             tallies = await self._answers().tallies(query, adjacent, now)
             for (n, group), tally in tallies.items():
                 yield adjacent[n], group, tally
@@ -152,7 +154,7 @@ class CompletenessReader:
 
     async def _sums(
         self, query: CompletenessQuery, what: SummaryTable, level: int, starts: Sequence[float]
-    ) -> AsyncIterator[tuple[Piece, str | None, Tally]]:
+    ) -> AsyncIterator[tuple[TimeBucket, str | None, Tally]]:
         scope = []
         if query.agent is not None:
             scope.append(Sql("d.agent_id = (SELECT id FROM agent WHERE name = %s)", (query.agent,)))
@@ -176,27 +178,27 @@ class CompletenessReader:
             if (start, group) in found:
                 found[start, group].lose(cause, reason, samples)
         for (start, group), tally in found.items():
-            yield Piece(start, start + what.seconds), group, tally
+            yield TimeBucket(start, start + what.seconds), group, tally
 
     async def gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
         """See :class:`~meter.completeness_query.ICompletenessLedger`."""
         query = for_gaps(query)
         with self._request_errors():
             start, end = query.start.timestamp(), min(query.end.timestamp(), now.timestamp())
-            pieces = pieces_between(start, end, seconds_of(query))
+            buckets = buckets_between(start, end, seconds_of(query))
             level, what = level_of(query), HOURS if query.by == "hour" else DAYS
-            if level is not None and level in what.levels and pieces:
+            if level is not None and level in what.levels and buckets:
                 summarized = await self._summarized(what, start, end)
                 lacking = {
-                    piece.start
-                    async for piece, _, tally in self._sums(query, what, level, sorted(summarized))
+                    bucket.start
+                    async for bucket, _, tally in self._sums(query, what, level, sorted(summarized))
                     if tally.lost
                 }
-                pieces = [
-                    piece for piece in pieces if piece.start not in summarized - lacking or not whole(piece, what)
+                buckets = [
+                    bucket for bucket in buckets if bucket.start not in summarized - lacking or not whole(bucket, what)
                 ]
             collector = GapCollector(limit)
-            for adjacent in adjacent_pieces(pieces):
+            for adjacent in adjacent_buckets(buckets):
                 await self._answers().collect_gaps(query, adjacent, now.timestamp(), collector)
             return collector.gaps(now.timestamp())
 
@@ -211,7 +213,7 @@ class CompletenessReader:
         rows = await self.completeness(asked, now, MAX_AGENTS)
         states = await self.agent_states(now)
         with self._request_errors():
-            finality = await self._facts.finality(query.start.timestamp(), query.end.timestamp(), now.timestamp())
+            finality = await self._source.finality(query.start.timestamp(), query.end.timestamp(), now.timestamp())
         return closable(query, now, rows, states, finality)
 
     @contextmanager
@@ -224,23 +226,23 @@ class CompletenessReader:
             raise RequestError(f"the query cannot be executed: {TOO_LONG}", cause=str(error)) from error
 
 
-def whole(piece: Piece, what: SummaryTable) -> bool:
-    """Return whether ``piece`` is a whole hour or day."""
-    return piece.end - piece.start == what.seconds
+def whole(bucket: TimeBucket, what: SummaryTable) -> bool:
+    """Return whether ``bucket`` is a whole hour or day."""
+    return bucket.end - bucket.start == what.seconds
 
 
 def not_summarized(
-    pieces: Sequence[Piece], summarized: Collection[float], seconds: float
-) -> tuple[list[Piece], list[float]]:
-    """Return what must be computed of ``pieces``, and the starts of the summaries that are read instead.
+    buckets: Sequence[TimeBucket], summarized: Collection[float], seconds: float
+) -> tuple[list[TimeBucket], list[float]]:
+    """Return what must be computed of ``buckets``, and the starts of the summaries that are read instead.
 
-    Of each piece the summaries at its beginning and its end are read. The rest in between is computed at once: that takes about as
+    Of each bucket the summaries at its beginning and its end are read. The rest in between is computed at once: that takes about as
     long for some hours as for one.
     """
-    rest: list[Piece] = []
+    rest: list[TimeBucket] = []
     starts: list[float] = []
-    for piece in pieces:
-        begin, end = piece
+    for bucket in buckets:
+        begin, end = bucket
         while begin in summarized and begin + seconds <= end:
             starts.append(begin)
             begin += seconds
@@ -248,5 +250,5 @@ def not_summarized(
             end -= seconds
             starts.append(end)
         if begin < end:
-            rest.append(Piece(begin, end))
+            rest.append(TimeBucket(begin, end))
     return rest, starts

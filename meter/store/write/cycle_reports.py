@@ -21,7 +21,7 @@ from meter.completeness.ledger.cycle_effects import apply_cycle
 from meter.completeness.ledger.cycle_effects import follows_earlier_boot
 from meter.completeness.ledger.cycle_effects import give_up_before
 from meter.completeness.ledger.cycle_effects import gives_up
-from meter.completeness.ledger.cycle_effects import told_by_number
+from meter.completeness.ledger.cycle_effects import outcome_by_number
 from meter.completeness.ledger.ledger_changes import AgentState
 from meter.completeness.ledger.ledger_changes import BootState
 from meter.completeness.ledger.ledger_changes import WaitingReport
@@ -204,18 +204,18 @@ async def _record(
     for n in order:
         received = reports[n]
         agent, boot_state = locked.agents[received.report.agent], locked.boot_of(received)
-        result = told_by_number(received, boot_state)
+        result = outcome_by_number(received, boot_state)
         of_boot, sequence = waiting[locked.key(received)], received.report.sequence
         if of_boot.get(sequence, received.mac) != received.mac:
             results[n] = ReportResult("conflict", f"another report with the number {sequence} waits")
             continue
-        if result.told == "applied" and not locked.follows(received):
+        if result.outcome == "applied" and not locked.follows(received):
             result = ReportResult("waiting", "reports of an earlier boot have not come yet")
-        if result.told in ("applied", "late"):
-            apply_cycle(received, agent, boot_state, effects, late=result.told == "late")
-        elif result.told == "waiting" and sequence in of_boot:
+        if result.outcome in ("applied", "late"):
+            apply_cycle(received, agent, boot_state, effects, late=result.outcome == "late")
+        elif result.outcome == "waiting" and sequence in of_boot:
             result = ReportResult("repeated")
-        elif result.told == "waiting":
+        elif result.outcome == "waiting":
             of_boot[sequence] = received.mac
             new.append(_waiting_row(agent.id, received))
         results[n] = result

@@ -9,11 +9,11 @@ from datetime import timedelta
 import pytest
 
 from meter.completeness.ledger.answers import Tally
-from meter.completeness.ledger.answers import pieces_between
+from meter.completeness.ledger.answers import buckets_between
 from meter.completeness.ledger.answers import rows_of
 from meter.completeness.ledger.answers import seconds_of
 from meter.completeness.ledger.closing import closable
-from meter.completeness.ledger.facts import Finality
+from meter.completeness.ledger.ledger_source import Finality
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
 from meter.completeness_query import ReportingAgent
@@ -25,8 +25,8 @@ NOW = START + timedelta(days=1, hours=13, minutes=17)
 @pytest.mark.parametrize("by", ["hour", "day"])
 def test_the_present_hour_or_day_has_one_row_although_the_period_ends_later(by):
     query = CompletenessQuery(start=START, end=START + timedelta(days=2), by=by)
-    told = pieces_between(START.timestamp(), NOW.timestamp(), seconds_of(query))
-    rows = rows_of(query, [(piece, None, Tally(expected=5, received=5)) for piece in told], 100)
+    told = buckets_between(START.timestamp(), NOW.timestamp(), seconds_of(query))
+    rows = rows_of(query, [(bucket, None, Tally(expected=5, received=5)) for bucket in told], 100)
     starts = [row.start for row in rows]
     assert len(starts) == len(set(starts)) == (48 if by == "hour" else 2)
     assert sum(row.expected for row in rows) == 5 * len(told)

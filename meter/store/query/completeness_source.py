@@ -14,17 +14,17 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from meter.completeness.ledger.facts import HOUR_SECONDS
-from meter.completeness.ledger.facts import AgentFacts
-from meter.completeness.ledger.facts import Finality
-from meter.completeness.ledger.facts import InactivePollsterTime
-from meter.completeness.ledger.facts import MeteredPart
-from meter.completeness.ledger.facts import Piece
-from meter.completeness.ledger.facts import PollingException
-from meter.completeness.ledger.facts import RejectedSamples
-from meter.completeness.ledger.facts import ResourceFacts
-from meter.completeness.ledger.facts import SeriesPiece
-from meter.completeness.ledger.facts import at
+from meter.completeness.ledger.ledger_source import HOUR_SECONDS
+from meter.completeness.ledger.ledger_source import AgentReports
+from meter.completeness.ledger.ledger_source import Finality
+from meter.completeness.ledger.ledger_source import InactivePollsterTime
+from meter.completeness.ledger.ledger_source import MeteredPeriod
+from meter.completeness.ledger.ledger_source import PollingException
+from meter.completeness.ledger.ledger_source import RejectedSamples
+from meter.completeness.ledger.ledger_source import SampleCounts
+from meter.completeness.ledger.ledger_source import SeriesBucket
+from meter.completeness.ledger.ledger_source import TimeBucket
+from meter.completeness.ledger.ledger_source import at
 from meter.completeness.ledger.timeline import CycleRun
 from meter.completeness.ledger.timeline import Timeline
 from meter.completeness_query import CompletenessQuery
@@ -49,7 +49,7 @@ Rows = Callable[[str, Any], Awaitable[list[tuple[Any, ...]]]]
 
 SECONDS = "extract(epoch FROM {})::float8"
 
-PARTS = f"""
+METERED_PERIODS = f"""
 WITH page AS MATERIALIZED (
     SELECT resource FROM (
         SELECT r.resource FROM metered_resource r {{join_lists}} WHERE r.first_due < %s AND r.until_due > %s AND {{scope}}
@@ -66,7 +66,7 @@ FROM off_schedule_poll r JOIN meter_list l ON l.id = r.meter_list_id
 WHERE r.resource = ANY(ARRAY(SELECT resource FROM page)) AND r.at < %s AND r.at >= %s
 ORDER BY 4, 7, 1, 2
 """
-"""What agents measure of the next resources: with all agents, as one's part ends where that of the next begins."""
+"""What agents measure of the next resources: with all agents, as one's period ends where that of the next begins."""
 
 # The runs in the time, and of each agent and interval the one before and the one after: what was missed lies between runs.
 # The recursion finds the intervals of each agent by the primary key.
@@ -115,10 +115,10 @@ ORDER BY start, kind
 """
 
 RECEIVED = f"""
-SELECT r.name, m.name, coalesce(p.name, ''), counted.piece, counted.samples, {SECONDS.format("counted.first")},
+SELECT r.name, m.name, coalesce(p.name, ''), counted.bucket, counted.samples, {SECONDS.format("counted.first")},
     {SECONDS.format("counted.last")}
 FROM (
-    SELECT resource_id, project_id, meter, width_bucket(first, %s::timestamptz[]) - 1 AS piece, sum(count)::bigint AS samples,
+    SELECT resource_id, project_id, meter, width_bucket(first, %s::timestamptz[]) - 1 AS bucket, sum(count)::bigint AS samples,
         min(first) AS first, max(last) AS last
     FROM ({{partials}}) AS partial
     GROUP BY 1, 2, 3, 4
@@ -127,7 +127,7 @@ LEFT JOIN project p ON p.id = counted.project_id
 """
 
 LATE = """
-SELECT r.name, m.name, coalesce(p.name, ''), greatest(width_bucket(late.start, %s::timestamptz[]) - 1, 0) AS piece, sum(late.samples)::bigint
+SELECT r.name, m.name, coalesce(p.name, ''), greatest(width_bucket(late.start, %s::timestamptz[]) - 1, 0) AS bucket, sum(late.samples)::bigint
 FROM late_sample late JOIN series x ON x.id = late.series_id JOIN resource r ON r.id = x.resource_id JOIN meter m ON m.id = x.meter_id
 LEFT JOIN project p ON p.id = x.project_id
 WHERE late.start > %s::timestamptz - interval '1 hour' AND late.start < %s AND x.polling_interval > 0
@@ -136,7 +136,7 @@ GROUP BY 1, 2, 3, 4
 """
 
 VOIDED = """
-SELECT r.name, m.name, coalesce(p.name, ''), width_bucket(v.timestamp, %s::timestamptz[]) - 1 AS piece, count(*)
+SELECT r.name, m.name, coalesce(p.name, ''), width_bucket(v.timestamp, %s::timestamptz[]) - 1 AS bucket, count(*)
 FROM voided_sample v JOIN series x ON x.id = v.series_id JOIN resource r ON r.id = x.resource_id JOIN meter m ON m.id = x.meter_id
 LEFT JOIN project p ON p.id = x.project_id
 WHERE v.timestamp >= %s AND v.timestamp < %s AND x.polling_interval > 0
@@ -161,7 +161,7 @@ ORDER BY s.timestamp
 POLLED = Sql("x.polling_interval > 0")
 
 
-class StoredLedgerFacts:
+class StoredLedgerSource:
     """The facts in the database that ``rows`` queries. Hours are finalized ``finalize_after_seconds`` after their end."""
 
     def __init__(self, rows: Rows, finalize_after_seconds: float) -> None:
@@ -169,7 +169,7 @@ class StoredLedgerFacts:
         self._finalize_after_seconds = finalize_after_seconds
 
     async def finality(self, start: float, end: float, now: float) -> Finality:
-        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
+        """See :class:`~meter.completeness.ledger.ledger_source.ILedgerSource`."""
         due = now - self._finalize_after_seconds
         open_from = due - due % HOUR_SECONDS
         open_hours: set[float] = set()
@@ -193,10 +193,10 @@ class StoredLedgerFacts:
             )
         return Finality(open_from, frozenset(open_hours), dict(cutoffs), frozenset(hour for [hour] in kept))
 
-    async def parts(
+    async def metered_periods(
         self, query: CompletenessQuery, start: float, end: float, after: str | None, limit: int
-    ) -> Sequence[MeteredPart]:
-        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
+    ) -> Sequence[MeteredPeriod]:
+        """See :class:`~meter.completeness.ledger.ledger_source.ILedgerSource`."""
         scope = [] if after is None else [Sql("r.resource > %s", (after,))]
         if query.resource_id is not None:
             scope.append(Sql("r.resource = %s", (query.resource_id,)))
@@ -209,47 +209,47 @@ class StoredLedgerFacts:
         times = (at(end), at(start))
         condition = both(scope).parameters
         lists = "JOIN meter_list l ON l.id = r.meter_list_id" if query.meter is not None else ""
-        statement = PARTS.format(join_lists=lists, scope=both(scope), limit=limit)
+        statement = METERED_PERIODS.format(join_lists=lists, scope=both(scope), limit=limit)
         found = await self._rows(statement, [*times, *condition, *times, *condition, *times, *times])
-        parts = [MeteredPart._make((*row[:5], tuple(row[5]), *row[6:])) for row in found]
+        periods = [MeteredPeriod._make((*row[:5], tuple(row[5]), *row[6:])) for row in found]
         if query.meter is None:
-            return parts
+            return periods
         # Parts with other meters stay in the page only by their resource, which marks the place of the next page.
-        return [part._replace(meters=(query.meter,) if query.meter in part.meters else ()) for part in parts]
+        return [period._replace(meters=(query.meter,) if query.meter in period.meters else ()) for period in periods]
 
-    async def resource_facts(
-        self, query: CompletenessQuery, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
-    ) -> ResourceFacts:
-        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
-        resources = sorted({part.resource for part in parts})
-        start, end = at(pieces[0].start), at(pieces[-1].end)
-        starts = [at(piece.start) for piece in pieces]
-        statement = _received_statement(query, resources, starts, pieces)
+    async def stored_samples(
+        self, query: CompletenessQuery, periods: Sequence[MeteredPeriod], buckets: Sequence[TimeBucket]
+    ) -> SampleCounts:
+        """See :class:`~meter.completeness.ledger.ledger_source.ILedgerSource`."""
+        resources = sorted({period.resource for period in periods})
+        start, end = at(buckets[0].start), at(buckets[-1].end)
+        starts = [at(bucket.start) for bucket in buckets]
+        statement = _received_statement(query, resources, starts, buckets)
         received = await self._rows(statement.text, statement.parameters)
         late = await self._rows(LATE, [starts, start, end, resources])
         voided = await self._rows(VOIDED, [starts, start, end, resources])
-        return ResourceFacts(
-            received=_by_series_piece([row[:5] for row in received]),
+        return SampleCounts(
+            received=_by_series_bucket([row[:5] for row in received]),
             times={row[:4]: row[5:] for row in received},
-            late=_by_series_piece(late),
-            voided=_by_series_piece(voided),
+            late=_by_series_bucket(late),
+            voided=_by_series_bucket(voided),
         )
 
     async def sample_times(
         self, wanted: Sequence[tuple[str, float, float]]
     ) -> Mapping[tuple[str, str, str], Sequence[float]]:
-        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
+        """See :class:`~meter.completeness.ledger.ledger_source.ILedgerSource`."""
         columns = [[row[0] for row in wanted], [at(row[1]) for row in wanted], [at(row[2]) for row in wanted]]
         found: dict[tuple[str, str, str], list[float]] = {}
         for resource, meter, project, time in await self._rows(SAMPLE_TIMES, columns):
             found.setdefault((resource, meter, project), []).append(time)
         return found
 
-    async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentFacts]:
-        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
+    async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentReports]:
+        """See :class:`~meter.completeness.ledger.ledger_source.ILedgerSource`."""
         arguments = {"ids": sorted(ids), "start": at(start), "end": at(end)}
         names = await self._rows("SELECT id, name FROM agent WHERE id = ANY(%(ids)s::integer[])", arguments)
-        agents = {id_: AgentFacts(name) for id_, name in names}
+        agents = {id_: AgentReports(name) for id_, name in names}
         runs: dict[tuple[int, float], list[CycleRun]] = {}
         for id_, interval, first, last, cycles, pollsters, boot, stopped in await self._rows(RUNS, arguments):
             runs.setdefault((id_, interval), []).append(
@@ -264,7 +264,7 @@ class StoredLedgerFacts:
         return agents
 
     async def rejected(self, query: CompletenessQuery, start: float, end: float) -> Sequence[RejectedSamples]:
-        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
+        """See :class:`~meter.completeness.ledger.ledger_source.ILedgerSource`."""
         scope = []
         if query.resource_id is not None:
             scope.append(Sql("resource = %s", (query.resource_id,)))
@@ -276,13 +276,13 @@ class StoredLedgerFacts:
 
 
 def _received_statement(
-    query: CompletenessQuery, resources: Sequence[str], starts: Sequence[Any], pieces: Sequence[Piece]
+    query: CompletenessQuery, resources: Sequence[str], starts: Sequence[Any], buckets: Sequence[TimeBucket]
 ) -> Sql:
     equals: dict[IdField, str | None] = {} if query.meter is None else {"meter": query.meter}
     filter = SampleFilter(
         equals=equals,
-        start=at(pieces[0].start),
-        end=at(pieces[-1].end),
+        start=at(buckets[0].start),
+        end=at(buckets[-1].end),
         expression=In("resource_id", tuple(resources)),
     )
     conditions = split_filter(filter)
@@ -301,5 +301,5 @@ def _received_statement(
     )
 
 
-def _by_series_piece(rows: Sequence[tuple[Any, ...]]) -> dict[SeriesPiece, int]:
-    return {(resource, meter, project, piece): samples for resource, meter, project, piece, samples in rows}
+def _by_series_bucket(rows: Sequence[tuple[Any, ...]]) -> dict[SeriesBucket, int]:
+    return {(resource, meter, project, bucket): samples for resource, meter, project, bucket, samples in rows}

@@ -8,20 +8,20 @@ from datetime import timedelta
 
 import pytest_twisted
 
-from meter.store.query import completeness_facts
-from meter.store.query.completeness_facts import StoredLedgerFacts
+from meter.store.query import completeness_source
+from meter.store.query.completeness_source import StoredLedgerSource
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 @pytest_twisted.ensureDeferred
 async def test_hours_after_the_last_one_that_was_looked_at_count_as_not_final(monkeypatch):
-    monkeypatch.setattr(completeness_facts, "MAX_OPEN_HOURS", 3)
+    monkeypatch.setattr(completeness_source, "MAX_OPEN_HOURS", 3)
 
     async def rows(statement, parameters):
         return [(parameters["since"],)] if "since" in parameters else []
 
-    facts = StoredLedgerFacts(rows, finalize_after_seconds=900)
+    facts = StoredLedgerSource(rows, finalize_after_seconds=900)
     now = START + timedelta(days=2)
 
     finality = await facts.finality(START.timestamp(), now.timestamp(), now.timestamp())
@@ -33,7 +33,7 @@ async def test_hours_after_the_last_one_that_was_looked_at_count_as_not_final(mo
 
 @pytest_twisted.ensureDeferred
 async def test_hours_are_final_if_few_are_not(monkeypatch):
-    monkeypatch.setattr(completeness_facts, "MAX_OPEN_HOURS", 3)
+    monkeypatch.setattr(completeness_source, "MAX_OPEN_HOURS", 3)
     open_hours = [START + timedelta(hours=n) for n in (2, 5, 7)]
 
     async def rows(statement, parameters):
@@ -41,7 +41,7 @@ async def test_hours_are_final_if_few_are_not(monkeypatch):
             return []
         return [(hour,) for hour in open_hours if hour >= parameters["since"]][:1]
 
-    facts = StoredLedgerFacts(rows, finalize_after_seconds=900)
+    facts = StoredLedgerSource(rows, finalize_after_seconds=900)
     now = START + timedelta(days=2)
 
     finality = await facts.finality(START.timestamp(), now.timestamp(), now.timestamp())

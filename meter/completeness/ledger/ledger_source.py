@@ -1,6 +1,6 @@
 """What the ledger reads from a store: what agents measure, which cycles they reported, why samples were not made, and which are stored.
 
-Times are seconds since 1970. A *piece* is a part of the period of a query: an hour, a day, or what of it lies in the period.
+Times are seconds since 1970. A *bucket* is a part of the period of a query: an hour, a day, or what of it lies in the period.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ HOUR_SECONDS = 3600.0
 DAY_SECONDS = 86400.0
 
 
-class Piece(NamedTuple):
-    """A part of the period."""
+class TimeBucket(NamedTuple):
+    """A part of the period of a query."""
 
     start: float
     end: float
 
 
-class MeteredPart(NamedTuple):
+class MeteredPeriod(NamedTuple):
     """One agent measures each of ``meters`` of a resource in each cycle, from ``since`` until before ``until``.
 
     Where ``until`` equals ``since``, it measured them once, at this time, between its cycles.
@@ -68,31 +68,33 @@ class PollingException(NamedTuple):
     end: float
     expected: bool = True
 
-    def covers(self, part: MeteredPart, at: float) -> bool:
-        """Return whether this is why ``part`` has no sample of the cycle that was due ``at``.
+    def covers(self, period: MeteredPeriod, at: float) -> bool:
+        """Return whether this is why ``period`` has no sample of the cycle that was due ``at``.
 
         What is said of cycles lasts until one interval after the last of them; of a cycle that began a little early or late the
         nearest time is meant.
         """
         tolerance = 0.0 if self.pollster else self.interval / 2
-        return self.concerns(part) and (self.start - tolerance <= at < self.end - tolerance or at == self.start)
+        return self.concerns(period) and (self.start - tolerance <= at < self.end - tolerance or at == self.start)
 
     @property
     def is_skipped_cycle(self) -> bool:
         """Whether cycles did not take place, rather than polls of some pollster."""
         return self.cause == "skipped" and not self.pollster
 
-    def may_cover(self, part: MeteredPart, at: float) -> bool:
+    def may_cover(self, period: MeteredPeriod, at: float) -> bool:
         """Return whether this may be why: samples are spooled, and dropped, some time after their cycle was due."""
-        return self.cause == "spool dropped" and self.start - part.interval < at < self.start and self.concerns(part)
+        return (
+            self.cause == "spool dropped" and self.start - period.interval < at < self.start and self.concerns(period)
+        )
 
-    def concerns(self, part: MeteredPart) -> bool:
-        """Return whether this is about the pollster, the interval and the resource of ``part``."""
+    def concerns(self, period: MeteredPeriod) -> bool:
+        """Return whether this is about the pollster, the interval and the resource of ``period``."""
         return (
             self.expected
-            and self.pollster in ("", part.pollster)
-            and self.resource in ("", part.resource)
-            and self.interval in (0.0, part.interval)
+            and self.pollster in ("", period.pollster)
+            and self.resource in ("", period.resource)
+            and self.interval in (0.0, period.interval)
         )
 
 
@@ -117,7 +119,7 @@ class RejectedSamples(NamedTuple):
 
 
 @dataclass(slots=True)
-class AgentFacts:
+class AgentReports:
     """What an agent named ``agent_name`` reported: a timeline for each interval, and what was not as usual."""
 
     agent_name: str
@@ -126,19 +128,19 @@ class AgentFacts:
     inactive: list[InactivePollsterTime] = field(default_factory=list)
 
 
-SeriesPiece = tuple[str, str, str, int]
-"""Resource, meter, project and the index of a piece."""
+SeriesBucket = tuple[str, str, str, int]
+"""Resource, meter, project and the index of a bucket."""
 
 
 @dataclass(slots=True)
-class ResourceFacts:
+class SampleCounts:
     """How many samples of some resources are stored, of polled series alone, how many of these were recorded late, and how many are voided."""
 
-    received: Mapping[SeriesPiece, int] = field(default_factory=dict)
-    times: Mapping[SeriesPiece, tuple[float, float]] = field(default_factory=dict)
+    received: Mapping[SeriesBucket, int] = field(default_factory=dict)
+    times: Mapping[SeriesBucket, tuple[float, float]] = field(default_factory=dict)
     """The times of the first and the last sample."""
-    late: Mapping[SeriesPiece, int] = field(default_factory=dict)
-    voided: Mapping[SeriesPiece, int] = field(default_factory=dict)
+    late: Mapping[SeriesBucket, int] = field(default_factory=dict)
+    voided: Mapping[SeriesBucket, int] = field(default_factory=dict)
     unreported: Mapping[tuple[str, str, str], Sequence[float]] | None = None
     """The times of samples by resource, meter and project, where processes that were killed may have measured without a report.
 
@@ -170,21 +172,21 @@ class Finality:
         return at < before and at - at % HOUR_SECONDS not in self.kept_hours
 
 
-class ILedgerFacts(Protocol):
+class ILedgerSource(Protocol):
     """Reads the facts of the resources that a query selects, a page of resources at a time."""
 
     async def finality(self, start: float, end: float, now: float) -> Finality:
         """Return which hours from ``start`` until before ``end`` are final."""
 
-    async def parts(
+    async def metered_periods(
         self, query: CompletenessQuery, start: float, end: float, after: str | None, limit: int
-    ) -> Sequence[MeteredPart]:
+    ) -> Sequence[MeteredPeriod]:
         """Return what agents measure of at most ``limit`` resources with an id after ``after``, in their order."""
 
-    async def resource_facts(
-        self, query: CompletenessQuery, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
-    ) -> ResourceFacts:
-        """Return what is stored of the resources of ``parts`` in the ``pieces``, which are in order and follow each other."""
+    async def stored_samples(
+        self, query: CompletenessQuery, periods: Sequence[MeteredPeriod], buckets: Sequence[TimeBucket]
+    ) -> SampleCounts:
+        """Return what is stored of the resources of ``periods`` in the ``buckets``, which are in order and follow each other."""
 
     async def sample_times(
         self, wanted: Sequence[tuple[str, float, float]]
@@ -194,7 +196,7 @@ class ILedgerFacts(Protocol):
         They are returned by resource, meter and project. Those of samples that have been deleted are not.
         """
 
-    async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentFacts]:
+    async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentReports]:
         """Return what the agents reported, with the runs before and after the time from ``start`` to ``end``."""
 
     async def rejected(self, query: CompletenessQuery, start: float, end: float) -> Sequence[RejectedSamples]:

@@ -1,0 +1,42 @@
+"""``--help`` and ``--version`` of subcommands."""
+
+from __future__ import annotations
+
+import pytest
+
+import meter
+from meter.commands import audit
+from meter.commands import db
+from meter.commands import dead_letters
+from meter.commands import notify
+from meter.commands import pollsters
+from meter.commands.doctor import command as doctor
+
+COMMANDS = {
+    "meter-audit": audit.Options,
+    "meter-db": db.Options,
+    "meter-dead-letters": dead_letters.Options,
+    "meter-doctor": doctor.Options,
+    "meter-notify": notify.Options,
+    "python -m meter.pollsters": pollsters.Options,
+}
+SUBCOMMANDS = [(command, name) for command, options in COMMANDS.items() for name, *_ in options.subCommands]
+
+
+@pytest.mark.parametrize(("command", "name"), SUBCOMMANDS)
+def test_version_of_a_subcommand_is_that_of_meter(command: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        COMMANDS[command]().parseOptions([name, "--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"Meter {meter.__version__}\n"
+
+
+@pytest.mark.parametrize(("command", "name"), SUBCOMMANDS)
+def test_usage_of_a_subcommand_names_it_once_and_no_other(
+    command: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        COMMANDS[command]().parseOptions([name, "--help"])
+    usage, *_ = capsys.readouterr().out.splitlines()
+    assert usage.startswith(f"Usage: {command} [--config FILE] {name} ")
+    assert usage.split().count(name) == 1
