@@ -149,8 +149,23 @@ async def test_a_day_that_was_not_computed_before_its_samples_expired_is_refused
         later = NOW + timedelta(days=60)
         await store.maintenance.finalize(later)
         await store.maintenance.expire(later)
-        with pytest.raises(RequestError, match="have expired, and the usage of the SKU cpu"):
-            await store.rating.usage.refresh(PRICES, PERIOD, NOW)
+        for _ in range(2):
+            with pytest.raises(RequestError, match="have expired, and the usage of the SKU cpu"):
+                await store.rating.usage.refresh(PRICES, PERIOD, NOW)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_percentile_whose_first_samples_expire_before_its_period_is_over_is_refused(postgresql):
+    prices = book(sku("a-p95", "percentile95", "cpu"), sku("cpu", "increase", "cpu"))
+    async with rating(postgresql.dsn(), retention=Retention(days=7, rollup_days=0)) as store:
+        usage = store.rating.usage
+        await store.write([counter(0), counter(5, 1)])
+        await usage.refresh(prices, PERIOD, NOON + timedelta(days=1))
+        await store.maintenance.finalize(NOON + timedelta(days=20))
+        await store.maintenance.expire(NOON + timedelta(days=20))
+        with pytest.raises(RequestError, match="the SKU a-p95 from that day on"):
+            await usage.refresh(prices, PERIOD, NOON + timedelta(days=19))
+        assert (await usage.as_of(prices, PERIOD)) is not None
 
 
 @pytest_twisted.ensureDeferred

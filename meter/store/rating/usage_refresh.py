@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
@@ -72,6 +73,8 @@ LIVES_AGAIN_SECONDS = 6 * 3600.0
 """Of a period that has been over for a day and whose samples have not changed, lives are read again after so long: a resource that
 is found late may have existed then."""
 
+COMPUTED_UNTIL = "SELECT FROM usage_day WHERE (sku_id, day) = (%s, %s) AND finish >= %s"
+
 EXPIRED = "SELECT max(before) FROM retention_cutoff WHERE meter IN ('', %s)"
 
 
@@ -120,12 +123,20 @@ class UsageRefresh:
             self._lives_read[key] = self._clock.seconds()
         # Lives that changed have marked days of gauges.
         plan.kept = await kept_days(self._pool, plan.skus, period.first, period.until)
+        failed: set[tuple[int, date]] = set()
+        error: RequestError | None = None
         for id, measured in plan.skus.items():
             if measured.sku.usage != "exists":
                 for day in self._to_measure(plan, id, measured):
                     changed.add(day.day)
-                    await self._measure(id, measured, day, plan.as_of)
-        await self._mark(plan)
+                    try:
+                        await self._measure(id, measured, day, plan.as_of)
+                    except RequestError as expired:
+                        failed.add((id, day.day))
+                        error = error or expired
+        await self._mark(plan, failed)
+        if error is not None:
+            raise error
         return len(changed)
 
     async def changed_days(self, book: PriceBook, period: BillingPeriod, now: datetime) -> Sequence[date]:
@@ -201,12 +212,12 @@ class UsageRefresh:
         assert meter is not None
         [[before]] = await self._pool.rows(EXPIRED, [meter])
         if before is not None and before > day.start:
-            known = await self._pool.rows("SELECT FROM usage_day WHERE (sku_id, day) = (%s, %s)", [id, day.day])
+            known = await self._pool.rows(COMPUTED_UNTIL, [id, day.day, day.finish])
             if known:
                 return  # what was computed in time stays
             raise RequestError(
-                f"the samples of {meter} of {day.day} have expired, and the usage of the SKU {measured.sku.id} on that day was"
-                " not computed before: retain samples for longer than a period and its grace days"
+                f"the samples of {meter} of {day.day} have expired, and the usage of the SKU {measured.sku.id} from that day on"
+                " was not computed before: retain samples for longer than a period and its days of grace"
             )
         parts, parameters = measuring(measured.sku)
         parameters |= {"sku": id, "day": day.day, "days": [day.day], "start": day.start, "finish": day.finish}
@@ -291,10 +302,11 @@ class UsageRefresh:
                 await self._slices.pause()
         return atoms
 
-    async def _mark(self, plan: RefreshPlan) -> None:
+    async def _mark(self, plan: RefreshPlan, failed: Set[tuple[int, date]]) -> None:
         marks = [
             DayMark(id, day.day, day.start, day.finish)
             for id, measured in plan.skus.items()
             for day in plan.days_of(measured)
+            if (id, day.day) not in failed
         ]
         await self._pool.run(partial(mark_computed, as_of=plan.as_of, marks=marks))
