@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -213,12 +214,21 @@ class UsageRefresh:
             await self._pool.run(keep_measured, parts, {**parameters, "as_of": as_of, **within._asdict()})
 
     async def pages(
-        self, meters: Sequence[str], since: datetime | None = None
+        self, meters: Sequence[str], since: datetime | None = None, projects: Collection[str] | None = None
     ) -> AsyncIterator[tuple[ResourceRange, Sequence[tuple[int, str]]]]:
-        """Yield the resources with samples of ``meters`` in pages, by id: the range of ids, and ids and names."""
+        """Yield the resources with samples of ``meters`` in pages, by id: the range of ids, and ids and names.
+
+        ``projects``: only those of which one of these has samples of any meter.
+        """
         after = 0
+        of = None if projects is None else list(projects)
         while after < LAST_RESOURCE:
-            parameters: dict[str, Any] = {"meters": list(meters), "after": after, "rows": PAGE_RESOURCES}
+            parameters: dict[str, Any] = {
+                "meters": list(meters),
+                "after": after,
+                "rows": PAGE_RESOURCES,
+                "projects": of,
+            }
             page = await self._pool.rows(NEXT_RESOURCES, {**parameters, "since": since or "-infinity"})
             through = page[-1][0] if len(page) == PAGE_RESOURCES else LAST_RESOURCE
             yield ResourceRange(after, through), [(id, name) for id, name in page]
