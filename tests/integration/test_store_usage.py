@@ -22,6 +22,7 @@ from meter.store.rating import usage_refresh
 from meter.testing import MemoryStore
 from tests.contract.test_usage import OVER
 from tests.contract.test_usage import cloud
+from tests.contract.test_usage import instance
 from tests.contract.test_usage import polled
 from tests.integration.test_store_rollups import running
 from tests.usage_books import EVERY_KIND
@@ -140,6 +141,29 @@ async def test_usage_outlives_its_samples_and_their_names(postgresql):
         assert await store.rating.usage.projects(PRICES, PERIOD) == ["p1"]
         # Computing it again would lose it.
         assert (await refreshed(store))[1] == kept
+
+
+@pytest_twisted.ensureDeferred
+async def test_existence_that_was_computed_before_what_told_it_expired_stays(postgresql):
+    prices = book(sku("vm", "exists", resource_kind="instance", states=("active",)))
+    at = [PERIOD.start + timedelta(days=days) for days in (2, 20)]
+
+    async def existed(store):
+        await store.rating.usage.refresh(prices, PERIOD, NOW)
+        return [(atom.day, atom.quantity) async for atom in store.rating.usage.atoms(prices, PERIOD, ["p1"])]
+
+    dsn = postgresql.dsn()
+    async with rating(dsn, retention=Retention(days=7, rollup_days=7)) as store:
+        await store.write([instance("active", time) for time in at])
+        kept = await existed(store)
+        assert kept[0] == (at[0].date(), Decimal(24))
+        later = at[1] + timedelta(days=7)
+        await store.maintenance.finalize(later)
+        await store.maintenance.expire(later)
+        [[first]] = await store.maintenance._pool.rows("SELECT min(timestamp) FROM sample")
+        assert first == at[1]
+    async with rating(dsn) as another:  # has read no lives before
+        assert await existed(another) == kept
 
 
 @pytest_twisted.ensureDeferred

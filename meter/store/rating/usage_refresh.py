@@ -77,6 +77,8 @@ COMPUTED_UNTIL = "SELECT FROM usage_day WHERE (sku_id, day) = (%s, %s) AND finis
 
 EXPIRED = "SELECT max(before) FROM retention_cutoff WHERE meter IN ('', %s)"
 
+EXPIRED_LIVES = "SELECT max(before) FROM retention_cutoff WHERE meter = '' OR meter = ANY(%s)"
+
 
 @dataclass(slots=True)
 class RefreshPlan:
@@ -264,14 +266,16 @@ class UsageRefresh:
         if not kinds:
             return changed
         gauges = any(each.sku.usage == "integral" for each in skus)
+        days_of = await self._days_to_keep(plan, [id for id, _ in existing], meters_of(kinds))
         async for within, resources in self.pages(meters_of(kinds)):
             ids = {name: id for id, name in resources}
             found = await self.page_lives(list(ids), skus, now, plan.as_of, self._lives)
             for id, measured in existing:
                 of_kind = [each for each in found if each.kind == measured.sku.resource_kind]
-                atoms = await self._existing_atoms(measured, of_kind, plan.days, ids)
-                days = [day.day for day in plan.days]
-                changed |= set(await self._pool.run(keep_given, id, days, within, atoms))
+                if days_of[id]:
+                    atoms = await self._existing_atoms(measured, of_kind, days_of[id], ids)
+                    days = [day.day for day in days_of[id]]
+                    changed |= set(await self._pool.run(keep_given, id, days, within, atoms))
             if gauges:
                 segments: defaultdict[int, list[LifeSegment]] = defaultdict(list)
                 for each in found:
@@ -279,6 +283,23 @@ class UsageRefresh:
                 spans = [(id, span) for id, several in segments.items() for span in existence_spans(several)]
                 await self._pool.run(keep_lives, list(ids.values()), spans)
         return changed
+
+    async def _days_to_keep(
+        self, plan: RefreshPlan, ids: Sequence[int], meters: Sequence[str]
+    ) -> Mapping[int, Sequence[MeasuredDay]]:
+        """Return the days of each SKU that are computed from lives: all, or once samples of the period have expired, those that are not known.
+
+        A life that began before what has not expired would seem to begin later.
+        """
+        [[before]] = await self._pool.rows(EXPIRED_LIVES, [list(meters)])
+        if before is None or before <= plan.whole.start:
+            return dict.fromkeys(ids, plan.days)
+        return {
+            id: [
+                day for day in plan.days if (kept := plan.kept.get((id, day.day))) is None or kept.finish != day.finish
+            ]
+            for id in ids
+        }
 
     async def _existing_atoms(
         self,
