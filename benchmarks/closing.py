@@ -30,9 +30,6 @@ from benchmarks.rating import execute
 from benchmarks.rating import keep_month
 from benchmarks.rating import opened
 from benchmarks.store_read import milliseconds
-from meter.completeness_query import Closable
-from meter.completeness_query import CompletenessQuery
-from meter.completeness_query import CompletenessRow
 from meter.rating.book.book_text import directory_from_text
 from meter.rating.book.book_text import with_text
 from meter.rating.book.price_book import Account
@@ -45,25 +42,10 @@ from meter.rating.period import BillingPeriod
 from meter.rating.statements.closing import Closing
 from meter.rating.statements.closing import ClosingAct
 from meter.rating.statements.preview import Previews
-from meter.store import PostgresStore
 
 CLOSED_AT = datetime(2026, 11, 7, tzinfo=UTC)
 MEASURED = 20
 """Instances with samples of a day: their usage is computed, so that the days are known."""
-
-
-class WillingLedger:
-    """Asks the ledger of ``store`` as a close does, and takes no notice of what is missing: no agent has reported here."""
-
-    def __init__(self, store: PostgresStore) -> None:
-        self._store = store
-
-    async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
-        found = await self._store.closable(query, now)
-        return replace(found, reasons=())
-
-    async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
-        return await self._store.completeness(query, now, limit)
 
 
 def directory_of(skus: int, projects: Sequence[str]) -> PriceDirectory:
@@ -92,13 +74,13 @@ async def measure(reactor: Any, report: Report, dsn: str, options: argparse.Name
     await store.maintenance._partitions.ensure([DAY])
     await execute(store, SAMPLES, {"day": DAY, "measured": min(options.instances, MEASURED)})
     measuring.rows(dsn, "VACUUM (ANALYZE)")
+    await store.maintenance.finalize(OVER)
     await usage.refresh(book, period, OVER)
     await keep_month(store, book)
     measuring.rows(dsn, "VACUUM (ANALYZE)")
     projects = list(await usage.projects(book, period))
     directory = directory_of(options.skus, projects if options.one_account else ())
-    ledger: Any = WillingLedger(store)
-    services = (store.rating, ledger, store, directory, directory_from_text)
+    services = (store.rating, store, store, directory, directory_from_text)
     report.line(f"kept rows of the month: {options.instances * options.skus * 31}; projects: {len(projects)}")
     table = Table("closing")
     previews = Previews(*services, correct_periods=2)
@@ -110,7 +92,7 @@ async def measure(reactor: Any, report: Report, dsn: str, options: argparse.Name
         table.add("preview of one account", took, "ms", "adding a kept month up in SQL")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     closing = Closing(*services, correct_periods=2)
-    act = ClosingAct(key=Ed25519PrivateKey.generate(), closed_by="benchmark")
+    act = ClosingAct(key=Ed25519PrivateKey.generate(), closed_by="benchmark", accept_gaps="no agent has reported here")
     took, results = await milliseconds(closing.close(period.name, None, act, CLOSED_AT))
     table.add("closing the month", took, "ms")
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -50,6 +50,9 @@ SMALLEST = {
         *("--samples", "10000", "--runs", "1", "--requests", "3", "--posts", "1", "--before-seconds", "1"),
     ],
     "notifications": ["--notifications", "100", "--runs", "1", "--stalled-seconds", "3"],
+    "rating": [
+        *("--instances", "40", "--measured", "4", "--skus", "2", "--runs", "1", "--mode", "not-durable"),
+    ],
     "reports": ["--agents", "2", "--instances", "10", "--runs", "1"],
     "store_read": ["--days", "1", "--instances", "8", "--runs", "1", "--mode", "not-durable"],
     "store_read_and_write": [
@@ -64,6 +67,7 @@ POSTGRESQL = {
     "collector",
     "completeness",
     "hostile_tenant",
+    "rating",
     "reports",
     "store_read",
     "store_read_and_write",
@@ -92,6 +96,20 @@ whole = type(storage).poll
 async def poll(self, cycle):
     return list(await whole(self, cycle))[3:]
 type(storage).poll = poll
+""",
+    ),
+    "a kept quantity is not read": (
+        "rating",
+        """
+from meter.store.rating.usage_store import StoredUsage
+whole = StoredUsage.totals
+async def totals(self, *arguments):
+    first = True
+    async for atom in whole(self, *arguments):
+        if not first:
+            yield atom
+        first = False
+StoredUsage.totals = totals
 """,
     ),
     "a sample of an image is lost": (

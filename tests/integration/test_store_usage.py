@@ -22,6 +22,7 @@ from meter.store.rating import usage_refresh
 from meter.testing import MemoryStore
 from tests.contract.test_usage import OVER
 from tests.contract.test_usage import cloud
+from tests.contract.test_usage import instance
 from tests.contract.test_usage import polled
 from tests.integration.test_store_rollups import running
 from tests.usage_books import EVERY_KIND
@@ -143,14 +144,52 @@ async def test_usage_outlives_its_samples_and_their_names(postgresql):
 
 
 @pytest_twisted.ensureDeferred
+async def test_existence_that_was_computed_before_what_told_it_expired_stays(postgresql):
+    prices = book(sku("vm", "exists", resource_kind="instance", states=("active",)))
+    at = [PERIOD.start + timedelta(days=days) for days in (2, 20)]
+
+    async def existed(store):
+        await store.rating.usage.refresh(prices, PERIOD, NOW)
+        return [(atom.day, atom.quantity) async for atom in store.rating.usage.atoms(prices, PERIOD, ["p1"])]
+
+    dsn = postgresql.dsn()
+    async with rating(dsn, retention=Retention(days=7, rollup_days=7)) as store:
+        await store.write([instance("active", time) for time in at])
+        kept = await existed(store)
+        assert kept[0] == (at[0].date(), Decimal(24))
+        later = at[1] + timedelta(days=7)
+        await store.maintenance.finalize(later)
+        await store.maintenance.expire(later)
+        [[first]] = await store.maintenance._pool.rows("SELECT min(timestamp) FROM sample")
+        assert first == at[1]
+    async with rating(dsn) as another:  # has read no lives before
+        assert await existed(another) == kept
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_day_that_was_not_computed_before_its_samples_expired_is_refused(postgresql):
     async with rating(postgresql.dsn(), retention=Retention(days=7, rollup_days=0)) as store:
         await store.write([counter(0), counter(5, 1)])
         later = NOW + timedelta(days=60)
         await store.maintenance.finalize(later)
         await store.maintenance.expire(later)
-        with pytest.raises(RequestError, match="have expired, and the usage of the SKU cpu"):
-            await store.rating.usage.refresh(PRICES, PERIOD, NOW)
+        for _ in range(2):
+            with pytest.raises(RequestError, match="have expired, and the usage of the SKU cpu"):
+                await store.rating.usage.refresh(PRICES, PERIOD, NOW)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_percentile_whose_first_samples_expire_before_its_period_is_over_is_refused(postgresql):
+    prices = book(sku("a-p95", "percentile95", "cpu"), sku("cpu", "increase", "cpu"))
+    async with rating(postgresql.dsn(), retention=Retention(days=7, rollup_days=0)) as store:
+        usage = store.rating.usage
+        await store.write([counter(0), counter(5, 1)])
+        await usage.refresh(prices, PERIOD, NOON + timedelta(days=1))
+        await store.maintenance.finalize(NOON + timedelta(days=20))
+        await store.maintenance.expire(NOON + timedelta(days=20))
+        with pytest.raises(RequestError, match="the SKU a-p95 from that day on"):
+            await usage.refresh(prices, PERIOD, NOON + timedelta(days=19))
+        assert (await usage.as_of(prices, PERIOD)) is not None
 
 
 @pytest_twisted.ensureDeferred

@@ -300,9 +300,9 @@ class Closing:
                 raise Unavailable(f"usage of {account.id} changed during the close: {differences[0]}; try again")
             signed = sign(statement, act.key)
             skus = {sku for _, sku in annex.digest.quantities}
-            projects = {project for project, _ in annex.digest.quantities} | {
-                line.project_id for line in rated.lines if line.project_id
-            }
+            projects = {project for project, _ in annex.digest.quantities}
+            projects |= {each.project_id for each in rated.lines if each.project_id}
+            projects |= {each.project_id for each in rated.unmetered}
             closing = ClosingStatement(
                 signed=signed,
                 book_text=payer.book.text,

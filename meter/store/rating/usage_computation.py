@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from collections.abc import Set
 from datetime import datetime
 from decimal import Decimal
@@ -61,7 +62,7 @@ class UsageComputation:
         """Yield atoms in the order of SKU, day, project, resource and values."""
         await wait_for_writers_before(self._pool, self._clock, as_of)
         skus = measured_skus(book)
-        found = await self._all_lives(skus, as_of)
+        found = await self._all_lives(skus, projects, as_of)
         for measured in skus:
             days = measured_days(period, as_of)
             if not days:
@@ -82,11 +83,13 @@ class UsageComputation:
             for atom in minimum.applied(_sorted(measured, whole_period(period, as_of), of_period)):
                 yield atom
 
-    async def _all_lives(self, skus: list[MeasuredSku] | Any, as_of: datetime) -> dict[str, list[ResourceLife]]:
+    async def _all_lives(
+        self, skus: Sequence[MeasuredSku], projects: Set[str], as_of: datetime
+    ) -> dict[str, list[ResourceLife]]:
         found: defaultdict[str, list[ResourceLife]] = defaultdict(list)
         kinds = life_kinds([each.sku for each in skus])
         if kinds:
-            async for _, resources in self._pages.pages(meters_of(kinds)):
+            async for _, resources in self._pages.pages(meters_of(kinds), projects=projects):
                 names = [name for _, name in resources]
                 for each in await self._pages.page_lives(names, skus, as_of, as_of, self._lives):
                     found[each.resource_id].append(each)
@@ -114,11 +117,13 @@ class UsageComputation:
         assert measured.sku.meter is not None
         parts, parameters = measuring(measured.sku, lives=GIVEN_LIVES)
         parameters |= {"start": day.start, "finish": day.finish, "as_of": as_of, "projects": sorted(projects)}
-        async for within, resources in self._pages.pages([measured.sku.meter], since=day.start - LOOK_BACK):
+        async for within, resources in self._pages.pages(
+            [measured.sku.meter], since=day.start - LOOK_BACK, projects=projects
+        ):
             given = await self._given_lives(resources, found)
             statement = f"WITH {parts} {SELECT_COMPUTED}"
             for resource, project, document, quantity, unmetered in await self._pool.rows(
-                statement, {**parameters, **given, **within._asdict()}
+                statement, {**parameters, **given, **within._asdict(), "resources": [id for id, _ in resources]}
             ):
                 atoms[project, resource, document] = quantity, unmetered
         return atoms

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
@@ -71,7 +73,11 @@ LIVES_AGAIN_SECONDS = 6 * 3600.0
 """Of a period that has been over for a day and whose samples have not changed, lives are read again after so long: a resource that
 is found late may have existed then."""
 
+COMPUTED_UNTIL = "SELECT FROM usage_day WHERE (sku_id, day) = (%s, %s) AND finish >= %s"
+
 EXPIRED = "SELECT max(before) FROM retention_cutoff WHERE meter IN ('', %s)"
+
+EXPIRED_LIVES = "SELECT max(before) FROM retention_cutoff WHERE meter = '' OR meter = ANY(%s)"
 
 
 @dataclass(slots=True)
@@ -119,12 +125,20 @@ class UsageRefresh:
             self._lives_read[key] = self._clock.seconds()
         # Lives that changed have marked days of gauges.
         plan.kept = await kept_days(self._pool, plan.skus, period.first, period.until)
+        failed: set[tuple[int, date]] = set()
+        error: RequestError | None = None
         for id, measured in plan.skus.items():
             if measured.sku.usage != "exists":
                 for day in self._to_measure(plan, id, measured):
                     changed.add(day.day)
-                    await self._measure(id, measured, day, plan.as_of)
-        await self._mark(plan)
+                    try:
+                        await self._measure(id, measured, day, plan.as_of)
+                    except RequestError as expired:
+                        failed.add((id, day.day))
+                        error = error or expired
+        await self._mark(plan, failed)
+        if error is not None:
+            raise error
         return len(changed)
 
     async def changed_days(self, book: PriceBook, period: BillingPeriod, now: datetime) -> Sequence[date]:
@@ -200,12 +214,12 @@ class UsageRefresh:
         assert meter is not None
         [[before]] = await self._pool.rows(EXPIRED, [meter])
         if before is not None and before > day.start:
-            known = await self._pool.rows("SELECT FROM usage_day WHERE (sku_id, day) = (%s, %s)", [id, day.day])
+            known = await self._pool.rows(COMPUTED_UNTIL, [id, day.day, day.finish])
             if known:
                 return  # what was computed in time stays
             raise RequestError(
-                f"the samples of {meter} of {day.day} have expired, and the usage of the SKU {measured.sku.id} on that day was"
-                " not computed before: retain samples for longer than a period and its grace days"
+                f"the samples of {meter} of {day.day} have expired, and the usage of the SKU {measured.sku.id} from that day on"
+                " was not computed before: retain samples for longer than a period and its days of grace"
             )
         parts, parameters = measuring(measured.sku)
         parameters |= {"sku": id, "day": day.day, "days": [day.day], "start": day.start, "finish": day.finish}
@@ -213,12 +227,21 @@ class UsageRefresh:
             await self._pool.run(keep_measured, parts, {**parameters, "as_of": as_of, **within._asdict()})
 
     async def pages(
-        self, meters: Sequence[str], since: datetime | None = None
+        self, meters: Sequence[str], since: datetime | None = None, projects: Collection[str] | None = None
     ) -> AsyncIterator[tuple[ResourceRange, Sequence[tuple[int, str]]]]:
-        """Yield the resources with samples of ``meters`` in pages, by id: the range of ids, and ids and names."""
+        """Yield the resources with samples of ``meters`` in pages, by id: the range of ids, and ids and names.
+
+        ``projects``: only those of which one of these has samples of any meter.
+        """
         after = 0
+        of = None if projects is None else list(projects)
         while after < LAST_RESOURCE:
-            parameters: dict[str, Any] = {"meters": list(meters), "after": after, "rows": PAGE_RESOURCES}
+            parameters: dict[str, Any] = {
+                "meters": list(meters),
+                "after": after,
+                "rows": PAGE_RESOURCES,
+                "projects": of,
+            }
             page = await self._pool.rows(NEXT_RESOURCES, {**parameters, "since": since or "-infinity"})
             through = page[-1][0] if len(page) == PAGE_RESOURCES else LAST_RESOURCE
             yield ResourceRange(after, through), [(id, name) for id, name in page]
@@ -243,14 +266,16 @@ class UsageRefresh:
         if not kinds:
             return changed
         gauges = any(each.sku.usage == "integral" for each in skus)
+        days_of = await self._days_to_keep(plan, [id for id, _ in existing], meters_of(kinds))
         async for within, resources in self.pages(meters_of(kinds)):
             ids = {name: id for id, name in resources}
             found = await self.page_lives(list(ids), skus, now, plan.as_of, self._lives)
             for id, measured in existing:
                 of_kind = [each for each in found if each.kind == measured.sku.resource_kind]
-                atoms = await self._existing_atoms(measured, of_kind, plan.days, ids)
-                days = [day.day for day in plan.days]
-                changed |= set(await self._pool.run(keep_given, id, days, within, atoms))
+                if days_of[id]:
+                    atoms = await self._existing_atoms(measured, of_kind, days_of[id], ids)
+                    days = [day.day for day in days_of[id]]
+                    changed |= set(await self._pool.run(keep_given, id, days, within, atoms))
             if gauges:
                 segments: defaultdict[int, list[LifeSegment]] = defaultdict(list)
                 for each in found:
@@ -258,6 +283,23 @@ class UsageRefresh:
                 spans = [(id, span) for id, several in segments.items() for span in existence_spans(several)]
                 await self._pool.run(keep_lives, list(ids.values()), spans)
         return changed
+
+    async def _days_to_keep(
+        self, plan: RefreshPlan, ids: Sequence[int], meters: Sequence[str]
+    ) -> Mapping[int, Sequence[MeasuredDay]]:
+        """Return the days of each SKU that are computed from lives: all, or once samples of the period have expired, those that are not known.
+
+        A life that began before what has not expired would seem to begin later.
+        """
+        [[before]] = await self._pool.rows(EXPIRED_LIVES, [list(meters)])
+        if before is None or before <= plan.whole.start:
+            return dict.fromkeys(ids, plan.days)
+        return {
+            id: [
+                day for day in plan.days if (kept := plan.kept.get((id, day.day))) is None or kept.finish != day.finish
+            ]
+            for id in ids
+        }
 
     async def _existing_atoms(
         self,
@@ -281,10 +323,11 @@ class UsageRefresh:
                 await self._slices.pause()
         return atoms
 
-    async def _mark(self, plan: RefreshPlan) -> None:
+    async def _mark(self, plan: RefreshPlan, failed: Set[tuple[int, date]]) -> None:
         marks = [
             DayMark(id, day.day, day.start, day.finish)
             for id, measured in plan.skus.items()
             for day in plan.days_of(measured)
+            if (id, day.day) not in failed
         ]
         await self._pool.run(partial(mark_computed, as_of=plan.as_of, marks=marks))

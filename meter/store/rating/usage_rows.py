@@ -25,6 +25,9 @@ SELECT used.resource_id, r.name FROM (
     SELECT DISTINCT x.resource_id FROM meter m CROSS JOIN LATERAL (
         SELECT DISTINCT x.resource_id FROM series x
         WHERE x.meter_id = m.id AND x.resource_id > %(after)s AND x.retained_until >= %(since)s
+            AND (%(projects)s::text[] IS NULL OR EXISTS (
+                SELECT FROM series o WHERE o.resource_id = x.resource_id AND o.project_id = ANY(ARRAY(
+                    SELECT id FROM project WHERE name = ANY(%(projects)s) UNION ALL SELECT 0 WHERE '' = ANY(%(projects)s)))))
         ORDER BY 1 LIMIT %(rows)s
     ) AS x
     WHERE m.name = ANY(%(meters)s) ORDER BY 1 LIMIT %(rows)s
@@ -164,6 +167,8 @@ class ResourceRange(NamedTuple):
 async def keep_measured(session: Session, parts: str, parameters: dict[str, Any]) -> list[date]:
     """Keep what the common table expressions ``parts`` compute; return the days that changed."""
     await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+    # Samples are looked up by series and time, whatever the planner believes of a week that was never analyzed.
+    await session.count("SET LOCAL enable_seqscan = off")
     return [day for [day] in await session.rows(f"WITH {parts}, {DATED}, {MERGE}", parameters)]
 
 

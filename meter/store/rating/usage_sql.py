@@ -2,7 +2,7 @@
 
 All sums are exact: volumes as ``numeric`` of their shortest decimal form, times in whole microseconds. Nothing depends on the order
 in which samples arrived, or in which rows are read. docs/usage.rst has the rules. Parameters are named: ``meter``, ``after`` and
-``through`` (ids of resources), ``start``, ``finish``, ``as_of``, ``numerator`` and ``denominator`` (of the factor).
+``through`` (ids of resources), ``resources`` (only these ids, or all), ``start``, ``finish``, ``as_of``, ``numerator`` and ``denominator`` (of the factor).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ wanted AS MATERIALIZED (
     ) AS m CROSS JOIN LATERAL (
         SELECT x.* FROM series x
         WHERE x.meter_id = m.id AND x.resource_id > %(after)s AND x.resource_id <= %(through)s
+            AND (%(resources)s::integer[] IS NULL OR x.resource_id = ANY(%(resources)s))
             AND x.retained_until >= %(start)s::timestamptz - {LOOK_BACK}
         OFFSET 0
     ) AS x
@@ -307,6 +308,7 @@ def measuring(sku: Sku, *, lives: str = KEPT_LIVES) -> tuple[str, dict[str, Any]
         "numerator": sku.factor.numerator,
         "denominator": sku.factor.denominator,
         "multiple": sku.round_up_to,
+        "resources": None,
     }
     values = str(filled(NUMBERED_VALUES, document=document, joined=joined))
     computed = str(filled(COMPUTED, rounded="quantity" if sku.round_up_to is None else f"round({ROUNDED_UP}, 9)"))

@@ -297,6 +297,15 @@ async def test_close_that_is_killed_in_the_middle_goes_on_when_it_is_repeated(ac
 
 
 @pytest_twisted.ensureDeferred
+async def test_statement_is_of_all_projects_that_it_says_anything_of(accounting):
+    accounting.usage.arrived.clear()
+    accounting.usage.arrive([used(9, 0, "web", unmetered=60)], accounting.now)
+    assert results(await accounting.close()) == {"acme": "closed"}
+    [summary] = await accounting.store.rating.statements.summaries()
+    assert (summary.projects, summary.total) == (("web",), "0.00")
+
+
+@pytest_twisted.ensureDeferred
 async def test_usage_without_a_project_is_on_no_statement(accounting):
     accounting.usage.arrive([used(9, 1, "")], accounting.now)
     assert results(await accounting.close()) == {"acme": "closed", "lab": "closed"}
