@@ -55,6 +55,9 @@ class WorkedMonth:
     def accounts(self) -> list[str]:
         return sorted({row["account"] for row in self.rows("lines.csv")})
 
+    def projects(self) -> list[str]:
+        return sorted({row["project"] for row in self.rows("usage.csv")})
+
     def lines(self, account: str) -> list[Row]:
         return [
             {name: value for name, value in row.items() if name != "account"}
