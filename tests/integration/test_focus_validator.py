@@ -37,7 +37,7 @@ import json, sys
 from pathlib import Path
 import pyarrow.parquet
 from meter.rating.exports.focus_columns import COST_AND_USAGE
-from meter.rating.exports.focus_parquet import write_parquet
+from meter.rating.exports.focus_parquet import FocusParquet
 from meter.rating.exports.focus_rows import cost_and_usage
 from meter.rating.statements.annex import read_annex_line
 from meter.rating.statements.statement import read_statement
@@ -45,7 +45,9 @@ document, annex, output = map(Path, sys.argv[1:])
 rows = map(read_annex_line, annex.read_bytes().splitlines())
 with output.open("wb") as file:
     statement = read_statement(document.read_bytes()).statement
-    write_parquet(file, COST_AND_USAGE["1.2"], cost_and_usage(statement, "1.2", rows), "1.2")
+    parquet = FocusParquet(file, COST_AND_USAGE["1.2"], "1.2")
+    parquet.write(cost_and_usage(statement, "1.2", rows))
+    parquet.close()
 table = pyarrow.parquet.read_table(output)
 print(json.dumps({
     "rows": table.num_rows,

@@ -180,7 +180,7 @@ class CycleSamples:
         def is_stored(due: Due, interval: float) -> bool | None:
             if any(abs(at - due.at) < interval / 2 for at in of_unreported):
                 return True
-            return None if facts.unreported is None or self._finality.is_expired(meter, due.at) else False
+            return None if facts.unreported is None or self._finality.has_no_samples(meter, due.at) else False
 
         return SeriesSamples(received, unreported, is_stored)
 

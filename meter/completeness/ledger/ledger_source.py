@@ -168,8 +168,11 @@ class Finality:
 
     def is_expired(self, meter: str, at: float) -> bool:
         """Return whether neither samples nor rollups of the hour of ``at`` are retained."""
-        before = max(self.expired_before.get(meter, -1.0), self.expired_before.get("", -1.0))
-        return at < before and at - at % HOUR_SECONDS not in self.kept_hours
+        return self.has_no_samples(meter, at) and at - at % HOUR_SECONDS not in self.kept_hours
+
+    def has_no_samples(self, meter: str, at: float) -> bool:
+        """Return whether samples of the time ``at`` are not retained, although their rollups may be."""
+        return at < max(self.expired_before.get(meter, -1.0), self.expired_before.get("", -1.0))
 
 
 class ILedgerSource(Protocol):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -214,7 +215,18 @@ def test_a_cycle_that_took_place_is_not_the_one_that_was_skipped_just_after_it()
     ]
 
 
-def test_an_agent_killed_between_samples_and_report_lacks_the_cycles_after_that_one() -> None:
+@pytest.mark.parametrize(
+    ("unreported", "finality"),
+    [
+        (None, Finality(open_from=1e9)),
+        ({("r1", "cpu", "p1"): [1200.0, 1500.0]}, Finality(open_from=1e9)),
+        # The samples have been deleted, and their numbers stay: where they were stored is not known any more.
+        ({}, Finality(open_from=1e9, expired_before={"": 1e9}, kept_hours=frozenset([0.0]))),
+    ],
+)
+def test_an_agent_killed_between_samples_and_report_lacks_the_cycles_after_that_one(
+    unreported: dict[tuple[str, str, str], list[float]] | None, finality: Finality
+) -> None:
     """It was stopped after the cycle of 0 s, and killed in that of 1500 s, whose samples are stored."""
     runs = [
         CycleRun(0.0, 0.0, 1, frozenset({"cpu"}), "a", stopped=True),
@@ -223,9 +235,9 @@ def test_an_agent_killed_between_samples_and_report_lacks_the_cycles_after_that_
     ]
     agents = {1: AgentReports("agent 1", {INTERVAL: Timeline(INTERVAL, runs)})}
     measured = MeteredPeriod(1, "cpu", INTERVAL, "r1", "p1", ("cpu",), 0.0, 1e9)
-    ledger = Ledger(BUCKETS[:1], agents, {}, Finality(open_from=1e9), now=2101.0)
+    ledger = Ledger(BUCKETS[:1], agents, {}, finality, now=2101.0)
 
-    [result] = ledger.results([measured], SampleCounts({("r1", "cpu", "p1", 0): 5}))
+    [result] = ledger.results([measured], SampleCounts({("r1", "cpu", "p1", 0): 5}, unreported=unreported))
 
     assert (result.expected, result.received) == (8, 5)
     assert [each.due.at for each in result.attributed] == [300.0, 600.0, 1800.0]

@@ -48,15 +48,26 @@ def result_of(work: Coroutine[Any, Any, Any]) -> Any:
     return found
 
 
+class CountingSlices:
+    """Wants a pause at every look, and counts the pauses."""
+
+    over = True
+    pauses = 0
+
+    async def pause(self) -> None:
+        self.pauses += 1
+
+
 class Month:
     def __init__(self) -> None:
         self.store = MemoryStore(Clock())
         self.directory: PriceDirectory = result_of(keep_usage(self.store))
         self.directory_of: Any = None
+        self.slices = CountingSlices()
 
     def days(self, *times: datetime, project: str | None = None, by_resource: bool = False) -> list[RatedDay]:
         async def collect() -> list[RatedDay]:
-            rated = RatedDays(self.store.rating, self.store, self.directory, self.directory_of)
+            rated = RatedDays(self.store.rating, self.store, self.directory, self.directory_of, self.slices)
             begin, end = times or ALWAYS
             return [day async for day in rated.between(begin, end, project, by_resource=by_resource)]
 
@@ -164,3 +175,8 @@ def test_closed_period_is_rated_by_the_book_of_its_statement(month: Month) -> No
     before = lines(month)
     assert abs(found["EUR", "shop", "vm"] - 2 * before["EUR", "shop", "vm"]) < Decimal("1e-9")
     assert found["JPY", "tokyo", "vm"] == before["JPY", "tokyo", "vm"]
+
+
+def test_work_pauses_for_each_quantity_and_each_day(month: Month) -> None:
+    found = month.days(project="shop")
+    assert month.slices.pauses > 2 * len(found)
