@@ -250,8 +250,9 @@ def differences_of_row(resource: str, row: dict[str, Any], real: Truth, lost_cau
 def differences_of_gaps(gaps: list[dict[str, Any]], real: Truth, reports_are_lost: bool) -> list[str]:
     """Return how the gaps differ from the truth: each lists as many samples as are missing in its time.
 
-    The samples of a cycle in which a process was killed may be stored although the cycle is not reported: it is in no gap. Where reports are lost, the ledger computes when cycles were due from the last one that was reported: that is up to half an
-    interval off.
+    The samples of a cycle in which a process was killed may be stored although the cycle is not reported: it is in no gap. Where
+    reports are lost, the ledger computes when cycles were due from the last one that was reported: that is up to half an interval
+    off.
     """
     found = []
     total = sum(len(real.missing_of(resource)) for resource in real.stored)
