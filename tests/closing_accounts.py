@@ -37,10 +37,16 @@ class ScriptedLedger:
     def __init__(self, *projects: str) -> None:
         self.projects = projects
         self.reasons: dict[str, list[ClosingReason]] = {}
-        self.missing: dict[str, int] = {}
 
     async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
-        return Closable(start=query.start, end=query.end, reasons=self.reasons.get(query.project_id or "", []))
+        if query.project_id is None:
+            reasons = list({each.text: each for of in self.reasons.values() for each in of}.values())
+        else:
+            reasons = self.reasons.get(query.project_id, [])
+        return Closable(start=query.start, end=query.end, reasons=reasons)
+
+    def _missing(self, project: str) -> int:
+        return sum(each.samples for each in self.reasons.get(project, ()))
 
     async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
         return [
@@ -49,8 +55,8 @@ class ScriptedLedger:
                 end=query.end,
                 group=project,
                 expected=100,
-                received=100 - self.missing.get(project, 0),
-                causes={"unknown": self.missing.get(project, 0)},
+                received=100 - self._missing(project),
+                causes={"unknown": self._missing(project)},
             )
             for project in self.projects
             if query.project_id in (None, project)

@@ -10,7 +10,7 @@ from meter.rating.book.price_book import PriceDirectory
 from tests.kept_usage import KeptUsage
 from tests.worked_months import CLOUD_MONTH
 
-RATED = datetime(2026, 12, 1, 12, tzinfo=UTC)
+RATED = datetime(2025, 12, 1, 12, tzinfo=UTC)
 
 
 class FixedPrices:

@@ -269,7 +269,7 @@ def statement(**changes: Any) -> Statement:
         ),
         "as_of": datetime(2026, 12, 6, 8, tzinfo=UTC),
         "closed_at": datetime(2026, 12, 6, 8, 0, 1, tzinfo=UTC),
-        "book": StatementBook(name="eur", sha256="b" * 64),
+        "book": StatementBook(name="eur", sha256=hashlib.sha256(b"{}").hexdigest()),
         "completeness": StatementCompleteness(
             expected=8640,
             received=8630,

@@ -33,6 +33,12 @@ from meter.sample import utc_text
 DEAD_LETTER_QUEUE = "metering.dead"
 """The durable queue of dead letters, reached through the default exchange."""
 
+DEAD_LETTER_KINDS = (
+    *("undecodable", "invalid", "unverified", "unstorable", "conflict", "misunderstood", "unsignable", "unpublishable"),
+    *("listener", "too-complex", "too-large", "defect"),
+)
+"""The kinds of dead letters: docs/dead-letters.rst says what each means."""
+
 MAX_HEADER = 500
 """Maximum number of characters in a text header."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.python import usage
 
+from meter.bus.dead_letters import DEAD_LETTER_KINDS
 from meter.bus.dead_letters import DeadLetter
 from meter.bus.masking import masked_body
 from meter.commands.command import EXIT_FOUND_PROBLEMS
@@ -46,6 +47,12 @@ RECORDED_BYTES = 16 * 1024 * 1024
 """Dead letters, and the bytes of their bodies, that one entry of the audit log is about at most: so many are in memory."""
 
 
+def check_kind(command: str, kind: str | None) -> None:
+    """Raise ``UsageError`` for a ``kind`` that no dead letter has."""
+    if kind is not None and kind not in DEAD_LETTER_KINDS:
+        raise usage.UsageError(f"{command}: there is no kind {kind!r}; known: {', '.join(DEAD_LETTER_KINDS)}")
+
+
 class ListOptions(SubcommandOptions):
     """Which dead letters to list."""
 
@@ -54,6 +61,10 @@ class ListOptions(SubcommandOptions):
         ["limit", "n", 100, "Maximum number of dead letters to list.", int],
     ]
     optFlags = [["json", None, "Print one JSON object per line, with all headers."]]  # noqa: N815, RUF012
+
+    def postOptions(self) -> None:
+        """Refuse an unknown kind."""
+        check_kind("list", self["kind"])
 
 
 class ShowOptions(SubcommandOptions):
@@ -87,6 +98,7 @@ class ReplayOptions(SubcommandOptions):
         """Require either ids or ``--all``."""
         if bool(self["ids"]) == bool(self["all"]):
             raise usage.UsageError("replay: give either ids or --all")
+        check_kind("replay", self["kind"])
 
 
 class DiscardOptions(SubcommandOptions):

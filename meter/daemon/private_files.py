@@ -52,3 +52,15 @@ def open_to_others(directory: Path) -> str | None:
     if not mode & 0o007:
         return None
     return f"{directory} has mode {mode:04o}: other users can list it; chmod 0700 {directory} prevents that"
+
+
+def unwritable(directory: Path) -> str:
+    """Return why no file can be created in ``directory``, which need not exist yet; ``""`` if one can. Nothing is written."""
+    existing = directory.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        return f"{existing} is not a directory"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return f"user id {os.geteuid()} may not create files in {existing}"
+    return ""

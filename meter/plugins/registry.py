@@ -46,6 +46,7 @@ from meter.interfaces import IMeterPlugin
 from meter.interfaces import IPluginContext
 from meter.plugins.validation import one_line
 from meter.plugins.validation import plugin_problems
+from meter.settings.plain_words import plain
 
 State = Literal["pending", "active", "disabled", "not applicable", "broken"]
 """*pending*: not decided yet. *disabled*: by the configuration. *not applicable*: by the plugin's own ``enabled()``."""
@@ -276,7 +277,7 @@ def _problem(detail: Any, options: BaseModel) -> str:
     if detail["type"] == "extra_forbidden":
         known = ", ".join(type(options).model_fields) if len(detail["loc"]) == 1 else ""
         return f"{where}: unknown option" + (f"; known are {known}" if known else "")
-    return f"{where}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    return f"{where}: {plain(detail['msg'])}"
 
 
 # --- activation ----------------------------------------------------------------------------------------------------

@@ -34,6 +34,9 @@ from meter.rating.usage.usage_atom import UsageAtom
 MAX_COUNT = 1000
 """Maximum number of resources of a wish: each is counted on its own."""
 
+ANYBODY = " anybody "
+"""The project of a quote that names none. No price can be for it: ids in price books have no blanks at their ends."""
+
 DEFAULT_STATE = "active"
 """The state of resources whose state no wish and no SKU says."""
 
@@ -59,7 +62,7 @@ def quote(
     wishes: Sequence[Wish],
     period: BillingPeriod,
     *,
-    project: str = "",
+    project: str = ANYBODY,
     account: Account | None = None,
     domain: str | None = None,
 ) -> Rated:
@@ -70,9 +73,10 @@ def quote(
     :raises ValueError: a wish does not fit its SKU; the text says how.
     """
     payer = replace(
-        account or Account(id=project, name="", book=book.name, implied=True),
+        account or Account(id=project, name="", book=book.name),
         projects=(Membership(id=project),),
         domains=(),
+        implied=False,  # the directory below names it
     )
     priced = replace(book, fixed_charges=(), minimums=(), credits=())
     directory = PriceDirectory(books={book.name: priced}, accounts={payer.id: payer})

@@ -31,6 +31,7 @@ from meter.settings import Config
 from meter.settings import MeterSection
 from meter.settings.masked import masked
 from meter.settings.masked import masked_settings
+from meter.settings.plain_words import plain
 from meter.settings.rating import webhook_problems
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
@@ -38,6 +39,9 @@ from meter.signing_keys import SigningKey
 DEFAULT_FILE = "/etc/meter/meter.toml"
 SINGLE = "meter"
 """Name of the daemon that contains all others."""
+
+DAEMONS = (SINGLE, "meter-compute", "meter-central", "meter-collector", "meter-api")
+"""The names of all daemons."""
 
 
 class ConfigError(Exception):
@@ -136,7 +140,7 @@ def _problem(detail: Any) -> str:
     if detail["type"] == "missing":
         return f"{where}: is missing"
     given = "" if isinstance(detail["input"], dict | list) or _is_secret(name) else f", not {detail['input']!r}"
-    return f"{where}: {detail['msg'][0].lower()}{detail['msg'][1:]}{given}"
+    return f"{where}: {plain(detail['msg'])}{given}"
 
 
 def _is_secret(name: str) -> bool:
@@ -193,6 +197,12 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
         yield "[signing] keys: two keys have the same id"
     listens = [("api", "listen", config.api.listen), ("status", "listen", config.status.listen)]
     listens += [("status.by_daemon", name, text) for name, text in config.status.by_daemon.items()]
+    for section in ("status", "manhole"):
+        for name in getattr(config, section).by_daemon:
+            if name not in DAEMONS:
+                close = difflib.get_close_matches(name, DAEMONS, 1)
+                known = f"did you mean {close[0]}?" if close else f"known: {', '.join(DAEMONS)}"
+                yield f"[{section}.by_daemon] {name}: there is no such daemon; {known}"
     for section, name, text in listens:
         if text or section == "api":
             yield from (f"[{section}] {name}: {wrong}" for wrong in _endpoint_problems(text))

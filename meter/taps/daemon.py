@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.agent.cycle import PluginContext
@@ -38,12 +39,15 @@ from meter.plugins.registry import Kind
 from meter.plugins.registry import configure
 from meter.plugins.registry import find
 from meter.settings import Config
+from meter.settings.config_file import has_key
 from meter.settings.config_file import keyring
 from meter.signing_keys import Keyring
 from meter.taps.monotonic_clock import use_monotonic_clock
 
 STOP_SECONDS = 75.0
 """How long all parts of a daemon together may take to stop; less than ``TimeoutStopSec`` in ``etc/systemd``."""
+
+_log = Logger()
 
 
 @implementer(IHealth)
@@ -103,7 +107,14 @@ class Daemon:
     def keys(self) -> Keyring:
         """The signing keys. ``--check`` does not create the key file that a first start creates."""
         if self._keys is None:
+            generates = not self.only_checking and not has_key(self.config)
             self._keys = keyring(self.config, make=not self.only_checking)
+            if generates:
+                _log.info(
+                    "a signing key has been generated in {path}: agents and collectors on other hosts need the same, as key_file of"
+                    " [signing]",
+                    path=str(self.config.signing_key_file),
+                )
         return self._keys
 
     def add(self, service: IService, *, without: str = "") -> None:

@@ -200,7 +200,7 @@ class MemoryUsage:
         rows: defaultdict[tuple[str, str], list[StoredSample]] = defaultdict(list)
         for row in self._store.matching(SampleFilter(equals={"meter": sku.meter}, as_of=as_of)):
             if not is_submitted(row):
-                rows[row.resource_id, row.unit].append(row)
+                rows[row.resource_id, "" if sku.usage == "integral" else row.unit].append(row)
         totals: dict[tuple[str, str, str], MeasuredTotal] = {}
         for (resource, _), of_resource in rows.items():
             lived = [each for several in segments.get(resource, {}).values() for each in several]

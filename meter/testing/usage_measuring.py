@@ -28,6 +28,7 @@ from meter.rating.usage.existence import ExistenceSpan
 from meter.rating.usage.sku_definition import LONGEST_VALUE
 from meter.rating.usage.sku_definition import values_text
 from meter.testing.filters import values_at
+from meter.testing.integral_hours import is_measured
 
 LOOK_BACK = timedelta(days=45)
 MICROSECOND = timedelta(microseconds=1)
@@ -103,13 +104,14 @@ def integral(window: SampledWindow) -> dict[Key, MeasuredTotal]:
     """Return the sum of volume × seconds, times a million."""
     found: defaultdict[Key, MeasuredTotal] = defaultdict(MeasuredTotal)
     rows = window.with_before()
-    polled = [(row, _until_polled(window, rows, n)) for n, row in enumerate(rows) if _polled(row)]
-    pieces: list[Piece] = [(row, row.timestamp, until) for row, until in polled]
-    others = [row for row in rows if not _polled(row)]
-    gaps = _gaps([(row.timestamp, until) for row, until in polled], window)
+    measured = [(row, _until(window, rows, n)) for n, row in enumerate(rows) if is_measured(row)]
+    pieces: list[Piece] = [(row, row.timestamp, until) for row, until in measured]
+    gaps = _gaps([(row.timestamp, until) for row, until in measured], window)
     filled = timedelta(0)
-    for n, row in enumerate(others):
-        until = _until_other(window, others, n)
+    for n, row in enumerate(rows):
+        if is_measured(row):
+            continue
+        until = _until(window, rows, n)
         for begins, ends, bounded in gaps:
             first, last = max(row.timestamp, begins, window.start), min(until, ends)
             if first < last:
@@ -126,29 +128,24 @@ def integral(window: SampledWindow) -> dict[Key, MeasuredTotal]:
     return found
 
 
-def _until_polled(window: SampledWindow, rows: Sequence[StoredSample], n: int) -> datetime:
+def _until(window: SampledWindow, rows: Sequence[StoredSample], n: int) -> datetime:
+    """Return until when the volume of a sample holds."""
     row = rows[n]
-    following = [each for each in rows[n + 1 :] if _polled(each)]
+    following = [each for each in rows[n + 1 :] if is_measured(each) == is_measured(row)]
+    later = [each for each in _later(window) if is_measured(each) == is_measured(row)]
+    if not _polled(row):
+        if following:
+            return min(following[0].timestamp, window.finish)
+        return window.finish if window.spans or later else row.timestamp
     run = run_of(row.type, row.metadata)
     ends = following[0].timestamp if following else window.finish
-    if run.kind is RunKind.DECLARED:
-        continues = any(run_of(each.type, each.metadata) == run for each in rows[n + 1 :])
-        if not following:
-            continues = continues or any(
-                run_of(each.type, each.metadata) == run and _polled(each) for each in _later(window)
-            )
-        if continues:
-            return min(ends, window.finish)
+    if run.kind is RunKind.DECLARED and (
+        any(run_of(each.type, each.metadata) == run for each in rows[n + 1 :])
+        or (not following and any(run_of(each.type, each.metadata) == run for each in later))
+    ):
+        return min(ends, window.finish)
     limit = row.timestamp + timedelta(seconds=INTERVALS_CARRIED * interval_of(row.metadata))
     return min(ends, limit, window.finish)
-
-
-def _until_other(window: SampledWindow, others: Sequence[StoredSample], n: int) -> datetime:
-    if n + 1 < len(others):
-        return min(others[n + 1].timestamp, window.finish)
-    if window.spans or any(not _polled(each) for each in _later(window)):
-        return window.finish
-    return others[n].timestamp
 
 
 def _later(window: SampledWindow) -> list[StoredSample]:
@@ -198,10 +195,10 @@ def _add_unmetered(
         for begins, ends, bounded in gaps:
             first, last = max(begins, window.start), min(ends, window.finish)
             if bounded and first < last:
-                before = [row for row in rows if _polled(row) and row.timestamp <= begins]
+                before = [row for row in rows if is_measured(row) and row.timestamp <= begins]
                 unmetered[before[-1].project_id or ""] += (last - first) // MICROSECOND
         if filled:
-            others = [row for row in rows if not _polled(row)]
+            others = [row for row in rows if not is_measured(row)]
             unmetered[others[0].project_id or ""] -= filled // MICROSECOND
     for project, microseconds in unmetered.items():
         if microseconds >= 1_000_000:

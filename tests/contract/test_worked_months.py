@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
+from collections import Counter
 from datetime import UTC
 from datetime import datetime
+from decimal import Decimal
 
 import msgspec
 import pytest
@@ -14,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from meter.rating.book.book_text import directory_from_text
+from meter.rating.money.corrections import AMENDED_KINDS
 from meter.rating.statements.closing import Closing
 from meter.rating.statements.closing import ClosingAct
 from meter.rating.statements.reproduction import Reproduction
@@ -65,13 +69,28 @@ def quantities(atoms):
     }
 
 
+async def arrive(store, messages):
+    """Write ``messages`` out of order, and some of them twice."""
+    shuffled = list(messages)
+    random.Random(17).shuffle(shuffled)
+    half = len(shuffled) // 2
+    first, second = await store.write(shuffled[:half]), await store.write(shuffled[half // 2 :])
+    assert (first.stored + second.stored, second.duplicates) == (len(messages), half - half // 2)
+
+
+async def closed(store, month, now, period=None, accounts=None):
+    closing = Closing(store.rating, ScriptedLedger(), store, month.directory(), directory_from_text, correct_periods=2)
+    wanted = accounts or month.accounts()
+    found = await closing.close(period or month.period, wanted, ClosingAct(key=KEY, closed_by="ann@billing"), now)
+    assert {each.account_id: each.result for each in found} == dict.fromkeys(wanted, "closed")
+    return found
+
+
 @pytest.mark.parametrize("month", MONTHS, ids=lambda each: each.name)
 @pytest_twisted.ensureDeferred
 async def test_what_happened_becomes_the_statements_that_were_worked_out_by_hand(store, month):
     messages = cloud_messages() if month is CLOUD_MONTH else await libvirt_messages()
-    result = await store.write(messages)
-    assert (result.stored, result.refused) == (len(messages), ())
-
+    await arrive(store, messages)
     directory = month.directory()
     for book in directory.books.values():
         period, usage = month.period_of(book), store.rating.usage
@@ -80,10 +99,7 @@ async def test_what_happened_becomes_the_statements_that_were_worked_out_by_hand
         projects = sorted({project_id for _, _, project_id, _, _ in wanted})
         assert quantities([atom async for atom in usage.atoms(book, period, projects)]) == wanted
 
-    closing = Closing(store.rating, ScriptedLedger(), store, directory, directory_from_text, correct_periods=2)
-    act = ClosingAct(key=KEY, closed_by="ann@billing")
-    found = await closing.close(month.period, month.accounts(), act, AFTER_GRACE)
-    assert {each.account_id: each.result for each in found} == dict.fromkeys(month.accounts(), "closed")
+    found = await closed(store, month, AFTER_GRACE)
     reproduction = Reproduction(store.rating, store, directory_from_text)
     assert await reproduction.differences(found[0].signed.statement) == []
     for each in found:
@@ -101,6 +117,38 @@ async def test_what_happened_becomes_the_statements_that_were_worked_out_by_hand
         # By hand, only what is billed was worked out; PostgreSQL has a clock of its own.
         others = {"as_of": kept.as_of, "book": kept.book, "unmetered": kept.unmetered}
         assert msgspec.structs.replace(statement, **others) == kept
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_arrives_after_the_close_is_corrected_to_what_was_worked_out(store):
+    """Late are the last traffic of web-1, that db-1 was stopped for two days, and that temp-1 was restored."""
+    messages = cloud_messages()
+    late = [
+        each
+        for each in messages
+        if (each.name == "network.outgoing.bytes" and each.volume == 1650500000000)
+        or each.metadata.get("event_type", "").endswith((".power_off.end", ".power_on.end", ".restore.end"))
+    ]
+    await arrive(store, [each for each in messages if each not in late])
+    [november] = await closed(store, CLOUD_MONTH, AFTER_GRACE, accounts=["acme"])
+    await arrive(store, late)
+    [december] = await closed(store, CLOUD_MONTH, AFTER_GRACE, "2025-12", ["acme"])
+
+    billed: Counter[str] = Counter()
+    for line in november.signed.statement.lines:
+        if line.kind in AMENDED_KINDS:
+            billed[line.key] += line.amount
+    assert sorted(billed.values()) != worked_out()
+    for line in december.signed.statement.lines:
+        if line.kind == "correction":
+            assert line.amends.statement_id == "2025-11.acme"
+            billed[line.key.removeprefix("correction/2025-11.acme/")] += line.amount
+    assert sorted(billed.values()) == worked_out()
+
+
+def worked_out():
+    """The amounts of usage, fixed charges and discounts of Acme."""
+    return sorted(Decimal(line["amount"]) for line in CLOUD_MONTH.lines("acme") if line["kind"] in AMENDED_KINDS)
 
 
 @pytest.mark.parametrize(("month", "account"), ACCOUNTS, ids=lambda each: getattr(each, "name", each))

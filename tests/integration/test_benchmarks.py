@@ -28,6 +28,7 @@ SMALLEST = {
     "api": ["--samples", "10000", "--runs", "1", "--requests", "5"],
     "central_accounts": ["--projects", "5", "--runs", "1"],
     "central_images": ["--images", "1000", "--runs", "1"],
+    "closing": ["--instances", "40", "--skus", "2", "--runs", "1", "--mode", "not-durable"],
     "collector": [
         "--samples",
         "400",
@@ -59,6 +60,7 @@ SMALLEST = {
 }
 POSTGRESQL = {
     "api",
+    "closing",
     "collector",
     "completeness",
     "hostile_tenant",

@@ -23,7 +23,7 @@ from tests.rated_month import keep_usage
 from tests.unit.api.handlers.test_cloudkitty import TOKENS
 
 CLOUDKITTY = Path(sys.executable).with_name("cloudkitty")
-TIMES = ("-b", "2026-11-01T00:00:00+01:00", "-e", "2026-12-01T00:00:00+01:00")
+TIMES = ("-b", "2025-11-01T00:00:00+01:00", "-e", "2025-12-01T00:00:00+01:00")
 
 
 @pytest_twisted.async_yield_fixture
@@ -99,7 +99,7 @@ def ask(url: str) -> dict[str, Any]:
 
     session = Session(auth=Token(url, "shop-token"))
     asking = client.Client("2", session=session)
-    times = {"begin": "2026-11-01T00:00:00+01:00", "end": "2026-12-01T00:00:00+01:00"}
+    times = {"begin": "2025-11-01T00:00:00+01:00", "end": "2025-12-01T00:00:00+01:00"}
     return {
         "summary": asking.summary.get_summary(**times),
         "dataframes": asking.dataframes.get_dataframes(**times, limit=5, filters={"type": "vm"}),

@@ -150,6 +150,18 @@ async def test_schema_of_a_newer_meter_is_left_alone(postgresql):
 
 
 @pytest_twisted.ensureDeferred
+async def test_database_of_another_application_is_refused_and_left_alone(postgresql):
+    dsn = postgresql.dsn()
+    postgresql.execute("CREATE TABLE invoice (id int); CREATE TABLE customer (id int); CREATE VIEW v AS SELECT 1", dsn)
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=0, writers=1)
+    store.startService()
+    await until(lambda: "another application (customer, invoice)" in store.readiness().reason)
+
+    assert postgresql.execute("SELECT to_regclass('sample')", dsn) == [(None,)]
+    await store.stopService()
+
+
+@pytest_twisted.ensureDeferred
 async def test_further_step_is_applied_to_a_database_in_use_and_keeps_its_samples(postgresql):
     dsn = postgresql.dsn()
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)

@@ -29,6 +29,7 @@ from meter.rating.budgets.budget_store import ReachedThreshold
 from meter.rating.budgets.budget_store import WaitingWebhook
 from meter.rating.budgets.webhook_delivery import RETRY_FOR
 from meter.rating.budgets.webhook_delivery import WebhookDelivery
+from meter.rating.budgets.webhook_service import WebhookService
 from meter.settings.config_file import parse
 from meter.store import PostgresStore
 from meter.taps.parts.budgets import webhook_targets
@@ -201,6 +202,21 @@ async def test_hung_receiver_does_not_delay_another(store, serve):
     assert other.ids == ["msg_3", "msg_4"]
     assert hung.ids == ["msg_1"]
     assert [each.attempts for each in await store.webhooks(10)] == [1, 0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_daemon_that_stops_abandons_its_requests(store, serve):
+    hung = Receiver(lambda request: NOT_DONE_YET)
+    await queue(store, "msg_1")
+    delivery = WebhookDelivery(store, targets_of({"billing": serve(hung)}), reactor)
+    service = WebhookService(store, delivery, reactor)
+    service.startService()
+    service.wake()
+    await until(lambda: hung.received)
+    await service.stopService()
+    [waiting] = await store.webhooks(10)
+    assert (waiting.attempts, waiting.last_error) == (1, "")
+    assert waiting.next_attempt_at is not None
 
 
 class ClosesInTheMiddle(Protocol):

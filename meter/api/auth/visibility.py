@@ -172,24 +172,29 @@ class VisibleStore:
         previews = Previews(
             IRated(self._store).rating, ledger, names, directory, directory_from_text, correct_periods=correct_periods
         )
-        return await self.statements.preview(previews, account_id, project_id, period, now)
+        return await self.statements.preview(previews, directory.accounts, account_id, project_id, period, now)
 
-    async def cost_sums(self, directory: PriceDirectory, query: CostQuery) -> list[CostSum]:
+    async def cost_sums(self, directory: PriceDirectory, query: CostQuery, slices: Pausing) -> list[CostSum]:
         """Return sums of costs by the price ``directory``, to a tenant those of the requester's project."""
         query = replace(query, project_id=self.statements.visible_project(query.project_id))
-        return await self._authorized(lambda: cost_sums(self._rated_days(directory, query, query.by_resource), query))
+        return await self._authorized(
+            lambda: cost_sums(self._rated_days(directory, query, query.by_resource, slices), query)
+        )
 
     async def cost_points(
-        self, directory: PriceDirectory, query: CostQuery, offset: int, limit: int
+        self, directory: PriceDirectory, query: CostQuery, offset: int, limit: int, slices: Pausing
     ) -> tuple[list[RatedDay], int]:
         """Return a page of the costs of resources and days, and their number, as :meth:`cost_sums` does."""
         query = replace(query, project_id=self.statements.visible_project(query.project_id))
         return await self._authorized(
-            lambda: cost_points(self._rated_days(directory, query, True), query, offset, limit)
+            lambda: cost_points(self._rated_days(directory, query, True, slices), query, offset, limit)
         )
 
-    def _rated_days(self, directory: PriceDirectory, query: CostQuery, by_resource: bool) -> AsyncIterator[RatedDay]:
-        days = RatedDays(IRated(self._store).rating, IIdentityNames(self._store), directory, directory_from_text)
+    def _rated_days(
+        self, directory: PriceDirectory, query: CostQuery, by_resource: bool, slices: Pausing
+    ) -> AsyncIterator[RatedDay]:
+        rating, names = IRated(self._store).rating, IIdentityNames(self._store)
+        days = RatedDays(rating, names, directory, directory_from_text, slices)
         return days.between(query.begin, query.end, query.project_id, by_resource=by_resource)
 
     async def samples(

@@ -85,9 +85,17 @@ class VisibleStatements:
         return VisibleStatement(part=extract(signed.statement, own or ""))
 
     async def preview(
-        self, previews: Previews, account_id: str | None, project_id: str | None, period: str | None, now: datetime
+        self,
+        previews: Previews,
+        accounts: Collection[str],
+        account_id: str | None,
+        project_id: str | None,
+        period: str | None,
+        now: datetime,
     ) -> VisibleStatement | None:
         """Return the open statement of an account, or of that of a project; ``None`` if it has nothing that the requester may see.
+
+        ``accounts`` are those of the price directory. Any other, which stands for one project, exists if it has usage.
 
         :raises ValueError: ``period`` is not the name of a period, or nobody is named.
         """
@@ -106,7 +114,7 @@ class VisibleStatements:
             return None
         statement = found.statement
         projects = projects_of(statement)
-        if not projects and not statement.lines:
+        if not projects and (not statement.lines or statement.account.id not in accounts):
             return None
         visible = self.visible(SignedStatement(statement=statement, key_id="", signature=""), projects)
         return visible and replace(visible, forecast=None if visible.whole is None else found.forecast.total)

@@ -59,7 +59,7 @@ async def summary(context: RequestContext) -> rendering.Summary:
     query = _query(context, directory, groupby)
     offset, limit = _page(context)
     try:
-        sums = await context.store.cost_sums(directory, query)
+        sums = await context.store.cost_sums(directory, query, context.slices)
     except TooManyGroups as error:
         raise ApiError(400, str(error)) from error
     if "currency" not in groupby and any(len(each.currencies) > 1 for each in sums):
@@ -72,7 +72,8 @@ async def dataframes(context: RequestContext) -> rendering.DataFrames:
     """Handle ``/v2/dataframes``."""
     directory = await _directory(context)
     offset, limit = _page(context)
-    days, total = await context.store.cost_points(directory, _query(context, directory, ()), offset, limit)
+    query = _query(context, directory, ())
+    days, total = await context.store.cost_points(directory, query, offset, limit, context.slices)
     return rendering.dataframes(days, total)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Iterable
 from datetime import UTC
@@ -10,6 +11,8 @@ from datetime import date
 from datetime import datetime
 from typing import Any
 from typing import TypeVar
+
+import msgspec
 
 from meter.api.errors import HttpError
 from meter.api.errors import invalid_input
@@ -33,7 +36,7 @@ DAY = Parameter(
 
 NOT_CONFIGURED = "Rating is not configured: this server has no price directory."
 
-R = TypeVar("R")
+T = TypeVar("T")
 
 
 async def prices(context: RequestContext) -> JsonResponse:
@@ -69,18 +72,19 @@ async def _domains(context: RequestContext, project: str | None) -> DomainIn:
 async def _list(context: RequestContext, visible: VisibleBook, day: date | None) -> rendering.PriceList:
     book = visible.book
 
-    async def shown(things: Iterable[Any], render: Callable[[Any], R]) -> list[R]:
-        found = []
+    async def visible_ones(things: Iterable[T]) -> AsyncIterator[T]:
         for each in things:
             if context.slices.over:
                 await context.slices.pause()
             if _counts(each, visible, day) and (not hasattr(each, "scope") or visible.sees(each.scope)):
-                found.append(render(each))
-        return found
+                yield each
 
-    of_skus: dict[str, list[rendering.ListedPrice]] = defaultdict(list)
-    for sku, price in await shown(book.prices, lambda each: (each.sku, rendering.price(each))):
-        of_skus[sku].append(price)
+    async def shown(things: Iterable[T], render: Callable[[T], Any]) -> list[Any]:
+        return [_encoded(render(each)) async for each in visible_ones(things)]
+
+    of_skus: dict[str, list[Any]] = defaultdict(list)
+    async for price in visible_ones(book.prices):
+        of_skus[price.sku].append(_encoded(rendering.price(price)))
     return rendering.PriceList(
         book=book.name,
         currency=book.currency,
@@ -94,6 +98,11 @@ async def _list(context: RequestContext, visible: VisibleBook, day: date | None)
         credits=await shown(book.credits, rendering.credit),
         taxes=await shown(book.taxes, rendering.tax),
     )
+
+
+def _encoded(record: Any) -> msgspec.Raw:
+    """Return a record as JSON: a price at a time, as the whole list may have thousands."""
+    return msgspec.Raw(msgspec.json.encode(record))
 
 
 def _counts(thing: Any, visible: VisibleBook, day: date | None) -> bool:

@@ -19,6 +19,7 @@ from meter.commands.rate.statement_services import terminal_progress
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
+from meter.interfaces import RequestError
 from meter.rating.statements.closing import AccountResult
 from meter.rating.statements.closing import ClosingAct
 from meter.rating.statements.statement import signed_document
@@ -94,7 +95,7 @@ async def work(context: RateContext, options: Any) -> int:
 
         try:
             results = await exclusively(context.reactor, store, close_all, progress)
-        except ValueError as error:
+        except (ValueError, RequestError) as error:
             raise CommandError(str(error)) from error
     if options["output"] is not None:
         _write_files(options["output"], results)

@@ -14,6 +14,7 @@ from meter.commands.rate.statement_text import table
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
+from meter.interfaces import RequestError
 from meter.rating.book.book_problem import PriceBookError
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import read_directory
@@ -48,7 +49,7 @@ async def work(context: RateContext, options: Any) -> int:
         comparison = BookComparison(store.rating, store, context.prices(), other)
         try:
             found = await comparison.compare(options["period"], context.now())
-        except ValueError as error:
+        except (ValueError, RequestError) as error:
             raise CommandError(str(error)) from error
     lines = [*table([difference_row(each) for each in found])]
     for currency, (old, new) in sorted(totals(found).items()):

@@ -1,18 +1,15 @@
-"""``meter-rate export``: a statement as signed JSON, CSV, page or FOCUS data set, from a file or from the database."""
+"""``meter-rate export``: statements as signed JSON, CSV, page or FOCUS data set, from files or from the database."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
-from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from contextlib import ExitStack
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from tempfile import mkstemp
-from typing import IO
 from typing import Any
 from typing import BinaryIO
 from typing import cast
@@ -24,26 +21,28 @@ from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import escape_terminal
+from meter.commands.rate.export_output import FOCUS_VERSIONS
+from meter.commands.rate.export_output import TABLES
+from meter.commands.rate.export_output import output_file
+from meter.commands.rate.export_output import statement_output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
 from meter.rating.exports.focus_check import focus_problems
 from meter.rating.exports.focus_columns import FocusDataset
-from meter.rating.exports.focus_columns import FocusVersion
 from meter.rating.exports.focus_csv import focus_csv
 from meter.rating.exports.focus_parquet import ParquetUnavailable
-from meter.rating.exports.focus_parquet import write_parquet
 from meter.rating.exports.formats import TEXT_FORMATS
-from meter.rating.exports.formats import focus_table
+from meter.rating.exports.formats import focus_columns
+from meter.rating.exports.formats import focus_rows
 from meter.rating.statements.annex import read_annex_line
 from meter.rating.statements.statement import AnnexRow
 from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement import read_statement
-from meter.rating.statements.statement import signed_document
-from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.statement_store import IStatementStore
 
-FOCUS_VERSIONS: dict[str, FocusVersion] = {"focus": "1.2", "focus-1.4": "1.4", "parquet": "1.2", "parquet-1.4": "1.4"}
 FORMATS = (*TEXT_FORMATS, "focus-1.4", "parquet", "parquet-1.4", "annex")
+
+MAX_STATEMENTS = 1_000_000
 
 MAX_STATEMENT_BYTES = 256 * 1024 * 1024
 """The largest document that is read."""
@@ -58,9 +57,10 @@ STORED = "stored"
 class ExportOptions(RateOptions):
     """The options of ``meter-rate export``."""
 
-    synopsis = "Usage: meter-rate export FILE|STATEMENT_ID [--format FORMAT] [--annex FILE] [--output FILE]"
+    synopsis = "Usage: meter-rate export FILE|STATEMENT_ID ... [--period PERIOD] [--format FORMAT] [--output FILE]"
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
         ["format", "f", "csv", f"One of {', '.join(FORMATS)}."],
+        ["period", None, None, "Export all closed statements of this period, such as 2026-11."],
         ["dataset", "d", "cost-and-usage", "Data set of FOCUS 1.4: cost-and-usage, billing-period or invoice-detail."],
         ["annex", "a", None, f"Annex of the statement, for FOCUS by resource: a file, or '{STORED}'."],
         ["output", "o", None, "File to write. [default: standard output]"],
@@ -69,21 +69,27 @@ class ExportOptions(RateOptions):
         ["check", None, "Check the FOCUS file instead of writing it: every problem on a line, exit status 1."]
     ]
 
-    def parseArgs(self, source: str) -> None:  # type: ignore[override]
-        """Take the statement: a file or an id."""
-        self["source"] = source
+    def parseArgs(self, *sources: str) -> None:
+        """Take the statements: files or ids."""
+        self["sources"] = sources
 
     def postOptions(self) -> None:
         """Check what belongs together."""
         chosen = self["format"]
         if chosen not in FORMATS:
             raise usage.UsageError(f"--format must be one of {', '.join(FORMATS)}, not {chosen}")
+        if bool(self["sources"]) == bool(self["period"]):
+            raise usage.UsageError("give statements, each a file or an id, or --period")
+        if (self["period"] or len(self["sources"]) > 1) and chosen not in TABLES:
+            raise usage.UsageError(f"several statements need one of the formats {', '.join(TABLES)}")
         if self["dataset"] not in get_args(FocusDataset):
             raise usage.UsageError(f"--dataset must be one of {', '.join(get_args(FocusDataset))}")
         if self["dataset"] != "cost-and-usage" and FOCUS_VERSIONS.get(chosen) != "1.4":
             raise usage.UsageError("--dataset needs --format focus-1.4 or parquet-1.4")
         if self["annex"] is not None and (chosen not in FOCUS_VERSIONS or self["dataset"] != "cost-and-usage"):
             raise usage.UsageError("--annex is for the data set cost-and-usage of FOCUS")
+        if self["annex"] not in (None, STORED) and len(self["sources"]) != 1:
+            raise usage.UsageError(f"the annex of several statements can only be '{STORED}'")
         if self["check"] and (not chosen.startswith("focus") or self["dataset"] != "cost-and-usage"):
             raise usage.UsageError("--check needs --format focus or focus-1.4")
         if chosen.startswith("parquet") and self["output"] is None and sys.stdout.isatty():
@@ -92,13 +98,14 @@ class ExportOptions(RateOptions):
 
 async def work(context: RateContext, options: Any) -> int:
     """Write the export; return the exit status."""
-    with ExitStack() as files:
-        signed, annex = await _source(context, options, files)
+    async with AsyncExitStack() as stack:
+        statements = _StoredStatements(context, stack)
+        sources = options["sources"] or await _ids_of(options["period"], await statements.get())
         if options["check"]:
-            return _check(signed, annex, FOCUS_VERSIONS[options["format"]])
-        output = files.enter_context(_output(options["output"]))
+            return await _check(statements, sources, options)
+        output = stack.enter_context(output_file(options["output"]))
         try:
-            _write(output, signed, annex, options)
+            await _write(statements, sources, options, output)
         except ParquetUnavailable as error:
             raise CommandError(str(error)) from error
         except ValueError as error:
@@ -106,20 +113,78 @@ async def work(context: RateContext, options: Any) -> int:
     return EXIT_OK
 
 
-async def _source(context: RateContext, options: Any, files: ExitStack) -> tuple[SignedStatement, BinaryIO | None]:
-    """Return the statement and its annex, if it is needed: from files, or from the database."""
-    signed = _read(options["source"])
-    stored = options["annex"] == STORED or options["format"] == "annex"
-    if signed is not None and not stored:
-        return signed, _annex_file(options["annex"], signed, files)
-    async with context.store() as store:
-        statements = store.rating.statements
-        signed = signed or await statements.statement(options["source"])
-        if signed is None:
-            raise CommandError(f"there is no file {options['source']}, and no closed statement with this id")
-        if stored:
-            return signed, await _stored_annex(statements, signed.statement.statement_id, files)
-    return signed, _annex_file(options["annex"], signed, files)
+class _StoredStatements:
+    """The closed statements of the database, which is connected to when it is needed first."""
+
+    def __init__(self, context: RateContext, stack: AsyncExitStack) -> None:
+        self._context = context
+        self._stack = stack
+        self._statements: IStatementStore | None = None
+
+    async def get(self) -> IStatementStore:
+        """Return the statements."""
+        if self._statements is None:
+            store = await self._stack.enter_async_context(self._context.store())
+            self._statements = store.rating.statements
+        return self._statements
+
+
+async def _ids_of(period: str, statements: IStatementStore) -> list[str]:
+    found = await statements.summaries(period=period, limit=MAX_STATEMENTS)
+    if not found:
+        raise CommandError(f"there is no closed statement of {period}")
+    return [each.statement_id for each in found]
+
+
+async def _write(statements: _StoredStatements, sources: Sequence[str], options: Any, output: BinaryIO) -> None:
+    if options["format"] == "annex":
+        async for page in (await statements.get()).annex_pages(await _id_of(statements, sources[0])):
+            output.write(page.text())
+        return
+    writer = statement_output(output, options["format"], options["dataset"])
+    for source in sources:
+        with ExitStack() as files:
+            signed = await _statement(statements, source)
+            writer.add(signed, await _annex(statements, signed, options["annex"], files))
+    writer.close()
+
+
+async def _check(statements: _StoredStatements, sources: Sequence[str], options: Any) -> int:
+    version = FOCUS_VERSIONS[options["format"]]
+    status = EXIT_OK
+    for source in sources:
+        with ExitStack() as files:
+            signed = await _statement(statements, source)
+            rows = focus_rows(
+                signed.statement, version, annex=await _annex(statements, signed, options["annex"], files)
+            )
+            for problem in focus_problems(focus_csv(focus_columns(version), rows), signed.statement, version):
+                status = EXIT_FOUND_PROBLEMS
+                sys.stdout.write(f"{escape_terminal(problem)}\n")
+    return status
+
+
+async def _statement(statements: _StoredStatements, source: str) -> SignedStatement:
+    """Return the statement in the file ``source``, or the closed one with this id."""
+    signed = _read(source) or await (await statements.get()).statement(source)
+    if signed is None:
+        raise CommandError(f"there is no file {source}, and no closed statement with this id")
+    return signed
+
+
+async def _id_of(statements: _StoredStatements, source: str) -> str:
+    return (await _statement(statements, source)).statement.statement_id
+
+
+async def _annex(
+    statements: _StoredStatements, signed: SignedStatement, chosen: str | None, files: ExitStack
+) -> Iterator[AnnexRow] | None:
+    """Return the rows of the annex that is ``chosen``: a file, or that in the database; ``None`` without a choice."""
+    if chosen is None:
+        return None
+    if chosen != STORED:
+        return _decoded(_annex_file(chosen, signed, files))
+    return _decoded(await _stored_annex(await statements.get(), signed.statement.statement_id, files))
 
 
 def _read(source: str) -> SignedStatement | None:
@@ -139,10 +204,8 @@ def _read(source: str) -> SignedStatement | None:
         raise CommandError(f"{path}: {error}") from error
 
 
-def _annex_file(path: str | None, signed: SignedStatement, files: ExitStack) -> BinaryIO | None:
+def _annex_file(path: str, signed: SignedStatement, files: ExitStack) -> BinaryIO:
     """Return the open file ``path``, which has to be the annex of the statement."""
-    if path is None:
-        return None
     try:
         annex = files.enter_context(Path(path).open("rb"))  # noqa: SIM115
     except OSError as error:
@@ -170,63 +233,3 @@ def _decoded(annex: BinaryIO) -> Iterator[AnnexRow]:
             yield read_annex_line(line)
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
-
-
-def _rows(annex: BinaryIO | None) -> Iterator[AnnexRow] | None:
-    return None if annex is None else _decoded(annex)
-
-
-def _write(output: BinaryIO, signed: SignedStatement, annex: BinaryIO | None, options: Any) -> None:
-    chosen = options["format"]
-    if chosen == "annex":
-        for line in annex or ():
-            output.write(line)
-        return
-    if chosen == "json":
-        output.write(signed_document(signed))
-        return
-    version = FOCUS_VERSIONS.get(chosen)
-    if version is None:
-        sha256 = statement_sha256(signed.statement) if chosen == "html" else ""
-        _write_text(output, TEXT_FORMATS[chosen].write(signed, sha256))
-        return
-    columns, rows = focus_table(signed.statement, version, options["dataset"], _rows(annex))
-    if chosen.startswith("parquet"):
-        write_parquet(output, columns, rows, version)
-    else:
-        _write_text(output, focus_csv(columns, rows))
-
-
-def _write_text(output: BinaryIO, pieces: Iterable[str]) -> None:
-    for piece in pieces:
-        output.write(piece.encode())
-
-
-def _check(signed: SignedStatement, annex: BinaryIO | None, version: FocusVersion) -> int:
-    columns, rows = focus_table(signed.statement, version, annex=_rows(annex))
-    problems = focus_problems(focus_csv(columns, rows), signed.statement, version)
-    for problem in problems:
-        sys.stdout.write(f"{escape_terminal(problem)}\n")
-    return EXIT_FOUND_PROBLEMS if problems else EXIT_OK
-
-
-@contextmanager
-def _output(path: str | None) -> Iterator[BinaryIO]:
-    """Provide the output. A file appears under its name when it is complete, and only its owner can read it."""
-    if path is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    target = Path(path)
-    try:
-        handle, name = mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        file: IO[bytes]
-        with os.fdopen(handle, "wb") as file:
-            yield cast(BinaryIO, file)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -16,6 +16,7 @@ from meter.commands.rate.statement_text import statement_lines
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
+from meter.interfaces import RequestError
 from meter.rating.statements.preview import StatementPreview
 from meter.rating.statements.statement import builtins
 
@@ -62,7 +63,7 @@ async def work(context: RateContext, options: Any) -> int:
                 if account is None
                 else [await service.preview(account, now, period)]
             )
-        except ValueError as error:
+        except (ValueError, RequestError) as error:
             raise CommandError(str(error)) from error
     for each in found:
         output.write([preview_json(each)], [*preview_lines(each), ""])

@@ -21,6 +21,7 @@ from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.values import not_negative_decimal
 from meter.rating.money.rated import Rated
 from meter.rating.period import BillingPeriod
+from meter.rating.quote import ANYBODY
 from meter.rating.quote import Wish
 from meter.rating.quote import quote
 
@@ -76,7 +77,7 @@ async def work(context: RateContext, options: Any) -> int:
             book,
             wishes_of(options),
             period,
-            project=options["project"] or "",
+            project=options["project"] or ANYBODY,
             account=account,
             domain=options["domain"],
         )

@@ -11,6 +11,7 @@ from meter.commands.rate.statement_services import reproduction
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
+from meter.interfaces import RequestError
 
 
 class ReproduceOptions(RateOptions):
@@ -32,7 +33,7 @@ async def work(context: RateContext, options: Any) -> int:
             raise CommandError(f"there is no closed statement {id}: meter-rate list shows them")
         try:
             differences = await reproduction(store).differences(signed.statement)
-        except ValueError as error:
+        except (ValueError, RequestError) as error:
             raise CommandError(str(error)) from error
     equal = f"{id} is equal to what its samples and its price book give"
     Output(bool(options["json"])).write(

@@ -106,10 +106,9 @@ class WatchedPriceDirectory:
             if self._directory is not None:
                 files = await self._stable(files)
             if files is not None:
-                checked = await self._in_thread(check_directory, self._path, self._webhooks)
-                # What was written while it was read is read again at the next look.
-                self._files = files if files == await self._in_thread(_files, self._path) else None
-                self._take(checked)
+                # Looked at before it is read: what is written meanwhile is read again after the next look.
+                self._files = files
+                self._take(await self._in_thread(check_directory, self._path, self._webhooks))
         self._checked_at = self._clock.seconds()
 
     async def _stable(self, files: Files) -> Files | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
 from datetime import datetime
 from datetime import timedelta
 
@@ -19,6 +21,7 @@ from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_book import SpendingBudget
+from meter.rating.book.price_index import scope_key
 from meter.rating.budgets.account_spending import SpendingCalculation
 from meter.rating.budgets.budget_sum import BudgetSum
 from meter.rating.budgets.budget_sum import last_day
@@ -98,7 +101,7 @@ class BudgetEvaluation:
                 if slices.over:
                     await slices.pause()
             for batch in payers.batches():
-                await self._add_accounts(directory, book, period, batch, domain_of, sums, now)
+                await self._add_accounts(directory, book, period, batch, domain_of, now)
         for each in sums:
             each.missing_samples = 0
         await self._add_missing(directory, sums, now)
@@ -108,17 +111,16 @@ class BudgetEvaluation:
         directory: PriceDirectory,
         book: PriceBook,
         period: BillingPeriod,
-        accounts: Sequence[tuple[Account, Sequence[str]]],
+        payers: Sequence[_Payer],
         domain_of: DomainOf,
-        sums: Sequence[BudgetSum],
         now: datetime,
     ) -> None:
-        calculations: list[SpendingCalculation] = []
+        calculations: list[tuple[SpendingCalculation, _Payer]] = []
         by_project: dict[str, list[SpendingCalculation]] = {}
-        for account, projects in accounts:
-            calculation = SpendingCalculation(directory, book, account, period, now, domain_of)
-            calculations.append(calculation)
-            for project_id in projects:
+        for payer in payers:
+            calculation = SpendingCalculation(directory, book, payer.account, period, now, domain_of)
+            calculations.append((calculation, payer))
+            for project_id in payer.projects:
                 by_project.setdefault(project_id, []).append(calculation)
         slices = Slices(self._clock)
         async for atom in self._usage.totals(book, period, sorted(by_project)):
@@ -126,9 +128,9 @@ class BudgetEvaluation:
                 calculation.add(atom)
             if slices.over:
                 await slices.pause()
-        for calculation in calculations:
+        for calculation, payer in calculations:
             spending = calculation.result()
-            for each in sums:
+            for each in payer.budgets:
                 each.add(spending, domain_of, now)
                 if slices.over:
                     await slices.pause()
@@ -146,21 +148,48 @@ class BudgetEvaluation:
             rows = await self._ledger.completeness(query, now, MAX_LEDGER_ROWS)
             missing = {row.group or NO_PROJECT: row.missing for row in rows if row.missing}
             domain_of = (await ProjectHistory.read(self._names, missing, period.timezone)).domain_of
-            today = last_day(period, now)
+            today, by_scope = last_day(period, now), _BudgetsByScope(some)
             for project_id, samples in missing.items():
                 domain_id = domain_of(project_id, today)
                 account = directory.account_of(project_id, domain_id, today)
-                for each in some:
-                    if each.counts(account.id, project_id, domain_id):
-                        each.missing_samples += samples
+                for each in by_scope.counting(account.id, project_id, domain_id):
+                    each.missing_samples += samples
 
 
 def _projects_of(budgets: Iterable[SpendingBudget]) -> list[str]:
     return sorted({each.scope.project for each in budgets if each.scope.project is not None})
 
 
+class _BudgetsByScope:
+    """Finds the budgets that count an account or a project, without looking at all of them."""
+
+    def __init__(self, sums: Iterable[BudgetSum]) -> None:
+        self._by_scope: dict[tuple[str, str], list[BudgetSum]] = {}
+        for each in sums:
+            self._by_scope.setdefault(scope_key(each.budget.scope), []).append(each)
+
+    def counting_account(self, account_id: str) -> list[BudgetSum]:
+        """Return the budgets that count an account as a whole."""
+        return [*self._by_scope.get(("", ""), ()), *self._by_scope.get(("account", account_id), ())]
+
+    def counting(self, account_id: str, project_id: str, domain_id: str | None) -> list[BudgetSum]:
+        """Return the budgets that count the usage of a project that ``account_id`` pays."""
+        of_project = self._by_scope.get(("project", project_id), ())
+        of_domain = self._by_scope.get(("domain", domain_id), ()) if domain_id is not None else ()
+        return [*self.counting_account(account_id), *of_project, *of_domain]
+
+
+@dataclass(slots=True)
+class _Payer:
+    """An account with its projects, and the budgets that count some of its usage; both are ordered sets."""
+
+    account: Account
+    projects: dict[str, None] = field(default_factory=dict)
+    budgets: dict[BudgetSum, None] = field(default_factory=dict)
+
+
 class _Payers:
-    """The accounts of ``book`` whose usage a budget counts, each with its projects."""
+    """The accounts of ``book`` whose usage a budget counts."""
 
     def __init__(
         self,
@@ -176,38 +205,32 @@ class _Payers:
         self._days = tuple(period.days())
         self._today = last_day(period, now)
         self._domain_of = domain_of
-        self._sums = sums
-        self._accounts: dict[tuple[str, bool], tuple[Account, dict[str, None]]] = {}
-        self._wanted: set[tuple[str, bool]] = set()
+        self._budgets = _BudgetsByScope(sums)
+        self._payers: dict[tuple[str, bool], _Payer] = {}
         for account in directory.accounts.values():  # one without usage can have fixed charges
-            if any(each.counts_account(account.id) for each in sums):
-                self._add(account)
+            self._add(account)
 
     def add(self, project_id: str) -> None:
         """Add the accounts to which a project belongs on any day."""
         for day in self._days:
             account = self._directory.account_of(project_id, self._domain_of(project_id, day), day)
-            projects = self._add(account)
-            if projects is None or project_id in projects:
+            payer = self._add(account)
+            if payer is None or project_id in payer.projects:
                 continue
-            projects[project_id] = None
+            payer.projects[project_id] = None
             domain_id = self._domain_of(project_id, self._today)
-            if any(each.counts(account.id, project_id, domain_id) for each in self._sums):
-                self._wanted.add((account.id, account.implied))
+            payer.budgets.update(dict.fromkeys(self._budgets.counting(account.id, project_id, domain_id)))
 
-    def _add(self, account: Account) -> dict[str, None] | None:
+    def _add(self, account: Account) -> _Payer | None:
         if account.book != self._book.name:
             return None
         key = account.id, account.implied
-        if key not in self._accounts:
-            self._accounts[key] = account, {}
-            if any(each.counts_account(account.id) for each in self._sums):
-                self._wanted.add(key)
-        return self._accounts[key][1]
+        if key not in self._payers:
+            budgets = dict.fromkeys(self._budgets.counting_account(account.id))
+            self._payers[key] = _Payer(account, budgets=budgets)
+        return self._payers[key]
 
-    def batches(self) -> Sequence[Sequence[tuple[Account, Sequence[str]]]]:
+    def batches(self) -> Sequence[Sequence[_Payer]]:
         """Return the accounts that matter, some at a time."""
-        wanted = [
-            (account, list(projects)) for key, (account, projects) in self._accounts.items() if key in self._wanted
-        ]
+        wanted = [each for each in self._payers.values() if each.budgets]
         return [wanted[start : start + ACCOUNTS_AT_ONCE] for start in range(0, len(wanted), ACCOUNTS_AT_ONCE)]

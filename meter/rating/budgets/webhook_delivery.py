@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import Any
 from typing import Protocol
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -110,19 +111,32 @@ class WebhookDelivery:
         self._metrics = metrics or NullWebhookMetrics()
         self._rng = rng
         self._failing: set[str] = set()
+        self._run: Deferred[Any] | None = None
+        self._abandoned = False
 
     async def run(self, now: datetime) -> None:
         """Attempt each webhook that is due, up to the first failure of its target; raise ``Unavailable`` while the store is."""
         end = self._clock.seconds() + RUN_SECONDS
+        self._abandoned = False
         targets = await self._store.due_targets(now)
         runs = [Deferred.fromCoroutine(self._deliver_to(name, end)) for name in targets]
-        outcomes: list[tuple[bool, Any]] = await DeferredList(runs, consumeErrors=True)
+        self._run = DeferredList(runs, consumeErrors=True)
+        try:
+            outcomes: list[tuple[bool, Any]] = await self._run
+        finally:
+            self._run = None
         for succeeded, failure in outcomes:
             if not succeeded:
                 failure.raiseException()
 
+    def abandon(self) -> None:
+        """End the run in progress: ``run`` raises ``CancelledError``. Requests without a response are repeated later."""
+        self._abandoned = True
+        if self._run is not None:
+            self._run.cancel()
+
     async def _deliver_to(self, name: str, end: float) -> None:
-        while self._clock.seconds() < end:
+        while self._clock.seconds() < end and not self._abandoned:
             now = self._now()
             webhook = await self._store.claim(name, now, now + CLAIM)
             if webhook is None or not await self._attempt(webhook):
@@ -157,6 +171,8 @@ class WebhookDelivery:
                 )
             response.checked()
         except Unavailable as error:
+            if self._abandoned:  # Twisted's agent wraps the cancellation
+                raise CancelledError from None
             # A URL can have a secret in its path or query.
             error.args = (str(error).replace(str(request), "POST").replace(target.url, "the URL"),)
             raise

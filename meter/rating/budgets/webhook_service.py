@@ -9,6 +9,8 @@ from datetime import datetime
 from datetime import timedelta
 from typing import Protocol
 
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -65,6 +67,12 @@ class WebhookService(Periodic):
         self._metrics = metrics or NullQueueMetrics()
         self._queues: Sequence[WebhookQueue] = ()
 
+    def stopService(self) -> Deferred[None] | None:
+        """Abandon the requests in progress, whose webhooks are sent again later; fire when all has ended."""
+        stopped = super().stopService()
+        self._delivery.abandon()
+        return stopped
+
     async def deliver(self) -> None:
         """Attempt what is due, and look at what waits; nothing happens while the store is unavailable."""
         try:
@@ -72,6 +80,8 @@ class WebhookService(Periodic):
             self._queues = await self._store.webhook_queues()
         except Unavailable as error:
             self._log.debug("webhooks cannot be delivered now: {reason}", reason=str(error))
+            return
+        except CancelledError:  # the service stops
             return
         self._metrics.queued({each.target: (each.waiting, each.failed) for each in self._queues})
 

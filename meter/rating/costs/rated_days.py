@@ -19,6 +19,7 @@ from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 
+from meter.completeness.lives.resource_lives import Pausing
 from meter.identity_names import IIdentityNames
 from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
@@ -77,11 +78,17 @@ _Place = tuple[date, str, str, Values]
 
 
 class RatedDays:
-    """The rated days of the accounts of a price directory, from the kept usage of a store."""
+    """The rated days of the accounts of a price directory, from the kept usage of a store; they are computed in ``slices``."""
 
     def __init__(
-        self, store: IRatingStore, names: IIdentityNames, directory: PriceDirectory, directory_of: DirectoryOf
+        self,
+        store: IRatingStore,
+        names: IIdentityNames,
+        directory: PriceDirectory,
+        directory_of: DirectoryOf,
+        slices: Pausing,
     ) -> None:
+        self._slices = slices
         self._store = store
         self._names = names
         self._directory = directory
@@ -95,10 +102,15 @@ class RatedDays:
             costs = await self._costs(known, begin, end, project_id)
             if not by_resource:
                 for place in sorted(costs):
+                    await self._pause()
                     yield _rated_day(known, place, "", costs[place].quantity, costs[place].amount)
             elif costs:
                 async for day in self._of_resources(known, costs, project_id):
                     yield day
+
+    async def _pause(self) -> None:
+        if self._slices.over:
+            await self._slices.pause()
 
     async def _payers(self, begin: datetime, end: datetime, project_id: str | None) -> AsyncIterator[KnownPayer]:
         rating = AccountRating(self._store.usage, self._names)
@@ -152,9 +164,11 @@ class RatedDays:
         rating = rating_of(known, observe)
         async for atom in self._store.usage.totals(payer.book, payer.period, payer.projects):
             rating.add(atom)
+            await self._pause()
         rated = rating.result()
         costs: defaultdict[_Place, _Cost] = defaultdict(_Cost)
         for each in units:
+            await self._pause()
             cost = costs[each.day, each.project_id, each.sku, each.values]
             cost.quantity = EXACT.add(cost.quantity, each.quantity)
             price = _unit_price(each, rated)
@@ -168,6 +182,7 @@ class RatedDays:
         payer = known.payer
         projects = payer.projects if project_id is None else [project_id]
         async for atom in self._store.usage.atoms(payer.book, payer.period, projects):
+            await self._pause()
             place = (atom.day, atom.project_id, atom.sku, as_values(atom.values))
             cost = costs.get(place)
             if cost is not None and cost.quantity and atom.quantity:

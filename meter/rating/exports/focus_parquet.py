@@ -33,36 +33,44 @@ class ParquetUnavailable(Exception):
     """The library that writes Parquet is not installed; the text says how to install it."""
 
 
-def write_parquet(
-    output: BinaryIO, columns: Sequence[FocusColumn], rows: Iterable[FocusRow], version: FocusVersion
-) -> None:
-    """Write ``rows`` to ``output``, a batch at a time.
+class FocusParquet:
+    """A Parquet file that is written to ``output``, a batch of rows at a time; it is complete once it is closed.
 
     :raises ParquetUnavailable: pyarrow is not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ParquetUnavailable("Parquet needs pyarrow: pip install 'meter[focus]'") from error
 
-    types = {
-        "text": pyarrow.string(),
-        "json": pyarrow.string(),
-        "time": pyarrow.timestamp("us", tz="UTC"),
-        "decimal": pyarrow.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES),
-    }
-    schema = pyarrow.schema(
-        [pyarrow.field(column.name, types[column.type], nullable=column.nullable) for column in columns],
-        metadata={"focus_version": version},
-    )
-    remaining = iter(rows)
-    with pyarrow.parquet.ParquetWriter(output, schema) as writer:
+    def __init__(self, output: BinaryIO, columns: Sequence[FocusColumn], version: FocusVersion) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise ParquetUnavailable("Parquet needs pyarrow: pip install 'meter[focus]'") from error
+
+        self._pyarrow: Any = pyarrow
+        self._columns = columns
+        self._types = {
+            "text": pyarrow.string(),
+            "json": pyarrow.string(),
+            "time": pyarrow.timestamp("us", tz="UTC"),
+            "decimal": pyarrow.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES),
+        }
+        fields = [pyarrow.field(each.name, self._types[each.type], nullable=each.nullable) for each in columns]
+        self._schema = pyarrow.schema(fields, metadata={"focus_version": version})
+        self._writer = pyarrow.parquet.ParquetWriter(output, self._schema)
+
+    def write(self, rows: Iterable[FocusRow]) -> None:
+        """Write rows."""
+        remaining = iter(rows)
         while batch := list(islice(remaining, BATCH_ROWS)):
             arrays = [
-                pyarrow.array([_value(row.get(column.name)) for row in batch], types[column.type]) for column in columns
+                self._pyarrow.array([_value(row.get(column.name)) for row in batch], self._types[column.type])
+                for column in self._columns
             ]
-            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+            self._writer.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        self._writer.close()
 
 
 def _value(value: Any) -> Any:

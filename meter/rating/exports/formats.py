@@ -37,23 +37,28 @@ class ExportFormat:
     write: Callable[[SignedStatement, str], Iterator[str]]
 
 
-def focus_table(
-    statement: Statement,
-    version: FocusVersion,
-    dataset: FocusDataset = "cost-and-usage",
-    annex: Iterable[AnnexRow] | None = None,
-) -> tuple[Sequence[FocusColumn], Iterator[FocusRow]]:
-    """Return the columns and rows of a FOCUS data set. Only version 1.4 has others than *cost-and-usage*.
+def focus_columns(version: FocusVersion, dataset: FocusDataset = "cost-and-usage") -> Sequence[FocusColumn]:
+    """Return the columns of a FOCUS data set. Only version 1.4 has others than *cost-and-usage*.
 
     :raises ValueError: the version has no such data set.
     """
     if dataset == "cost-and-usage":
-        return COST_AND_USAGE[version], cost_and_usage(statement, version, annex)
+        return COST_AND_USAGE[version]
     if version != "1.4":
         raise ValueError(f"FOCUS {version} has no data set {dataset}: it came with 1.4")
-    if dataset == "billing-period":
-        return BILLING_PERIOD, billing_period(statement)
-    return INVOICE_DETAIL, invoice_detail(statement)
+    return BILLING_PERIOD if dataset == "billing-period" else INVOICE_DETAIL
+
+
+def focus_rows(
+    statement: Statement,
+    version: FocusVersion,
+    dataset: FocusDataset = "cost-and-usage",
+    annex: Iterable[AnnexRow] | None = None,
+) -> Iterator[FocusRow]:
+    """Return the rows of a FOCUS data set of ``statement``; those of costs and usage by resource with ``annex``."""
+    if dataset == "cost-and-usage":
+        return cost_and_usage(statement, version, annex)
+    return billing_period(statement) if dataset == "billing-period" else invoice_detail(statement)
 
 
 def _json(signed: SignedStatement, _sha256: str) -> Iterator[str]:
@@ -68,7 +73,7 @@ def _csv(signed: SignedStatement, _sha256: str) -> Iterator[str]:
 
 
 def _focus(signed: SignedStatement, _sha256: str) -> Iterator[str]:
-    return focus_csv(*focus_table(signed.statement, "1.2"))
+    return focus_csv(focus_columns("1.2"), focus_rows(signed.statement, "1.2"))
 
 
 TEXT_FORMATS: Mapping[str, ExportFormat] = {

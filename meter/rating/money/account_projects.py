@@ -13,7 +13,6 @@ from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_book import PriceScope
 from meter.rating.book.price_book import Validity
-from meter.rating.period import BillingPeriod
 
 DomainOf = Callable[[str, date], str | None]
 """The id of the domain to which the project with an id belonged on a day; ``None``: nothing is known of it."""
@@ -27,23 +26,23 @@ class Memberships:
     """The accounts of projects and domains as :meth:`PriceDirectory.account_of` finds them, without looking at all accounts."""
 
     def __init__(self, directory: PriceDirectory) -> None:
-        self._projects: dict[str, list[tuple[str, Validity]]] = {}
-        self._domains: dict[str, list[tuple[str, Validity]]] = {}
+        self._projects: dict[str, list[tuple[Account, Validity]]] = {}
+        self._domains: dict[str, list[tuple[Account, Validity]]] = {}
         for account in directory.accounts.values():
             for index, members in ((self._projects, account.projects), (self._domains, account.domains)):
                 for each in members:
-                    index.setdefault(each.id, []).append((account.id, each.validity))
+                    index.setdefault(each.id, []).append((account, each.validity))
 
-    def account_id_of(self, project_id: str, domain_id: str | None, day: date) -> str | None:
-        """Return the id of the account that a file names for the project on ``day``; ``None``: it has one of its own."""
-        return next((id for id, validity in self._of(project_id, domain_id) if validity.covers(day)), None)
+    def account_of(self, project_id: str, domain_id: str | None, day: date) -> Account | None:
+        """Return the account that a file names for the project on ``day``; ``None``: it has one of its own."""
+        return next((each for each, validity in self._of(project_id, domain_id) if validity.covers(day)), None)
 
     def changes(self, project_id: str, domain_id: str | None) -> list[date]:
         """Return the days on which the account of the project may become another one, in order."""
         validities = [validity for _, validity in self._of(project_id, domain_id)]
         return sorted({day for each in validities for day in (each.since, each.until) if day is not None})
 
-    def _of(self, project_id: str, domain_id: str | None) -> list[tuple[str, Validity]]:
+    def _of(self, project_id: str, domain_id: str | None) -> list[tuple[Account, Validity]]:
         of_domain = self._domains.get(domain_id, []) if domain_id is not None else []
         return [*self._projects.get(project_id, []), *of_domain]
 
@@ -63,9 +62,9 @@ def memberships(directory: PriceDirectory) -> Memberships:
 
 
 class AccountProjects:
-    """The projects of ``account`` in ``period``, day by day."""
+    """The projects of ``account``, day by day."""
 
-    def __init__(self, directory: PriceDirectory, account: Account, period: BillingPeriod, domain_of: DomainOf) -> None:
+    def __init__(self, directory: PriceDirectory, account: Account, domain_of: DomainOf) -> None:
         self.account = account
         self.domain_of = domain_of
         self._memberships = memberships(directory)
@@ -81,11 +80,9 @@ class AccountProjects:
         key = (project_id, domain_id, bisect_right(changes, day))
         known = self._known.get(key)
         if known is None:
-            payer = self._memberships.account_id_of(project_id, domain_id, day)
-            if self.account.implied:
-                known = payer is None and project_id == self.account.id
-            else:
-                known = payer == self.account.id
+            payer = self._memberships.account_of(project_id, domain_id, day)
+            own = (project_id, True)
+            known = (own if payer is None else (payer.id, payer.implied)) == (self.account.id, self.account.implied)
             self._known[key] = known
         return known
 

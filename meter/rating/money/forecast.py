@@ -67,8 +67,9 @@ class Forecast:
         if atom.sku != self._sku:
             self._finish_sku()
             self._sku = atom.sku
-        if self._rating.book.skus[atom.sku].usage in PERIOD_KINDS:
-            self._rating.add(atom)
+        sku, period = self._rating.book.skus.get(atom.sku), self._rating.period
+        if sku is None or sku.usage in PERIOD_KINDS or not period.first <= atom.day < period.until:
+            self._rating.add(atom)  # which refuses what does not fit
             return
         resource_id = atom.resource_id if counts_resources(self._rating.book, atom.sku) else ""
         key = (atom.project_id, resource_id, as_values(atom.values))

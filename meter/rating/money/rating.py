@@ -50,7 +50,7 @@ class Rating:
     ) -> None:
         self.book = book
         self.period = period
-        self._projects = AccountProjects(directory, account, period, domain_of)
+        self._projects = AccountProjects(directory, account, domain_of)
         self._usage = UsageLines(book, period, self._projects, price_of, observe)
 
     def add(self, atom: UsageAtom) -> None:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from collections.abc import Sequence
 from decimal import Decimal
+from decimal import localcontext
 from typing import Any
 from typing import NamedTuple
 
@@ -91,10 +92,9 @@ class AnnexDigest:
         self._last = place
         self._hash.update(line)
         self.rows += 1
-        total = self.quantities[row.project_id, row.sku]
-        for quantity in row.days.values():
-            total = EXACT.add(total, quantity)
-        self.quantities[row.project_id, row.sku] = total
+        key = row.project_id, row.sku
+        with localcontext(EXACT):
+            self.quantities[key] = sum(row.days.values(), self.quantities[key])
 
     @property
     def sha256(self) -> str:

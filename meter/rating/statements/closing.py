@@ -14,10 +14,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meter.completeness_query import NO_PROJECT
 from meter.completeness_query import ClosingReason
-from meter.completeness_query import CompletenessQuery
-from meter.completeness_query import CompletenessRow
 from meter.completeness_query import ICompletenessLedger
 from meter.identity_names import IIdentityNames
 from meter.interfaces import Unavailable
@@ -35,8 +32,8 @@ from meter.rating.statements.closed_periods import ClosedPeriod
 from meter.rating.statements.closed_periods import ClosedPeriods
 from meter.rating.statements.closed_periods import DirectoryOf
 from meter.rating.statements.closing_problems import ClosingProblem
+from meter.rating.statements.closing_problems import LedgerReasons
 from meter.rating.statements.closing_problems import ledger_problems
-from meter.rating.statements.closing_problems import ledger_reasons
 from meter.rating.statements.closing_problems import time_problems
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.resource_usage import annex_rows
@@ -58,8 +55,6 @@ REFRESHES = 10
 
 MAX_BETWEEN = 120
 """Periods between two statements that are looked at: ten years."""
-
-MAX_PROJECT_ROWS = 1_000_000
 
 Progress = Callable[[str, int, int], object]
 """Is told what is being done, how much of it is done, and of how much."""
@@ -139,10 +134,11 @@ class Closing:
         closed_periods = ClosedPeriods(self._store.statements, rating, self._directory_of, self._correct_periods)
         results: list[AccountResult] = []
         candidates: list[_Candidate] = []
+        ledger = LedgerReasons(self._ledger, now)
         payers = await self._payers(rating, period_name, account_ids, now)
         for number, known in enumerate(payers):
             self._progress("checking accounts", number, len(payers))
-            problems, reasons, signed = await self._examined(rating, known, act, now)
+            problems, reasons, signed = await self._examined(rating, ledger, known, act, now)
             account_id = known.payer.account.id
             if signed is not None:
                 results.append(_result(account_id, period_name, "already closed", signed))
@@ -155,7 +151,7 @@ class Closing:
         if any(each.result == "refused" for each in results) and not act.each_for_itself:
             results += [_result(each.known.payer.account.id, period_name, "waits for others") for each in candidates]
         elif candidates:
-            results += await self._close_all(rating, closed_periods, candidates, act, now)
+            results += await self._close_all(rating, closed_periods, ledger, candidates, act, now)
         return sorted(results, key=lambda each: each.account_id)
 
     # --- checking ---
@@ -181,7 +177,7 @@ class Closing:
         ]
 
     async def _examined(
-        self, rating: AccountRating, known: KnownPayer, act: ClosingAct, now: datetime
+        self, rating: AccountRating, ledger: LedgerReasons, known: KnownPayer, act: ClosingAct, now: datetime
     ) -> tuple[list[ClosingProblem], list[ClosingReason], SignedStatement | None]:
         """Return all that speaks against closing an account, what was accepted of it, and its statement if it is closed."""
         payer = known.payer
@@ -196,7 +192,7 @@ class Closing:
             )
             problems.append(ClosingProblem("ambiguous account", text))
         problems += await self._order_problems(rating, known)
-        reasons = [each for each in await ledger_reasons(self._ledger, payer, now) if each.code != "period not over"]
+        reasons = [each for each in await ledger.of(payer) if each.code != "period not over"]
         problems += [each for each in ledger_problems(reasons) if not (each.acceptable and act.accept_gaps)]
         return problems, reasons, None
 
@@ -227,16 +223,16 @@ class Closing:
         self,
         rating: AccountRating,
         closed_periods: ClosedPeriods,
+        ledger: LedgerReasons,
         candidates: Sequence[_Candidate],
         act: ClosingAct,
         now: datetime,
     ) -> list[AccountResult]:
         as_of = await self._bring_up_to_date(candidates, now)
-        rows = await self._completeness(candidates, now)
         results = []
         for number, candidate in enumerate(candidates):
             self._progress("closing", number, len(candidates))
-            results.append(await self._close(rating, closed_periods, candidate, act, rows, as_of, now))
+            results.append(await self._close(rating, closed_periods, candidate, act, ledger, as_of, now))
         self._progress("closing", len(candidates), len(candidates))
         return results
 
@@ -262,26 +258,13 @@ class Closing:
         days = ", ".join(sorted({day.isoformat() for day in changed}))
         raise Unavailable(f"samples of {days} keep arriving: nothing was closed; try again")
 
-    async def _completeness(
-        self, candidates: Sequence[_Candidate], now: datetime
-    ) -> Mapping[tuple[datetime, datetime], Mapping[str, CompletenessRow]]:
-        """Return the ledger's numbers by project, for each period in its time zone."""
-        found = {}
-        for known, _, _ in candidates:
-            key = known.payer.period.start, known.payer.period.end
-            if key not in found:
-                query = CompletenessQuery(start=key[0], end=key[1], group="project_id")
-                rows = await self._ledger.completeness(query, now, MAX_PROJECT_ROWS)
-                found[key] = {row.group or NO_PROJECT: row for row in rows}
-        return found
-
     async def _close(
         self,
         rating: AccountRating,
         closed_periods: ClosedPeriods,
         candidate: _Candidate,
         act: ClosingAct,
-        rows: Mapping[tuple[datetime, datetime], Mapping[str, CompletenessRow]],
+        ledger: LedgerReasons,
         as_of: datetime,
         now: datetime,
     ) -> AccountResult:
@@ -292,7 +275,7 @@ class Closing:
         used = await statements.credits_used(account.id, period.name)
         rated = await rating.rated(known, corrections=corrections, credits_used=used)
         with AnnexSpool() as annex:
-            owned = AccountProjects(known.directory, account, period, known.history.domain_of)
+            owned = AccountProjects(known.directory, account, known.history.domain_of)
             async for row in annex_rows(self._store.usage, payer, owned):
                 annex.add(row)
             annex.finish()
@@ -304,7 +287,7 @@ class Closing:
                 rated,
                 known.history,
                 completeness_of(
-                    rows[period.start, period.end],
+                    await ledger.rows(period),
                     payer.projects,
                     candidate.reasons,
                     act.accept_gaps if candidate.reasons else "",

@@ -11,8 +11,10 @@ from datetime import datetime
 from datetime import timedelta
 
 from meter.completeness.ledger.causes import EXPLANATIONS
+from meter.completeness_query import NO_PROJECT
 from meter.completeness_query import ClosingReason
 from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
 from meter.completeness_query import ICompletenessLedger
 from meter.rating.period import BillingPeriod
 from meter.rating.period import start_of_day
@@ -23,6 +25,8 @@ ACCEPTABLE = frozenset(("samples missing", "agent silent", "reports outstanding"
 """Reasons of the ledger that can be accepted at the close. The others end by themselves: wait for it."""
 
 MAX_NAMED_PROJECTS = 10
+
+MAX_PROJECT_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,61 @@ def time_problems(payer: Payer, now: datetime) -> Iterator[ClosingProblem]:
         yield ClosingProblem("grace not over", text)
 
 
-async def ledger_reasons(ledger: ICompletenessLedger, payer: Payer, now: datetime) -> list[ClosingReason]:
-    """Return the ledger's reasons against closing the period of the account's projects; those of one kind are taken together."""
-    reasons: dict[str, list[ClosingReason]] = {}
-    start, end = payer.period.start, payer.period.end
-    for project_id in payer.projects:
-        query = CompletenessQuery(start=start, end=end, project_id=project_id)
-        reasons[project_id] = list((await ledger.closable(query, now)).reasons)
-    return merged_reasons(reasons)
+class LedgerReasons:
+    """The ledger's reasons against closing, for one close at the time ``now``.
+
+    The ledger is asked about each project by itself only where something speaks against closing the period that is not a number of
+    samples, such as a silent agent: whom that concerns depends on the project. Else the numbers of all projects tell it.
+    """
+
+    def __init__(self, ledger: ICompletenessLedger, now: datetime) -> None:
+        self._ledger = ledger
+        self._now = now
+        self._rows: dict[_Times, Mapping[str, CompletenessRow]] = {}
+        self._simple: dict[_Times, bool] = {}
+
+    async def rows(self, period: BillingPeriod) -> Mapping[str, CompletenessRow]:
+        """Return the ledger's numbers of all projects in ``period``, by project."""
+        times = period.start, period.end
+        if times not in self._rows:
+            query = CompletenessQuery(start=period.start, end=period.end, group="project_id")
+            rows = await self._ledger.completeness(query, self._now, MAX_PROJECT_ROWS)
+            self._rows[times] = {row.group or NO_PROJECT: row for row in rows}
+        return self._rows[times]
+
+    async def of(self, payer: Payer) -> list[ClosingReason]:
+        """Return the reasons for the account's projects; those of one kind are taken together."""
+        period = payer.period
+        reasons: dict[str, list[ClosingReason]] = {}
+        for project_id in payer.projects:
+            if await self._is_simple(period):
+                reasons[project_id] = _counted((await self.rows(period)).get(project_id))
+            else:
+                query = CompletenessQuery(start=period.start, end=period.end, project_id=project_id)
+                reasons[project_id] = list((await self._ledger.closable(query, self._now)).reasons)
+        return merged_reasons(reasons)
+
+    async def _is_simple(self, period: BillingPeriod) -> bool:
+        """Whether nothing but numbers of samples speaks against closing the period of all projects."""
+        times = period.start, period.end
+        if times not in self._simple:
+            verdict = await self._ledger.closable(CompletenessQuery(start=period.start, end=period.end), self._now)
+            self._simple[times] = all(each.code in ("samples missing", "nothing expected") for each in verdict.reasons)
+        return self._simple[times]
+
+
+_Times = tuple[datetime, datetime]
+
+
+def _counted(row: CompletenessRow | None) -> list[ClosingReason]:
+    """Return the reasons that the numbers of a project are."""
+    if row is None or not row.expected:
+        return [ClosingReason(code="nothing expected", text="")]
+    return [
+        ClosingReason(code="samples missing", text="", cause=cause, samples=samples)
+        for cause, samples in row.causes.items()
+        if samples
+    ]
 
 
 def merged_reasons(reasons: Mapping[str, Sequence[ClosingReason]]) -> list[ClosingReason]:

@@ -75,7 +75,7 @@ class Reproduction:
     ) -> Rated:
         payer = known.payer
         rating = rating_of(known)
-        owned = AccountProjects(known.directory, payer.account, payer.period, known.history.domain_of)
+        owned = AccountProjects(known.directory, payer.account, known.history.domain_of)
         days: dict[tuple[str, str], ResourceDays] = {}
         usage = self._store.usage.computed(payer.book, payer.period, payer.projects, statement.as_of)
         async for atom in usage:

@@ -27,6 +27,16 @@ UNKNOWN_SCHEMA = (
     " empty database in dsn of [store]"
 )
 
+FOREIGN_DATABASE = "the database has no tables of Meter, and has those of another application ({tables}): name an empty database in dsn of [store]"
+
+OTHER_TABLES = """
+SELECT c.relname FROM pg_class c
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'f')
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY 1 LIMIT 4
+"""
+"""The first tables of the schema that no extension has made."""
+
 _log = Logger()
 
 
@@ -74,7 +84,7 @@ class Schema:
     async def upgrade(self, session: Session) -> None:
         """Apply the missing steps in the current transaction.
 
-        :class:`Unavailable` for a database of a newer Meter, or of one from before the first release.
+        :class:`Unavailable` for a database of a newer Meter, of one from before the first release, or of another application.
         """
         found = await self._upgradable_version(session)
         if found < self.version:
@@ -82,6 +92,9 @@ class Schema:
             await session.count("SET LOCAL statement_timeout = 0")
             await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             found = await self._upgradable_version(session)
+            if not found and (tables := [name for (name,) in await session.rows(OTHER_TABLES)]):
+                more = ", …" if len(tables) > 3 else ""
+                raise Unavailable(FOREIGN_DATABASE.format(tables=", ".join(tables[:3]) + more))
             for step in self._steps[found:]:
                 _log.info("applying step {number} of the schema ({name})", number=step.number, name=step.name)
                 await session.count(step.statements)

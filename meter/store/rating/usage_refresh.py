@@ -66,6 +66,11 @@ ATTEMPTS = 3
 
 LOOK_BACK = timedelta(days=45)
 
+OVER_FOR = timedelta(days=1)
+LIVES_AGAIN_SECONDS = 6 * 3600.0
+"""Of a period that has been over for a day and whose samples have not changed, lives are read again after so long: a resource that
+is found late may have existed then."""
+
 EXPIRED = "SELECT max(before) FROM retention_cutoff WHERE meter IN ('', %s)"
 
 
@@ -93,6 +98,7 @@ class UsageRefresh:
         self._clock = clock
         self._slices = slices.of(self)
         self._lives = RatedLives(pool, slices, final_rollups=True)
+        self._lives_read: dict[tuple[str, str, frozenset[int]], float] = {}
 
     async def run(self, book: PriceBook, period: BillingPeriod, now: datetime) -> int:
         """Compute the days of ``period`` that changed; return how many."""
@@ -100,11 +106,17 @@ class UsageRefresh:
         if not plan.days:
             return 0
         changed: set[date] = {day.day for days in plan.changed.values() for day in days}
-        for _ in range(ATTEMPTS):
-            changed |= await self._keep_existence(plan, now)
-            if not await late_samples_since(self._pool, plan.as_of):
-                break
-            plan = await self.plan(book, period, now)
+        key = book.timezone.key, period.name, frozenset(plan.skus)
+        unchanged = now > period.end + OVER_FOR and not any(
+            plan.skus[id].sku.usage in ("exists", "integral") for id in plan.changed
+        )
+        if not unchanged or self._clock.seconds() >= self._lives_read.get(key, float("-inf")) + LIVES_AGAIN_SECONDS:
+            for _ in range(ATTEMPTS):
+                changed |= await self._keep_existence(plan, now)
+                if not await late_samples_since(self._pool, plan.as_of):
+                    break
+                plan = await self.plan(book, period, now)
+            self._lives_read[key] = self._clock.seconds()
         # Lives that changed have marked days of gauges.
         plan.kept = await kept_days(self._pool, plan.skus, period.first, period.until)
         for id, measured in plan.skus.items():

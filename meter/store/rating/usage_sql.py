@@ -15,6 +15,7 @@ from meter.rating.book.price_book import Sku
 from meter.rating.usage.sku_definition import LONGEST_VALUE
 from meter.store.postgres.sql import filled
 from meter.store.query.metadata import metadata_values
+from meter.store.query.steps import IS_MEASURED
 
 LOOK_BACK = "interval '45 days'"
 """How long before a day, and after it, the neighbours of its samples are searched."""
@@ -34,20 +35,26 @@ SUBMITTED = """EXISTS (
     WHERE o.id = x.source_id AND starts_with(o.name, p.name || ':')
 )"""
 
+# Units are numbers, and types of meters their first letter (cumulative, delta, gauge): samples are many.
 WANTED = f"""
 wanted AS MATERIALIZED (
-    SELECT x.id, x.resource_id, x.project_id, m.unit, m.type, x.polling_interval, x.polling_interval > 0 AS polled, x.run_kind, x.run_id
-    FROM meter m CROSS JOIN LATERAL (
+    SELECT x.id, x.resource_id, x.project_id, m.unit, m.kind, x.polling_interval, x.polling_interval > 0 AS polled, x.run_kind, x.run_id,
+        {IS_MEASURED} AS measured
+    FROM (
+        SELECT id, min(id) OVER (PARTITION BY unit) AS unit, type::"char" AS kind FROM meter WHERE name = %(meter)s
+    ) AS m CROSS JOIN LATERAL (
         SELECT x.* FROM series x
         WHERE x.meter_id = m.id AND x.resource_id > %(after)s AND x.resource_id <= %(through)s
             AND x.retained_until >= %(start)s::timestamptz - {LOOK_BACK}
         OFFSET 0
     ) AS x
-    WHERE m.name = %(meter)s AND NOT {SUBMITTED}
+    WHERE NOT {SUBMITTED}
 )"""
 
 # meter.rating.exact.shortest in SQL. A cast to numeric alone would round to 15 digits.
-EXACT_VOLUME = """CASE WHEN abs(s.volume) < 9007199254740992 THEN s.volume::text::numeric
+EXACT_VOLUME = """CASE
+    WHEN abs(s.volume) < 9007199254740992 AND s.volume = floor(s.volume) THEN s.volume::bigint::numeric
+    WHEN abs(s.volume) < 9007199254740992 THEN s.volume::text::numeric
     ELSE floor(s.volume / 1125899906842624)::bigint * 1125899906842624::numeric
         + (s.volume - floor(s.volume / 1125899906842624) * 1125899906842624)::bigint END"""
 
@@ -95,16 +102,17 @@ LATER = f"""
             AND s.recorded_at <= %(as_of)s
         ORDER BY s.timestamp LIMIT 1
     ) AS s
-    WHERE w.resource_id = o.resource_id AND w.unit = o.unit AND w.polled = o.polled
+    WHERE w.resource_id = o.resource_id AND w.measured = o.measured
         AND (NOT o.polled OR (w.run_kind, w.run_id) = (o.run_kind, o.run_id))"""
 
-# A polled volume holds until the next poll, for three intervals at most, or longer within a declared run. Any other one holds until
-# the next one that was not polled; the last one as long as the resource is known to exist. Polled ones come first.
+# A polled volume holds until the next one of its source, for three intervals at most, or longer within a declared run; one that was
+# told by a notification until the next one; the last one as long as the resource is known to exist. What was measured comes before
+# what services have recorded: docs/decisions/0016-one-source-per-gauge.rst.
 INTEGRAL = f"""
 ordered AS (
     SELECT r.*, v.resource_id IS NOT NULL AS life_known,
-        lead(timestamp) OVER (PARTITION BY r.resource_id, unit, polled ORDER BY timestamp, message_id) AS next,
-        lead(timestamp) OVER (PARTITION BY r.resource_id, unit, run_kind, run_id ORDER BY timestamp, message_id) AS next_of_run
+        lead(timestamp) OVER (PARTITION BY r.resource_id, measured ORDER BY timestamp, message_id) AS next,
+        lead(timestamp) OVER (PARTITION BY r.resource_id, run_kind, run_id ORDER BY timestamp, message_id) AS next_of_run
     FROM read r LEFT JOIN (SELECT DISTINCT resource_id FROM life) AS v ON v.resource_id = r.resource_id
 ), followed AS (
     SELECT o.*, CASE WHEN next IS NULL AND CASE WHEN polled
@@ -119,19 +127,19 @@ ordered AS (
         END) AS until
     FROM followed
 ), gap AS (
-    SELECT resource_id, unit, project_id, until AS begins, coalesce(next, 'infinity') AS ends, next IS NOT NULL AS bounded
-    FROM held WHERE polled AND until < coalesce(next, 'infinity')
-    UNION ALL SELECT resource_id, unit, 0, '-infinity', min(timestamp), false FROM held WHERE polled GROUP BY resource_id, unit
-    UNION ALL SELECT resource_id, unit, 0, '-infinity', 'infinity', false FROM held GROUP BY resource_id, unit HAVING NOT bool_or(polled)
+    SELECT resource_id, project_id, until AS begins, coalesce(next, 'infinity') AS ends, next IS NOT NULL AS bounded
+    FROM held WHERE measured AND until < coalesce(next, 'infinity')
+    UNION ALL SELECT resource_id, 0, '-infinity', min(timestamp), false FROM held WHERE measured GROUP BY resource_id
+    UNION ALL SELECT resource_id, 0, '-infinity', 'infinity', false FROM held GROUP BY resource_id HAVING NOT bool_or(measured)
 ), piece AS (
     SELECT resource_id, project_id, metadata_id, volume, greatest(timestamp, %(start)s) AS begins, until AS ends, false AS bounded
-    FROM held WHERE polled AND until > greatest(timestamp, %(start)s)
+    FROM held WHERE measured AND until > greatest(timestamp, %(start)s)
     UNION ALL
     SELECT resource_id, project_id, metadata_id, volume, begins, ends, bounded FROM (
         SELECT n.resource_id, n.project_id, n.metadata_id, n.volume, g.bounded,
             greatest(n.timestamp, g.begins, %(start)s) AS begins, least(n.until, g.ends) AS ends
-        FROM held n JOIN gap g ON g.resource_id = n.resource_id AND g.unit = n.unit
-        WHERE NOT n.polled
+        FROM held n JOIN gap g ON g.resource_id = n.resource_id
+        WHERE NOT n.measured
     ) AS filled WHERE begins < ends
 ), owned AS (
     SELECT p.resource_id, coalesce(l.project_id, p.project_id) AS project_id, p.metadata_id, p.volume, p.bounded,
@@ -211,10 +219,10 @@ NUMBERS = f"div({microseconds('{} - %(start)s')}, {SLOT_MICROSECONDS})"
 # In a slot: a counter's increase by the time of the steps that end in it, or else of the one that spans it; the mean of a gauge; the
 # sum of deltas by five minutes. Volumes have the number of samples in place of seconds.
 PERCENTILE = f"""{STEPS}, valued AS (
-    SELECT k.resource_id, k.project_id, d.value_no, k.type, k.timestamp, k.before, CASE WHEN k.type = 'cumulative' THEN amount ELSE volume END AS amount,
-        CASE WHEN k.type = 'cumulative' THEN {microseconds("timestamp - before")} WHEN k.type = 'delta' THEN NULL ELSE 1000000 END AS us
+    SELECT k.resource_id, k.project_id, d.value_no, k.kind, k.timestamp, k.before, CASE WHEN k.kind = 'c' THEN amount ELSE volume END AS amount,
+        CASE WHEN k.kind = 'c' THEN {microseconds("timestamp - before")} WHEN k.kind = 'd' THEN NULL ELSE 1000000 END AS us
     FROM kept k JOIN numbered d ON d.metadata_id = k.metadata_id
-    WHERE k.type <> 'cumulative' OR k.before IS NOT NULL
+    WHERE k.kind <> 'c' OR k.before IS NOT NULL
 ), ending AS MATERIALIZED (
     SELECT resource_id, project_id, value_no, {NUMBERS.format("timestamp")} AS slot, sum(amount) AS amount,
         coalesce(sum(us), {SLOT_MICROSECONDS}) AS us
@@ -224,7 +232,7 @@ PERCENTILE = f"""{STEPS}, valued AS (
     FROM valued v
     CROSS JOIN LATERAL generate_series(
         {NUMBERS.format("greatest(before, %(start)s)")}::bigint + 1, {NUMBERS.format("timestamp")}::bigint - 1) AS slot
-    WHERE v.type = 'cumulative' AND v.us > {SLOT_MICROSECONDS} AND NOT EXISTS (
+    WHERE v.kind = 'c' AND v.us > {SLOT_MICROSECONDS} AND NOT EXISTS (
         SELECT FROM ending e WHERE e.resource_id = v.resource_id AND e.slot = slot.slot)
     GROUP BY v.resource_id, v.project_id, v.value_no, slot.slot
 ), rate AS (

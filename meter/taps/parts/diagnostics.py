@@ -33,9 +33,8 @@ def add_diagnostics(daemon: Daemon) -> None:
             lambda reason: daemon.health_metrics.http_rejected("status", reason),
         )
         advice = "; set another address for this daemon in [status.by_daemon]"
-        Port(status, site, name="status", reactor=daemon.reactor, clock=daemon.reactor, advice=advice).setServiceParent(
-            daemon.root
-        )
+        port = Port(status, site, name="status", reactor=daemon.reactor, clock=daemon.reactor, advice=advice)
+        daemon.add(port, without="nobody can read its status pages and metrics")
     settings = daemon.config.manhole
     listen = daemon.listen_address("manhole")
     if listen:

@@ -13,6 +13,7 @@ from meter.agent.destination import fingerprints
 from meter.agent.spool_inspection import inspect_spool
 from meter.bus.amqp.url import broker_address
 from meter.daemon.private_files import open_to_others
+from meter.daemon.private_files import unwritable
 from meter.daemon.process_lock import AlreadyLocked
 from meter.daemon.process_lock import ListenLock
 from meter.daemon.process_lock import LockFile
@@ -64,6 +65,9 @@ def lock_resources(daemon: Daemon, directories: Mapping[str, Path], listens: Map
     if warning := open_to_others(daemon.state_dir):
         daemon.warnings.append(f"[meter] state_dir: {warning}")
     if daemon.only_checking:
+        for setting, directory in {"[meter] state_dir": daemon.state_dir, **directories}.items():
+            if problem := unwritable(directory):
+                daemon.problems.append(f"{setting}: {problem}")
         return
     everything = {"[status] listen": daemon.listen_address("status"), **listens}
     for lock in claimed(daemon.name, {"[meter] state_dir": daemon.state_dir, **directories}, everything):

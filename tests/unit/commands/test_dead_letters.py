@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from twisted.python import usage
 
 from meter.agent.outbox import Outbox
 from meter.agent.spool import Spool
+from meter.bus.dead_letters import DEAD_LETTER_KINDS
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.local import LocalBus
 from meter.commands.command import CommandError
@@ -27,6 +29,7 @@ from meter.commands.dead_letters import list_dead_letters
 from meter.commands.dead_letters import pretty_body
 from meter.commands.dead_letters import replay
 from meter.commands.dead_letters import show
+from meter.commands.doctor.broker import KIND_ADVICE
 from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.metrics import metrics_registry
 from meter.interfaces import Binding
@@ -264,3 +267,18 @@ def test_terminal_control_characters_are_escaped():
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 100_000, b'{"oslo.message": "no"}'])
 def test_body_that_is_not_json_is_shown_unchanged(body):
     assert pretty_body(body) == body.decode("utf-8", "backslashreplace")
+
+
+@pytest.mark.parametrize("command", [["list"], ["replay", "--all"]])
+def test_unknown_kind_is_refused_with_those_that_exist(command):
+    with pytest.raises(usage.UsageError, match="there is no kind 'unverifed'; known: undecodable, invalid, unverified"):
+        Options().parseOptions([*command, "--kind", "unverifed"])
+    Options().parseOptions([*command, "--kind", "unverified"])
+
+
+def test_documented_kinds_of_dead_letters_are_those_that_exist():
+    page = (Path(__file__).parents[3] / "docs/dead-letters.rst").read_text()
+    table = page.partition("Kind           Cause")[2].split("=====\n")[1]
+    kinds = [line.split()[0] for line in table.splitlines() if line[:1].isalpha()]
+    assert kinds == list(DEAD_LETTER_KINDS)
+    assert set(kinds) == set(KIND_ADVICE)

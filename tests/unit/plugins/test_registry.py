@@ -388,8 +388,8 @@ def test_all_errors_in_sections_are_reported_without_values():
         "[listeners.nvoa]: no such plugin is installed; installed are: nova",
         "[pollsters.cpu]: the plugin has no options",
         "[pollsters.disk] limits.mist: unknown option",
-        "[pollsters.disk] password: input should be a valid string",
-        "[pollsters.disk] path: input should be a valid string",
+        "[pollsters.disk] password: should be a text",
+        "[pollsters.disk] path: should be a text",
         "[pollsters.disk] pathh: unknown option; known are path, limits, password",
         "[pollsters.dsk]: no such plugin is installed; installed are: cpu, disk",
     ]

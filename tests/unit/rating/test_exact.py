@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal
 from decimal import Inexact
 from fractions import Fraction
@@ -28,7 +29,7 @@ def test_the_shortest_decimal_reads_back_as_the_same_number(value: float) -> Non
 
 def test_a_result_that_would_be_rounded_is_an_error() -> None:
     with pytest.raises(Inexact):
-        EXACT.add(Decimal("1E+100"), Decimal(1))
+        EXACT.add(Decimal("1E+1000"), Decimal(1))
     with pytest.raises(Inexact):
         EXACT.divide(Decimal(1), Decimal(3))
 
@@ -45,6 +46,14 @@ def test_a_result_that_would_be_rounded_is_an_error() -> None:
 )
 def test_a_quantity_has_9_decimals_and_is_rounded_half_to_even(value: Fraction, expected: str) -> None:
     assert str(quantity(value)) == expected
+
+
+def test_the_largest_quantity_is_exact() -> None:
+    largest = Fraction(sys.float_info.max)
+    assert Fraction(quantity(largest)) == largest
+    assert Fraction(EXACT.multiply(quantity(largest), Decimal("0.123456789012"))) == largest * Fraction(
+        "0.123456789012"
+    )
 
 
 @given(decimals)

@@ -37,6 +37,8 @@ state_dir = "{directory}"
 libvirt_uri = "test:///default"
 [store]
 dsn = "postgresql:///nowhere"
+"""
+RATING = """
 [rating]
 price_directory = "/nowhere"
 """
@@ -49,7 +51,7 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
     def composed(name: str) -> CollectorRegistry:
         kinds, add_parts = DAEMONS[name]
-        config = parse(CONFIGURATION.format(directory=tmp_path), name, "test")
+        config = parse(CONFIGURATION.format(directory=tmp_path) + RATING, name, "test")
         daemon = composing.Daemon(name, config, kinds, only_checking=True)
         add_diagnostics(daemon)
         add_parts(daemon)

@@ -16,7 +16,7 @@ from tests.unit.taps.test_metrics import CONFIGURATION
 
 def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rating: str) -> composing.Daemon:
     monkeypatch.setattr(composing, "use_monotonic_clock", lambda _: None)
-    text = CONFIGURATION.format(directory=tmp_path) + rating
+    text = CONFIGURATION.format(directory=tmp_path).partition("[rating]")[0] + rating
     daemon = composing.Daemon("meter-api", parse(text, "meter-api", "test"), [], only_checking=True)
     api.compose(daemon)
     return daemon

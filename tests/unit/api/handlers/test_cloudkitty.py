@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from meter.api.auth.requester import Requester
 from meter.api.auth.static_tokens import StaticTokens
+from meter.rating.book.price_book import PriceScope
 from tests.api_client import ApiClient
 from tests.rated_month import FixedPrices
 from tests.rated_month import keep_usage
 from tests.unit.api.auth.test_visibility import token
 
-NOVEMBER = "begin=2026-10-31T22:00:00&end=2026-12-01T00:00:00"
+NOVEMBER = "begin=2025-10-31T22:00:00&end=2025-12-01T00:00:00"
 TOKENS = StaticTokens(
     [
         token("shop-token", Requester(is_admin=False, project_id="shop")),
@@ -26,9 +28,16 @@ TOKENS = StaticTokens(
 )
 
 
+def a_year_before() -> Clock:
+    """A clock that the client sets to a time in the worked month, a year before that of its samples."""
+    clock = Clock()
+    clock.rightNow = -365 * 86400.0
+    return clock
+
+
 def made(**collaborators: Any) -> ApiClient:
     prices = FixedPrices(None)  # type: ignore[arg-type]
-    api = ApiClient(auth=TOKENS, prices=prices, **collaborators)
+    api = ApiClient(auth=TOKENS, prices=prices, clock=a_year_before(), **collaborators)
     Deferred.fromCoroutine(keep_usage(api.store)).addCallback(lambda directory: setattr(prices, "directory", directory))
     return api
 
@@ -55,7 +64,7 @@ def test_summary_has_the_columns_of_cloudkitty(api: ApiClient) -> None:
         "total": 2,
         "columns": ["begin", "end", "qty", "rate", "type", "project_id"],
         "results": [
-            ["2026-10-31T22:00:00+00:00", "2026-12-01T00:00:00+00:00", 0.5, 0.00625, "vm", "lab"],
+            ["2025-10-31T22:00:00+00:00", "2025-12-01T00:00:00+00:00", 0.5, 0.00625, "vm", "lab"],
             found["results"][1],
         ],
         "format": "table",
@@ -65,8 +74,8 @@ def test_summary_has_the_columns_of_cloudkitty(api: ApiClient) -> None:
 def test_summary_can_be_a_list_of_objects(api: ApiClient) -> None:
     found = get(api, f"/v2/summary?{NOVEMBER}&groupby=type&filters=project_id:lab&response_format=object")
     assert found["results"][0] == {
-        "begin": "2026-10-31T22:00:00+00:00",
-        "end": "2026-12-01T00:00:00+00:00",
+        "begin": "2025-10-31T22:00:00+00:00",
+        "end": "2025-12-01T00:00:00+00:00",
         "qty": 0.5,
         "rate": 0.00625,
         "type": "vm",
@@ -106,7 +115,7 @@ def test_pages_of_a_summary(api: ApiClient) -> None:
 
 
 def test_without_costs_a_summary_is_empty(api: ApiClient) -> None:
-    found = get(api, "/v2/summary?begin=2026-01-01&end=2026-02-01")
+    found = get(api, "/v2/summary?begin=2025-01-01&end=2025-02-01")
     assert found == {"total": 0, "columns": [], "results": [], "format": "table"}
 
 
@@ -126,7 +135,7 @@ def test_data_frames_are_resources_and_days(api: ApiClient) -> None:
                         }
                     ]
                 },
-                "period": {"begin": "2026-11-29T23:00:00+00:00", "end": "2026-11-30T23:00:00+00:00"},
+                "period": {"begin": "2025-11-29T23:00:00+00:00", "end": "2025-11-30T23:00:00+00:00"},
             }
         ],
     }
@@ -154,7 +163,7 @@ def test_a_resource_can_be_asked_for(api: ApiClient) -> None:
 
 def test_default_is_the_present_month(api: ApiClient) -> None:
     [row] = get(api, "/v2/summary", "lab")["results"]
-    assert row[:2] == ["2026-11-01T00:00:00+00:00", "2026-12-01T00:00:00+00:00"]
+    assert row[:2] == ["2025-11-01T00:00:00+00:00", "2025-12-01T00:00:00+00:00"]
 
 
 @pytest.mark.parametrize(
@@ -164,8 +173,8 @@ def test_default_is_the_present_month(api: ApiClient) -> None:
         "groupby=time,time-d",
         "filters=type",
         "filters=nothing:x",
-        "begin=2026-11-02&end=2026-11-01",
-        "begin=2025-11-01&end=2026-11-01",
+        "begin=2025-11-02&end=2025-11-01",
+        "begin=2024-11-01&end=2025-11-01",
         "begin=0001-01-01&end=0001-01-02",
         "response_format=xml",
         "limit=0",
@@ -179,7 +188,7 @@ def test_invalid_arguments_are_errors(api: ApiClient, query: str) -> None:
 
 
 def test_times_are_accepted_as_the_client_writes_them(api: ApiClient) -> None:
-    times = "begin=2026-11-01+00%3A00%3A00%2B00%3A00&end=2026-12-01+00%3A00%3A00"
+    times = "begin=2025-11-01+00%3A00%3A00%2B00%3A00&end=2025-12-01+00%3A00%3A00"
     assert get(api, f"/v2/dataframes?{times}", "lab")["total"] > 0
 
 
@@ -198,10 +207,10 @@ def test_names_of_values_are_those_of_the_books(api: ApiClient) -> None:
 
 def test_open_statement_of_an_account_is_a_preview(api: ApiClient) -> None:
     [entry] = get(api, "/v2/statements?state=open&account_id=acme")
-    assert (entry["statement_id"], entry["state"], entry["projects"]) == ("2026-11.acme", "open", ["lab", "shop"])
+    assert (entry["statement_id"], entry["state"], entry["projects"]) == ("2025-11.acme", "open", ["lab", "shop"])
     assert entry["total"] is not None
     assert entry["forecast"] is not None
-    document = get(api, "/v2/statements/2026-11.acme")
+    document = get(api, "/v2/statements/2025-11.acme")
     assert (document["statement"]["state"], document["signature"]) == ("open", "")
     assert document["statement"]["total"] == entry["total"]
 
@@ -214,7 +223,7 @@ def test_tenant_sees_the_extract_of_an_open_statement(api: ApiClient) -> None:
     assert {line["key"].split("/")[1] for line in part["lines"]} == {"lab"}
 
 
-@pytest.mark.parametrize("path", ["/v2/statements/2026-11.sakura", "/v2/statements/2026-11.nobody", "/v2/statements/x"])
+@pytest.mark.parametrize("path", ["/v2/statements/2025-11.sakura", "/v2/statements/2025-11.nobody", "/v2/statements/x"])
 def test_open_statement_of_others_is_as_one_that_does_not_exist(api: ApiClient, path: str) -> None:
     assert refused(api, path, "lab")[0] == 404
 
@@ -223,13 +232,25 @@ def test_open_statement_of_another_account_is_not_listed(api: ApiClient) -> None
     assert get(api, "/v2/statements?state=open&account_id=sakura", "lab") == []
 
 
+def test_charges_for_all_make_no_statement_of_an_account_that_nobody_knows() -> None:
+    prices: Any = FixedPrices(None)  # type: ignore[arg-type]
+    api = ApiClient(auth=TOKENS, prices=prices, clock=a_year_before())
+    directory: list[Any] = []
+    Deferred.fromCoroutine(keep_usage(api.store)).addCallback(directory.append)
+    book = directory[0].books["eur"]
+    for_all = tuple(replace(each, scope=PriceScope()) for each in book.fixed_charges)
+    prices.directory = replace(directory[0], books={**directory[0].books, "eur": replace(book, fixed_charges=for_all)})
+    assert get(api, "/v2/statements?state=open&account_id=nobody") == []
+    assert len(get(api, "/v2/statements?state=open&account_id=acme")) == 1
+
+
 def test_page_of_a_preview_says_that_it_is_one(api: ApiClient) -> None:
-    response = api("/v2/statements/2026-11.acme?format=html", headers={"X-Auth-Token": "admin-token"})
+    response = api("/v2/statements/2025-11.acme?format=html", headers={"X-Auth-Token": "admin-token"})
     assert b"Preview of a statement" in response.body
 
 
 def test_annex_is_there_when_the_statement_is_closed(api: ApiClient) -> None:
-    assert refused(api, "/v2/statements/2026-11.acme/annex")[0] == 404
+    assert refused(api, "/v2/statements/2025-11.acme/annex")[0] == 404
 
 
 @pytest.mark.parametrize("query", ["state=open", "state=half", "state=open&account_id=acme&period=soon"])
@@ -248,6 +269,6 @@ def test_account_without_a_book_is_an_error(api: ApiClient) -> None:
     Deferred.fromCoroutine(keep_usage(other.store)).addCallback(directory.append)
     accounts = {**directory[0].accounts, "acme": replace(directory[0].accounts["acme"], book="gone")}
     prices.directory = replace(directory[0], accounts=accounts)
-    broken = ApiClient(auth=TOKENS, store=other.store, prices=prices)
+    broken = ApiClient(auth=TOKENS, store=other.store, prices=prices, clock=a_year_before())
     status, text = refused(broken, "/v2/statements?state=open&account_id=acme")
     assert (status, "no price book" in text) == (400, True)

@@ -23,6 +23,7 @@ from meter.rating.exports.focus_check import focus_problems
 from meter.rating.statements.annex import AnnexPage
 from meter.rating.statements.annex import annex_line
 from meter.rating.statements.statement import SignedStatement
+from meter.rating.statements.statement import StatementAccount
 from meter.rating.statements.statement import read_statement
 from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement import statement_sha256
@@ -38,6 +39,9 @@ class StatementsById:
 
     async def statement(self, statement_id: str) -> SignedStatement | None:
         return self.documents.get(statement_id)
+
+    async def summaries(self, period: str, limit: int) -> list[Any]:
+        return [each.statement for each in self.documents.values() if each.statement.period.name == period]
 
     async def annex_pages(self, statement_id: str, project_id: str | None = None) -> AsyncIterator[AnnexPage]:
         for row in ANNEX:
@@ -176,9 +180,47 @@ def test_check_tells_problems_and_fails(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ["x", "-f", "csv", "-a", "annex"],
         ["x", "-f", "csv", "--check"],
         [],
-        ["x", "y"],
+        ["x", "y", "-f", "html"],
+        ["x", "--period", "2026-11"],
+        ["x", "y", "-f", "focus", "-a", "annex"],
+        ["--period", "2026-11", "-f", "json"],
     ],
 )
 def test_options_that_do_not_belong_together_are_refused(words: list[str]) -> None:
     with pytest.raises(usage.UsageError):
         ExportOptions().parseOptions(words)
+
+
+OTHER = signed(statement(statement_id="2026-11.other", account=StatementAccount(id="other", name="")))
+
+
+def test_statements_of_a_period_are_one_table_with_one_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = StoreContext(signed(), OTHER)
+    for words in (["--period", "2026-11"], ["2026-11.acme", "2026-11.other"]):
+        table = export(monkeypatch, *words, "-f", "focus", "-a", "stored", store=store)[1]
+        assert table.count("BilledCost") == 1
+        billed: dict[str, Decimal] = {}
+        for row in csv.DictReader(io.StringIO(table, newline="")):
+            billed[row["InvoiceId"]] = billed.get(row["InvoiceId"], Decimal(0)) + Decimal(row["BilledCost"])
+        assert billed == {"2026-11.acme": Decimal("53.95"), "2026-11.other": Decimal("53.95")}
+    lines = export(monkeypatch, "--period", "2026-11", store=store)[1]
+    assert {row["account_id"] for row in csv.DictReader(io.StringIO(lines, newline=""))} == {"acme", "other"}
+
+
+def test_a_billing_period_of_several_statements_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = StoreContext(signed(), OTHER)
+    words = ("--period", "2026-11", "-f", "focus-1.4", "-d", "billing-period")
+    assert len(export(monkeypatch, *words, store=store)[1].splitlines()) == 2
+
+
+def test_period_without_statements_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CommandError, match="there is no closed statement of 2026-10"):
+        export(monkeypatch, "--period", "2026-10", store=StoreContext(signed()))
+
+
+def test_check_of_several_statements_fails_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = signed(statement(statement_id="2026-11.wrong", total=Decimal("1.00")))
+    status, _, problems = export(
+        monkeypatch, "--period", "2026-11", "-f", "focus", "--check", store=StoreContext(signed(), wrong)
+    )
+    assert (status, len(problems.splitlines())) == (1, 1)

@@ -135,9 +135,24 @@ def test_faulty_directory_keeps_the_last_good_one_and_is_logged_once(files: Watc
     assert "a.toml:3: [[book]] currency 'EURO' is not a currency" in state.reason
     assert state.reason.endswith("; the last good one is used")
     assert len(logged_errors.flush()) == 1
+    files.write(BOOK.replace("NAME", "two").replace("EUR", "EURO") + "# the same fault")
+    assert files.names() == ["one"]
+    assert len(logged_errors.flush()) == 0
     files.write(BOOK.replace("NAME", "two"))
     assert files.names() == ["two"]
     assert files.watched.readiness().ready
+
+
+def test_file_that_is_written_while_it_is_read_is_read_again(files: WatchedFiles) -> None:
+    later = [BOOK.replace("NAME", "two")]
+
+    def write_after_reading() -> None:
+        if "check_directory" in files.calls[:-1] and later:
+            files.write(later.pop())
+
+    files.before = write_after_reading
+    assert files.names() == ["one"]
+    assert files.names() == ["two"]
 
 
 def test_directory_that_never_was_good_is_unavailable_until_it_is(files: WatchedFiles, logged_errors: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from meter.rating.book.price_book import Membership
 from meter.rating.book.price_book import Validity
+from meter.rating.budgets.budget_sum import BudgetSum
 from tests.unit.rating.budgets.conftest import ACCOUNTS
 from tests.unit.rating.budgets.conftest import budget
 
@@ -185,6 +186,20 @@ def test_many_accounts_are_rated_in_turns_of_the_reactor(site):
     for number in range(250):
         site.use(1, project=f"p{number:03}")
     assert site.run()["b"].used == 250 + 30
+
+
+def test_account_is_compared_with_the_budgets_that_count_it_alone(site, monkeypatch):
+    added = []
+    add = BudgetSum.add
+    monkeypatch.setattr(
+        BudgetSum, "add", lambda self, spending, *rest: (added.append(self), add(self, spending, *rest))
+    )
+    projects = [f"p{number:03}" for number in range(60)]
+    for project in projects:
+        site.use(1, project=project)
+    site.budgets = [budget(project, amount=10, scope={"project": project}) for project in projects]
+    assert {state.used for state in site.run().values()} == {1}
+    assert len(added) == 60
 
 
 @pytest.mark.parametrize("amount", ["0.00", "0"])

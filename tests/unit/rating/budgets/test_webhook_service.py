@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from meter.daemon.budget_metrics import BudgetMetrics
@@ -26,11 +27,18 @@ class Queues:
         self.queues = []
         self.runs = []
         self.problem = None
+        self.hung = None
 
     async def run(self, now):
         self.runs.append(now)
+        if self.hung is not None:
+            await self.hung
         if self.problem:
             raise Unavailable(self.problem)
+
+    def abandon(self):
+        if self.hung is not None:
+            self.hung.cancel()
 
     async def webhook_queues(self):
         return self.queues
@@ -83,6 +91,16 @@ def test_unavailable_store_does_not_end_it(service, queues, clock):
     clock.advance(INTERVAL_SECONDS)
     assert len(queues.runs) == 3
     assert service.failures == 0
+
+
+def test_hung_receiver_does_not_delay_the_end_of_the_daemon(service, queues, clock):
+    queues.hung = Deferred()
+    clock.advance(INTERVAL_SECONDS)
+    stopped = []
+    service.stopService().addCallback(stopped.append)
+    assert stopped == [None]
+    assert service.failures == 0
+    service.startService()
 
 
 def test_webhooks_that_wait_for_their_first_attempts_are_no_problem(service, queues, clock):

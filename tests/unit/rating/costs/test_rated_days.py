@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import UTC
+from datetime import date
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -18,6 +19,7 @@ from meter.rating.book.price_book import Tier
 from meter.rating.costs.rated_days import RatedDay
 from meter.rating.costs.rated_days import RatedDays
 from meter.rating.money.rating import rate
+from meter.rating.statements.statement import StatementPeriod
 from meter.testing import MemoryStore
 from tests.closed_statements import annex_pages
 from tests.closed_statements import closing
@@ -26,7 +28,15 @@ from tests.statement_documents import signed
 from tests.statement_documents import statement
 from tests.worked_months import CLOUD_MONTH
 
-ALWAYS = (datetime(2026, 10, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+PERIOD = StatementPeriod(
+    name="2025-11",
+    first=date(2025, 11, 1),
+    until=date(2025, 12, 1),
+    start=datetime(2025, 10, 31, 23, tzinfo=UTC),
+    end=datetime(2025, 11, 30, 23, tzinfo=UTC),
+    timezone="Europe/Paris",
+)
+ALWAYS = (datetime(2025, 10, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def result_of(work: Coroutine[Any, Any, Any]) -> Any:
@@ -38,15 +48,26 @@ def result_of(work: Coroutine[Any, Any, Any]) -> Any:
     return found
 
 
+class CountingSlices:
+    """Wants a pause at every look, and counts the pauses."""
+
+    over = True
+    pauses = 0
+
+    async def pause(self) -> None:
+        self.pauses += 1
+
+
 class Month:
     def __init__(self) -> None:
         self.store = MemoryStore(Clock())
         self.directory: PriceDirectory = result_of(keep_usage(self.store))
         self.directory_of: Any = None
+        self.slices = CountingSlices()
 
     def days(self, *times: datetime, project: str | None = None, by_resource: bool = False) -> list[RatedDay]:
         async def collect() -> list[RatedDay]:
-            rated = RatedDays(self.store.rating, self.store, self.directory, self.directory_of)
+            rated = RatedDays(self.store.rating, self.store, self.directory, self.directory_of, self.slices)
             begin, end = times or ALWAYS
             return [day async for day in rated.between(begin, end, project, by_resource=by_resource)]
 
@@ -104,10 +125,10 @@ def test_tiers_and_the_change_of_a_price_are_those_of_the_day(month: Month) -> N
 
 
 def test_a_day_belongs_to_the_time_in_which_it_starts(month: Month) -> None:
-    begin = datetime(2026, 11, 13, 23, tzinfo=UTC)  # midnight in Paris
-    found = month.days(begin, datetime(2026, 11, 14, 23, tzinfo=UTC), project="shop")
+    begin = datetime(2025, 11, 13, 23, tzinfo=UTC)  # midnight in Paris
+    found = month.days(begin, datetime(2025, 11, 14, 23, tzinfo=UTC), project="shop")
     assert {day.day.day for day in found} == {14}
-    assert {(day.start, day.end) for day in found} == {(begin, datetime(2026, 11, 14, 23, tzinfo=UTC))}
+    assert {(day.start, day.end) for day in found} == {(begin, datetime(2025, 11, 14, 23, tzinfo=UTC))}
 
 
 def test_resources_share_what_their_day_cost(month: Month) -> None:
@@ -142,7 +163,7 @@ def test_price_by_the_total_is_that_of_the_total_so_far(month: Month) -> None:
 
 
 def test_closed_period_is_rated_by_the_book_of_its_statement(month: Month) -> None:
-    document = signed(statement())  # of the account acme and November, with another book
+    document = signed(statement(period=PERIOD))  # of the account acme and November, with another book
     result_of(month.store.rating.statements.add(closing(document), annex_pages([])))
     book = month.directory.books["eur"]
     doubled = tuple(
@@ -154,3 +175,8 @@ def test_closed_period_is_rated_by_the_book_of_its_statement(month: Month) -> No
     before = lines(month)
     assert abs(found["EUR", "shop", "vm"] - 2 * before["EUR", "shop", "vm"]) < Decimal("1e-9")
     assert found["JPY", "tokyo", "vm"] == before["JPY", "tokyo", "vm"]
+
+
+def test_work_pauses_for_each_quantity_and_each_day(month: Month) -> None:
+    found = month.days(project="shop")
+    assert month.slices.pauses > 2 * len(found)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +18,15 @@ from meter.rating.exports.focus_columns import COST_AND_USAGE
 from meter.rating.exports.focus_csv import decimal_text
 from meter.rating.exports.focus_csv import focus_csv
 from meter.rating.exports.focus_rows import cost_and_usage
+from meter.rating.statements.annex import read_annex_line
+from meter.rating.statements.statement import read_statement
 from meter.spreadsheet import restore
 from tests.statement_documents import ANNEX
 from tests.statement_documents import FORMULA
 from tests.statement_documents import statement
 
 Record = dict[str, str]
+MONTHS = Path(__file__).parents[3] / "data/rating"
 
 
 def written(version: Any = "1.2", annex: Any = None) -> list[str]:
@@ -33,6 +37,18 @@ def written(version: Any = "1.2", annex: Any = None) -> list[str]:
 @pytest.mark.parametrize("annex", [None, ANNEX])
 def test_nothing_is_wrong_with_what_is_written(version: Any, annex: Any) -> None:
     assert focus_problems(written(version, annex), statement(), version) == []
+
+
+@pytest.mark.parametrize("path", sorted(MONTHS.glob("*/statement-*.json")), ids=lambda path: path.stem)
+def test_nothing_is_wrong_with_the_worked_months(path: Path) -> None:
+    document = read_statement(path.read_bytes()).statement
+    annex = [
+        read_annex_line(line)
+        for line in (path.parent / f"annex-{path.stem.removeprefix('statement-')}.jsonl").read_bytes().splitlines()
+    ]
+    for rows in (None, annex):
+        table = focus_csv(COST_AND_USAGE["1.2"], cost_and_usage(document, "1.2", rows))
+        assert focus_problems(table, document) == []
 
 
 def changed(change: Callable[[list[Record]], object]) -> list[str]:

@@ -8,13 +8,11 @@ import sys
 import pytest
 
 from meter.rating.exports.focus_columns import COST_AND_USAGE
+from meter.rating.exports.focus_parquet import FocusParquet
 from meter.rating.exports.focus_parquet import ParquetUnavailable
-from meter.rating.exports.focus_parquet import write_parquet
-from meter.rating.exports.focus_rows import cost_and_usage
-from tests.statement_documents import statement
 
 
 def test_without_the_library_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ParquetUnavailable, match=r"pip install 'meter\[focus\]'"):
-        write_parquet(io.BytesIO(), COST_AND_USAGE["1.2"], cost_and_usage(statement()), "1.2")
+        FocusParquet(io.BytesIO(), COST_AND_USAGE["1.2"], "1.2")

@@ -54,12 +54,12 @@ def test_a_project_is_of_the_account_that_the_directory_names(
     implied = [
         Account(id=each, name="", book="list", projects=(Membership(id=each),), implied=True) for each in PROJECTS
     ]
-    owned = [(each, AccountProjects(prices, each, NOVEMBER, domain_of)) for each in (*named, *implied)]
+    owned = [(each, AccountProjects(prices, each, domain_of)) for each in (*named, *implied)]
     for day in NOVEMBER.days():
         for project_id in PROJECTS:
             payer = prices.account_of(project_id, domain_of(project_id, day), day)
-            of_project = memberships(prices).account_id_of(project_id, domain_of(project_id, day), day)
-            assert of_project == (None if payer.implied else payer.id)
+            of_project = memberships(prices).account_of(project_id, domain_of(project_id, day), day)
+            assert of_project == (None if payer.implied else payer)
             assert [each.id for each, projects in owned if projects.has(project_id, day)] == [payer.id]
 
 
@@ -67,12 +67,17 @@ def test_memberships_are_those_of_the_directory_that_is_asked_for() -> None:
     first, second = (directory(book(), account("acme", projects=[each])) for each in PROJECTS[:2])
     assert memberships(first) is memberships(first)
     for prices, project_id in ((first, "p1"), (second, "p2"), (first, "p1")):
-        assert memberships(prices).account_id_of(project_id, None, november(1)) == "acme"
-    assert memberships(first).account_id_of("p2", None, november(1)) is None
+        assert memberships(prices).account_of(project_id, None, november(1)) == prices.accounts["acme"]
+    assert memberships(first).account_of("p2", None, november(1)) is None
 
 
 def test_a_domain_scope_is_for_accounts_of_the_domain_while_they_have_it() -> None:
     acme = Account(id="acme", name="", book="list", domains=(Membership(id="d1", validity=valid(until=november(10))),))
-    projects = AccountProjects(directory(book(), acme), acme, NOVEMBER, lambda _project, _day: None)
+    projects = AccountProjects(directory(book(), acme), acme, lambda _project, _day: None)
     scope = PriceScope(domain="d1")
     assert [projects.account_in_scope(scope, november(day)) for day in (1, 9, 10)] == [True, True, False]
+
+
+def test_an_account_of_one_project_may_be_in_the_directory() -> None:
+    implied = account("p1", projects=["p1"], implied=True)
+    assert AccountProjects(directory(book(), implied), implied, lambda _project, _day: None).has("p1", november(1))

@@ -8,6 +8,7 @@ from datetime import datetime
 from datetime import timedelta
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,6 +99,14 @@ def test_fixed_charges_count_in_full_and_a_maximum_stays() -> None:
 def test_time_that_is_unmetered_today_is_told() -> None:
     result = expected(book(price()), [used(1, 1, unmetered=10), used(3, 0, unmetered=20)], at(3, 5))
     assert [each.seconds for each in result.unmetered] == [30]
+
+
+@pytest.mark.parametrize(
+    "usage", [[used(1, 1, sku="unknown")], [used(NOVEMBER.until, 1)], [used(1, 1), used(2, 1, sku="other"), used(2, 1)]]
+)
+def test_usage_that_does_not_fit_is_refused(usage: list[UsageAtom]) -> None:
+    with pytest.raises(ValueError, match=r"usage|SKU"):
+        expected(book(price(), price("p2", sku="other")), usage, at(5))
 
 
 def test_a_day_with_25_hours_has_more_usage() -> None:

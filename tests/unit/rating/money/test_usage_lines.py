@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
@@ -295,6 +296,14 @@ def test_a_negative_amount_is_rounded_half_away_from_zero() -> None:
 @pytest.mark.parametrize(("currency", "total"), [("EUR", "1.23"), ("JPY", "1"), ("KWD", "1.235")])
 def test_amounts_have_the_minor_unit_of_the_currency(currency: str, total: str) -> None:
     assert str(rated(book(price(amount="1.2345"), currency=currency), [used(1, 1)]).total) == total
+
+
+def test_a_quantity_as_large_as_a_sample_can_have_is_rated_exactly() -> None:
+    largest = Decimal(sys.float_info.max)
+    prices = book(price(mode="package", package_size=Decimal(3), amount="0.123456789012", free=Decimal(1)))
+    result = rated(prices, [used(1, largest), used(2, "0.000000001")])
+    assert len(str(result.total)) > 300
+    assert [each.tier for each in result.lines] == [0, 1]
 
 
 @pytest.mark.parametrize(

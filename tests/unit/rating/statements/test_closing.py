@@ -135,7 +135,6 @@ async def test_accounts_are_closed_for_themselves_if_asked_for(accounting):
 @pytest_twisted.ensureDeferred
 async def test_accepted_gaps_are_on_the_statement_with_their_reason(accounting):
     accounting.ledger.reasons = {"shop": [MISSING]}
-    accounting.ledger.missing = {"shop": 7}
     await accounting.close(accept_gaps="host 7 burnt down")
 
     completeness = (await statement_of(accounting, "2026-11.acme")).completeness
@@ -148,6 +147,28 @@ async def test_accepted_gaps_are_on_the_statement_with_their_reason(accounting):
 async def test_hours_that_are_not_final_cannot_be_accepted(accounting):
     accounting.ledger.reasons = {"shop": [MISSING, NOT_FINAL]}
     assert codes(await accounting.close(accept_gaps="whatever"))["acme"] == ["hours not finalized"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_project_that_no_agent_has_reported_is_named(accounting):
+    accounting.ledger.projects = ("shop",)
+    found = await accounting.close()
+    assert {each.account_id: each.problems[0].text for each in found} == {
+        "acme": "no agent has reported that it measured anything of project web in the period",
+        "lab": "no agent has reported that it measured anything of project lab in the period",
+    }
+    accounting.ledger.projects = ()
+    [acme, _] = await accounting.close()
+    assert [each.text for each in acme.problems] == [
+        "no agent has reported that it measured anything of the projects shop, web in the period"
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_silent_agent_stands_in_the_way_of_those_whom_it_measures_only(accounting):
+    silent = ClosingReason(code="agent silent", text="meter-compute@h7 has been silent", agent="meter-compute@h7")
+    accounting.ledger.reasons = {"lab": [silent], "web": [MISSING]}
+    assert codes(await accounting.close()) == {"acme": ["samples missing"], "lab": ["agent silent"]}
 
 
 @pytest_twisted.ensureDeferred
