@@ -217,9 +217,7 @@ def _compared(site: Site, end: float, lost_cause: str) -> Comparison:
         late = len(real.stored[resource]) if site.late == "all" else 0
         if site.late != "some" and (row["late"] < late or bool(row["late"]) != bool(late)):
             differences.append(f"{resource}: late {row['late']}, in truth {late}")
-    differences += differences_of_gaps(
-        gaps, real, site.reports_are_lost, len({poll.process for poll in polls_of(site)} - site.ended_in_order) - 1
-    )
+    differences += differences_of_gaps(gaps, real, site.reports_are_lost)
     return Comparison(
         expected=sum(row["expected"] for row in rows.values()),
         received=sum(row["received"] for row in rows.values()),
@@ -249,13 +247,12 @@ def differences_of_row(resource: str, row: dict[str, Any], real: Truth, lost_cau
     return found + [f"{resource}: {causes[cause]} {cause}" for cause in sorted(other)]
 
 
-def differences_of_gaps(gaps: list[dict[str, Any]], real: Truth, reports_are_lost: bool, killed: int) -> list[str]:
+def differences_of_gaps(gaps: list[dict[str, Any]], real: Truth, reports_are_lost: bool) -> list[str]:
     """Return how the gaps differ from the truth: each lists as many samples as are missing in its time.
 
-    The samples of a cycle in which a process was ``killed`` may be stored although the cycle is not reported. If there are several
-    such cycles, the numbers do not say which of them it is: each gap may have one cycle more or less, in the sum they are exact.
-    Where reports are lost, the ledger computes when cycles were due from the last one that was reported: that is up to half an
-    interval off.
+    The samples of a cycle in which a process was killed may be stored although the cycle is not reported: it is in no gap. Where
+    reports are lost, the ledger computes when cycles were due from the last one that was reported: that is up to half an interval
+    off.
     """
     found = []
     total = sum(len(real.missing_of(resource)) for resource in real.stored)
@@ -268,8 +265,7 @@ def differences_of_gaps(gaps: list[dict[str, Any]], real: Truth, reports_are_los
         there = sum(
             begins - off <= at < ends - EPSILON for resource in gap["resources"] for at in real.missing_of(resource)
         )
-        unsure = gap["resource_count"] if killed > 1 and gap["gap"] == "agent not running" else 0
-        if gap["exact"] and abs(gap["samples"] - there) > unsure:
+        if gap["exact"] and gap["samples"] != there:
             found.append(f"gap {gap['start']} to {gap['end']} ({gap['gap']}): {gap['samples']}, in truth {there}")
     return found
 
