@@ -365,10 +365,10 @@ def cloud(seed):
                 add(instance(state, at, vm, flavor=flavor, project=project))
             if rng.random() < 0.01:
                 flavor = rng.choice(("small", "large"))
-                add(instance(state, at, vm, flavor=flavor, project=project))
+                add(instance(state, at + timedelta(seconds=1), vm, flavor=flavor, project=project))
             if rng.random() < 0.005:
                 project = f"p{rng.randrange(1, 4)}"
-                add(instance(state, at, vm, flavor=flavor, project=project))
+                add(instance(state, at + timedelta(seconds=2), vm, flavor=flavor, project=project))
             if rng.random() < 0.02:
                 run, counter = f"{n}-{rng.randrange(9)}", 0.0
             counter += rng.choice((0, 1, 0.1, 12345.678, 2.0**53, 1e9 / 3))
