@@ -112,18 +112,14 @@ async def totals(self, *arguments):
 StoredUsage.totals = totals
 """,
     ),
-    "a kept quantity is not billed": (
+    "an account is not closed": (
         "closing",
         """
-from meter.store.rating.usage_store import StoredUsage
-whole = StoredUsage.totals
-async def totals(self, *arguments):
-    first = True
-    async for atom in whole(self, *arguments):
-        if not first:
-            yield atom
-        first = False
-StoredUsage.totals = totals
+from meter.rating.statements.closing import Closing
+whole = Closing.close
+async def close(self, *arguments):
+    return (await whole(self, *arguments))[1:]
+Closing.close = close
 """,
     ),
     "a sample of an image is lost": (
