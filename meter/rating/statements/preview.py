@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from meter.completeness.lives.resource_lives import Pausing
 from meter.completeness_query import NO_PROJECT
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
@@ -54,7 +55,9 @@ class Previews:
         directory_of: DirectoryOf,
         *,
         correct_periods: int,
+        slices: Pausing | None = None,
     ) -> None:
+        self._slices = slices
         self._store = store
         self._ledger = ledger
         self._names = names
@@ -80,13 +83,13 @@ class Previews:
         :raises ValueError: ``period_name`` is not the name of a period.
         """
         account = account_named(self._directory, account_id)
-        rating = AccountRating(self._store.usage, self._names)
+        rating = AccountRating(self._store.usage, self._names, self._slices)
         known = await rating.payer(self._directory, account, period_name or self.period_name(account, now))
         return await self._preview(rating, known, now)
 
     async def previews(self, now: datetime, period_name: str | None = None) -> Sequence[StatementPreview]:
         """Return the previews of all accounts with anything to bill: of a period, or of the present one."""
-        rating = AccountRating(self._store.usage, self._names)
+        rating = AccountRating(self._store.usage, self._names, self._slices)
         found = []
         for _, book in sorted(self._directory.books.items()):
             period = BillingPeriod.containing(now, book.timezone)
