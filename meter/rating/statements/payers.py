@@ -86,6 +86,13 @@ def account_named(directory: PriceDirectory, account_id: str) -> Account:
     )
 
 
+def same_id_problem(directory: PriceDirectory, account: Account) -> str:
+    """Return what is wrong with ``account``, which stands for a project, if a file names another one with its id; else ""."""
+    if not account.implied or account.id not in directory.accounts:
+        return ""
+    return f"project {account.id} belongs to no account, and an account has the same id: name the project in one"
+
+
 def charged_projects(book: PriceBook) -> set[str]:
     """Return the projects that fixed charges and minimums of ``book`` name: they pay without usage, too."""
     scopes = [*(each.scope for each in book.fixed_charges), *(each.scope for each in book.minimums)]
