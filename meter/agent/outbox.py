@@ -20,6 +20,7 @@ from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.report_metrics import CycleReportMetrics
 from meter.daemon.services import Backoff
 from meter.daemon.services import within
+from meter.daemon.start_grace import StartGrace
 from meter.daemon.supervised import SupervisedService
 from meter.interfaces import IDependency
 from meter.interfaces import IPublisher
@@ -79,7 +80,14 @@ class Outbox(SupervisedService):
         self._reports_backoff = Backoff(most=IDLE_SECONDS)
         self._reports_at = 0.0
         self._why_reports_wait = ""
+        self._starting = StartGrace(clock)
+        self._told_quietly = False
         self.confirmed_samples = 0
+
+    def startService(self) -> None:
+        """Begin to publish what is in the spool."""
+        self._starting.begin()
+        super().startService()
 
     async def put(self, publications: Sequence[Publication]) -> None:
         """Write publications to disk, to be sent; returns when they are on disk.
@@ -250,13 +258,18 @@ class Outbox(SupervisedService):
             if self.running:
                 super()._attempt_failed(error)
             return
-        if self.ready:
-            self._log.warn("samples cannot be published now and stay in the spool: {reason}", reason=str(error))
+        starting = self._starting.active
+        if self.ready or (self._told_quietly and not starting):
+            tell = self._log.info if starting else self._log.warn
+            tell("samples cannot be published now and stay in the spool: {reason}", reason=str(error))
+            self._told_quietly = starting
         self._set_state(False, str(error))
 
     def _note_success(self) -> None:
         if not self.ready:
             self._log.info("samples are published again; {rows} messages are in the spool", rows=self._spool.rows)
+        self._starting.end()
+        self._told_quietly = False
         self._set_state(True, "the last messages were confirmed")
         self._backoff.reset()
 

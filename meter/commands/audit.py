@@ -46,8 +46,8 @@ class ListEntriesOptions(SubcommandOptions):
             "action",
             "a",
             None,
-            "Only this action: void, unvoid, finalize, dead-letter.replay, dead-letter.discard, token.create, token.revoke,"
-            " token.purge, note.",
+            "Only this action: void, unvoid, finalize, dead-letter.replay, dead-letter.discard, webhook.retry,"
+            " webhook.discard, statement.close, token.create, token.revoke, token.purge, note.",
         ],
         BY_USER,
         ["from", None, None, "Only entries of this time, such as 2026-11-01T12:00 (UTC), or of a later one."],

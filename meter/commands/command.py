@@ -110,7 +110,9 @@ def run(options: usage.Options, arguments: Sequence[str], work: Work) -> NoRetur
     try:
         options.parseOptions(arguments)
     except usage.UsageError as error:
-        sys.stderr.write(f"{error}\nTry --help.\n")
+        subcommand: Any = getattr(options, "subOptions", None)  # a dictionary, empty if it has no options
+        given: Any = options if subcommand is None else subcommand
+        sys.stderr.write(f"{error}\n{given.getSynopsis()}\nTry --help.\n")
         sys.exit(EXIT_USAGE)
 
     async def main(reactor: Any) -> None:

@@ -30,6 +30,7 @@ from meter.daemon.http_server import error_body
 from meter.daemon.http_server import request_problem
 from meter.daemon.http_server import set_response_headers
 from meter.daemon.services import Periodic
+from meter.daemon.start_grace import StartGrace
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.settings.masked import masked_urls
@@ -173,27 +174,35 @@ class _QuietSite(LimitedSite):
 
 
 class ReadinessLog:
-    """Logs when a dependency becomes ready or not ready: once per change, and at the first check."""
+    """Logs when a dependency becomes ready or not ready: once per change, and at the first check.
+
+    What is not ready after the start is a warning only if it stays so.
+    """
 
     _log = Logger()
 
-    def __init__(self, dependencies: Sequence[IDependency]) -> None:
+    def __init__(self, dependencies: Sequence[IDependency], clock: IReactorTime) -> None:
         self._dependencies = dependencies
-        self._before: dict[int, bool] = {}
+        self._starting = StartGrace(clock)
+        self._before: dict[int, str] = {}
 
     async def check(self) -> None:
         """Check every dependency and log changes since the last check."""
+        if not self._before:
+            self._starting.begin()
         for index, dependency in enumerate(self._dependencies):
             state = readiness_of(dependency)
-            if self._before.get(index) == state.ready:
+            event = "ready" if state.ready else "starting" if self._starting.active else "failing"
+            if self._before.get(index) == event:
                 continue
-            self._before[index] = state.ready
+            self._before[index] = event
+            told = {"dependency": state.name, "state": _word(state), "reason": state.reason}
             if state.ready:
-                self._log.info("{dependency} is ready: {reason}", dependency=state.name, reason=state.reason)
+                self._log.info("{dependency} is ready: {reason}", **told)
+            elif event == "starting":
+                self._log.info("{dependency} is not ready yet: {reason}", **told)
             else:
-                self._log.warn(
-                    "{dependency} is {state}: {reason}", dependency=state.name, state=_word(state), reason=state.reason
-                )
+                self._log.warn("{dependency} is {state}: {reason}", **told)
 
 
 def readiness_watch(
@@ -203,5 +212,5 @@ def readiness_watch(
 
     The first check comes after ``first_after`` seconds, so that connecting at the start is not logged as a loss.
     """
-    log = ReadinessLog(dependencies)
+    log = ReadinessLog(dependencies, clock)
     return Periodic(log.check, interval, clock, name="readiness watch", first_after=first_after)

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from meter.daemon.services import Periodic
 from meter.daemon.services import wall_seconds
+from meter.daemon.start_grace import StartGrace
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
@@ -72,6 +73,7 @@ class RatingService(Service):
         self._metrics = metrics
         self._problems: dict[str, str] = {}
         self._state = "it has not run yet"
+        self._starting = StartGrace(clock)
         self._periodic = Periodic(
             self.run, interval_seconds, clock, name="rating", first_after=min(interval_seconds, FIRST_AFTER_SECONDS)
         )
@@ -79,6 +81,7 @@ class RatingService(Service):
     def startService(self) -> None:
         """Begin to run at intervals."""
         super().startService()
+        self._starting.begin()
         self._periodic.startService()
 
     def stopService(self) -> Deferred[None] | None:
@@ -101,9 +104,14 @@ class RatingService(Service):
             else:
                 self._problems.clear()
                 self._state = "another process rates at present"
+            self._starting.end()
             self._succeeded("lock")
         except Unavailable as error:
-            self._fail("lock", error)
+            if self._starting.active:  # the store is not connected yet; what it depends on says so itself
+                self._state = f"it has not run yet: {error}"
+                self._log.info("rating waits for its next time: {reason}", reason=str(error))
+            else:
+                self._fail("lock", error)
 
     async def _run_steps(self) -> None:
         for step in self._steps:

@@ -22,6 +22,7 @@ FILE = re.compile(
 )
 MEMBER = re.compile(r":(?:mod|class|func|meth|data|attr|exc):`[^`<]*?~?(meter\.[\w.]+)`")
 SETTING = re.compile(r"``\[([a-z_.]+)\] ([a-z_]+)")
+PAGE = re.compile(r":doc:`(?:[^`<]*<)?/?([\w/-]+)>?`")
 COMMAND = re.compile(r"(?:``|^ +(?:\$ )?(?:twistd .*)?)(meter-[a-z-]+)(?= [a-z-])", re.M)
 
 EXAMPLES = {"meter/pollsters/acme.py", "meter/pollsters/tape.py"}
@@ -95,6 +96,21 @@ def commands() -> set[str]:
 def test_every_file_that_is_named_exists() -> None:
     missing = {(path, match[0]) for path, match in references(FILE) if not (TOP / match[0]).exists()}
     assert {each for each in missing if each[1] not in EXAMPLES} == set()
+
+
+def test_every_page_that_is_referred_to_exists() -> None:
+    found = {
+        (path, match[1])
+        for path, match in references(PAGE, pages_only=True)
+        if not ((TOP / path).parent / f"{match[1]}.rst").exists() and not (TOP / f"docs/{match[1]}.rst").exists()
+    }
+    assert found == set()
+
+
+def test_readme_lists_every_page() -> None:
+    listed = set(re.findall(r"`(docs/[\w-]+\.rst)`_", (TOP / "README.rst").read_text(encoding="utf-8")))
+    pages = {page.relative_to(TOP).as_posix() for page in TOP.glob("docs/*.rst")} - {"docs/index.rst"}
+    assert pages - listed == set()
 
 
 def test_every_member_that_is_referred_to_exists() -> None:

@@ -166,11 +166,18 @@ class VisibleStore:
         period: str | None,
         now: datetime,
         correct_periods: int,
+        slices: Pausing,
     ) -> VisibleStatement | None:
         """Return an open statement; see :meth:`VisibleStatements.preview`."""
         ledger, names = ICompletenessLedger(self._store), IIdentityNames(self._store)
         previews = Previews(
-            IRated(self._store).rating, ledger, names, directory, directory_from_text, correct_periods=correct_periods
+            IRated(self._store).rating,
+            ledger,
+            names,
+            directory,
+            directory_from_text,
+            correct_periods=correct_periods,
+            slices=slices,
         )
         return await self.statements.preview(previews, directory.accounts, account_id, project_id, period, now)
 

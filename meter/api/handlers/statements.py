@@ -155,7 +155,9 @@ async def _preview(
     now = datetime.fromtimestamp(context.now, UTC)
     correct_periods = 0 if context.rating is None else context.rating.correct_periods
     try:
-        return await context.store.preview(directory, account_id, project_id, period, now, correct_periods)
+        return await context.store.preview(
+            directory, account_id, project_id, period, now, correct_periods, context.slices
+        )
     except ValueError as error:
         raise ApiError(400, str(error)) from error
 

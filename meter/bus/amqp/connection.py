@@ -16,6 +16,7 @@ from meter.bus.amqp.client import Client
 from meter.bus.amqp.client import ClientFactory
 from meter.daemon.services import Backoff
 from meter.daemon.services import within
+from meter.daemon.start_grace import StartGrace
 from meter.daemon.supervised import SupervisedService
 from meter.interfaces import Unavailable
 
@@ -59,11 +60,14 @@ class ConnectionService(SupervisedService):
         self._peer = peer
         self._purpose = purpose
         self._waiting: list[Deferred[Client]] = []
+        self._starting = StartGrace(clock)
+        self._told_quietly = False
         self.client: Client | None = None
 
     def startService(self) -> None:
         """Begin to connect; returns at once."""
         self._set_state(False, f"connecting to {self._peer}")
+        self._starting.begin()
         super().startService()
 
     def connected(self) -> Deferred[Client]:
@@ -85,6 +89,8 @@ class ConnectionService(SupervisedService):
         try:
             await within(self._clock, HANDSHAKE_SECONDS, client.open())
             self._backoff.reset()
+            self._starting.end()
+            self._told_quietly = False
             self.client = client
             self._set_state(True, f"connected to {client.broker} at {self._peer}")
             self._log.info("{purpose}: {reason}", purpose=self._purpose, reason=self.reason)
@@ -100,7 +106,15 @@ class ConnectionService(SupervisedService):
         raise client.close_reason
 
     def _attempt_failed(self, error: Exception) -> None:
-        if self._set_state(False, f"{self._peer}: {error}"):
+        is_new, starting = self._set_state(False, f"{self._peer}: {error}"), self._starting.active
+        if not is_new and (starting or not self._told_quietly):
+            return
+        self._told_quietly = starting
+        if starting:
+            self._log.info(
+                "{purpose}: not connected yet; retrying: {reason}", purpose=self._purpose, reason=self.reason
+            )
+        else:
             self._log.warn("{purpose}: not connected; retrying: {reason}", purpose=self._purpose, reason=self.reason)
 
 

@@ -31,7 +31,7 @@ from meter.rating.statements.statement_keys import read_private_key
 class CloseOptions(RateOptions):
     """The options of ``close``."""
 
-    synopsis = 'Usage: meter-rate close YYYY-MM [--account ID]... [--accept-gaps "REASON"] [--each] [--output DIRECTORY] [--json]'
+    synopsis = 'YYYY-MM [--account ID]... [--accept-gaps "REASON"] [--each] [--output DIRECTORY] [--json]'
     longdesc = (
         "Refused, with all reasons, while the period or its days of grace are not over, hours are not final, samples or"
         " reports are missing, or another period has to be closed first. If one account is refused, none is closed."

@@ -18,7 +18,7 @@ from meter.sample import utc_text
 class ClosedListOptions(RateOptions):
     """The options of ``list``."""
 
-    synopsis = "Usage: meter-rate list [--account ID] [--project ID] [--period YYYY-MM] [--limit NUMBER] [--json]"
+    synopsis = "[--account ID] [--project ID] [--period YYYY-MM] [--limit NUMBER] [--json]"
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
         ["account", "a", None, "Only statements of this account."],
         ["project", "p", None, "Only statements with this project."],

@@ -26,7 +26,7 @@ from meter.rating.statements.book_comparison import totals
 class DiffOptions(RateOptions):
     """The options of ``diff``."""
 
-    synopsis = "Usage: meter-rate diff --book FILE|DIRECTORY --period YYYY-MM [--json]"
+    synopsis = "--book FILE|DIRECTORY --period YYYY-MM [--json]"
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
         ["book", "b", None, "The other prices: a directory, or one file that has all."],
         ["period", None, None, "The period, open or closed, such as 2026-10."],

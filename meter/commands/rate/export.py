@@ -57,7 +57,7 @@ STORED = "stored"
 class ExportOptions(RateOptions):
     """The options of ``meter-rate export``."""
 
-    synopsis = "Usage: meter-rate export FILE|STATEMENT_ID ... [--period PERIOD] [--format FORMAT] [--output FILE]"
+    synopsis = "FILE|STATEMENT_ID ... [--period PERIOD] [--format FORMAT] [--output FILE]"
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
         ["format", "f", "csv", f"One of {', '.join(FORMATS)}."],
         ["period", None, None, "Export all closed statements of this period, such as 2026-11."],

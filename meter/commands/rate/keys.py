@@ -27,7 +27,7 @@ ACTIONS = ("generate", "list", "rotate")
 class KeysOptions(RateOptions):
     """The options of ``keys``."""
 
-    synopsis = "Usage: meter-rate keys generate|list|rotate [--json]"
+    synopsis = "generate|list|rotate [--json]"
 
     def parseArgs(self, action: str) -> None:  # type: ignore[override]  # Twisted passes the arguments
         """Take the action."""

@@ -24,7 +24,7 @@ from meter.rating.statements.statement import builtins
 class PreviewOptions(RateOptions):
     """The options of ``preview``."""
 
-    synopsis = "Usage: meter-rate preview [--account ID | --project ID] [--period YYYY-MM] [--rated] [--json]"
+    synopsis = "[--account ID | --project ID] [--period YYYY-MM] [--rated] [--json]"
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
         ["account", "a", None, "Only this account. [default: all]"],
         ["project", "p", None, "Only the account of this project."],

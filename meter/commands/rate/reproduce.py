@@ -17,7 +17,7 @@ from meter.interfaces import RequestError
 class ReproduceOptions(RateOptions):
     """The options of ``reproduce``."""
 
-    synopsis = "Usage: meter-rate reproduce STATEMENT_ID [--json]"
+    synopsis = "STATEMENT_ID [--json]"
 
     def parseArgs(self, statement_id: str) -> None:  # type: ignore[override]  # Twisted passes the arguments
         """Take the id of the statement."""

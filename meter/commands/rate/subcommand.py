@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC
@@ -20,10 +21,13 @@ from typing import NamedTuple
 
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
+from meter.commands.command import SubcommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import options_first
 from meter.commands.database import database_server
+from meter.commands.operator import Record
+from meter.commands.operator import audit_recorder
 from meter.daemon.services import sleep
 from meter.daemon.supervised import READY_SECONDS
 from meter.daemon.supervised import wait_ready
@@ -35,10 +39,11 @@ from meter.settings import Config
 from meter.store import PostgresStore
 
 
-class RateOptions(CommandOptions):
+class RateOptions(SubcommandOptions):
     """The options of every subcommand; those of :class:`~meter.commands.rate.command.Options` may stand after it, too."""
 
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
+        *CommandOptions.optParameters,
         ["prices", None, None, "Price directory. [default: [rating] price_directory of the configuration]"],
     ]
     optFlags = [["json", None, "Write one JSON object per line."]]  # noqa: N815, RUF012
@@ -101,6 +106,10 @@ class RateContext:
             return read_directory(path, self.webhooks())
         except PriceBookError as error:
             raise CommandError(f"the price directory {path} cannot be used:\n{error}") from error
+
+    def recorder(self, options: Any) -> AbstractAsyncContextManager[Record]:
+        """Provide the function that records acts in the audit log, see :func:`meter.commands.operator.audit_recorder`."""
+        return audit_recorder(self.reactor, self.config, options)
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[PostgresStore]:

@@ -27,7 +27,7 @@ MAX_LINE_BYTES = 1024 * 1024
 class StatementVerifyOptions(RateOptions):
     """The options of ``verify``."""
 
-    synopsis = "Usage: meter-rate verify FILE [--keys FILE|DIRECTORY] [--annex FILE] [--previous FILE] [--json]"
+    synopsis = "FILE [--keys FILE|DIRECTORY] [--annex FILE] [--previous FILE] [--json]"
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
         [
             "keys",

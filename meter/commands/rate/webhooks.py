@@ -8,6 +8,10 @@ from twisted.python import usage
 
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
+from meter.commands.operator import REASON
+from meter.commands.operator import UNRECORDED
+from meter.commands.operator import WHO
+from meter.commands.operator import Record
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
@@ -18,15 +22,21 @@ from meter.sample import utc_text
 
 MAX_WEBHOOKS = 100_000
 
+RECORDED_WEBHOOKS = 100
+"""Webhooks that one entry of the audit log is about at most."""
+
 ACTIONS = ("list", "retry", "discard")
 
 
 class WebhookOptions(RateOptions):
     """The options of ``webhooks``."""
 
-    synopsis = "list | retry ID... | discard ID... [--failed] [--target NAME] [--json]"
-    optParameters = [["target", "t", None, "Only webhooks to this target."]]  # noqa: N815, RUF012  # Twisted reads it so
-    optFlags = [["failed", None, "Only webhooks that have failed: without ids, all of them."]]  # noqa: N815, RUF012
+    synopsis = "list | retry ID... | discard ID... [--failed] [--target NAME] [--reason TEXT] [--json]"
+    optParameters = [["target", "t", None, "Only webhooks to this target."], REASON, WHO]  # noqa: N815, RUF012  # Twisted reads it so
+    optFlags = [  # noqa: N815, RUF012
+        ["failed", None, "Only webhooks that have failed: without ids, all of them."],
+        UNRECORDED,
+    ]
 
     def parseArgs(self, action: str = "list", *ids: str) -> None:
         """Take an action, and the ids of webhooks."""
@@ -45,8 +55,9 @@ async def work(context: RateContext, options: Any) -> int:
     async with context.store() as store:
         budgets = store.rating.budgets
         chosen = [each for each in await budgets.webhooks(MAX_WEBHOOKS) if _is_chosen(each, options)]
-        if options["action"] != "list":
-            chosen = await _change(budgets, chosen, options["action"], context)
+        if options["action"] != "list" and chosen:
+            async with context.recorder(options) as record:
+                chosen = await _change(budgets, chosen, options["action"], context, record)
     Output(bool(options["json"])).write(
         [webhook_json(each) for each in chosen], [webhook_line(each) for each in chosen] or ["no webhooks"]
     )
@@ -63,15 +74,23 @@ def _is_chosen(webhook: WaitingWebhook, options: Any) -> bool:
 
 
 async def _change(
-    budgets: IBudgetStore, chosen: list[WaitingWebhook], action: str, context: RateContext
+    budgets: IBudgetStore, chosen: list[WaitingWebhook], action: str, context: RateContext, record: Record
 ) -> list[WaitingWebhook]:
-    """Send webhooks again or discard them; return those that were still there."""
-    ids, now = [each.id for each in chosen], context.now()
-    if action == "discard":
-        changed = await budgets.discard_webhooks(ids)
-    else:
-        changed = await budgets.retry_webhooks(ids, now, now + RETRY_FOR)
-    return [each for each in chosen if each.id in set(changed)]
+    """Send webhooks again or discard them, after that is recorded; return those that were still there."""
+    changed: set[str] = set()
+    for start in range(0, len(chosen), RECORDED_WEBHOOKS):
+        some = chosen[start : start + RECORDED_WEBHOOKS]
+        ids, now = [each.id for each in some], context.now()
+        webhooks = [
+            {"id": each.id, "target": each.target, "created_at": utc_text(each.created_at), "state": _state(each)}
+            for each in some
+        ]
+        await record(f"webhook.{action}", {"webhooks": webhooks})
+        if action == "discard":
+            changed.update(await budgets.discard_webhooks(ids))
+        else:
+            changed.update(await budgets.retry_webhooks(ids, now, now + RETRY_FOR))
+    return [each for each in chosen if each.id in changed]
 
 
 def webhook_json(webhook: WaitingWebhook) -> dict[str, Any]:

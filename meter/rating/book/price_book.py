@@ -291,6 +291,12 @@ class PriceDirectory:
         """The name of the book of projects without an account; "" if it is not among these, as with a book read from its text."""
         return next((book.name for book in self.books.values() if book.default), "")
 
+    def account_changes(self, project_id: str, domain_id: str | None) -> list[date]:
+        """Return the days on which the account of a project may become another one, in order."""
+        wanted = (("project", project_id), ("domain", domain_id))
+        validities = [membership.validity for each in wanted for membership, _ in self.members.get(each, ())]
+        return sorted({day for each in validities for day in (each.since, each.until) if day is not None})
+
     def account_of(self, project_id: str, domain_id: str | None, day: date) -> Account:
         """Return the account to which a project belongs on ``day``: the one that names it, or its domain, or one of its own."""
         for wanted in (("project", project_id), ("domain", domain_id)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from datetime import datetime
 from datetime import timedelta
 from decimal import Decimal
@@ -18,6 +19,8 @@ from meter.rating.money.forecast import Forecast
 from meter.rating.money.rated import Rated
 from meter.rating.money.rating import Rating
 from meter.rating.period import BillingPeriod
+from meter.rating.steps import Steps
+from meter.rating.steps import at_once
 from meter.rating.usage.usage_atom import UsageAtom
 
 MIN_FORECAST = timedelta(days=1)
@@ -64,6 +67,12 @@ class SpendingCalculation:
         has_forecast = not self._is_over and now >= period.start + MIN_FORECAST
         self._forecast = Forecast(self._expected, now) if has_forecast else None
 
+    def begin(self, sku: str, day: date) -> Steps[None]:
+        """End the usage before that of a SKU and day; :meth:`add` does it by itself, but at once."""
+        yield from self._used.begin(sku, day)
+        if self._forecast is not None:
+            yield from self._forecast.begin(sku, day)
+
     def add(self, atom: UsageAtom) -> None:
         """Add usage; what belongs to another account is ignored."""
         self._used.add(atom)
@@ -72,10 +81,14 @@ class SpendingCalculation:
 
     def result(self) -> AccountSpending:
         """End the usage and return the spending."""
-        used = self._used.result()
+        return at_once(self.results())
+
+    def results(self) -> Steps[AccountSpending]:
+        """Do what :meth:`result` does, in steps."""
+        used = yield from self._used.results()
         expected, quantities = (used, self._used.quantities) if self._is_over else (None, {})
         if self._forecast is not None:
-            expected, quantities = self._forecast.result(), self._expected.quantities
+            expected, quantities = (yield from self._forecast.results()), self._expected.quantities
         return AccountSpending(
             account=self._account,
             book=self._used.book,

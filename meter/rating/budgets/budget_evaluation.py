@@ -30,6 +30,7 @@ from meter.rating.period import BillingPeriod
 from meter.rating.period import day_of
 from meter.rating.statements.payers import charged_projects
 from meter.rating.statements.project_history import ProjectHistory
+from meter.rating.steps import in_slices
 from meter.rating.usage.usage_store import IUsage
 
 ACCOUNTS_AT_ONCE = 100
@@ -125,11 +126,12 @@ class BudgetEvaluation:
         slices = Slices(self._clock)
         async for atom in self._usage.totals(book, period, sorted(by_project)):
             for calculation in by_project[atom.project_id]:
+                await in_slices(calculation.begin(atom.sku, atom.day), slices)
                 calculation.add(atom)
             if slices.over:
                 await slices.pause()
         for calculation, payer in calculations:
-            spending = calculation.result()
+            spending = await in_slices(calculation.results(), slices)
             for each in payer.budgets:
                 each.add(spending, domain_of, now)
                 if slices.over:

@@ -41,6 +41,7 @@ from meter.rating.statements.account_rating import KnownPayer
 from meter.rating.statements.account_rating import rating_of
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.project_history import ProjectHistory
+from meter.rating.steps import in_slices
 
 DirectoryOf = Callable[[str], PriceDirectory]
 """Returns the price directory that the text of a stored book describes."""
@@ -113,7 +114,7 @@ class RatedDays:
             await self._slices.pause()
 
     async def _payers(self, begin: datetime, end: datetime, project_id: str | None) -> AsyncIterator[KnownPayer]:
-        rating = AccountRating(self._store.usage, self._names)
+        rating = AccountRating(self._store.usage, self._names, self._slices)
         for _, book in sorted(self._directory.books.items()):
             for period in _periods(book, begin, end):
                 if project_id is None:
@@ -163,9 +164,10 @@ class RatedDays:
 
         rating = rating_of(known, observe)
         async for atom in self._store.usage.totals(payer.book, payer.period, payer.projects):
+            await in_slices(rating.begin(atom.sku, atom.day), self._slices)
             rating.add(atom)
             await self._pause()
-        rated = rating.result()
+        rated = await in_slices(rating.results(), self._slices)
         costs: defaultdict[_Place, _Cost] = defaultdict(_Cost)
         for each in units:
             await self._pause()

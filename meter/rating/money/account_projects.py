@@ -5,14 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from datetime import date
-from threading import Lock
-
-from cachetools import LRUCache
 
 from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_book import PriceScope
-from meter.rating.book.price_book import Validity
 
 DomainOf = Callable[[str, date], str | None]
 """The id of the domain to which the project with an id belonged on a day; ``None``: nothing is known of it."""
@@ -22,52 +18,13 @@ def no_domain(_project_id: str, _day: date) -> None:
     """Return the domain of a project where nothing is known of domains."""
 
 
-class Memberships:
-    """The accounts of projects and domains as :meth:`PriceDirectory.account_of` finds them, without looking at all accounts."""
-
-    def __init__(self, directory: PriceDirectory) -> None:
-        self._projects: dict[str, list[tuple[Account, Validity]]] = {}
-        self._domains: dict[str, list[tuple[Account, Validity]]] = {}
-        for account in directory.accounts.values():
-            for index, members in ((self._projects, account.projects), (self._domains, account.domains)):
-                for each in members:
-                    index.setdefault(each.id, []).append((account, each.validity))
-
-    def account_of(self, project_id: str, domain_id: str | None, day: date) -> Account | None:
-        """Return the account that a file names for the project on ``day``; ``None``: it has one of its own."""
-        return next((each for each, validity in self._of(project_id, domain_id) if validity.covers(day)), None)
-
-    def changes(self, project_id: str, domain_id: str | None) -> list[date]:
-        """Return the days on which the account of the project may become another one, in order."""
-        validities = [validity for _, validity in self._of(project_id, domain_id)]
-        return sorted({day for each in validities for day in (each.since, each.until) if day is not None})
-
-    def _of(self, project_id: str, domain_id: str | None) -> list[tuple[Account, Validity]]:
-        of_domain = self._domains.get(domain_id, []) if domain_id is not None else []
-        return [*self._projects.get(project_id, []), *of_domain]
-
-
-_memberships: LRUCache[int, tuple[PriceDirectory, Memberships]] = LRUCache(16)
-_lock = Lock()
-
-
-def memberships(directory: PriceDirectory) -> Memberships:
-    """Return the memberships of ``directory``; those of the directories that were used last are kept. Any thread may call it."""
-    with _lock:
-        found = _memberships.get(id(directory))
-        if found is None or found[0] is not directory:
-            # The directory itself is kept, too, so that no other object gets its id.
-            found = _memberships[id(directory)] = (directory, Memberships(directory))
-        return found[1]
-
-
 class AccountProjects:
     """The projects of ``account``, day by day."""
 
     def __init__(self, directory: PriceDirectory, account: Account, domain_of: DomainOf) -> None:
         self.account = account
         self.domain_of = domain_of
-        self._memberships = memberships(directory)
+        self._directory = directory
         self._changes: dict[tuple[str, str | None], list[date]] = {}
         self._known: dict[tuple[str, str | None, int], bool] = {}
 
@@ -76,13 +33,12 @@ class AccountProjects:
         domain_id = self.domain_of(project_id, day)
         changes = self._changes.get((project_id, domain_id))
         if changes is None:
-            changes = self._changes[project_id, domain_id] = self._memberships.changes(project_id, domain_id)
+            changes = self._changes[project_id, domain_id] = self._directory.account_changes(project_id, domain_id)
         key = (project_id, domain_id, bisect_right(changes, day))
         known = self._known.get(key)
         if known is None:
-            payer = self._memberships.account_of(project_id, domain_id, day)
-            own = (project_id, True)
-            known = (own if payer is None else (payer.id, payer.implied)) == (self.account.id, self.account.implied)
+            payer = self._directory.account_of(project_id, domain_id, day)
+            known = (payer.id, payer.implied) == (self.account.id, self.account.implied)
             self._known[key] = known
         return known
 

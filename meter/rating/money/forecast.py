@@ -29,6 +29,8 @@ from meter.rating.money.sku_usage import counts_resources
 from meter.rating.period import BillingPeriod
 from meter.rating.period import day_of
 from meter.rating.period import start_of_day
+from meter.rating.steps import Steps
+from meter.rating.steps import at_once
 from meter.rating.usage.usage_atom import UsageAtom
 
 
@@ -59,13 +61,24 @@ class Forecast:
         self._of_today: dict[_Key, Fraction] = {}
         self._unmetered: dict[_Key, int] = {}
 
+    def begin(self, sku: str, day: date) -> Steps[None]:
+        """End the usage before that of a SKU and day; :meth:`add` does it by itself, but at once.
+
+        :raises ValueError: as :meth:`Rating.add`.
+        """
+        if sku != self._sku:
+            yield from self._finish_sku()
+            self._sku = sku
+        if day < self._today:
+            yield from self._rating.begin(sku, day)
+
     def add(self, atom: UsageAtom) -> None:
         """Add usage, in the order of SKU and day.
 
         :raises ValueError: as :meth:`Rating.add`.
         """
         if atom.sku != self._sku:
-            self._finish_sku()
+            at_once(self._finish_sku())
             self._sku = atom.sku
         sku, period = self._rating.book.skus.get(atom.sku), self._rating.period
         if sku is None or sku.usage in PERIOD_KINDS or not period.first <= atom.day < period.until:
@@ -84,15 +97,24 @@ class Forecast:
         self, *, corrections: Sequence[RatedLine] = (), credits_used: Mapping[str, Decimal] | None = None
     ) -> Rated:
         """Return what the period is expected to cost; the parameters are those of :meth:`Rating.result`."""
-        self._finish_sku()
-        return self._rating.result(corrections=corrections, credits_used=credits_used)
+        return at_once(self.results(corrections=corrections, credits_used=credits_used))
 
-    def _finish_sku(self) -> None:
+    def results(
+        self, *, corrections: Sequence[RatedLine] = (), credits_used: Mapping[str, Decimal] | None = None
+    ) -> Steps[Rated]:
+        """Do what :meth:`result` does, in steps."""
+        yield from self._finish_sku()
+        return (yield from self._rating.results(corrections=corrections, credits_used=credits_used))
+
+    def _finish_sku(self) -> Steps[None]:
         basis = self._of_today if self._first_day else self._over
         rates = {key: used / self._elapsed for key, used in basis.items()} if self._elapsed else {}
         expected: dict[_Key, Fraction] = {}
         for day, seconds in self._left:
-            for key in sorted({*rates, *(self._of_today if day == self._today else ())}):
+            keys = sorted({*rates, *(self._of_today if day == self._today else ())})
+            if keys:
+                yield from self._rating.begin(self._sku, day)
+            for key in keys:
                 before = expected.get(key, Fraction(0))
                 expected[key] = before + rates.get(key, Fraction(0)) * seconds
                 # Rounded as a running sum, so that the days add up to the quantity of the month.
@@ -113,6 +135,7 @@ class Forecast:
                         unmetered_seconds=unmetered,
                     )
                 )
+                yield
         self._over, self._of_today, self._unmetered = {}, {}, {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 
 from meter.rating.book.price_book import Account
@@ -28,6 +29,8 @@ from meter.rating.money.sku_usage import PriceOf
 from meter.rating.money.taxes import tax_lines
 from meter.rating.money.usage_lines import UsageLines
 from meter.rating.period import BillingPeriod
+from meter.rating.steps import Steps
+from meter.rating.steps import at_once
 from meter.rating.usage.usage_atom import UsageAtom
 
 
@@ -53,6 +56,13 @@ class Rating:
         self._projects = AccountProjects(directory, account, domain_of)
         self._usage = UsageLines(book, period, self._projects, price_of, observe)
 
+    def begin(self, sku: str, day: date) -> Steps[None]:
+        """End the usage before that of a SKU and day; :meth:`add` does it by itself, but at once.
+
+        :raises ValueError: the SKU is not in the book, or the order is wrong.
+        """
+        return self._usage.begin(sku, day)
+
     def add(self, atom: UsageAtom) -> None:
         """Add usage, in the order of SKU and day; usage of projects that belong to another account on the day is ignored.
 
@@ -68,17 +78,22 @@ class Rating:
         :param corrections: lines of earlier periods, as :func:`meter.rating.money.corrections.correction_lines` makes them
         :param credits_used: how much of each credit, by its id, earlier statements used
         """
-        self._usage.finish()
+        return at_once(self.results(corrections=corrections, credits_used=credits_used))
+
+    def results(
+        self, *, corrections: Sequence[RatedLine] = (), credits_used: Mapping[str, Decimal] | None = None
+    ) -> Steps[Rated]:
+        """Do what :meth:`result` does, in steps."""
+        yield from self._usage.finish()
         book, period, projects = self.book, self.period, self._projects
         lines = list(self._usage.lines)
-        lines += [
-            *fixed_lines(book, period, projects),
-            *discount_lines(book, period, self._usage.lines, self._usage.discounted),
-        ]
-        lines += minimum_lines(book, period, projects, lines)
+        yield from _collect(lines, fixed_lines(book, period, projects))
+        yield from _collect(lines, discount_lines(book, period, self._usage.lines, self._usage.discounted))
+        yield from _collect(lines, minimum_lines(book, period, projects, tuple(lines)))
         lines += corrections
-        lines += list(credit_lines(book, period, projects, lines, credits_used or {}))
-        taxes = list(tax_lines(book, period, lines))
+        yield from _collect(lines, credit_lines(book, period, projects, tuple(lines), credits_used or {}))
+        taxes: list[RatedLine] = []
+        yield from _collect(taxes, tax_lines(book, period, lines))
         # With the digits of the currency also if there are no lines: 0.00.
         net, tax = rounded(total_of(lines), book.currency), rounded(total_of(taxes), book.currency)
         return Rated(
@@ -89,6 +104,12 @@ class Rating:
             tax=tax,
             total=EXACT.add(net, tax),
         )
+
+
+def _collect(lines: list[RatedLine], more: Iterable[RatedLine]) -> Steps[None]:
+    for line in more:
+        lines.append(line)
+        yield
 
 
 def rate(

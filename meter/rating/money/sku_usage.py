@@ -39,6 +39,8 @@ from meter.rating.money.tiers import ZERO
 from meter.rating.money.tiers import TierPrices
 from meter.rating.money.tiers import free_units
 from meter.rating.period import BillingPeriod
+from meter.rating.steps import Steps
+from meter.rating.steps import at_once
 from meter.rating.usage.usage_atom import UsageAtom
 
 
@@ -102,19 +104,24 @@ class SkuUsage:
         self._day: date | None = None
         self._of_day: dict[tuple[str, str, Values], Decimal] = {}
 
+    def begin(self, day: date) -> Steps[None]:
+        """End the days before ``day``; :meth:`add` does it by itself, but at once."""
+        if self._day == day:
+            return
+        if self._day is not None and day < self._day:
+            raise ValueError(f"usage of {day} comes after that of {self._day}: sort it by SKU and day")
+        yield from self.end()
+        self._day = day
+
     def add(self, atom: UsageAtom) -> None:
         """Add usage of the SKU by a project of the account, in the order of days."""
         if self._day != atom.day:
-            if self._day is not None and atom.day < self._day:
-                raise ValueError(f"usage of {atom.day} comes after that of {self._day}: sort it by SKU and day")
-            self._finish_day()
-            self._day = atom.day
+            at_once(self.begin(atom.day))
         key = (atom.project_id, atom.resource_id if self._by_resource else "", as_values(atom.values))
         self._of_day[key] = EXACT.add(self._of_day.get(key, ZERO), atom.quantity)
 
     def finished(self) -> Iterator[tuple[RatedLine, dict[str, Decimal]]]:
-        """Yield the lines, each with the exact amounts to which discounts apply."""
-        self._finish_day()
+        """Yield the lines of the days that are ended, each with the exact amounts to which discounts apply."""
         for (project_id, values, price_id, position), usage in self._volume.items():
             tier = self._tiers[price_id].tier_of_total(self._positions[position])
             _sum_of(self._sums, (project_id, values, price_id, tier), usage.first).merge(usage)
@@ -122,13 +129,15 @@ class SkuUsage:
             if usage.quantity or usage.priced:
                 yield self._line(project_id, values, self._tiers[price_id], tier, usage)
 
-    def _finish_day(self) -> None:
+    def end(self) -> Steps[None]:
+        """End the present day."""
         usage, self._of_day = self._of_day, {}
         if self._day is None:
             return
         for (project_id, resource_id, values), quantity in sorted(usage.items()):
             if quantity:
                 self._price(project_id, resource_id, values, self._day, quantity)
+                yield
 
     def _price(self, project_id: str, resource_id: str, values: Values, day: date, quantity: Decimal) -> None:
         domain_id = self._projects.domain_of(project_id, day)

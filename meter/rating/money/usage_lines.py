@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 
 from meter.rating.book.price_book import PriceBook
@@ -19,6 +20,8 @@ from meter.rating.money.sku_usage import PriceOf
 from meter.rating.money.sku_usage import SkuUsage
 from meter.rating.money.tiers import ZERO
 from meter.rating.period import BillingPeriod
+from meter.rating.steps import Steps
+from meter.rating.steps import at_once
 from meter.rating.usage.usage_atom import UsageAtom
 
 
@@ -50,26 +53,24 @@ class UsageLines:
         self._done: set[str] = set()
         self._sku: SkuUsage | None = None
 
+    def begin(self, sku: str, day: date) -> Steps[None]:
+        """End the usage before that of a SKU and day; :meth:`add` does it by itself, but at once.
+
+        :raises ValueError: the SKU is not in the book, or the order is wrong.
+        """
+        if self._sku is None or self._sku.sku.id != sku:
+            yield from self._begin_sku(sku)
+        assert self._sku is not None
+        yield from self._sku.begin(day)
+
     def add(self, atom: UsageAtom) -> None:
         """Add usage; that of projects which belong to another account on the day is ignored.
 
         :raises ValueError: the SKU is not in the book, the day not in the period, or the order is wrong.
         """
         if self._sku is None or self._sku.sku.id != atom.sku:
-            self._finish_sku()
-            if atom.sku in self._done:
-                raise ValueError(f"usage of SKU {atom.sku!r} comes after that of another SKU: sort it by SKU")
-            if atom.sku not in self._book.skus:
-                raise ValueError(f"SKU {atom.sku!r} is not in the price book {self._book.name!r}")
-            self._sku = SkuUsage(
-                self._book,
-                self._book.skus[atom.sku],
-                self._period,
-                self._projects,
-                self._price_of,
-                self._unpriced,
-                self._observe,
-            )
+            at_once(self._begin_sku(atom.sku))
+        assert self._sku is not None
         if not self._period.first <= atom.day < self._period.until:
             raise ValueError(f"usage of {atom.day} is not in the period {self._period.name}")
         if not self._projects.has(atom.project_id, atom.day):
@@ -79,9 +80,9 @@ class UsageLines:
             self._unmetered[key] = self._unmetered.get(key, 0) + atom.unmetered_seconds
         self._sku.add(atom)
 
-    def finish(self) -> None:
+    def finish(self) -> Steps[None]:
         """End the usage: after it :attr:`lines` and :attr:`discounted` are complete."""
-        self._finish_sku()
+        yield from self._finish_sku()
         self.lines.sort(key=_order)
 
     @property
@@ -109,17 +110,35 @@ class UsageLines:
             for (project_id, sku), seconds in sorted(self._unmetered.items())
         ]
 
-    def _finish_sku(self) -> None:
+    def _begin_sku(self, sku: str) -> Steps[None]:
+        yield from self._finish_sku()
+        if sku in self._done:
+            raise ValueError(f"usage of SKU {sku!r} comes after that of another SKU: sort it by SKU")
+        if sku not in self._book.skus:
+            raise ValueError(f"SKU {sku!r} is not in the price book {self._book.name!r}")
+        self._sku = SkuUsage(
+            self._book,
+            self._book.skus[sku],
+            self._period,
+            self._projects,
+            self._price_of,
+            self._unpriced,
+            self._observe,
+        )
+
+    def _finish_sku(self) -> Steps[None]:
         if self._sku is None:
             return
         usage = self._sku
         self._sku = None
         self._done.add(usage.sku.id)
+        yield from usage.end()
         for line, discounted in usage.finished():
             self.lines.append(line)
             for discount_id, amount in discounted.items():
                 key = (discount_id, line.project_id, usage.sku.id)
                 self.discounted[key] = EXACT.add(self.discounted.get(key, ZERO), amount)
+            yield
 
 
 def _order(line: RatedLine) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
+from meter.completeness.lives.resource_lives import Pausing
 from meter.identity_names import IIdentityNames
 from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
@@ -25,6 +26,7 @@ from meter.rating.statements.payers import charged_projects
 from meter.rating.statements.payers import payer_of
 from meter.rating.statements.payers import payers_of
 from meter.rating.statements.project_history import ProjectHistory
+from meter.rating.steps import in_slices
 from meter.rating.usage.usage_store import IUsage
 
 
@@ -37,10 +39,14 @@ class KnownPayer(NamedTuple):
 
 
 class AccountRating:
-    """Rates accounts; for one operation, because what it has read is not read again."""
+    """Rates accounts; for one operation, because what it has read is not read again.
 
-    def __init__(self, usage: IUsage, names: IIdentityNames) -> None:
+    It works in ``slices``, so that the reactor of a daemon runs in between; without them at once.
+    """
+
+    def __init__(self, usage: IUsage, names: IIdentityNames, slices: Pausing | None = None) -> None:
         self.usage = usage
+        self._slices = slices
         self._names = names
         self._projects: dict[tuple[str, str], Sequence[str]] = {}
 
@@ -58,7 +64,8 @@ class AccountRating:
         projects = {*await self.projects(book, period), *also}
         members = {each.id for account in directory.accounts.values() for each in account.projects}
         history = await ProjectHistory.read(self._names, {*projects, *members, *charged_projects(book)}, book.timezone)
-        found = payers_of(directory, book, period, projects, history.domain_of)
+        steps = payers_of(directory, book, period, projects, history.domain_of)
+        found = await in_slices(steps, self._slices)
         return [KnownPayer(directory, payer, history) for payer in found]
 
     async def payer(self, directory: PriceDirectory, account: Account, period_name: str) -> KnownPayer:
@@ -85,8 +92,9 @@ class AccountRating:
         rating, payer = rating_of(known), known.payer
         if payer.projects:
             async for atom in self.usage.totals(payer.book, payer.period, payer.projects):
+                await in_slices(rating.begin(atom.sku, atom.day), self._slices)
                 rating.add(atom)
-        return rating.result(corrections=corrections, credits_used=credits_used)
+        return await in_slices(rating.results(corrections=corrections, credits_used=credits_used), self._slices)
 
     async def rated_with_forecast(
         self,
@@ -100,11 +108,12 @@ class AccountRating:
         rating, expected, payer = rating_of(known), Forecast(rating_of(known), now), known.payer
         if payer.projects:
             async for atom in self.usage.totals(payer.book, payer.period, payer.projects):
-                rating.add(atom)
-                expected.add(atom)
+                for each in (rating, expected):
+                    await in_slices(each.begin(atom.sku, atom.day), self._slices)
+                    each.add(atom)
         return (
-            rating.result(corrections=corrections, credits_used=credits_used),
-            expected.result(corrections=corrections, credits_used=credits_used),
+            await in_slices(rating.results(corrections=corrections, credits_used=credits_used), self._slices),
+            await in_slices(expected.results(corrections=corrections, credits_used=credits_used), self._slices),
         )
 
 

@@ -36,6 +36,7 @@ from meter.rating.statements.closing_problems import LedgerReasons
 from meter.rating.statements.closing_problems import ledger_problems
 from meter.rating.statements.closing_problems import time_problems
 from meter.rating.statements.payers import account_named
+from meter.rating.statements.payers import same_id_problem
 from meter.rating.statements.resource_usage import annex_rows
 from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement import statement_sha256
@@ -182,15 +183,14 @@ class Closing:
         """Return all that speaks against closing an account, what was accepted of it, and its statement if it is closed."""
         payer = known.payer
         account, period = payer.account, payer.period
-        signed = await self._store.statements.statement(statement_id(period.name, account.id))
+        # Before the statement with this id is looked for: it would be that of the other account.
+        same_id = same_id_problem(self._directory, account)
+        signed = None if same_id else await self._store.statements.statement(statement_id(period.name, account.id))
         if signed is not None:
             return [], [], signed
         problems = list(time_problems(payer, now))
-        if account.implied and account.id in self._directory.accounts:
-            text = (
-                f"project {account.id} belongs to no account, and an account has the same id: name the project in one"
-            )
-            problems.append(ClosingProblem("ambiguous account", text))
+        if same_id:
+            problems.append(ClosingProblem("ambiguous account", same_id))
         problems += await self._order_problems(rating, known)
         reasons = [each for each in await ledger.of(payer) if each.code != "period not over"]
         problems += [each for each in ledger_problems(reasons) if not (each.acceptable and act.accept_gaps)]

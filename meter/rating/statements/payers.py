@@ -12,6 +12,7 @@ from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.money.account_projects import DomainOf
 from meter.rating.period import BillingPeriod
+from meter.rating.steps import Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,17 +27,17 @@ class Payer:
 
 def payers_of(
     directory: PriceDirectory, book: PriceBook, period: BillingPeriod, projects: Collection[str], domain_of: DomainOf
-) -> list[Payer]:
+) -> Steps[list[Payer]]:
     """Return who pays by ``book``: accounts that have one of ``projects`` on any day of ``period``, and all that the files name.
 
-    They are in the order of their ids. Resources without a project belong to no account.
+    They are in the order of their ids. Resources without a project belong to no account. A step is a project.
     """
     found: dict[tuple[str, bool], set[str]] = {}
     accounts: dict[tuple[str, bool], Account] = {}
     for account in directory.accounts.values():
         if account.book == book.name:
             found[account.id, False], accounts[account.id, False] = set(), account
-    days = list(period.days())
+    days, with_usage = list(period.days()), frozenset(projects)
     for project_id in {*projects, *charged_projects(book)} - {""}:
         for day in days:
             account = directory.account_of(project_id, domain_of(project_id, day), day)
@@ -44,8 +45,9 @@ def payers_of(
                 key = account.id, account.implied
                 accounts[key] = account
                 of_account = found.setdefault(key, set())
-                if project_id in projects:
+                if project_id in with_usage:
                     of_account.add(project_id)
+        yield
     return [
         Payer(account=accounts[key], book=book, period=period, projects=tuple(sorted(of_account)))
         for key, of_account in sorted(found.items())
@@ -82,6 +84,13 @@ def account_named(directory: PriceDirectory, account_id: str) -> Account:
     return Account(
         id=account_id, name="", book=directory.default_book, projects=(Membership(id=account_id),), implied=True
     )
+
+
+def same_id_problem(directory: PriceDirectory, account: Account) -> str:
+    """Return what is wrong with ``account``, which stands for a project, if a file names another one with its id; else ""."""
+    if not account.implied or account.id not in directory.accounts:
+        return ""
+    return f"project {account.id} belongs to no account, and an account has the same id: name the project in one"
 
 
 def charged_projects(book: PriceBook) -> set[str]:

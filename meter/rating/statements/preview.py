@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from meter.completeness.lives.resource_lives import Pausing
 from meter.completeness_query import NO_PROJECT
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
@@ -25,6 +26,7 @@ from meter.rating.statements.account_rating import KnownPayer
 from meter.rating.statements.closed_periods import ClosedPeriods
 from meter.rating.statements.closed_periods import DirectoryOf
 from meter.rating.statements.payers import account_named
+from meter.rating.statements.payers import same_id_problem
 from meter.rating.statements.statement import Statement
 from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.statement_draft import DraftTimes
@@ -54,7 +56,9 @@ class Previews:
         directory_of: DirectoryOf,
         *,
         correct_periods: int,
+        slices: Pausing | None = None,
     ) -> None:
+        self._slices = slices
         self._store = store
         self._ledger = ledger
         self._names = names
@@ -63,12 +67,17 @@ class Previews:
         self._correct_periods = correct_periods
 
     async def account_of(self, project_id: str, now: datetime) -> Account:
-        """Return the account to which a project belongs ``now``."""
+        """Return the account to which a project belongs ``now``.
+
+        :raises ValueError: it belongs to none, and a file names an account with its id.
+        """
         key = IdentityKey("project", project_id)
         histories = {project_id: (await self._names.histories([key])).get(key, ())}
         timezone = self._directory.books[self._directory.default_book].timezone
         today = day_of(now, timezone)
-        return self._directory.account_of(project_id, ProjectDomains(histories, timezone)(project_id, today), today)
+        account = self._directory.account_of(project_id, ProjectDomains(histories, timezone)(project_id, today), today)
+        self._refuse_same_id(account)
+        return account
 
     def period_name(self, account: Account, now: datetime) -> str:
         """Return the name of the period of an account's book that contains ``now``."""
@@ -80,19 +89,23 @@ class Previews:
         :raises ValueError: ``period_name`` is not the name of a period.
         """
         account = account_named(self._directory, account_id)
-        rating = AccountRating(self._store.usage, self._names)
+        rating = AccountRating(self._store.usage, self._names, self._slices)
         known = await rating.payer(self._directory, account, period_name or self.period_name(account, now))
         return await self._preview(rating, known, now)
 
     async def previews(self, now: datetime, period_name: str | None = None) -> Sequence[StatementPreview]:
-        """Return the previews of all accounts with anything to bill: of a period, or of the present one."""
-        rating = AccountRating(self._store.usage, self._names)
+        """Return the previews of all accounts with anything to bill: of a period, or of the present one.
+
+        :raises ValueError: ``period_name`` is not the name of a period, or two accounts have one id.
+        """
+        rating = AccountRating(self._store.usage, self._names, self._slices)
         found = []
         for _, book in sorted(self._directory.books.items()):
             period = BillingPeriod.containing(now, book.timezone)
             if period_name is not None:
                 period = BillingPeriod.named(period_name, book.timezone)
             for known in await rating.payers(self._directory, book, period):
+                self._refuse_same_id(known.payer.account)
                 preview = await self._preview(rating, known, now)
                 if preview.statement.lines or preview.statement.unpriced or preview.statement.unmetered:
                     found.append(preview)
@@ -126,6 +139,10 @@ class Previews:
         query = CompletenessQuery(start=period.start, end=end, project_id=only, group="project_id")
         rows = await self._ledger.completeness(query, now, MAX_PROJECT_ROWS)
         return {row.group or NO_PROJECT: row for row in rows}
+
+    def _refuse_same_id(self, account: Account) -> None:
+        if problem := same_id_problem(self._directory, account):
+            raise ValueError(problem)
 
     def _book(self, account: Account) -> PriceBook:
         book = self._directory.books.get(account.book)

@@ -12,6 +12,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Protocol
 
+from meter.completeness.lives.resource_lives import Pausing
 from meter.identity_names import IIdentityNames
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
@@ -65,7 +66,9 @@ class StatementsStep:
         metrics: IStatementMetrics,
         *,
         correct_periods: int,
+        slices: Pausing | None = None,
     ) -> None:
+        self._slices = slices
         self._store = store
         self._names = names
         self._directory = directory
@@ -77,7 +80,7 @@ class StatementsStep:
     async def run(self, now: datetime) -> None:
         """Show what there is; corrections are computed at most once in an :data:`INTERVAL`."""
         directory = await self._directory()
-        rating = AccountRating(self._store.usage, self._names)
+        rating = AccountRating(self._store.usage, self._names, self._slices)
         accounts, newest = 0, None
         for _, book in sorted(directory.books.items()):
             period = last_period_over(book, now)
@@ -125,7 +128,7 @@ class StatementsStep:
                 if key not in refreshed:
                     refreshed.add(key)
                     await self._store.usage.refresh(each.book, each.period, now)
-        fresh = AccountRating(self._store.usage, self._names)
+        fresh = AccountRating(self._store.usage, self._names, self._slices)
         periods = ClosedPeriods(self._store.statements, fresh, self._directory_of, self._correct_periods)
         waiting: dict[str, WaitingCorrections] = {}
         for closed in found.values():

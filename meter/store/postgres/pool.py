@@ -26,6 +26,7 @@ from meter.daemon.services import Backoff
 from meter.daemon.services import InFlight
 from meter.daemon.services import sleep
 from meter.daemon.services import within
+from meter.daemon.start_grace import StartGrace
 from meter.daemon.supervised import SupervisedService
 from meter.interfaces import Unavailable
 from meter.store.postgres.connection import Conflict
@@ -105,6 +106,8 @@ class Pool(Service):
         self._waiting: deque[Deferred[Session]] = deque()
         self._cancellations: dict[Session, Deferred[None]] = {}
         self._in_flight = InFlight()
+        self._starting = StartGrace(clock)
+        self._told_quietly = False
         self.generation = 0
         self.reason = "not started"
 
@@ -117,6 +120,7 @@ class Pool(Service):
         """Begin to connect."""
         super().startService()
         self.reason = "connecting"
+        self._starting.begin()
         self._members = [_Member(self, self._clock, Backoff(rng=self._rng), self._connect) for _ in range(self._size)]
         for member in self._members:
             member.startService()
@@ -258,6 +262,8 @@ class Pool(Service):
             self._log.info("{pool}: connected to PostgreSQL", pool=self.name)
         self.generation += 1
         self.reason = "connected"
+        self._starting.end()
+        self._told_quietly = False
         self._alive.add(session)
         self._release(session)
 
@@ -272,11 +278,18 @@ class Pool(Service):
             self._fail_waiting()
 
     def connecting_failed(self, error: Exception) -> None:
-        """Log why connecting failed, once per reason, while no connection is open."""
-        if self._alive or not self.running or str(error) == self.reason:
+        """Log why connecting failed, once per reason, while no connection is open; it is a warning only if it lasts after a start."""
+        if self._alive or not self.running:
             return
+        is_new = str(error) != self.reason
+        starting = self._starting.active and isinstance(error, Unavailable)
         self.reason = str(error)
-        if isinstance(error, Unavailable):
+        if not is_new and (starting or not self._told_quietly):
+            return
+        self._told_quietly = starting
+        if starting:
+            self._log.info("{pool}: no connection yet; retrying: {reason}", pool=self.name, reason=self.reason)
+        elif isinstance(error, Unavailable):
             self._log.warn("{pool}: no connection; retrying: {reason}", pool=self.name, reason=self.reason)
         else:
             self._log.failure("{pool} cannot prepare its connection; retrying", pool=self.name)

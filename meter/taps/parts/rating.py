@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meter.daemon.rating_metrics import RatingMetrics
+from meter.daemon.services import Slices
 from meter.daemon.statement_metrics import StatementMetrics
 from meter.rating.book.book_text import directory_from_text
 from meter.rating.rating_service import RatingService
@@ -36,6 +37,7 @@ def add_rating(daemon: Daemon, store: PostgresStore) -> None:
             directory_from_text,
             StatementMetrics(daemon.registry),
             correct_periods=daemon.config.rating.correct_periods,
+            slices=Slices(daemon.reactor),
         ),
     ]
     daemon.add(

@@ -9,6 +9,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.logger import eventAsText
 from zope.interface import implementer
 
@@ -393,3 +394,22 @@ async def test_age_is_not_negative_when_the_clock_was_set_back(open_spool, clock
     await spool.put([publication(1)])
     clock.rightNow -= 3600
     assert spool.oldest_seconds == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_bus_that_is_not_connected_yet_is_a_warning_only_if_it_stays_away(open_spool, clock):
+    class Away:
+        async def publish(self, publication):
+            raise Unavailable("not connected")
+
+    spool = open_spool()
+    await spool.put([publication(1)])
+    with capturedLogs() as events:
+        sender = outbox(spool, Away(), clock)
+        sender.startService()
+        clock.pump([1] * 10)
+        quiet = [each["log_level"].name for each in events]
+        clock.pump([1] * 30)
+        await sender.stopService()
+    assert quiet == ["info"]
+    assert [each["log_level"].name for each in events] == ["info", "warn"]

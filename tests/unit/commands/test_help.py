@@ -10,7 +10,10 @@ from meter.commands import db
 from meter.commands import dead_letters
 from meter.commands import notify
 from meter.commands import pollsters
+from meter.commands.command import EXIT_USAGE
+from meter.commands.command import run
 from meter.commands.doctor import command as doctor
+from meter.commands.rate import command as rate
 
 COMMANDS = {
     "meter-audit": audit.Options,
@@ -18,6 +21,7 @@ COMMANDS = {
     "meter-dead-letters": dead_letters.Options,
     "meter-doctor": doctor.Options,
     "meter-notify": notify.Options,
+    "meter-rate": rate.Options,
     "python -m meter.pollsters": pollsters.Options,
 }
 SUBCOMMANDS = [(command, name) for command, options in COMMANDS.items() for name, *_ in options.subCommands]
@@ -40,3 +44,16 @@ def test_usage_of_a_subcommand_names_it_once_and_no_other(
     usage, *_ = capsys.readouterr().out.splitlines()
     assert usage.startswith(f"Usage: {command} [--config FILE] {name} ")
     assert usage.split().count(name) == 1
+
+
+@pytest.mark.parametrize(("command", "name"), SUBCOMMANDS)
+def test_wrong_command_line_is_answered_with_the_usage_of_the_subcommand(
+    command: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(COMMANDS[command](), [name, "--no-such-option"], rate.work)
+    assert ended.value.code == EXIT_USAGE
+    error, usage, hint = capsys.readouterr().err.splitlines()
+    assert "no-such-option" in error
+    assert usage.startswith(f"Usage: {command} [--config FILE] {name} ")
+    assert hint == "Try --help."

@@ -192,13 +192,29 @@ def test_readiness_change_is_logged_once(logged):
     service.startService()
     assert logged == [], "what is being connected at the start is no news"
     clock.pump([1.0] * 5)
-    assert logged == [("warn", "bus connecting")]
+    assert logged == [("info", "bus connecting")], "what is being connected after the start is no alarm"
     bus.state = Readiness("bus", False, "still connecting")
-    clock.pump([1.0] * 5)
-    assert len(logged) == 1
+    clock.pump([1.0] * 30)
+    assert logged[1:] == [("warn", "bus still connecting")]
     bus.state = Readiness("bus", True, "connected")
     clock.pump([1.0] * 5)
-    assert logged[1:] == [("info", "bus connected")]
+    assert logged[2:] == [("info", "bus connected")]
+    bus.state = Readiness("bus", False, "lost")
+    clock.pump([1.0] * 5)
+    assert logged[3:] == [("warn", "bus lost")]
+    service.stopService()
+
+
+def test_first_start_in_which_all_gets_ready_warns_of_nothing(logged):
+    clock, outbox = Clock(), Dependency("outbox")
+    service = readiness_watch([outbox], clock)
+    service.startService()
+    clock.pump([1.0] * 2)
+    outbox.state = Readiness("outbox", False, "the store is being created")
+    clock.pump([1.0] * 5)
+    outbox.state = Readiness("outbox", True, "the last messages were confirmed")
+    clock.pump([1.0] * 30)
+    assert [level for level, _ in logged] == ["info"] * 3
     service.stopService()
 
 

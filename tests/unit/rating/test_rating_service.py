@@ -8,6 +8,7 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from meter.daemon.rating_metrics import RatingMetrics
 from meter.interfaces import Unavailable
@@ -29,8 +30,11 @@ class FakeStep:
 class FakeLock:
     def __init__(self):
         self.free = True
+        self.error = None
 
     async def __call__(self, work):
+        if self.error is not None:
+            raise self.error
         if self.free:
             await work()
         return self.free
@@ -83,6 +87,35 @@ def test_a_store_that_is_away_is_a_state_and_no_failure_is_logged():
     made.startService()
     clock.advance(10)
     assert made.readiness().reason == "budgets: the store is unavailable"
+
+
+def test_store_that_is_not_connected_yet_is_no_alarm_at_the_first_run():
+    made, _, ran, clock, _, lock = service()
+    lock.error = Unavailable("no connection")
+    with capturedLogs() as events:
+        made.startService()
+        clock.advance(10)
+        assert (made.readiness().ready, made.readiness().reason) == (True, "it has not run yet: no connection")
+        lock.error = None
+        clock.advance(900)
+    assert names(ran) == ["usage", "budgets"]
+    assert [(each["log_level"].name, each["log_format"]) for each in events] == [
+        ("info", "rating waits for its next time: {reason}")
+    ]
+
+
+def test_store_that_stays_away_is_told_until_it_is_back():
+    made, _, _, clock, _, lock = service()
+    lock.error = Unavailable("no connection")
+    with capturedLogs() as events:
+        made.startService()
+        clock.advance(10)
+        clock.advance(900)
+        assert made.readiness().reason == "lock: no connection"
+        lock.error = None
+        clock.advance(900)
+    assert [each["log_level"].name for each in events] == ["info", "warn", "info"]
+    assert made.readiness().ready
 
 
 def test_while_another_process_rates_nothing_runs():

@@ -11,6 +11,7 @@ from twisted.internet.defer import succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
+from twisted.logger import capturedLogs
 from twisted.logger import formatEvent
 from twisted.logger import globalLogPublisher
 from txamqp.client import TwistedEvent
@@ -102,9 +103,18 @@ def test_connection_is_retried_with_growing_pauses_and_the_reason_is_logged_once
     assert connection.client is client
     assert connection.reason == "connected to RabbitMQ 3 at rabbit:5672"
     assert [text.partition(";")[0].partition(" at")[0] for text in logged] == [
-        "testing: not connected",
+        "testing: not connected yet",
         "testing: connected to RabbitMQ 3",
     ]
+    connection.stopService()
+
+
+def test_broker_that_stays_away_after_the_start_is_a_warning(clock):
+    with capturedLogs() as events:
+        connection, _ = connection_of(clock, *[Refused("no")] * 9)
+        clock.pump([1] * 40)
+    levels = [each["log_level"] for each in events if each.get("purpose") == "testing"]
+    assert levels == [LogLevel.info, LogLevel.warn]
     connection.stopService()
 
 

@@ -18,6 +18,7 @@ from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.rate import budgets
 from meter.commands.rate import webhooks
+from meter.interfaces import Unavailable
 from meter.rating.budgets.budget_state import BudgetGap
 from meter.rating.budgets.budget_state import BudgetScope
 from meter.rating.budgets.budget_state import BudgetState
@@ -32,6 +33,18 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 class Context:
     def __init__(self):
         self.budgets = MemoryBudgets()
+        self.recorded = []
+        self.log_is_away = False
+
+    @asynccontextmanager
+    async def recorder(self, options):
+        async def record(action, details):
+            if self.log_is_away:
+                raise Unavailable("the audit log cannot be written")
+            waiting = {each.id for each in await self.budgets.webhooks(1000)}
+            self.recorded.append((action, [each["id"] for each in details["webhooks"]], waiting))
+
+        yield record
 
     @asynccontextmanager
     async def store(self):
@@ -157,6 +170,31 @@ def test_failed_webhooks_are_retried(context, run):
 def test_webhook_is_discarded_by_its_id(context, run):
     queue(context, "msg_1", "msg_2")
     assert run(webhooks, webhooks.WebhookOptions, "discard", "msg_2")[0] == EXIT_OK
+    assert [each.id for each in result_of(context.budgets.webhooks(10))] == ["msg_1"]
+
+
+def test_what_is_changed_is_recorded_before_it_is_done(context, run):
+    ids = [f"msg_{number:03}" for number in range(webhooks.RECORDED_WEBHOOKS + 1)]
+    queue(context, *ids)
+    assert run(webhooks, webhooks.WebhookOptions, "list")[0] == EXIT_OK
+    assert run(webhooks, webhooks.WebhookOptions, "retry", "msg_404")[0] == EXIT_FOUND_PROBLEMS
+    assert context.recorded == []
+    assert run(webhooks, webhooks.WebhookOptions, "retry", "msg_001")[0] == EXIT_OK
+    assert run(webhooks, webhooks.WebhookOptions, "discard", "--target", "billing")[0] == EXIT_OK
+    assert context.recorded == [
+        ("webhook.retry", ["msg_001"], set(ids)),
+        ("webhook.discard", ids[:-1], set(ids)),
+        ("webhook.discard", ids[-1:], {ids[-1]}),
+    ]
+    assert result_of(context.budgets.webhooks(1000)) == []
+
+
+def test_nothing_is_changed_while_the_audit_log_is_away(context, run):
+    queue(context, "msg_1")
+    context.log_is_away = True
+    options = webhooks.WebhookOptions()
+    options.parseOptions(["discard", "msg_1"])
+    assert result_of(webhooks.work(context, options)).check(Unavailable)
     assert [each.id for each in result_of(context.budgets.webhooks(10))] == ["msg_1"]
 
 

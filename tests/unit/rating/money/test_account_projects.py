@@ -12,7 +12,6 @@ from meter.rating.book.price_book import Membership
 from meter.rating.book.price_book import PriceScope
 from meter.rating.book.price_book import Validity
 from meter.rating.money.account_projects import AccountProjects
-from meter.rating.money.account_projects import memberships
 from tests.price_books import NOVEMBER
 from tests.price_books import account
 from tests.price_books import book
@@ -58,17 +57,7 @@ def test_a_project_is_of_the_account_that_the_directory_names(
     for day in NOVEMBER.days():
         for project_id in PROJECTS:
             payer = prices.account_of(project_id, domain_of(project_id, day), day)
-            of_project = memberships(prices).account_of(project_id, domain_of(project_id, day), day)
-            assert of_project == (None if payer.implied else payer)
             assert [each.id for each, projects in owned if projects.has(project_id, day)] == [payer.id]
-
-
-def test_memberships_are_those_of_the_directory_that_is_asked_for() -> None:
-    first, second = (directory(book(), account("acme", projects=[each])) for each in PROJECTS[:2])
-    assert memberships(first) is memberships(first)
-    for prices, project_id in ((first, "p1"), (second, "p2"), (first, "p1")):
-        assert memberships(prices).account_of(project_id, None, november(1)) == prices.accounts["acme"]
-    assert memberships(first).account_of("p2", None, november(1)) is None
 
 
 def test_a_domain_scope_is_for_accounts_of_the_domain_while_they_have_it() -> None:

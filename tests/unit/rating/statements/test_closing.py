@@ -254,6 +254,17 @@ async def test_account_and_project_of_the_same_id_are_not_mixed_up(accounting):
     found = await accounting.close()
     assert [(each.account_id, each.result) for each in found] == [("lab", "refused"), ("lab", "waits for others")]
     assert found[0].problems[0].code == "ambiguous account"
+    with pytest.raises(ValueError, match="project lab belongs to no account, and an account has the same id"):
+        await accounting.previews().previews(accounting.now, "2026-11")
+    with pytest.raises(ValueError, match="name the project in one"):
+        await accounting.previews().account_of("lab", accounting.now)
+
+
+@pytest_twisted.ensureDeferred
+async def test_project_is_not_taken_for_closed_because_an_account_with_its_id_is(accounting):
+    accounting.use(directory(with_text(book(price())), account("lab", ["shop", "web"])))
+    results = [sorted(each.result for each in await accounting.close(each_for_itself=True)) for _ in range(2)]
+    assert results == [["closed", "refused"], ["already closed", "refused"]]
 
 
 @pytest_twisted.ensureDeferred

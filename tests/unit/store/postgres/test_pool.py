@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from meter.interfaces import Unavailable
 from meter.store.postgres.connection import Conflict
@@ -154,6 +155,33 @@ def test_preparation_that_raises_is_logged_and_retried(logged_errors):
 
     assert pool.ready
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def levels_of(events):
+    return [each["log_level"].name for each in events if each["log_namespace"] == "meter.store.postgres.pool.Pool"]
+
+
+def test_server_that_is_started_too_is_no_alarm():
+    clock, server = Clock(), Server("no socket")
+    with capturedLogs() as events:
+        pool = pool_of(server, clock)
+        clock.pump([0.5] * 10)
+        server.down = None
+        clock.pump([0.5] * 10)
+        assert pool.ready
+        assert levels_of(events) == ["info", "info"]
+
+        server.down = "restarting"
+        server.sessions[-1].close()
+    assert levels_of(events)[2:] == ["warn", "warn"], "from the first connection on, each loss is a warning"
+
+
+def test_server_that_stays_away_after_the_start_is_a_warning():
+    clock = Clock()
+    with capturedLogs() as events:
+        pool_of(Server("no socket"), clock)
+        clock.pump([0.5] * 240)
+    assert levels_of(events) == ["info", "warn"]
 
 
 def test_lost_connection_is_replaced_at_once():
