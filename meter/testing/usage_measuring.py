@@ -122,6 +122,7 @@ def integral(window: SampledWindow) -> dict[Key, MeasuredTotal]:
         first, last = max(begins, window.start), min(ends, window.finish)
         for project, owned in _owned(window, row, first, last):
             found[window.key(row, project)].total += _volume(row) * (owned // MICROSECOND)
+        for project, owned in _owned(window, row, first, last, while_off=False):
             metered[project] += owned // MICROSECOND
     if rows:
         _add_unmetered(window, rows, gaps, filled, metered, found)
@@ -165,7 +166,7 @@ def _gaps(polled: Sequence[tuple[datetime, datetime]], window: SampledWindow) ->
 
 
 def _owned(
-    window: SampledWindow, row: StoredSample, first: datetime, last: datetime
+    window: SampledWindow, row: StoredSample, first: datetime, last: datetime, *, while_off: bool = True
 ) -> Iterable[tuple[str, timedelta]]:
     if first >= last:
         return
@@ -173,7 +174,7 @@ def _owned(
         yield row.project_id or "", last - first
     for span in window.spans:
         begins, ends = max(first, span.began), last if span.ended is None else min(last, span.ended)
-        if begins < ends:
+        if begins < ends and (while_off or not span.is_off):
             yield span.project_id, ends - begins
 
 
@@ -187,7 +188,7 @@ def _add_unmetered(
 ) -> None:
     unmetered: defaultdict[str, int] = defaultdict(int)
     if window.spans:
-        for project, lived in _owned(window, rows[-1], window.start, window.finish):
+        for project, lived in _owned(window, rows[-1], window.start, window.finish, while_off=False):
             unmetered[project] += lived // MICROSECOND
         for project, known in metered.items():
             unmetered[project] -= known

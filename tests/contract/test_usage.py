@@ -176,6 +176,40 @@ async def test_a_gap_that_nothing_explains_is_unmetered_and_one_within_a_run_is_
 
 
 @pytest_twisted.ensureDeferred
+async def test_time_in_which_an_instance_is_off_is_not_unmetered_but_silence_is(store):
+    """It is off before its first start, runs for two hours, and is off until the agent is no longer heard of."""
+    prices = book(sku("memory", "integral", "memory"))
+    on = range(120, 144)
+    found = await measured(
+        store,
+        prices,
+        [
+            *(polled("instance", 1, minutes(5 * n), state="active" if n in on else "stopped") for n in range(288)),
+            *(polled("memory", 2, minutes(5 * n)) for n in on if n != 130),
+            message(
+                "memory", 0, at=minutes(720), resource_id="vm1", project_id="p1", metadata={"_meter": {"interval": 300}}
+            ),
+        ],
+        now=minutes(2880),
+    )
+    assert found == [
+        ("p1", "vm1", 10, "", Decimal("4.000000000"), 0),
+        ("p1", "vm1", 11, "", Decimal(0), 86400),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_life_that_turns_out_to_be_a_stop_changes_what_is_unmetered(store):
+    prices = book(sku("memory", "integral", "memory"))
+    created = instance("active", minutes(0), event="compute.instance.create.end")
+    found = await measured(store, prices, [created, polled("memory", 0, minutes(60))], now=minutes(1440))
+    assert found == [("p1", "vm1", 10, "", Decimal(0), 86400 - 900)]
+    await store.write([instance("stopped", minutes(0.5), event="compute.instance.power_off.end")])
+    await store.rating.usage.refresh(prices, october(prices), minutes(1440))
+    assert await kept(store, prices) == [("p1", "vm1", 10, "", Decimal(0), 30)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_polls_and_notifications_of_one_gauge_are_billed_once(store):
     prices = book(sku("memory", "integral", "memory"))
     found = await measured(
