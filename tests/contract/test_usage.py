@@ -16,6 +16,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
+from meter.query import Aggregate
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
 from meter.rating.usage.usage_store import IUsage
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
@@ -241,6 +244,51 @@ async def test_a_counter_counts_by_run_and_a_step_belongs_to_the_day_of_its_end(
         ],
     )
     assert found == [("p1", "vm1", 11, "", Decimal("57.250000000"), 0)]
+
+
+HOSTS = {
+    "moved": ([(0, "hv1", 1000), (5, "hv1", 1004), (10, "hv2", 1), (15, "hv2", 3)], 4 + 3),
+    "moved at midnight": ([(-5, "hv1", 1000), (-1, "hv1", 1004), (0, "hv2", 1), (5, "hv2", 3)], 4 + 3),
+    "there and back": (
+        [(0, "hv1", 100), (5, "hv1", 110), (10, "hv2", 20), (15, "hv2", 50), (20, "hv1", 200), (25, "hv1", 205)],
+        10 + 50 + 205,
+    ),
+    "there and back at midnight": (
+        [(-15, "hv1", 100), (-10, "hv1", 110), (-5, "hv2", 20), (-1, "hv2", 50), (0, "hv1", 200), (5, "hv1", 205)],
+        10 + 50 + 205,
+    ),
+    "still listed": (
+        [(0, "hv1", 1000), (5, "hv1", 1003), (6, "hv2", 1), (10, "hv1", 1004), (15, "hv1", 1004), (16, "hv2", 2)],
+        4 + 2,
+    ),
+    "while it arrives": (
+        [(0, "hv1", 1000), (1, "hv2", 0), (5, "hv1", 1003), (6, "hv2", 0), (10, "hv1", 1004), (11, "hv2", 2)],
+        4 + 2,
+    ),
+}
+
+
+@pytest.mark.parametrize(("polls", "expected"), HOSTS.values(), ids=HOSTS)
+@pytest_twisted.ensureDeferred
+async def test_a_counter_of_ceilometers_agents_counts_from_zero_where_it_arrives(store, polls, expected):
+    prices = book(sku("cpu", "increase", "cpu"))
+    on_hosts = [
+        message(
+            "cpu",
+            volume,
+            at=minutes(at),
+            type="cumulative",
+            resource_id="vm1",
+            project_id="p1",
+            metadata={"host": host},
+        )
+        for at, host, volume in polls
+    ]
+    found = await measured(store, prices, on_hosts)
+    assert sum(atom[4] for atom in found) == expected
+    query = StatisticsQuery(filter=SampleFilter(equals={"meter": "cpu"}), aggregates=(Aggregate("increase"),))
+    [row] = await store.statistics(query)
+    assert row.values[Aggregate("increase").label] == expected
 
 
 @pytest_twisted.ensureDeferred

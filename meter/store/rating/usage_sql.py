@@ -178,20 +178,36 @@ NO_UNMETERED = """
 unmetered AS (SELECT 0 AS resource_id, 0 AS project_id, 0 AS us WHERE false)"""
 
 # A step leads to a sample from the one before of the same run; it belongs to the later one. One that was not polled does not count
-# where polls measured the same time.
+# where polls measured the same time. A resource that arrives on a host counts from 0, as in meter.store.query.steps.
 STEPS = f"""
 step AS (
-    SELECT *, lag(timestamp) OVER run AS before, volume - lag(volume) OVER run AS difference,
-        min(timestamp) OVER (PARTITION BY resource_id, unit, run_kind) < timestamp AS kind_before
+    SELECT *, lag(timestamp) OVER run AS earlier, volume - lag(volume) OVER run AS difference,
+        min(timestamp) OVER (PARTITION BY resource_id, unit, run_kind) < timestamp AS kind_before,
+        coalesce(run_kind > {RunKind.DECLARED:d} AND run_id <> lag(run_id) OVER of_kind, false) AS arrives
     FROM read
-    WINDOW run AS (PARTITION BY resource_id, unit, run_kind, run_id ORDER BY timestamp, message_id)
+    WINDOW run AS (PARTITION BY resource_id, unit, run_kind, run_id ORDER BY timestamp, message_id),
+        of_kind AS (PARTITION BY resource_id, unit, run_kind ORDER BY timestamp, message_id)
+), numbered_visit AS (
+    SELECT *, count(*) FILTER (WHERE arrives) OVER (
+        PARTITION BY resource_id, unit, run_kind ORDER BY timestamp, message_id
+    ) AS visit
+    FROM step
+), visit_maximum AS (
+    SELECT *, max(volume) OVER (PARTITION BY resource_id, unit, run_kind, visit) AS max_of_visit FROM numbered_visit
+), arrival AS (
+    SELECT *, arrives AND CASE
+        WHEN earlier IS NULL THEN kind_before
+        ELSE max_of_visit > volume AND lag(max_of_visit) OVER (
+            PARTITION BY resource_id, unit, run_kind ORDER BY timestamp, message_id
+        ) > 0 END AS from_zero
+    FROM visit_maximum
 ), counted AS MATERIALIZED (
-    SELECT *, CASE
+    SELECT *, CASE WHEN NOT from_zero THEN earlier END AS before, CASE
+        WHEN from_zero THEN volume
         WHEN difference >= 0 THEN difference
-        WHEN before IS NOT NULL THEN CASE WHEN run_kind = {RunKind.DECLARED:d} THEN 0 ELSE volume END
-        WHEN run_kind > {RunKind.DECLARED:d} AND kind_before THEN volume
+        WHEN earlier IS NOT NULL AND run_kind <> {RunKind.DECLARED:d} THEN volume
         ELSE 0 END AS amount
-    FROM step WHERE timestamp >= %(start)s
+    FROM arrival WHERE timestamp >= %(start)s
 ), kept AS (
     SELECT * FROM counted c WHERE polled OR NOT EXISTS (
         SELECT FROM counted p
