@@ -528,5 +528,52 @@ async def test_postgresql_answers_as_memory_does(on_postgresql, seed):
     )
 
 
+@pytest.mark.parametrize("seed", range(2))
+@pytest_twisted.ensureDeferred
+async def test_usage_is_what_the_statistics_of_the_same_days_are(store, seed):
+    """For one project in UTC, with polls only: volumes are multiples of 1/8, of which doubles are exact."""
+    rng = random.Random(seed)
+    messages = []
+    for vm in ("vm1", "vm2"):
+        at, counter, run = DAY + timedelta(minutes=rng.randrange(600)), 0, 0
+        host = rng.choice((True, False))
+        while at < DAY + timedelta(days=3):
+            if rng.random() < 0.03:
+                run, counter = run + 1, rng.choice((counter, 0, 5000))
+            counter += rng.randrange(1, 8000) / 8
+            metadata = {"host": f"h{run % 2}"} if host else {"_meter": {"interval": 300, "run": f"{vm}-{run}"}}
+            for meter, volume, type in (
+                ("cpu", counter, "cumulative"),
+                ("requests", counter / 2, "delta"),
+                ("rate", counter, "gauge"),
+            ):
+                messages.append(
+                    message(meter, volume, at=at, type=type, resource_id=vm, project_id="p1", metadata=metadata)
+                )
+            at += timedelta(minutes=rng.choice((5, 5, 30, 700)))
+    rng.shuffle(messages)
+    prices = book(sku("cpu", "increase", "cpu"), sku("peak", "maximum", "rate"), sku("requests", "sum", "requests"))
+    await store.write(messages)
+    await store.rating.usage.refresh(prices, october(prices), END)
+    atoms = [atom async for atom in store.rating.usage.atoms(prices, october(prices), ["p1"])]
+    for id, meter, function in (("cpu", "cpu", "increase"), ("requests", "requests", "sum"), ("peak", "rate", "max")):
+        rows = await store.statistics(
+            StatisticsQuery(
+                filter=SampleFilter(equals={"meter": meter}, start=DAY),
+                aggregates=(Aggregate(function),),
+                period=None if function == "max" else 86400,
+                groupby=("resource_id",),
+            )
+        )
+        day = date(2026, 10, 1)  # a maximum is one of the period
+        expected = {
+            (row.group["resource_id"], day if function == "max" else row.period_start.date()): row.values[function]
+            for row in rows
+        }
+        found = {(atom.resource_id, atom.day): float(atom.quantity) for atom in atoms if atom.sku == id}
+        assert found == {key: value for key, value in expected.items() if value}
+        assert len(found) >= 2
+
+
 def test_the_period_begins_on_the_first_day():
     assert october(EVERY_KIND).first == date(2026, 10, 1)
