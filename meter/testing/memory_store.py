@@ -26,7 +26,6 @@ from meter.completeness.lives.life_store import SampleRun
 from meter.completeness_query import ICompletenessLedger
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import WaitingRules
-from meter.counter_runs import interval_of
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
 from meter.identity_names import IdentityKey
@@ -69,6 +68,7 @@ from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
 from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.memory_ledger import MemoryLedgerStore
+from meter.testing.memory_life_runs import runs_of_samples
 from meter.testing.memory_listed import listed_times
 from meter.testing.memory_rating import MemoryRating
 from meter.testing.statistics import compute_statistics
@@ -215,23 +215,9 @@ class MemoryStore(MemoryLedgerStore):
     async def life_runs(
         self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None = None
     ) -> Sequence[SampleRun]:
-        """Return one run per sample."""
-        return [
-            SampleRun(
-                meter=row.name,
-                resource_id=row.resource_id,
-                user_id=row.user_id,
-                project_id=row.project_id,
-                source=row.source,
-                interval=interval_of(row.metadata),
-                first=row.timestamp,
-                last=row.timestamp,
-                volume=row.volume,
-                metadata=row.metadata,
-            )
-            for row in self._matching(SampleFilter(as_of=as_of))
-            if row.name in meters and row.resource_id in resources
-        ]
+        """Return consecutive samples of a series with the same metadata and volume as one run."""
+        rows = self._matching(SampleFilter(as_of=as_of))
+        return runs_of_samples(row for row in rows if row.name in meters and row.resource_id in resources)
 
     async def life_reports(
         self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None = None
