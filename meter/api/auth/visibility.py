@@ -169,6 +169,7 @@ class VisibleStore:
         slices: Pausing,
     ) -> VisibleStatement | None:
         """Return an open statement; see :meth:`VisibleStatements.preview`."""
+        await self.check_authorization()
         ledger, names = ICompletenessLedger(self._store), IIdentityNames(self._store)
         previews = Previews(
             IRated(self._store).rating,
@@ -183,6 +184,7 @@ class VisibleStore:
 
     async def cost_sums(self, directory: PriceDirectory, query: CostQuery, slices: Pausing) -> list[CostSum]:
         """Return sums of costs by the price ``directory``, to a tenant those of the requester's project."""
+        await self.check_authorization()
         query = replace(query, project_id=self.statements.visible_project(query.project_id))
         return await self._authorized(
             lambda: cost_sums(self._rated_days(directory, query, query.by_resource, slices), query)
@@ -192,6 +194,7 @@ class VisibleStore:
         self, directory: PriceDirectory, query: CostQuery, offset: int, limit: int, slices: Pausing
     ) -> tuple[list[RatedDay], int]:
         """Return a page of the costs of resources and days, and their number, as :meth:`cost_sums` does."""
+        await self.check_authorization()
         query = replace(query, project_id=self.statements.visible_project(query.project_id))
         return await self._authorized(
             lambda: cost_points(self._rated_days(directory, query, True, slices), query, offset, limit)

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from typing import BinaryIO
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -72,12 +73,16 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     :raises ValueError: it cannot be read, is no Ed25519 key, or other users of the system may read it.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        pem = path.read_bytes()
+        with _opened(path) as opened:
+            found = os.fstat(opened.fileno())
+            pem = opened.read(MAX_KEY_BYTES)
     except OSError as error:
         raise ValueError(f"the signing key cannot be read: {error}; meter-rate keys generate makes one") from error
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ValueError(f"{path} has mode {mode:04o}: others can use the signing key; chmod 0600 {path}")
+    if found.st_uid not in (os.geteuid(), 0):
+        raise ValueError(f"{path} belongs to the user {found.st_uid}, who can replace the signing key")
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -112,7 +117,7 @@ def listed(keys: Mapping[str, Ed25519PublicKey]) -> list[StatementKey]:
 
 
 def _keys_in(file: Path) -> dict[str, Ed25519PublicKey]:
-    with file.open("rb") as opened:
+    with _opened(file) as opened:
         body = opened.read(MAX_KEY_BYTES + 1)
     if len(body) > MAX_KEY_BYTES:
         raise ValueError(f"{file} has more than {MAX_KEY_BYTES} bytes: it is not a file of public keys")
@@ -120,6 +125,15 @@ def _keys_in(file: Path) -> dict[str, Ed25519PublicKey]:
         return _keys_in_json(file, body)
     key = _public_key(body, str(file))
     return {key_id_of(key): key}
+
+
+def _opened(file: Path) -> BinaryIO:
+    """Return ``file``, open for reading; a named pipe, whose reader would wait, is an ``OSError`` as a directory is."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{file} is not a regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def _keys_in_json(file: Path, body: bytes) -> dict[str, Ed25519PublicKey]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 
 import pytest
@@ -104,7 +105,7 @@ def test_interrupted_rotation_leaves_the_old_key_and_can_be_repeated(private, pu
     assert key_id_of(read_private_key(private).public_key()) == second
 
 
-@pytest.mark.parametrize("mode", [0o604, 0o620, 0o666])
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o640, 0o666])
 def test_key_that_others_can_use_is_refused(private, public, mode):
     generate_key(private, public)
     private.chmod(mode)
@@ -181,3 +182,10 @@ def test_directory_of_public_keys_is_beside_the_private_one_unless_configured():
 def test_listed_keys_are_in_order():
     keys = {key_id_of(key): key for key in (Ed25519PrivateKey.generate().public_key() for _ in range(5))}
     assert [each.key_id for each in listed(keys)] == sorted(keys)
+
+
+def test_named_pipe_among_the_public_keys_is_an_error_and_waits_for_nobody(private, public):
+    generate_key(private, public)
+    os.mkfifo(public / "0123456789abcdef.pem")
+    with pytest.raises(ValueError, match=r"0123456789abcdef.pem is not a regular file"):
+        read_public_keys(public)

@@ -43,3 +43,9 @@ def test_huge_document_is_refused(monkeypatch):
     monkeypatch.setattr(strict_json, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match="has 11 bytes; at most 10 are read"):
         decoded(b'"123456789"')
+
+
+def test_last_of_many_members_that_stands_twice_is_found_in_one_pass():
+    members = ", ".join(f'"{number}": 0' for number in range(150_000))
+    with pytest.raises(ValueError, match=r"the member '149999' stands twice"):
+        decoded(f'{{{members}, "149999": 1}}'.encode())
