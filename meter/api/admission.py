@@ -21,7 +21,7 @@ from meter.api.limits import RequestLimits
 
 REQUESTS = "requests in progress"
 STREAMS = "live streams in progress"
-COSTLY = "costly requests (exports, statistics, complex queries, segments, completeness, costs, submissions of samples, the v1 API) in progress"
+COSTLY = "costly requests (exports, statistics, complex queries, segments, completeness, statements, costs, submissions of samples, the v1 API) in progress"
 """What the text of an error calls requests, streams and costly requests."""
 
 

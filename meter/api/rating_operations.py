@@ -23,6 +23,7 @@ STATEMENTS: tuple[Operation, ...] = (
         parameters=(statements.ACCOUNT, statements.PROJECT, statements.PERIOD, statements.STATE, LIMIT, MARKER),
         result=Sequence[StatementEntry],
         handler=statements.statements,
+        costly=True,
     ),
     Operation(
         name="statement",
@@ -32,6 +33,7 @@ STATEMENTS: tuple[Operation, ...] = (
         result=dict[str, Any],
         handler=statements.statement,
         media_types=statements.MEDIA_TYPES,
+        costly=True,
     ),
     Operation(
         name="statement_annex",

@@ -144,7 +144,7 @@ class ApiSharesSection(Section):
     )
     max_costly_per_project: Count = Field(
         default=10,
-        description="Maximum number of costly requests among them: exports, statistics, complex queries, segments, completeness, costs, submissions of samples, the v1 API.",
+        description="Maximum number of costly requests among them: exports, statistics, complex queries, segments, completeness, statements, costs, submissions of samples, the v1 API.",
     )
     max_live_per_project: Count = Field(
         default=10, description="Maximum number of clients of /v2/live of one project at the same time."
