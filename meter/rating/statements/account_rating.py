@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_index import price_of
+from meter.rating.money.account_projects import AccountProjects
 from meter.rating.money.forecast import Forecast
 from meter.rating.money.priced_usage import Observe
 from meter.rating.money.rated import Rated
@@ -108,12 +110,24 @@ class AccountRating:
         )
 
 
+def _pays_anything(known: KnownPayer) -> bool:
+    """Whether the files name the account, or its project is an account of its own on any day; others have only corrections."""
+    account = known.payer.account
+    if known.payer.projects or not account.implied:
+        return True
+    owned = AccountProjects(known.directory, account, known.history.domain_of)
+    return any(owned.has(account.id, day) for day in known.payer.period.days())
+
+
 def rating_of(known: KnownPayer, observe: Observe | None = None) -> Rating:
     """Return the rating of an account, to which its usage can be added; ``observe`` is called with what is priced."""
     payer = known.payer
+    book = payer.book
+    if not _pays_anything(known):
+        book = replace(book, fixed_charges=(), minimums=())
     return Rating(
         known.directory,
-        payer.book,
+        book,
         payer.account,
         payer.period,
         domain_of=known.history.domain_of,

@@ -11,6 +11,7 @@ from meter.identity_names import IIdentityNames
 from meter.rating.exact import plain
 from meter.rating.money.account_projects import AccountProjects
 from meter.rating.money.corrections import correction_lines
+from meter.rating.money.credits import credits_of_projects
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
 from meter.rating.period import BillingPeriod
@@ -49,7 +50,12 @@ class Reproduction:
         periods = ClosedPeriods(self._store.statements, rating, self._directory_of, 0)
         known = await self._known(rating, periods, statement)
         corrections = await self._corrections(rating, periods, statement, known)
-        used = await self._store.statements.credits_used(statement.account.id, statement.period.name)
+        used = await self._store.statements.credits_used(
+            statement.account.id,
+            statement.period.name,
+            credits_of_projects(known.payer.book),
+            statement.closed_at,
+        )
         with AnnexSpool() as annex:
             rated = await self._rated(known, statement, annex, corrections, used)
             annex.finish()
