@@ -84,11 +84,19 @@ class AccountRating:
         credits_used: Mapping[str, Decimal] | None = None,
     ) -> Rated:
         """Return the lines of an account from its kept usage."""
-        rating, payer = rating_of(known), known.payer
+        rating, payer = rating_of(known, charged=await self._is_charged(known)), known.payer
         if payer.projects:
             async for atom in self.usage.totals(payer.book, payer.period, payer.projects):
                 rating.add(atom)
         return rating.result(corrections=corrections, credits_used=credits_used)
+
+    async def _is_charged(self, known: KnownPayer) -> bool:
+        """Whether the files name the account, or its project, which is an account of its own, has usage or a charge of its own."""
+        account, book, period = known.payer.account, known.payer.book, known.payer.period
+        if not account.implied or set(known.payer.projects) & set(await self.projects(book, period)):
+            return True
+        owned = AccountProjects(known.directory, account, known.history.domain_of)
+        return account.id in charged_projects(book) and any(owned.has(account.id, day) for day in period.days())
 
     async def rated_with_forecast(
         self,
@@ -99,7 +107,8 @@ class AccountRating:
         credits_used: Mapping[str, Decimal] | None = None,
     ) -> tuple[Rated, Rated]:
         """Return the lines so far, and those that are expected at the end of the period."""
-        rating, expected, payer = rating_of(known), Forecast(rating_of(known), now), known.payer
+        charged, payer = await self._is_charged(known), known.payer
+        rating, expected = rating_of(known, charged=charged), Forecast(rating_of(known, charged=charged), now)
         if payer.projects:
             async for atom in self.usage.totals(payer.book, payer.period, payer.projects):
                 rating.add(atom)
@@ -110,20 +119,14 @@ class AccountRating:
         )
 
 
-def _pays_anything(known: KnownPayer) -> bool:
-    """Whether the files name the account, or its project is an account of its own on any day; others have only corrections."""
-    account = known.payer.account
-    if known.payer.projects or not account.implied:
-        return True
-    owned = AccountProjects(known.directory, account, known.history.domain_of)
-    return any(owned.has(account.id, day) for day in known.payer.period.days())
+def rating_of(known: KnownPayer, observe: Observe | None = None, *, charged: bool = True) -> Rating:
+    """Return the rating of an account, to which its usage can be added; ``observe`` is called with what is priced.
 
-
-def rating_of(known: KnownPayer, observe: Observe | None = None) -> Rating:
-    """Return the rating of an account, to which its usage can be added; ``observe`` is called with what is priced."""
+    Not ``charged`` are accounts that pay nothing in the period: they have no charges and minimums, but may have corrections.
+    """
     payer = known.payer
     book = payer.book
-    if not _pays_anything(known):
+    if not charged:
         book = replace(book, fixed_charges=(), minimums=())
     return Rating(
         known.directory,

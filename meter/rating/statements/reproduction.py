@@ -33,6 +33,10 @@ NOT_COMPARED = ("project_name", "number")
 """Names may be known better now, and numbers follow from the other lines."""
 
 
+UNCHARGED = frozenset(("correction", "credit", "tax"))
+"""Kinds of the lines of an account that pays nothing in the period."""
+
+
 class Reproduction:
     """Computes statements again; nothing is changed."""
 
@@ -80,7 +84,8 @@ class Reproduction:
         used: Mapping[str, Decimal] | None = None,
     ) -> Rated:
         payer = known.payer
-        rating = rating_of(known)
+        charged = any(line.kind not in UNCHARGED for line in statement.lines)
+        rating = rating_of(known, charged=charged)
         owned = AccountProjects(known.directory, payer.account, known.history.domain_of)
         days: dict[tuple[str, str], ResourceDays] = {}
         usage = self._store.usage.computed(payer.book, payer.period, payer.projects, statement.as_of)
