@@ -46,13 +46,13 @@ class RatingSection(Section):
     interval_seconds: Seconds = Field(
         default=900.0,
         le=3600,
-        description="How often the collector rates new days, corrects closed periods and compares budgets.",
+        description="How often the collector rates new days and compares budgets; corrections of closed periods are counted hourly.",
     )
     correct_periods: int = Field(
         default=2,
         ge=0,
         le=24,
-        description="How many closed periods are compared with what arrived later. Later changes of older periods are reported, not billed.",
+        description="How many closed periods are compared with what arrived later. Later changes of older periods are not looked at, and never billed.",
     )
     webhooks: list[RatingWebhookSection] = Field(
         default_factory=list,

@@ -124,14 +124,31 @@ class MemoryStatements:
         self._store._check()
         return next((each.statement.period.name for each in self._of(account_id)), None)
 
-    async def credits_used(self, account_id: str, before: str | None = None) -> Mapping[str, Decimal]:
+    async def last_close(self) -> datetime | None:
+        """Return a time; see ``IStatementStore.last_close``."""
+        self._store._check()
+        return max((_summary(each).closed_at for each in self._closed.values()), default=None)
+
+    async def credits_used(
+        self,
+        account_id: str,
+        before: str | None = None,
+        of_projects: Mapping[str, str] | None = None,
+        closed_before: datetime | None = None,
+    ) -> Mapping[str, Decimal]:
         """Return amounts; see ``IStatementStore.credits_used``."""
         self._store._check()
+        shared = of_projects or {}
         used: dict[str, Decimal] = {}
         for each in self._closed.values():
             statement = each.signed.statement
-            if statement.account.id == account_id and (before is None or statement.period.name < before):
-                for credit, amount in each.credits.items():
+            own = statement.account.id == account_id
+            if own and not (before is None or statement.period.name < before):
+                continue
+            if not own and not (closed_before is None or _summary(each).closed_at < closed_before):
+                continue
+            for credit, amount in each.credits.items():
+                if own or shared.get(credit) in each.projects:
                     used[credit] = EXACT.add(used.get(credit, Decimal(0)), amount)
         return dict(sorted(used.items()))
 

@@ -193,6 +193,29 @@ async def test_used_credits_are_summed_exactly(statements):
 
 
 @pytest_twisted.ensureDeferred
+async def test_credit_of_a_project_is_that_of_all_its_accounts(statements):
+    for account in ("acme", "other"):
+        await statements.add(closing(statement(account), credits={"p": Decimal(7), "own": Decimal(2)}), pages())
+    closed_at = statement().closed_at
+
+    assert await statements.credits_used("acme", of_projects={"p": "p1"}) == {"own": Decimal(2), "p": Decimal(14)}
+    assert await statements.credits_used("acme", of_projects={"p": "p9"}) == {"own": Decimal(2), "p": Decimal(7)}
+    assert await statements.credits_used("acme", "2026-11", {"p": "p1"}, closed_at) == {}
+    later = closed_at + timedelta(seconds=1)
+    assert await statements.credits_used("acme", "2026-11", {"p": "p1"}, later) == {"p": Decimal(7)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_last_close_is_the_last_in_time_whatever_the_period(statements):
+    assert await statements.last_close() is None
+    november, october = statement(), statement("other", "2026-10")
+    await statements.add(closing(november), pages())
+    late = november.closed_at + timedelta(days=3)
+    await statements.add(closing(msgspec.structs.replace(october, closed_at=late)), pages())
+    assert await statements.last_close() == late
+
+
+@pytest_twisted.ensureDeferred
 async def test_annex_of_one_project_is_part_of_the_whole(statements):
     rows = [
         msgspec.structs.replace(ROWS[0], project_id=f"p{project}", resource_id=f"r{number:02}")

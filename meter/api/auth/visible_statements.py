@@ -23,6 +23,7 @@ from meter.api.errors import HttpError
 from meter.rating.statements.extract import StatementExtract
 from meter.rating.statements.extract import extract
 from meter.rating.statements.extract import projects_of
+from meter.rating.statements.preview import PeriodClosed
 from meter.rating.statements.preview import Previews
 from meter.rating.statements.preview import StatementPreview
 from meter.rating.statements.statement import SignedStatement
@@ -107,7 +108,11 @@ class VisibleStatements:
                 payer = (await previews.account_of(project_id, now)).id
             if payer is None:
                 raise ValueError("name an account or a project")
-            return await previews.preview(payer, now, period) if account_id in (None, payer) else None
+            try:
+                return await previews.preview(payer, now, period) if account_id in (None, payer) else None
+            except PeriodClosed:
+                # As if nothing were there: who may not see the account is not told that it has a statement.
+                return None
 
         found: StatementPreview | None = await self._authorized(find)
         if found is None:

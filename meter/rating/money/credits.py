@@ -50,6 +50,11 @@ def credits_used(lines: Iterable[CreditLine]) -> dict[str, Decimal]:
     return used
 
 
+def credits_of_projects(book: PriceBook) -> dict[str, str]:
+    """Return the project of each credit, by id, that is one of a project."""
+    return {each.id: each.scope.project for each in book.credits if each.scope.project is not None}
+
+
 def credit_lines(
     book: PriceBook,
     period: BillingPeriod,

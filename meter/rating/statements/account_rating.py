@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_index import price_of
+from meter.rating.money.account_projects import AccountProjects
 from meter.rating.money.forecast import Forecast
 from meter.rating.money.priced_usage import Observe
 from meter.rating.money.rated import Rated
@@ -89,12 +91,17 @@ class AccountRating:
         credits_used: Mapping[str, Decimal] | None = None,
     ) -> Rated:
         """Return the lines of an account from its kept usage."""
-        rating, payer = rating_of(known), known.payer
+        rating, payer = rating_of(known, charged=await self._is_charged(known)), known.payer
         if payer.projects:
             async for atom in self.usage.totals(payer.book, payer.period, payer.projects):
                 await in_slices(rating.begin(atom.sku, atom.day), self._slices)
                 rating.add(atom)
         return await in_slices(rating.results(corrections=corrections, credits_used=credits_used), self._slices)
+
+    async def _is_charged(self, known: KnownPayer) -> bool:
+        payer = known.payer
+        used = payer.account.implied and set(payer.projects) & set(await self.projects(payer.book, payer.period))
+        return is_charged(known, used=bool(used))
 
     async def rated_with_forecast(
         self,
@@ -105,7 +112,8 @@ class AccountRating:
         credits_used: Mapping[str, Decimal] | None = None,
     ) -> tuple[Rated, Rated]:
         """Return the lines so far, and those that are expected at the end of the period."""
-        rating, expected, payer = rating_of(known), Forecast(rating_of(known), now), known.payer
+        charged, payer = await self._is_charged(known), known.payer
+        rating, expected = rating_of(known, charged=charged), Forecast(rating_of(known, charged=charged), now)
         if payer.projects:
             async for atom in self.usage.totals(payer.book, payer.period, payer.projects):
                 for each in (rating, expected):
@@ -117,12 +125,27 @@ class AccountRating:
         )
 
 
-def rating_of(known: KnownPayer, observe: Observe | None = None) -> Rating:
-    """Return the rating of an account, to which its usage can be added; ``observe`` is called with what is priced."""
+def is_charged(known: KnownPayer, *, used: bool) -> bool:
+    """Whether the files name the account, or its project, which is an account of its own, has usage or a charge of its own."""
+    account, book, period = known.payer.account, known.payer.book, known.payer.period
+    if used or not account.implied:
+        return True
+    owned = AccountProjects(known.directory, account, known.history.domain_of)
+    return account.id in charged_projects(book) and any(owned.has(account.id, day) for day in period.days())
+
+
+def rating_of(known: KnownPayer, observe: Observe | None = None, *, charged: bool = True) -> Rating:
+    """Return the rating of an account, to which its usage can be added; ``observe`` is called with what is priced.
+
+    Not ``charged`` are accounts that pay nothing in the period: they have no charges and minimums, but may have corrections.
+    """
     payer = known.payer
+    book = payer.book
+    if not charged:
+        book = replace(book, fixed_charges=(), minimums=())
     return Rating(
         known.directory,
-        payer.book,
+        book,
         payer.account,
         payer.period,
         domain_of=known.history.domain_of,

@@ -69,6 +69,8 @@ class _Costs:
 _Key = tuple[str, str]
 """Account and project; the account is "" for the projects that are compared across accounts."""
 
+_CostsByCurrency = dict[_Key, dict[str, _Costs]]
+
 
 class BookComparison:
     """Compares two price directories over one period."""
@@ -91,28 +93,28 @@ class BookComparison:
         new = await self._costs(self._new, period_name, now, billed=False)
         found = []
         for key in sorted({*old, *new}):
-            before, after = old.get(key), new.get(key)
-            known = before or after
-            assert known is not None
-            found.append(
-                ProjectDifference(
-                    account_id=known.account_id,
-                    project_id=key[1],
-                    project_name=known.name,
-                    currency=known.currency,
-                    old=None if before is None else before.amount,
-                    new_currency=(after or known).currency,
-                    new=None if after is None else after.amount,
-                    closed=before is not None and before.closed,
-                    unpriced=after is not None and after.unpriced,
+            for before, after in _pairs(old.get(key, {}), new.get(key, {})):
+                known = before or after
+                assert known is not None
+                found.append(
+                    ProjectDifference(
+                        account_id=known.account_id,
+                        project_id=key[1],
+                        project_name=known.name,
+                        currency=known.currency,
+                        old=None if before is None else before.amount,
+                        new_currency=(after or known).currency,
+                        new=None if after is None else after.amount,
+                        closed=before is not None and before.closed,
+                        unpriced=after is not None and after.unpriced,
+                    )
                 )
-            )
         return found
 
     async def _costs(
         self, directory: PriceDirectory, period_name: str, now: datetime, *, billed: bool
-    ) -> dict[_Key, _Costs]:
-        costs: dict[_Key, _Costs] = {}
+    ) -> _CostsByCurrency:
+        costs: _CostsByCurrency = {}
         for _, book in sorted(directory.books.items()):
             period = BillingPeriod.named(period_name, book.timezone)
             for known in await self._payers(directory, book, period):
@@ -162,7 +164,7 @@ class BookComparison:
 
 
 def _add(
-    costs: dict[_Key, _Costs],
+    costs: _CostsByCurrency,
     known: KnownPayer,
     lines: Iterable[RatedLine | StatementLine],
     currency: str,
@@ -176,11 +178,18 @@ def _add(
             cost.closed = closed
 
 
-def _cost(costs: dict[_Key, _Costs], known: KnownPayer, project_id: str, currency: str) -> _Costs:
+def _pairs(old: dict[str, _Costs], new: dict[str, _Costs]) -> list[tuple[_Costs | None, _Costs | None]]:
+    """Return what is compared; amounts of a project in several currencies, because its account changed, each with the same."""
+    if len(old) <= 1 and len(new) <= 1:
+        return [(next(iter(old.values()), None), next(iter(new.values()), None))]
+    return [(old.get(each), new.get(each)) for each in sorted({*old, *new})]
+
+
+def _cost(costs: _CostsByCurrency, known: KnownPayer, project_id: str, currency: str) -> _Costs:
     account_id = known.payer.account.id
     key = ("", project_id) if project_id else (account_id, "")
     name = known.history.name_at(project_id, known.payer.period.end) if project_id else ""
-    return costs.setdefault(key, _Costs(account_id, name, currency))
+    return costs.setdefault(key, {}).setdefault(currency, _Costs(account_id, name, currency))
 
 
 def totals(differences: Collection[ProjectDifference]) -> dict[str, tuple[Decimal, Decimal]]:

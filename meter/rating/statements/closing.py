@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from typing import Literal
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -21,7 +24,9 @@ from meter.interfaces import Unavailable
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.money.account_projects import AccountProjects
+from meter.rating.money.credits import credits_of_projects
 from meter.rating.money.credits import credits_used
+from meter.rating.money.line_keys import line_key
 from meter.rating.money.rated import Rated
 from meter.rating.period import BillingPeriod
 from meter.rating.rating_store import IRatingStore
@@ -39,6 +44,7 @@ from meter.rating.statements.payers import account_named
 from meter.rating.statements.payers import same_id_problem
 from meter.rating.statements.resource_usage import annex_rows
 from meter.rating.statements.statement import SignedStatement
+from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.statement_draft import DraftTimes
 from meter.rating.statements.statement_draft import completeness_of
@@ -47,6 +53,7 @@ from meter.rating.statements.statement_draft import sign
 from meter.rating.statements.statement_id import statement_id
 from meter.rating.statements.statement_store import ClosingStatement
 from meter.rating.statements.verification import quantity_differences
+from meter.rating.statements.verification import verify_document
 from meter.signing_keys import SigningKey
 
 Result = Literal["closed", "already closed", "nothing to bill", "refused", "waits for others"]
@@ -56,6 +63,14 @@ REFRESHES = 10
 
 MAX_BETWEEN = 120
 """Periods between two statements that are looked at: ten years."""
+
+PERIODS_BEFORE_FIRST = 12
+"""Periods before an account's first statement in which usage is looked for."""
+
+MAX_STATEMENTS = 100_000
+"""Statements of a period that are looked at."""
+
+UTC_ZONE = ZoneInfo("UTC")
 
 Progress = Callable[[str, int, int], object]
 """Is told what is being done, how much of it is done, and of how much."""
@@ -95,7 +110,7 @@ class _Candidate(NamedTuple):
     """An account that can be closed: the ledger's reasons that were accepted, and its earlier periods."""
 
     known: KnownPayer
-    reasons: Sequence[ClosingReason]
+    reasons: Sequence[ClosingReason | ClosingProblem]
     closed: Sequence[ClosedPeriod]
 
 
@@ -137,6 +152,9 @@ class Closing:
         candidates: list[_Candidate] = []
         ledger = LedgerReasons(self._ledger, now)
         payers = await self._payers(rating, period_name, account_ids, now)
+        present = {each.payer.account.id for each in payers}
+        if account_ids is None:
+            payers += await self._only_corrected(rating, period_name, present)
         for number, known in enumerate(payers):
             self._progress("checking accounts", number, len(payers))
             problems, reasons, signed = await self._examined(rating, ledger, known, act, now)
@@ -153,6 +171,7 @@ class Closing:
             results += [_result(each.known.payer.account.id, period_name, "waits for others") for each in candidates]
         elif candidates:
             results += await self._close_all(rating, closed_periods, ledger, candidates, act, now)
+        results = [each for each in results if each.account_id in present or each.result != "nothing to bill"]
         return sorted(results, key=lambda each: each.account_id)
 
     # --- checking ---
@@ -177,9 +196,28 @@ class Closing:
             for known in await rating.payers(directory, directory.books[name], period)
         ]
 
+    async def _only_corrected(
+        self, rating: AccountRating, period_name: str, present: Collection[str]
+    ) -> list[KnownPayer]:
+        """Return the accounts that pay nothing in the period, but have statements of the last periods, which are corrected."""
+        found: set[str] = set()
+        period = BillingPeriod.named(period_name, UTC_ZONE)
+        for _ in range(self._correct_periods):
+            period = period.previous
+            summaries = await self._store.statements.summaries(period=period.name, limit=MAX_STATEMENTS)
+            found |= {each.account_id for each in summaries}
+        accounts = [account_named(self._directory, each) for each in sorted(found - set(present))]
+        payers = [
+            await rating.payer(self._directory, each, period_name)
+            for each in accounts
+            if each.book in self._directory.books
+        ]
+        # They have no usage: the ledger is not asked about them.
+        return [each._replace(payer=replace(each.payer, projects=())) for each in payers]
+
     async def _examined(
         self, rating: AccountRating, ledger: LedgerReasons, known: KnownPayer, act: ClosingAct, now: datetime
-    ) -> tuple[list[ClosingProblem], list[ClosingReason], SignedStatement | None]:
+    ) -> tuple[list[ClosingProblem], list[ClosingReason | ClosingProblem], SignedStatement | None]:
         """Return all that speaks against closing an account, what was accepted of it, and its statement if it is closed."""
         payer = known.payer
         account, period = payer.account, payer.period
@@ -191,20 +229,24 @@ class Closing:
         problems = list(time_problems(payer, now))
         if same_id:
             problems.append(ClosingProblem("ambiguous account", same_id))
-        problems += await self._order_problems(rating, known)
+        order = [*await self._order_problems(rating, known, now), *await self._charge_problems(known)]
+        problems += [each for each in order if not (each.acceptable and act.accept_gaps)]
         reasons = [each for each in await ledger.of(payer) if each.code != "period not over"]
         problems += [each for each in ledger_problems(reasons) if not (each.acceptable and act.accept_gaps)]
-        return problems, reasons, None
+        return problems, [*reasons, *(each for each in order if each.acceptable)], None
 
-    async def _order_problems(self, rating: AccountRating, known: KnownPayer) -> list[ClosingProblem]:
+    async def _order_problems(self, rating: AccountRating, known: KnownPayer, now: datetime) -> list[ClosingProblem]:
         """Return whether a later period is closed, or an earlier one with lines is not, although one before it is."""
         payer = known.payer
         latest = await self._store.statements.latest(payer.account.id)
         if latest is None:
-            return []
+            return await self._unbilled_before(rating, known, now)
         newest = latest.statement.period.name
         if newest > payer.period.name:
             text = f"{newest} is closed already: what belongs to {payer.period.name} is corrected on a later statement"
+            first = await self._store.statements.first_period(payer.account.id)
+            if first is not None and first > payer.period.name:
+                text = f"{first} is the account's first closed period: what belongs to {payer.period.name} is on no statement"
             return [ClosingProblem("later period closed", text)]
         problems, period = [], payer.period.previous
         for _ in range(MAX_BETWEEN):
@@ -216,6 +258,44 @@ class Closing:
                 problems.append(ClosingProblem("earlier period open", text))
             period = period.previous
         return problems[::-1]
+
+    async def _unbilled_before(self, rating: AccountRating, known: KnownPayer, now: datetime) -> list[ClosingProblem]:
+        """Return the last periods with usage before the account's first close: that close decides that they are never billed."""
+        payer, problems = known.payer, []
+        members = {each.id for each in payer.account.projects}
+        period = payer.period.previous
+        await self._store.usage.refresh(payer.book, period, now)
+        for _ in range(PERIODS_BEFORE_FIRST):
+            used = set(await rating.projects(payer.book, period))
+            if used & members or (used and payer.account.domains):
+                rated = await rating.rated(await rating.payer(known.directory, payer.account, period.name))
+                if any(each.kind == "usage" for each in rated.lines) or rated.unpriced:
+                    text = f"{period.name} is not closed, and has usage, which is on no statement once {payer.period.name} is closed"
+                    problems.append(ClosingProblem("earlier period open", text, acceptable=True))
+            period = period.previous
+        return problems[::-1]
+
+    async def _charge_problems(self, known: KnownPayer) -> list[ClosingProblem]:
+        """Return the one-time charges that are dated in a period that was closed without them."""
+        payer, statements = known.payer, self._store.statements
+        first = await statements.first_period(payer.account.id)
+        dated = [each for each in payer.book.fixed_charges if not each.recurring and each.validity.since is not None]
+        if first is None or not dated:
+            return []
+        owned = AccountProjects(known.directory, payer.account, known.history.domain_of)
+        problems = []
+        for charge in dated:
+            since = charge.validity.since
+            assert since is not None
+            period = since.strftime("%Y-%m")
+            if not first <= period < payer.period.name or not owned.account_in_scope(charge.scope, since):
+                continue
+            signed = await statements.statement(statement_id(period, payer.account.id))
+            key = line_key("fixed", charge.id)
+            if signed is None or all(each.key != key for each in signed.statement.lines):
+                text = f"the charge {charge.id} is dated {since}, and {period} was closed without it: date it in {payer.period.name}"
+                problems.append(ClosingProblem("charge in a closed period", text))
+        return problems
 
     # --- closing ---
 
@@ -272,7 +352,7 @@ class Closing:
         payer = known.payer
         account, period = payer.account, payer.period
         corrections = await closed_periods.corrections(candidate.closed)
-        used = await statements.credits_used(account.id, period.name)
+        used = await statements.credits_used(account.id, period.name, credits_of_projects(payer.book), now)
         rated = await rating.rated(known, corrections=corrections, credits_used=used)
         with AnnexSpool() as annex:
             owned = AccountProjects(known.directory, account, known.history.domain_of)
@@ -299,6 +379,8 @@ class Closing:
             if differences := list(quantity_differences(statement, annex.digest)):
                 raise Unavailable(f"usage of {account.id} changed during the close: {differences[0]}; try again")
             signed = sign(statement, act.key)
+            if failed := _failed_checks(signed, act.key):
+                return AccountResult(account_id=account.id, period=period.name, result="refused", problems=failed)
             skus = {sku for _, sku in annex.digest.quantities}
             projects = {project for project, _ in annex.digest.quantities}
             projects |= {each.project_id for each in rated.lines if each.project_id}
@@ -321,6 +403,14 @@ class Closing:
 
 def _result(account_id: str, period: str, result: Result, signed: SignedStatement | None = None) -> AccountResult:
     return AccountResult(account_id=account_id, period=period, result=result, signed=signed)
+
+
+def _failed_checks(signed: SignedStatement, key: Ed25519PrivateKey) -> tuple[ClosingProblem, ...]:
+    """Return what a reader of the statement would find wrong: numbers that are out of bounds, for example."""
+    checks = verify_document(signed_document(signed), {signed.key_id: key.public_key()})
+    return tuple(
+        ClosingProblem("does not verify", f"{each.name}: {each.text}") for each in checks if each.outcome == "failed"
+    )
 
 
 def _is_billable(rated: Rated) -> bool:

@@ -36,6 +36,7 @@ class ClosingProblem:
     code: str
     text: str
     acceptable: bool = False
+    samples: int = 0
 
 
 def end_of_grace(period: BillingPeriod, grace_days: int) -> datetime:

@@ -16,6 +16,7 @@ from meter.identity_names import IIdentityNames
 from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
+from meter.rating.money.credits import credits_of_projects
 from meter.rating.money.rated import Rated
 from meter.rating.period import BillingPeriod
 from meter.rating.period import day_of
@@ -32,8 +33,13 @@ from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.statement_draft import DraftTimes
 from meter.rating.statements.statement_draft import completeness_of
 from meter.rating.statements.statement_draft import draft
+from meter.rating.statements.statement_id import statement_id
 
 MAX_PROJECT_ROWS = 1_000_000
+
+
+class PeriodClosed(ValueError):
+    """The account's statement of the period is closed: there is none that is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +92,18 @@ class Previews:
     async def preview(self, account_id: str, now: datetime, period_name: str | None = None) -> StatementPreview:
         """Return the preview of an account: of a period, or of the present one.
 
-        :raises ValueError: ``period_name`` is not the name of a period.
+        :raises ValueError: ``period_name`` is not the name of a period, or the account's statement of it is closed.
         """
         account = account_named(self._directory, account_id)
         rating = AccountRating(self._store.usage, self._names, self._slices)
         known = await rating.payer(self._directory, account, period_name or self.period_name(account, now))
+        if await self._is_closed(known):
+            id = statement_id(known.payer.period.name, account.id)
+            raise PeriodClosed(f"{id} is closed, and final: what arrives later is corrected on the next statement")
         return await self._preview(rating, known, now)
 
     async def previews(self, now: datetime, period_name: str | None = None) -> Sequence[StatementPreview]:
-        """Return the previews of all accounts with anything to bill: of a period, or of the present one.
+        """Return the previews of all accounts with anything to bill that is not closed: of a period, or of the present one.
 
         :raises ValueError: ``period_name`` is not the name of a period, or two accounts have one id.
         """
@@ -106,18 +115,28 @@ class Previews:
                 period = BillingPeriod.named(period_name, book.timezone)
             for known in await rating.payers(self._directory, book, period):
                 self._refuse_same_id(known.payer.account)
+                if await self._is_closed(known):
+                    continue
                 preview = await self._preview(rating, known, now)
                 if preview.statement.lines or preview.statement.unpriced or preview.statement.unmetered:
                     found.append(preview)
         return sorted(found, key=lambda each: each.statement.account.id)
 
+    async def _is_closed(self, known: KnownPayer) -> bool:
+        period, account_id = known.payer.period.name, known.payer.account.id
+        return bool(await self._store.statements.summaries(account_id=account_id, period=period, limit=1))
+
     async def _preview(self, rating: AccountRating, known: KnownPayer, now: datetime) -> StatementPreview:
         payer, statements = known.payer, self._store.statements
         closed = ClosedPeriods(statements, rating, self._directory_of, self._correct_periods)
         corrections = await closed.corrections(await closed.before(known))
-        used = await statements.credits_used(payer.account.id, payer.period.name)
+        shared = credits_of_projects(payer.book)
+        used = await statements.credits_used(payer.account.id, payer.period.name, shared, now)
         rated, expected = await rating.rated_with_forecast(known, now, corrections=corrections, credits_used=used)
         before = await statements.latest(payer.account.id)
+        if before is not None and before.statement.period.name > payer.period.name:
+            earlier = await statements.of_account(payer.account.id, "0000-00", payer.period.previous.name)
+            before = earlier[-1] if earlier else None
         statement = draft(
             payer,
             rated,

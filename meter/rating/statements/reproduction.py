@@ -11,12 +11,15 @@ from meter.identity_names import IIdentityNames
 from meter.rating.exact import plain
 from meter.rating.money.account_projects import AccountProjects
 from meter.rating.money.corrections import correction_lines
+from meter.rating.money.credits import credits_of_projects
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
+from meter.rating.money.rating import Rating
 from meter.rating.period import BillingPeriod
 from meter.rating.rating_store import IRatingStore
 from meter.rating.statements.account_rating import AccountRating
 from meter.rating.statements.account_rating import KnownPayer
+from meter.rating.statements.account_rating import is_charged
 from meter.rating.statements.account_rating import rating_of
 from meter.rating.statements.annex_spool import AnnexSpool
 from meter.rating.statements.closed_periods import ClosedPeriods
@@ -49,7 +52,12 @@ class Reproduction:
         periods = ClosedPeriods(self._store.statements, rating, self._directory_of, 0)
         known = await self._known(rating, periods, statement)
         corrections = await self._corrections(rating, periods, statement, known)
-        used = await self._store.statements.credits_used(statement.account.id, statement.period.name)
+        used = await self._store.statements.credits_used(
+            statement.account.id,
+            statement.period.name,
+            credits_of_projects(known.payer.book),
+            statement.closed_at,
+        )
         with AnnexSpool() as annex:
             rated = await self._rated(known, statement, annex, corrections, used)
             annex.finish()
@@ -74,11 +82,12 @@ class Reproduction:
         used: Mapping[str, Decimal] | None = None,
     ) -> Rated:
         payer = known.payer
-        rating = rating_of(known)
         owned = AccountProjects(known.directory, payer.account, known.history.domain_of)
         days: dict[tuple[str, str], ResourceDays] = {}
         usage = self._store.usage.computed(payer.book, payer.period, payer.projects, statement.as_of)
+        rating: Rating | None = None
         async for atom in usage:
+            rating = rating or rating_of(known)
             rating.add(atom)
             if annex is not None:
                 days.setdefault((atom.project_id, atom.sku), ResourceDays(owned)).add(atom)
@@ -86,6 +95,7 @@ class Reproduction:
             for (project_id, sku), collected in sorted(days.items()):
                 for row in collected.rows(project_id, sku):
                     annex.add(row)
+        rating = rating or rating_of(known, charged=is_charged(known, used=False))
         return rating.result(corrections=corrections, credits_used=used)
 
     async def _corrections(

@@ -19,6 +19,7 @@ from meter.completeness_query import CompletenessRow
 from meter.rating.exact import plain
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
+from meter.rating.statements.closing_problems import ClosingProblem
 from meter.rating.statements.payers import Payer
 from meter.rating.statements.project_history import ProjectHistory
 from meter.rating.statements.statement import FORMAT
@@ -158,7 +159,7 @@ def _plain(value: Decimal | None) -> Decimal | None:
 def completeness_of(
     rows: Mapping[str, CompletenessRow],
     projects: Sequence[str],
-    reasons: Iterable[ClosingReason] = (),
+    reasons: Iterable[ClosingReason | ClosingProblem] = (),
     accepted: str = "",
 ) -> StatementCompleteness:
     """Return what the ledger said of ``projects``; ``rows`` are those of all projects, by id."""

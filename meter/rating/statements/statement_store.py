@@ -89,8 +89,20 @@ class IStatementStore(Interface):
     async def first_period(account_id: str) -> str | None:
         """Return the period of the account's first statement."""
 
-    async def credits_used(account_id: str, before: str | None = None) -> Mapping[str, Decimal]:
-        """Return what the account's statements, those of periods before ``before`` or all, used up of each credit, by its id."""
+    async def last_close() -> datetime | None:
+        """Return when the last statement was closed, of whatever period."""
+
+    async def credits_used(
+        account_id: str,
+        before: str | None = None,
+        of_projects: Mapping[str, str] | None = None,
+        closed_before: datetime | None = None,
+    ) -> Mapping[str, Decimal]:
+        """Return what the account's statements, those of periods before ``before`` or all, used up of each credit, by its id.
+
+        ``of_projects`` has the project of each credit that is one of a project: a project takes its credit with it when its account
+        changes, so what statements of other accounts with the project, those closed before ``closed_before`` or all, used of it counts.
+        """
 
     def annex(statement_id: str, project_id: str | None = None) -> AsyncIterator[AnnexRow]:
         """Yield the annex of a closed statement in its order, of one project or of all."""

@@ -81,13 +81,12 @@ class StatementsStep:
         """Show what there is; corrections are computed at most once in an :data:`INTERVAL`."""
         directory = await self._directory()
         rating = AccountRating(self._store.usage, self._names, self._slices)
-        accounts, newest = 0, None
+        accounts = 0
         for _, book in sorted(directory.books.items()):
             period = last_period_over(book, now)
             closed = await self._store.statements.summaries(period=period.name, limit=MAX_STATEMENTS)
             accounts += await self._open_accounts(rating, directory, book, period, closed)
-            newest = max((each.closed_at for each in closed), default=newest)
-        self._metrics.closing(accounts, newest or await self._last_close())
+        self._metrics.closing(accounts, await self._store.statements.last_close())
         if self._computed_at is None or now - self._computed_at >= INTERVAL:
             self._metrics.corrections(await self._corrections(rating, directory, now))
             self._computed_at = now
@@ -104,10 +103,6 @@ class StatementsStep:
         done = {each.account_id for each in closed}
         payers = await rating.payers(directory, book, period)
         return sum(1 for each in payers if each.payer.projects and each.payer.account.id not in done)
-
-    async def _last_close(self) -> datetime | None:
-        newest = await self._store.statements.summaries(limit=1)
-        return newest[0].closed_at if newest else None
 
     async def _corrections(
         self, rating: AccountRating, directory: PriceDirectory, now: datetime

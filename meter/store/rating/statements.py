@@ -69,11 +69,17 @@ LATEST = "SELECT document FROM statement WHERE account_id = %s ORDER BY period D
 
 OF_ACCOUNT = "SELECT document FROM statement WHERE account_id = %s AND period BETWEEN %s AND %s ORDER BY period"
 
+LAST_CLOSE = "SELECT max(closed_at) FROM statement"
+
 FIRST_PERIOD = "SELECT min(period) FROM statement WHERE account_id = %s"
 
 CREDITS_USED = """
 SELECT c.credit, sum(c.amount)::text FROM statement_credit c JOIN statement s ON s.id = c.statement_id
-WHERE s.account_id = %s AND (%s::text IS NULL OR s.period < %s) GROUP BY c.credit ORDER BY c.credit
+WHERE (s.account_id = %s AND (%s::text IS NULL OR s.period < %s))
+OR (s.account_id <> %s AND (%s::timestamptz IS NULL OR s.closed_at < %s) AND EXISTS (
+    SELECT FROM statement_project p JOIN unnest(%s::text[], %s::text[]) AS o (credit, project_id) USING (project_id)
+    WHERE p.statement_id = s.id AND o.credit = c.credit))
+GROUP BY c.credit ORDER BY c.credit
 """
 
 PAGES_OF_ANNEX = """
@@ -151,9 +157,22 @@ class StoredStatements:
         [[period]] = await self._work.rows(FIRST_PERIOD, [account_id])
         return None if period is None else str(period)
 
-    async def credits_used(self, account_id: str, before: str | None = None) -> Mapping[str, Decimal]:
+    async def last_close(self) -> datetime | None:
+        """Return a time; see ``IStatementStore.last_close``."""
+        [[at]] = await self._readers.rows(LAST_CLOSE)
+        return None if at is None else at.astimezone(UTC)
+
+    async def credits_used(
+        self,
+        account_id: str,
+        before: str | None = None,
+        of_projects: Mapping[str, str] | None = None,
+        closed_before: datetime | None = None,
+    ) -> Mapping[str, Decimal]:
         """Return amounts; see ``IStatementStore.credits_used``."""
-        rows = await self._work.rows(CREDITS_USED, [account_id, before, before])
+        projects = of_projects or {}
+        parameters = [account_id, before, before, account_id, closed_before, closed_before]
+        rows = await self._work.rows(CREDITS_USED, [*parameters, list(projects), list(projects.values())])
         return {credit: Decimal(amount) for credit, amount in rows}
 
     async def annex(self, statement_id: str, project_id: str | None = None) -> AsyncIterator[AnnexRow]:

@@ -22,6 +22,7 @@ from meter.rating.book.price_book import Membership
 from meter.rating.book.price_book import PriceScope
 from meter.rating.book.price_book import Tax
 from meter.rating.period import BillingPeriod
+from meter.rating.statements.book_comparison import BookComparison
 from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.verification import verify_document
@@ -541,3 +542,152 @@ async def test_tax_is_on_corrections_too(accounting):
     await accounting.close("2026-12", ["acme"])
     statement = await statement_of(accounting, "2026-12.acme")
     assert (statement.net, statement.tax, statement.total) == (Decimal("1.10"), Decimal("0.22"), Decimal("1.32"))
+
+
+# --- what nobody else would bill ---
+
+
+def october(day, quantity, project="shop", resource="r1"):
+    return used(date(2026, 10, day), quantity, project, resource)
+
+
+def joined(membership, id="acme"):
+    return replace(account(id), projects=(membership,))
+
+
+def charge(id, amount, **fields):
+    values = {"recurring": True, "prorated": False, "validity": valid(), "scope": PriceScope(), **fields}
+    return FixedCharge(
+        id=id,
+        description=id,
+        service="",
+        category="Other",
+        amount=Decimal(amount),
+        list_amount=Decimal(amount),
+        place=PLACE,
+        **values,
+    )
+
+
+IN_NOVEMBER = datetime(2026, 11, 6, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["project moved", "account removed"])
+@pytest_twisted.ensureDeferred
+async def test_corrections_of_an_account_that_pays_nothing_now_are_billed(removed):
+    fee = charge("fee", 5)
+    of_book = with_text(book(price(), fixed_charges=(fee,)))
+    old = [account("gone", ["lab"])] if removed else []
+    accounting = Accounting(directory(of_book, *old), "lab", "shop")
+    accounting.usage.arrive([october(5, 10, "lab"), used(2, 3, "lab")], IN_NOVEMBER - timedelta(days=1))
+    accounting.at(IN_NOVEMBER)
+    await accounting.close("2026-10")
+    first = "gone" if removed else "lab"
+    assert (await statement_of(accounting, f"2026-10.{first}")).total == Decimal("6.00")
+
+    accounting.use(
+        directory(with_text(of_book, "second"), joined(Membership(id="lab", validity=valid(date(2026, 11, 1)))))
+    )
+    accounting.usage.arrive([october(6, 30, "lab")], IN_DECEMBER - timedelta(days=1))
+    accounting.at(IN_DECEMBER)
+    found = await accounting.close("2026-11", accept_gaps="new account")
+
+    assert results(found) == {"acme": "closed", first: "closed"}
+    late = await statement_of(accounting, f"2026-11.{first}")
+    assert [(line.kind, line.amount) for line in late.lines] == [("correction", Decimal("3.00"))]
+    assert await accounting.differences(f"2026-11.{first}") == []
+
+    accounting.at(IN_JANUARY)
+    assert set(results(await accounting.close("2026-12"))) == {"acme"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_credit_of_a_project_is_used_once_whatever_its_account():
+    credit = Credit(id="c", description="", amount=Decimal(1), place=PLACE, scope=PriceScope(project="lab"))
+    of_book = with_text(book(price(), credits=(credit,)))
+    accounting = Accounting(directory(of_book), "lab", "shop")
+    accounting.usage.arrive([october(5, 20, "lab"), used(2, 30, "lab")], IN_NOVEMBER - timedelta(days=1))
+    accounting.at(IN_NOVEMBER)
+    await accounting.close("2026-10")
+    assert (await statement_of(accounting, "2026-10.lab")).total == Decimal("1.00")
+
+    accounting.use(directory(of_book, joined(Membership(id="lab", validity=valid(date(2026, 11, 1))))))
+    accounting.at(IN_DECEMBER)
+    await refresh(accounting)
+    assert (await accounting.preview(period="2026-11")).statement.total == Decimal("3.00")
+    await accounting.close("2026-11")
+    assert (await statement_of(accounting, "2026-11.acme")).total == Decimal("3.00")
+    assert await accounting.differences("2026-11.acme") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_first_close_says_which_earlier_usage_it_leaves_out(accounting):
+    accounting.usage.arrive([october(5, 1000)], accounting.now)
+    found = await accounting.close(accounts=["acme"])
+    assert codes(found) == {"acme": ["earlier period open"]}
+    assert found[0].problems[0].acceptable
+
+    await accounting.close(accounts=["acme"], accept_gaps="billed elsewhere until November")
+    completeness = (await statement_of(accounting, "2026-11.acme")).completeness
+    assert [each.code for each in completeness.gaps] == ["earlier period open"]
+    assert completeness.accepted == "billed elsewhere until November"
+    [refused] = await accounting.close("2026-10", ["acme"])
+    assert refused.problems[0].text.endswith("what belongs to 2026-10 is on no statement")
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_time_charge_that_is_dated_in_a_closed_period_is_refused(accounting):
+    await accounting.close()
+    setup = charge("setup", 7, recurring=False, validity=valid(date(2026, 11, 20)))
+    accounting.use(directory(with_text(book(price(), fixed_charges=(setup,)), "late"), account()))
+    accounting.at(IN_JANUARY)
+    found = await accounting.close("2026-12", ["acme"])
+    assert codes(found) == {"acme": ["charge in a closed period"]}
+
+    dated = replace(setup, validity=valid(date(2026, 12, 20)))
+    accounting.use(directory(with_text(book(price(), fixed_charges=(dated,)), "mended"), account()))
+    await accounting.close("2026-12", ["acme"])
+    assert (await statement_of(accounting, "2026-12.acme")).total == Decimal("7.00")
+    accounting.at(datetime(2027, 2, 8, tzinfo=UTC))
+    assert codes(await accounting.close("2027-01", ["acme"])) == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_statement_that_would_not_verify_is_refused(accounting):
+    accounting.usage.arrive([used(9, Decimal(10) ** 120)], accounting.now)
+    found = await accounting.close(each_for_itself=True)
+    assert codes(found) == {"acme": ["does not verify"]}
+    assert "out of the bounds of numbers" in found[0].problems[0].text
+    assert results(found) == {"acme": "refused", "lab": "closed"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_closed_period_has_no_preview(accounting):
+    await accounting.close(accounts=["acme"])
+    with pytest.raises(ValueError, match=r"2026-11\.acme is closed"):
+        await accounting.preview(period="2026-11")
+    found = await accounting.previews().previews(accounting.now, "2026-11")
+    assert [each.statement.account.id for each in found] == ["lab"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_comparison_keeps_the_currencies_of_a_project_apart():
+    euro = book(price())
+    yen = replace(book(price(amount="5"), currency="JPY"), name="yen")
+    members = [
+        Membership(id="shop", validity=valid(until=date(2026, 11, 16))),
+        Membership(id="shop", validity=valid(date(2026, 11, 16))),
+    ]
+    accounts = [joined(members[0]), replace(joined(members[1], "nippon"), book="yen")]
+    prices = replace(directory(euro, *accounts), books={"list": euro, "yen": yen})
+    accounting = Accounting(prices, "shop")
+    accounting.usage.arrive([used(3, 1000), used(20, 100)], accounting.now)
+    for each in (euro, yen):
+        await accounting.usage.refresh(each, BillingPeriod.named("2026-11", each.timezone), accounting.now)
+    found = await BookComparison(accounting.store.rating, accounting.store, prices, prices).compare(
+        "2026-11", accounting.now
+    )
+    assert [(each.currency, each.old, each.new_currency, each.new) for each in found] == [
+        ("EUR", Decimal("100.00"), "EUR", Decimal("100.00")),
+        ("JPY", Decimal(500), "JPY", Decimal(500)),
+    ]
