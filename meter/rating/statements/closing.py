@@ -39,6 +39,7 @@ from meter.rating.statements.closing_problems import ClosingProblem
 from meter.rating.statements.closing_problems import LedgerReasons
 from meter.rating.statements.closing_problems import ledger_problems
 from meter.rating.statements.closing_problems import time_problems
+from meter.rating.statements.known_account import require_known
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.resource_usage import annex_rows
 from meter.rating.statements.statement import SignedStatement
@@ -187,6 +188,8 @@ class Closing:
             if now >= periods[name].start:
                 await self._store.usage.refresh(directory.books[name], periods[name], now)
         if accounts is not None:
+            for each in accounts:
+                await require_known(each.id, period_name, directory, rating, self._names, self._store.statements)
             return [await rating.payer(directory, each, period_name) for each in accounts]
         return [
             known
