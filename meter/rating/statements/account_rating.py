@@ -91,12 +91,9 @@ class AccountRating:
         return rating.result(corrections=corrections, credits_used=credits_used)
 
     async def _is_charged(self, known: KnownPayer) -> bool:
-        """Whether the files name the account, or its project, which is an account of its own, has usage or a charge of its own."""
-        account, book, period = known.payer.account, known.payer.book, known.payer.period
-        if not account.implied or set(known.payer.projects) & set(await self.projects(book, period)):
-            return True
-        owned = AccountProjects(known.directory, account, known.history.domain_of)
-        return account.id in charged_projects(book) and any(owned.has(account.id, day) for day in period.days())
+        payer = known.payer
+        used = payer.account.implied and set(payer.projects) & set(await self.projects(payer.book, payer.period))
+        return is_charged(known, used=bool(used))
 
     async def rated_with_forecast(
         self,
@@ -117,6 +114,15 @@ class AccountRating:
             rating.result(corrections=corrections, credits_used=credits_used),
             expected.result(corrections=corrections, credits_used=credits_used),
         )
+
+
+def is_charged(known: KnownPayer, *, used: bool) -> bool:
+    """Whether the files name the account, or its project, which is an account of its own, has usage or a charge of its own."""
+    account, book, period = known.payer.account, known.payer.book, known.payer.period
+    if used or not account.implied:
+        return True
+    owned = AccountProjects(known.directory, account, known.history.domain_of)
+    return account.id in charged_projects(book) and any(owned.has(account.id, day) for day in period.days())
 
 
 def rating_of(known: KnownPayer, observe: Observe | None = None, *, charged: bool = True) -> Rating:

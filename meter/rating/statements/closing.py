@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from typing import Literal
@@ -208,11 +209,13 @@ class Closing:
             summaries = await self._store.statements.summaries(period=period.name, limit=MAX_STATEMENTS)
             found |= {each.account_id for each in summaries}
         accounts = [account_named(self._directory, each) for each in sorted(found - set(present))]
-        return [
+        payers = [
             await rating.payer(self._directory, each, period_name)
             for each in accounts
             if each.book in self._directory.books
         ]
+        # They have no usage: the ledger is not asked about them.
+        return [each._replace(payer=replace(each.payer, projects=())) for each in payers]
 
     async def _examined(
         self, rating: AccountRating, ledger: LedgerReasons, known: KnownPayer, act: ClosingAct, now: datetime

@@ -14,10 +14,12 @@ from meter.rating.money.corrections import correction_lines
 from meter.rating.money.credits import credits_of_projects
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
+from meter.rating.money.rating import Rating
 from meter.rating.period import BillingPeriod
 from meter.rating.rating_store import IRatingStore
 from meter.rating.statements.account_rating import AccountRating
 from meter.rating.statements.account_rating import KnownPayer
+from meter.rating.statements.account_rating import is_charged
 from meter.rating.statements.account_rating import rating_of
 from meter.rating.statements.annex_spool import AnnexSpool
 from meter.rating.statements.closed_periods import ClosedPeriods
@@ -31,10 +33,6 @@ from meter.rating.statements.statement_draft import statement_line
 
 NOT_COMPARED = ("project_name", "number")
 """Names may be known better now, and numbers follow from the other lines."""
-
-
-UNCHARGED = frozenset(("correction", "credit", "tax"))
-"""Kinds of the lines of an account that pays nothing in the period."""
 
 
 class Reproduction:
@@ -84,12 +82,12 @@ class Reproduction:
         used: Mapping[str, Decimal] | None = None,
     ) -> Rated:
         payer = known.payer
-        charged = any(line.kind not in UNCHARGED for line in statement.lines)
-        rating = rating_of(known, charged=charged)
         owned = AccountProjects(known.directory, payer.account, known.history.domain_of)
         days: dict[tuple[str, str], ResourceDays] = {}
         usage = self._store.usage.computed(payer.book, payer.period, payer.projects, statement.as_of)
+        rating: Rating | None = None
         async for atom in usage:
+            rating = rating or rating_of(known)
             rating.add(atom)
             if annex is not None:
                 days.setdefault((atom.project_id, atom.sku), ResourceDays(owned)).add(atom)
@@ -97,6 +95,7 @@ class Reproduction:
             for (project_id, sku), collected in sorted(days.items()):
                 for row in collected.rows(project_id, sku):
                     annex.add(row)
+        rating = rating or rating_of(known, charged=is_charged(known, used=False))
         return rating.result(corrections=corrections, credits_used=used)
 
     async def _corrections(

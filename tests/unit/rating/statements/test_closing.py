@@ -575,10 +575,11 @@ async def test_corrections_of_an_account_that_pays_nothing_now_are_billed(remove
     first = "gone" if removed else "lab"
     assert (await statement_of(accounting, f"2026-10.{first}")).total == Decimal("6.00")
 
-    accounting.use(directory(of_book, joined(Membership(id="lab", validity=valid(date(2026, 11, 1))))))
+    accounting.use(
+        directory(with_text(of_book, "second"), joined(Membership(id="lab", validity=valid(date(2026, 11, 1)))))
+    )
     accounting.usage.arrive([october(6, 30, "lab")], IN_DECEMBER - timedelta(days=1))
     accounting.at(IN_DECEMBER)
-    accounting.directories["first"] = directory(of_book, *old)
     found = await accounting.close("2026-11", accept_gaps="new account")
 
     assert results(found) == {"acme": "closed", first: "closed"}
