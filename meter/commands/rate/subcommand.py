@@ -49,6 +49,8 @@ class RateOptions(CommandOptions):
         with_value += [f"-{letter}" for letter in re.findall(r"(.):", self.shortOpt)]
         super().parseOptions(options_first(options or (), with_value))
 
+    synopsis: str
+
     def getSynopsis(self) -> str:
         """Return how the subcommand is used; Twisted would put the usage of the whole command before it."""
         return f"{self.synopsis}\n"
