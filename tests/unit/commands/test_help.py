@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 import meter
@@ -40,3 +44,16 @@ def test_usage_of_a_subcommand_names_it_once_and_no_other(
     usage, *_ = capsys.readouterr().out.splitlines()
     assert usage.startswith(f"Usage: {command} [--config FILE] {name} ")
     assert usage.split().count(name) == 1
+
+
+def test_help_ends_quietly_when_its_reader_leaves() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", "from meter.commands.audit import main; main()", "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
