@@ -398,8 +398,7 @@ class Closing:
                 audit_keys=act.audit_keys,
                 audit_details=act.audit_details,
             )
-            if not await statements.add(closing, annex.pages()):
-                # Another process was faster.
+            if not await statements.add(closing, annex.pages()):  # another process was faster
                 return _result(account.id, period.name, "already closed", await statements.latest(account.id))
         return _result(account.id, period.name, "closed", signed)
 
