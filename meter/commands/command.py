@@ -114,6 +114,15 @@ def run(options: usage.Options, arguments: Sequence[str], work: Work) -> NoRetur
         given: Any = options if subcommand is None else subcommand
         sys.stderr.write(f"{error}\n{given.getSynopsis()}\nTry --help.\n")
         sys.exit(EXIT_USAGE)
+    except SystemExit:
+        # The help was written.
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _reader_left()
+        raise
+    except BrokenPipeError:
+        sys.exit(_reader_left())
 
     async def main(reactor: Any) -> None:
         raise SystemExit(await _status(work(reactor, options)))
@@ -131,9 +140,13 @@ async def _status(work: Awaitable[int]) -> int:
     except Unavailable as error:
         return _ended(UNAVAILABLE, str(error))
     except BrokenPipeError:
-        # The reader has closed the pipe, as head does. Unwritten output must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return _reader_left()
+
+
+def _reader_left() -> int:
+    """Return the status after the reader has closed the pipe, as head does. Unwritten output must not raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_OK
 
 
 def _ended(status: int, *lines: str) -> int:

@@ -29,6 +29,7 @@ from meter.rating.exports.formats import TEXT_FORMATS
 from meter.rating.exports.statement_page import CONTENT_SECURITY_POLICY
 from meter.rating.period import BillingPeriod
 from meter.rating.statements.canonical_parts import canonical_parts
+from meter.rating.statements.preview import PeriodNotBegun
 from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement_id import statement_id
 from meter.rating.statements.statement_keys import StatementKey
@@ -68,6 +69,7 @@ async def statements(context: RequestContext) -> ListResponse:
     if state == "open":
         preview = await _preview(context, arguments["account_id"], arguments["project_id"], arguments["period"])
         return ListResponse([] if preview is None else [preview], open_entry)
+    _check_period(arguments["period"])
     limit, offset = context.limit, offset_of(arguments["marker"])
     visible = context.store.statements
     only = None if context.requester.is_admin else visible.visible_project(None)
@@ -149,8 +151,7 @@ async def _preview(
         return None
     if account_id is None and project_id is None:
         raise ApiError(400, "Open statements are those of an account or project: give account_id or project_id.")
-    if period is not None and not _is_period(period):
-        raise invalid_input("period", period, "use year and month, as in 2026-11.")
+    _check_period(period)
     directory = await context.prices.current()
     now = datetime.fromtimestamp(context.now, UTC)
     correct_periods = 0 if context.rating is None else context.rating.correct_periods
@@ -158,8 +159,15 @@ async def _preview(
         return await context.store.preview(
             directory, account_id, project_id, period, now, correct_periods, context.slices
         )
+    except PeriodNotBegun:
+        return None
     except ValueError as error:
         raise ApiError(400, str(error)) from error
+
+
+def _check_period(name: str | None) -> None:
+    if name is not None and not _is_period(name):
+        raise invalid_input("period", name, "use year and month, as in 2026-11.")
 
 
 def _is_period(name: str) -> bool:

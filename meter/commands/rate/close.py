@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any
 
 from twisted.python import usage
@@ -16,12 +17,14 @@ from meter.commands.operator import act
 from meter.commands.rate.statement_services import closing
 from meter.commands.rate.statement_services import exclusively
 from meter.commands.rate.statement_services import terminal_progress
+from meter.commands.rate.statement_text import unpriced_lines
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
 from meter.interfaces import RequestError
 from meter.rating.statements.closing import AccountResult
 from meter.rating.statements.closing import ClosingAct
+from meter.rating.statements.closing_problems import ClosingProblem
 from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement_keys import public_directory
 from meter.rating.statements.statement_keys import publish_key
@@ -110,9 +113,15 @@ def _write_files(directory: str, results: list[AccountResult]) -> None:
         for each in results:
             if each.signed is not None:
                 path = Path(directory) / f"{each.signed.statement.statement_id}.json"
-                temporary = path.with_name(f".{path.name}.{os.getpid()}")
-                temporary.write_bytes(signed_document(each.signed))
-                temporary.replace(path)
+                # Only the owner can read it: it has the address of who pays.
+                handle, name = mkstemp(prefix=f".{path.name}.", dir=directory)
+                try:
+                    with os.fdopen(handle, "wb") as file:
+                        file.write(signed_document(each.signed))
+                    os.replace(name, path)
+                except BaseException:
+                    os.unlink(name)
+                    raise
     except OSError as error:
         raise CommandError(f"the statements are closed, but cannot be written: {error}") from error
 
@@ -136,7 +145,7 @@ def result_lines(result: AccountResult) -> list[str]:
     """Return a result as text."""
     line = f"{result.result}  {result.account_id}"
     if result.signed is None:
-        hints = ['add --accept-gaps "REASON" to accept it' if each.acceptable else "" for each in result.problems]
+        hints = [_hint(each) for each in result.problems]
         return [
             line,
             *(
@@ -147,5 +156,15 @@ def result_lines(result: AccountResult) -> list[str]:
     statement = result.signed.statement
     lines = [f"{line}  {statement.statement_id}  {statement.total:f} {statement.currency}"]
     if statement.unpriced:
-        lines.append(f"  {len(statement.unpriced)} kinds of usage have no price and are not billed")
+        count = len(statement.unpriced)
+        kinds = "1 kind of usage has" if count == 1 else f"{count} kinds of usage have"
+        lines.append(f"  {kinds} no price and {'is' if count == 1 else 'are'} not billed:")
+        lines += [f"  {each}" for each in unpriced_lines(statement)]
     return lines
+
+
+def _hint(problem: ClosingProblem) -> str:
+    """Return what can be done about a problem, "" if only waiting helps."""
+    if problem.code == "hours not finalized":
+        return "wait [store] finalize_after_seconds after the end of the hour, or run meter-db finalize"
+    return 'add --accept-gaps "REASON" to accept it' if problem.acceptable else ""

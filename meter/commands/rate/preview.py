@@ -47,17 +47,20 @@ async def work(context: RateContext, options: Any) -> int:
     output = Output(bool(options["json"]))
     async with context.store() as store:
         try:
+            service = previews(store, directory, context.config.rating.correct_periods)
+            account = options["account"]
+            if options["project"] is not None:
+                account = (await service.account_of(options["project"], now)).id
             if not options["rated"]:
                 progress = terminal_progress()
 
                 async def rate_days() -> None:
                     await refresh(store, directory, period, now, progress)
+                    await service.refresh_closed(account, now, period)
 
                 await exclusively(context.reactor, store, rate_days, progress)
-            service = previews(store, directory, context.config.rating.correct_periods)
-            account = options["account"]
-            if options["project"] is not None:
-                account = (await service.account_of(options["project"], now)).id
+            if account is not None:
+                await service.require_known(account, now, period)
             found = (
                 await service.previews(now, period)
                 if account is None

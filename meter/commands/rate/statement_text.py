@@ -32,14 +32,19 @@ def statement_lines(statement: Statement) -> Iterator[str]:
             yield f"project {project}{named}" if project else "account"
         quantity = "" if line.quantity is None else f"{line.quantity:f} {line.unit or ''}"
         yield f"  {line.amount:>{WIDTH}f}  {line.kind:<10}  {quantity:>{WIDTH}}  {line.description}"
-    for unpriced in statement.unpriced:
-        where = f"{unpriced.sku} of project {unpriced.project_id}{_values(unpriced.values)}"
-        yield f"UNPRICED  {unpriced.quantity:f} {unpriced.unit}  {where}: no price covers it"
+    yield from unpriced_lines(statement)
     for unmetered in statement.unmetered:
         where = f"{unmetered.sku} of project {unmetered.project_id}"
         yield f"unmetered  {unmetered.seconds} s  {where}: not billed"
     for label, amount in (("net", statement.net), ("tax", statement.tax), ("total", statement.total)):
         yield f"  {amount:>{WIDTH}f}  {label}"
+
+
+def unpriced_lines(statement: Statement) -> Iterator[str]:
+    """Yield the usage that no price covers, a line for each kind."""
+    for unpriced in statement.unpriced:
+        where = f"{unpriced.sku} of project {unpriced.project_id}{_values(unpriced.values)}"
+        yield f"UNPRICED  {unpriced.quantity:f} {unpriced.unit}  {where}: no price covers it"
 
 
 def _values(values: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from meter.rating.exact import EXACT
 from meter.rating.exact import plain
+from meter.rating.money.descriptions import number
 from meter.rating.money.line_keys import line_key
 from meter.rating.money.rated import AmendedLine
 from meter.rating.money.rated import RatedLine
@@ -20,6 +21,9 @@ from meter.rating.statements.statement import StatementLine
 
 AMENDED_KINDS = frozenset(("usage", "fixed", "discount", "minimum"))
 """Kinds that corrections amend. Credits and taxes are those of the statement that has the correction."""
+
+INSTEAD = " instead of "
+"""Begins what a correction says of the quantity that was billed."""
 
 
 def correction_lines(
@@ -66,8 +70,14 @@ def _correction(
     named = f"line {amended} of statement {statement_id}" if amended else f"statement {statement_id}"
     quantity = None
     if like.quantity is not None:
-        before = (each.quantity or ZERO for each in so_far)
+        before = [each.quantity or ZERO for each in so_far]
         quantity = _difference((now.quantity or ZERO) if now else ZERO, before)
+        billed = EXACT.subtract((now.quantity or ZERO) if now else ZERO, quantity)
+        what = what.partition(INSTEAD)[0]
+        if now is None:
+            what = f"{what}, taken back"
+        elif billed and quantity:
+            what = f"{what}{INSTEAD}{number(billed)} {like.unit or ''}".rstrip()
     return RatedLine(
         kind="correction",
         key=correction_key(statement_id, key),

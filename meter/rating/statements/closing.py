@@ -40,6 +40,7 @@ from meter.rating.statements.closing_problems import ClosingProblem
 from meter.rating.statements.closing_problems import LedgerReasons
 from meter.rating.statements.closing_problems import ledger_problems
 from meter.rating.statements.closing_problems import time_problems
+from meter.rating.statements.known_account import require_known
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.payers import same_id_problem
 from meter.rating.statements.resource_usage import annex_rows
@@ -189,6 +190,8 @@ class Closing:
             if now >= periods[name].start:
                 await self._store.usage.refresh(directory.books[name], periods[name], now)
         if accounts is not None:
+            for each in accounts:
+                await require_known(each.id, period_name, directory, rating, self._names, self._store.statements)
             return [await rating.payer(directory, each, period_name) for each in accounts]
         return [
             known
@@ -395,8 +398,7 @@ class Closing:
                 audit_keys=act.audit_keys,
                 audit_details=act.audit_details,
             )
-            if not await statements.add(closing, annex.pages()):
-                # Another process was faster.
+            if not await statements.add(closing, annex.pages()):  # another process was faster
                 return _result(account.id, period.name, "already closed", await statements.latest(account.id))
         return _result(account.id, period.name, "closed", signed)
 

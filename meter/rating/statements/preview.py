@@ -26,6 +26,7 @@ from meter.rating.statements.account_rating import AccountRating
 from meter.rating.statements.account_rating import KnownPayer
 from meter.rating.statements.closed_periods import ClosedPeriods
 from meter.rating.statements.closed_periods import DirectoryOf
+from meter.rating.statements.known_account import require_known
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.payers import same_id_problem
 from meter.rating.statements.statement import Statement
@@ -40,6 +41,10 @@ MAX_PROJECT_ROWS = 1_000_000
 
 class PeriodClosed(ValueError):
     """The account's statement of the period is closed: there is none that is open."""
+
+
+class PeriodNotBegun(ValueError):
+    """The period is in the future: there is no statement of it yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +97,12 @@ class Previews:
     async def preview(self, account_id: str, now: datetime, period_name: str | None = None) -> StatementPreview:
         """Return the preview of an account: of a period, or of the present one.
 
-        :raises ValueError: ``period_name`` is not the name of a period, or the account's statement of it is closed.
+        :raises ValueError: ``period_name`` is not the name of a period, it has not begun, or the account's statement of it is closed.
         """
         account = account_named(self._directory, account_id)
         rating = AccountRating(self._store.usage, self._names, self._slices)
         known = await rating.payer(self._directory, account, period_name or self.period_name(account, now))
+        _require_begun(known.payer.period, now)
         if await self._is_closed(known):
             id = statement_id(known.payer.period.name, account.id)
             raise PeriodClosed(f"{id} is closed, and final: what arrives later is corrected on the next statement")
@@ -113,6 +119,7 @@ class Previews:
             period = BillingPeriod.containing(now, book.timezone)
             if period_name is not None:
                 period = BillingPeriod.named(period_name, book.timezone)
+                _require_begun(period, now)
             for known in await rating.payers(self._directory, book, period):
                 self._refuse_same_id(known.payer.account)
                 if await self._is_closed(known):
@@ -121,6 +128,37 @@ class Previews:
                 if preview.statement.lines or preview.statement.unpriced or preview.statement.unmetered:
                     found.append(preview)
         return sorted(found, key=lambda each: each.statement.account.id)
+
+    async def require_known(self, account_id: str, now: datetime, period_name: str | None = None) -> None:
+        """Require that the account exists, after the usage of the period was brought up to date; ``ValueError`` if it does not."""
+        rating = AccountRating(self._store.usage, self._names)
+        period = period_name or self.period_name(account_named(self._directory, account_id), now)
+        await require_known(account_id, period, self._directory, rating, self._names, self._store.statements)
+
+    async def refresh_closed(self, account_id: str | None, now: datetime, period_name: str | None = None) -> None:
+        """Bring the usage of the closed periods up to date that are corrected: for an account, or for all."""
+        rating = AccountRating(self._store.usage, self._names)
+        closed = ClosedPeriods(self._store.statements, rating, self._directory_of, self._correct_periods)
+        pairs = {}
+        for known in await self._payers(rating, account_id, now, period_name):
+            for each in await closed.before(known):
+                pairs[each.book.sha256, each.period.name] = each.book, each.period
+        for book, period in pairs.values():
+            await self._store.usage.refresh(book, period, now)
+
+    async def _payers(
+        self, rating: AccountRating, account_id: str | None, now: datetime, period_name: str | None
+    ) -> list[KnownPayer]:
+        if account_id is not None:
+            account = account_named(self._directory, account_id)
+            return [await rating.payer(self._directory, account, period_name or self.period_name(account, now))]
+        found = []
+        for _, book in sorted(self._directory.books.items()):
+            period = BillingPeriod.containing(now, book.timezone)
+            if period_name is not None:
+                period = BillingPeriod.named(period_name, book.timezone)
+            found += await rating.payers(self._directory, book, period)
+        return found
 
     async def _is_closed(self, known: KnownPayer) -> bool:
         period, account_id = known.payer.period.name, known.payer.account.id
@@ -168,3 +206,8 @@ class Previews:
         if book is None:
             raise ValueError(f"the account {account.id} has no price book: no file has a book {account.book!r}")
         return book
+
+
+def _require_begun(period: BillingPeriod, now: datetime) -> None:
+    if now < period.start:
+        raise PeriodNotBegun(f"the period {period.name} has not begun: it has no statement yet")

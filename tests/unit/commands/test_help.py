@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 import meter
@@ -57,3 +61,16 @@ def test_wrong_command_line_is_answered_with_the_usage_of_the_subcommand(
     assert "no-such-option" in error
     assert usage.startswith(f"Usage: {command} [--config FILE] {name} ")
     assert hint == "Try --help."
+
+
+def test_help_ends_quietly_when_its_reader_leaves() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", "from meter.commands.audit import main; main()", "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")

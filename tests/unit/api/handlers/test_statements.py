@@ -253,3 +253,8 @@ class TickingClock(Clock):
     def seconds(self) -> float:
         self.rightNow += 0.0005
         return float(self.rightNow)
+
+
+def test_period_that_is_none_is_refused(api: ApiClient) -> None:
+    response = get(api, "/v2/statements?period=2026-99")
+    assert response.status == 400

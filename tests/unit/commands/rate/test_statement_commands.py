@@ -23,6 +23,7 @@ from meter.commands.rate import keys
 from meter.commands.rate import preview
 from meter.commands.rate import reproduce
 from meter.commands.rate import verify
+from meter.commands.rate.command import Options
 from meter.commands.rate.subcommand import RateContext
 from meter.completeness_query import ClosingReason
 from meter.rating.book.book_text import with_text
@@ -299,3 +300,42 @@ async def test_annex_and_statement_before_are_verified(rate, accounting, tmp_pat
     annex.write_bytes(b"x" * 5_000_000)
     status, _ = await rate(verify, verify.StatementVerifyOptions, *arguments, str(tmp_path / "2026-11.acme.json"))
     assert status == EXIT_FOUND_PROBLEMS
+
+
+@pytest_twisted.ensureDeferred
+async def test_preview_has_corrections_of_samples_that_have_just_arrived(rate, accounting):
+    await rate(close, close.CloseOptions, "2026-11")
+    accounting.usage.arrive([used(9, 10)], accounting.now)
+    _, [found] = await rate(preview, preview.PreviewOptions, "--account", "acme", "--json")
+    assert [line["kind"] for line in found["statement"]["lines"]] == ["correction"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_preview_of_an_account_that_does_not_exist_is_refused(rate):
+    for option in ("--account", "--project"):
+        with pytest.raises(CommandError, match=r"unknown account 'acmee'.*did you mean acme"):
+            await rate(preview, preview.PreviewOptions, option, "acmee")
+
+
+@pytest_twisted.ensureDeferred
+async def test_hours_that_are_not_final_say_what_to_do(rate, accounting):
+    accounting.ledger.reasons = {"shop": [ClosingReason(code="hours not finalized", text="9 hours are not final")]}
+    _, out = await rate(close, close.CloseOptions, "2026-11")
+    assert "finalize_after_seconds" in out
+    assert "meter-db finalize" in out
+
+
+@pytest_twisted.ensureDeferred
+async def test_close_names_what_has_no_price_and_its_files_are_its_owners(rate, accounting, tmp_path):
+    accounting.use(of_text(book(price(match={"flavor": "small"})), account()))
+    accounting.usage.arrive([used(5, 3, flavor="big")], accounting.now)
+    _, out = await rate(close, close.CloseOptions, "2026-11", "--output", str(tmp_path))
+    assert "UNPRICED  3 GB  egress of project shop flavor=big: no price covers it\n" in out
+    assert (tmp_path / "2026-11.acme.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_help_has_one_usage(capsys):
+    options = Options()
+    with pytest.raises(SystemExit):
+        options.parseOptions(["close", "--help"])
+    assert capsys.readouterr().out.count("Usage:") == 1

@@ -86,7 +86,7 @@ def test_a_line_that_costs_more_now_is_corrected_by_the_difference_of_rounded_am
     assert line.list_amount == Decimal("0.42")
     assert (line.project_id, line.sku, line.price_id, line.tax_category) == ("shop", "egress", "p1", "reduced")
     assert line.amends == AmendedLine(statement_id=ID, line=1)
-    assert line.description == f"Correction of line 1 of statement {ID}: Egress: 3 GB at 0.105 EUR"
+    assert line.description == f"Correction of line 1 of statement {ID}: Egress: 3 GB at 0.105 EUR instead of 1 GB"
     assert line.key == "correction/2026-11.acme/usage/shop/egress/p1/1/"
 
 
@@ -114,7 +114,7 @@ def test_a_new_line_that_was_corrected_may_vanish_again() -> None:
     added = billed(correction_lines(ID, lines_of(prices, [used(1, 5)]), [], []))
     [line] = correction_lines(ID, [], [], added)
     assert (line.amount, line.quantity, line.amends) == (-5, -5, AmendedLine(statement_id=ID, line=None))
-    assert line.description == f"Correction of statement {ID}: Egress: 5 GB at 1 EUR"
+    assert line.description == f"Correction of statement {ID}: Egress: 5 GB at 1 EUR, taken back"
 
 
 def test_a_difference_below_the_minor_unit_waits_until_it_is_a_whole_one() -> None:

@@ -23,6 +23,7 @@ from meter.rating.book.price_book import PriceScope
 from meter.rating.book.price_book import Tax
 from meter.rating.period import BillingPeriod
 from meter.rating.statements.book_comparison import BookComparison
+from meter.rating.statements.preview import PeriodNotBegun
 from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.verification import verify_document
@@ -691,3 +692,21 @@ async def test_comparison_keeps_the_currencies_of_a_project_apart():
         ("EUR", Decimal("100.00"), "EUR", Decimal("100.00")),
         ("JPY", Decimal(500), "JPY", Decimal(500)),
     ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_account_that_does_not_exist_is_not_billed(accounting):
+    with pytest.raises(ValueError, match=r"unknown account 'amce'.*did you mean acme"):
+        await accounting.close(accounts=["amce"])
+    with pytest.raises(ValueError, match="unknown account 'amce'"):
+        await accounting.previews().require_known("amce", accounting.now)
+    assert await accounting.store.rating.statements.summaries() == []
+    assert results(await accounting.close(accounts=["lab"])) == {"lab": "closed"}
+    await accounting.previews().require_known("lab", accounting.now, "2027-01")
+
+
+@pytest_twisted.ensureDeferred
+async def test_period_that_has_not_begun_has_no_preview(accounting):
+    for found in (accounting.preview(period="2027-01"), accounting.previews().previews(accounting.now, "2027-01")):
+        with pytest.raises(PeriodNotBegun, match="2027-01 has not begun"):
+            await found
