@@ -82,8 +82,49 @@ BEFORE = f"""
         ORDER BY s.message_id DESC LIMIT 1
     ) AS s"""
 
+# Series that were polled, of resources that others told of, too: what was told does not count where polls measured the same time, also
+# if the day ends in between.
+POLLED_BESIDE_OTHERS = """w.polled AND EXISTS (
+        SELECT FROM wanted n WHERE n.resource_id = w.resource_id AND n.unit = w.unit AND NOT n.polled
+    )"""
+
+FIRST_BEFORE = f"""
+    SELECT {COLUMNS}
+    FROM wanted w CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
+        WHERE s.series_id = w.id AND s.timestamp < %(start)s AND s.timestamp >= %(start)s::timestamptz - {LOOK_BACK}
+            AND s.recorded_at <= %(as_of)s
+        ORDER BY s.timestamp, s.message_id LIMIT 1
+    ) AS s
+    WHERE {POLLED_BESIDE_OTHERS}"""
+
+FIRST_AFTER = f"""
+    SELECT {COLUMNS}
+    FROM wanted w CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
+        WHERE s.series_id = w.id AND s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK}
+            AND s.recorded_at <= %(as_of)s
+        ORDER BY s.timestamp, s.message_id LIMIT 1
+    ) AS s
+    WHERE {POLLED_BESIDE_OTHERS}"""
+
+INTERVAL_AFTER = f"""
+    SELECT {COLUMNS}
+    FROM wanted w CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
+        WHERE s.series_id = w.id AND s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK}
+            AND s.timestamp < %(finish)s::timestamptz + make_interval(secs => w.polling_interval) AND s.recorded_at <= %(as_of)s
+        OFFSET 0
+    ) AS s
+    WHERE {POLLED_BESIDE_OTHERS}"""
+
 READ = f"read AS MATERIALIZED ({OF_TIME}\n)"
 READ_WITH_BEFORE = f"read AS MATERIALIZED ({OF_TIME}\n    UNION ALL{BEFORE}\n)"
+READ_DELTAS = f"read AS MATERIALIZED ({OF_TIME}\n    UNION ALL{INTERVAL_AFTER}\n)"
+# UNION: the first sample before the day may be the last one. Whether a poll before the day ended a step needs no other.
+READ_STEPS = (
+    f"read AS MATERIALIZED ({OF_TIME}\n    UNION ALL ({BEFORE}\n    UNION{FIRST_BEFORE})\n    UNION ALL{FIRST_AFTER}\n)"
+)
 
 GIVEN_LIVES = """
 life AS MATERIALIZED (
@@ -95,6 +136,15 @@ life AS MATERIALIZED (
     SELECT resource_id, project_id, began, ended FROM usage_life
     WHERE resource_id > %(after)s AND resource_id <= %(through)s
 )"""
+
+LATER_MEASURED = f"""
+    SELECT FROM wanted w CROSS JOIN LATERAL (
+        SELECT FROM sample s
+        WHERE s.series_id = w.id AND s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK}
+            AND s.recorded_at <= %(as_of)s
+        LIMIT 1
+    ) AS s
+    WHERE w.resource_id = held.resource_id AND w.measured"""
 
 LATER = f"""
     SELECT min(s.timestamp) FROM wanted w CROSS JOIN LATERAL (
@@ -116,9 +166,10 @@ ordered AS (
         lead(timestamp) OVER (PARTITION BY r.resource_id, run_kind, run_id ORDER BY timestamp, message_id) AS next_of_run
     FROM read r LEFT JOIN (SELECT DISTINCT resource_id FROM life) AS v ON v.resource_id = r.resource_id
 ), followed AS (
-    SELECT o.*, CASE WHEN next IS NULL AND CASE WHEN polled
-        THEN run_kind = {RunKind.DECLARED:d} AND timestamp + {INTERVALS_CARRIED} * make_interval(secs => polling_interval) < %(finish)s
-        ELSE NOT life_known END THEN ({LATER}) END AS later
+    SELECT o.*, CASE WHEN CASE WHEN polled
+        THEN run_kind = {RunKind.DECLARED:d} AND next_of_run IS NULL
+            AND timestamp + {INTERVALS_CARRIED} * make_interval(secs => polling_interval) < coalesce(next, %(finish)s)
+        ELSE next IS NULL AND NOT life_known END THEN ({LATER}) END AS later
     FROM ordered o
 ), held AS MATERIALIZED (
     SELECT *, least(%(finish)s, CASE
@@ -128,7 +179,8 @@ ordered AS (
         END) AS until
     FROM followed
 ), gap AS (
-    SELECT resource_id, project_id, until AS begins, coalesce(next, 'infinity') AS ends, next IS NOT NULL AS bounded
+    SELECT resource_id, project_id, until AS begins, coalesce(next, 'infinity') AS ends,
+        next IS NOT NULL OR CASE WHEN until < %(finish)s AND NOT life_known THEN EXISTS ({LATER_MEASURED}) ELSE false END AS bounded
     FROM held WHERE measured AND until < coalesce(next, 'infinity')
     UNION ALL SELECT resource_id, 0, '-infinity', min(timestamp), false FROM held WHERE measured GROUP BY resource_id
     UNION ALL SELECT resource_id, 0, '-infinity', 'infinity', false FROM held GROUP BY resource_id HAVING NOT bool_or(measured)
@@ -185,13 +237,13 @@ step AS (
         WHEN before IS NOT NULL THEN CASE WHEN run_kind = {RunKind.DECLARED:d} THEN 0 ELSE volume END
         WHEN run_kind > {RunKind.DECLARED:d} AND kind_before THEN volume
         ELSE 0 END AS amount
-    FROM step WHERE timestamp >= %(start)s
+    FROM step
 ), kept AS (
-    SELECT * FROM counted c WHERE polled OR NOT EXISTS (
+    SELECT * FROM counted c WHERE timestamp >= %(start)s AND timestamp < %(finish)s AND (polled OR NOT EXISTS (
         SELECT FROM counted p
         WHERE p.resource_id = c.resource_id AND p.unit = c.unit AND p.polled AND p.before < c.timestamp
             AND p.timestamp + make_interval(secs => p.polling_interval) > coalesce(c.before, c.timestamp)
-    )
+    ))
 )"""
 
 INCREASE = f"""{STEPS}, total AS (
@@ -202,11 +254,11 @@ SUM = f"""
 total AS (
     SELECT resource_id, project_id, metadata_id, sum(volume) AS total, 1 AS per
     FROM read c
-    WHERE polled OR NOT EXISTS (
+    WHERE timestamp < %(finish)s AND (polled OR NOT EXISTS (
         SELECT FROM read p
         WHERE p.resource_id = c.resource_id AND p.unit = c.unit AND p.polled
             AND p.timestamp >= c.timestamp AND p.timestamp - make_interval(secs => p.polling_interval) < c.timestamp
-    )
+    ))
     GROUP BY resource_id, project_id, metadata_id
 ), {NO_UNMETERED}"""
 
@@ -289,10 +341,10 @@ ROUNDED_UP = (
 
 PARTS = {
     "integral": (READ_WITH_BEFORE, INTEGRAL, "sum"),
-    "increase": (READ_WITH_BEFORE, INCREASE, "sum"),
-    "sum": (READ, SUM, "sum"),
+    "increase": (READ_STEPS, INCREASE, "sum"),
+    "sum": (READ_DELTAS, SUM, "sum"),
     "maximum": (READ, MAXIMUM, "max"),
-    "percentile95": (READ_WITH_BEFORE, PERCENTILE, ""),
+    "percentile95": (READ_STEPS, PERCENTILE, ""),
 }
 
 
