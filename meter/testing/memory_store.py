@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from operator import itemgetter
@@ -23,10 +24,12 @@ from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.completeness.lives.life_store import ILifeStore
 from meter.completeness.lives.life_store import ListedTime
 from meter.completeness.lives.life_store import SampleRun
+from meter.completeness.lives.life_store import is_after_silence
 from meter.completeness_query import ICompletenessLedger
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import WaitingRules
 from meter.counter_runs import interval_of
+from meter.counter_runs import run_of
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
 from meter.identity_names import IdentityKey
@@ -215,9 +218,14 @@ class MemoryStore(MemoryLedgerStore):
     async def life_runs(
         self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None = None
     ) -> Sequence[SampleRun]:
-        """Return one run per sample."""
-        return [
-            SampleRun(
+        """Return consecutive samples of a series with the same metadata and volume as one run."""
+        positions: dict[object, int] = {}
+        found: list[SampleRun] = []
+        rows = self._matching(SampleFilter(as_of=as_of))
+        for row in sorted(rows, key=lambda row: (row.timestamp, row.message_id)):
+            if row.name not in meters or row.resource_id not in resources:
+                continue
+            run = SampleRun(
                 meter=row.name,
                 resource_id=row.resource_id,
                 user_id=row.user_id,
@@ -229,9 +237,19 @@ class MemoryStore(MemoryLedgerStore):
                 volume=row.volume,
                 metadata=row.metadata,
             )
-            for row in self._matching(SampleFilter(as_of=as_of))
-            if row.name in meters and row.resource_id in resources
-        ]
+            series = (row.name, row.unit, row.resource_id, row.user_id, row.project_id, row.source, row.type)
+            key = *series, run.interval, run_of(row.type, row.metadata)
+            before = found[positions[key]] if key in positions else None
+            if (
+                before is not None
+                and replace(before, first=run.first, last=run.last) == run
+                and not is_after_silence(before.last, run.first, run.interval)
+            ):
+                found[positions[key]] = replace(before, last=run.last)
+            else:
+                positions[key] = len(found)
+                found.append(run)
+        return found
 
     async def life_reports(
         self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None = None

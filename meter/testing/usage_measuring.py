@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from datetime import timedelta
 from fractions import Fraction
+from itertools import groupby
 
 from meter.counter_runs import INTERVALS_CARRIED
 from meter.counter_runs import RunKind
@@ -127,6 +128,7 @@ def integral(window: SampledWindow) -> dict[Key, MeasuredTotal]:
         first, last = max(begins, window.start), min(ends, window.finish)
         for project, owned in _owned(window, row, first, last):
             found[window.key(row, project)].total += _volume(row) * (owned // MICROSECOND)
+        for project, owned in _owned(window, row, first, last, while_off=False):
             metered[project] += owned // MICROSECOND
     if rows:
         _add_unmetered(window, rows, gaps, filled, metered, found)
@@ -171,7 +173,7 @@ def _gaps(polled: Sequence[tuple[datetime, datetime]], window: SampledWindow) ->
 
 
 def _owned(
-    window: SampledWindow, row: StoredSample, first: datetime, last: datetime
+    window: SampledWindow, row: StoredSample, first: datetime, last: datetime, *, while_off: bool = True
 ) -> Iterable[tuple[str, timedelta]]:
     if first >= last:
         return
@@ -179,7 +181,7 @@ def _owned(
         yield row.project_id or "", last - first
     for span in window.spans:
         begins, ends = max(first, span.began), last if span.ended is None else min(last, span.ended)
-        if begins < ends:
+        if begins < ends and (while_off or not span.is_off):
             yield span.project_id, ends - begins
 
 
@@ -193,7 +195,7 @@ def _add_unmetered(
 ) -> None:
     unmetered: defaultdict[str, int] = defaultdict(int)
     if window.spans:
-        for project, lived in _owned(window, rows[-1], window.start, window.finish):
+        for project, lived in _owned(window, rows[-1], window.start, window.finish, while_off=False):
             unmetered[project] += lived // MICROSECOND
         for project, known in metered.items():
             unmetered[project] -= known
@@ -213,7 +215,7 @@ def _add_unmetered(
 
 @dataclass(frozen=True, slots=True)
 class CounterStep:
-    """The increase of a counter from ``before`` to ``row``; ``before`` is ``None`` for the first sample of a run."""
+    """The increase of a counter from ``before`` to ``row``; ``before`` is ``None`` for the first sample of a run, and after an arrival."""
 
     row: StoredSample
     before: datetime | None
@@ -222,30 +224,55 @@ class CounterStep:
 
 def steps(window: SampledWindow) -> list[CounterStep]:
     """Return the steps of the time in question, without those that polls measured too."""
-    rows = window.with_neighbours()
+    rows = window.with_before()
     last: dict[object, StoredSample] = {}
-    first_of_kind: dict[RunKind, datetime] = {}
+    arrivals = {id(row) for kind in (RunKind.INSTANCE_HOST, RunKind.HOST) for row in _arrivals(rows, kind)}
     found: list[CounterStep] = []
     for row in rows:
         run = run_of(row.type, row.metadata)
-        first = first_of_kind.setdefault(run.kind, row.timestamp)
-        earlier = last.get(run)
+        earlier = None if id(row) in arrivals else last.get(run)
         if earlier is not None:
             difference = _volume(row) - _volume(earlier)
             declared = run.kind is RunKind.DECLARED
             amount = difference if difference >= 0 else Fraction(0) if declared else _volume(row)
         else:
-            migrated = run.kind > RunKind.DECLARED and first < row.timestamp
-            amount = _volume(row) if migrated else Fraction(0)
+            amount = _volume(row) if id(row) in arrivals else Fraction(0)
         last[run] = row
-        found.append(CounterStep(row, earlier.timestamp if earlier is not None else None, amount))
+        if row.timestamp >= window.start:
+            found.append(CounterStep(row, earlier.timestamp if earlier is not None else None, amount))
     polled = [each for each in found if _polled(each.row) and each.before is not None]
-    return [
-        each
-        for each in found
-        if window.start <= each.row.timestamp < window.finish
-        and (_polled(each.row) or not any(_covers(poll, each) for poll in polled))
-    ]
+    polled += _polled_on_other_days(window)
+    return [each for each in found if _polled(each.row) or not any(_covers(poll, each) for poll in polled)]
+
+
+def _polled_on_other_days(window: SampledWindow) -> Iterable[CounterStep]:
+    last: dict[object, datetime] = {}
+    for row in window.with_neighbours():
+        run = run_of(row.type, row.metadata)
+        if _polled(row) and run in last and not window.start <= row.timestamp < window.finish:
+            yield CounterStep(row, last[run], Fraction(0))
+        last[run] = row.timestamp
+
+
+def _arrivals(rows: Sequence[StoredSample], kind: RunKind) -> list[StoredSample]:
+    """Return the samples at which the resource has arrived on a host, where its counter began at 0.
+
+    It has returned to a host if the counter of the other one was not 0, as it is while a domain arrives, and this one grows, as that of a
+    domain that has left does not. ``rows`` are in order.
+    """
+    of_kind = [row for row in rows if run_of(row.type, row.metadata).kind is kind]
+    visits = [(run, list(visit)) for run, visit in groupby(of_kind, lambda row: run_of(row.type, row.metadata))]
+    known: set[object] = set()
+    found: list[StoredSample] = []
+    for number, (run, visit) in enumerate(visits):
+        if number and run in known:
+            arrived = max(map(_volume, visits[number - 1][1])) > 0 and max(map(_volume, visit)) > _volume(visit[0])
+        else:
+            arrived = number > 0 and of_kind[0].timestamp < visit[0].timestamp
+        if arrived:
+            found.append(visit[0])
+        known.add(run)
+    return found
 
 
 def _covers(poll: CounterStep, step: CounterStep) -> bool:

@@ -17,6 +17,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
+from meter.query import Aggregate
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
 from meter.rating.usage.usage_store import IUsage
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
@@ -177,6 +180,40 @@ async def test_a_gap_that_nothing_explains_is_unmetered_and_one_within_a_run_is_
 
 
 @pytest_twisted.ensureDeferred
+async def test_time_in_which_an_instance_is_off_is_not_unmetered_but_silence_is(store):
+    """It is off before its first start, runs for two hours, and is off until the agent is no longer heard of."""
+    prices = book(sku("memory", "integral", "memory"))
+    on = range(120, 144)
+    found = await measured(
+        store,
+        prices,
+        [
+            *(polled("instance", 1, minutes(5 * n), state="active" if n in on else "stopped") for n in range(288)),
+            *(polled("memory", 2, minutes(5 * n)) for n in on if n != 130),
+            message(
+                "memory", 0, at=minutes(720), resource_id="vm1", project_id="p1", metadata={"_meter": {"interval": 300}}
+            ),
+        ],
+        now=minutes(2880),
+    )
+    assert found == [
+        ("p1", "vm1", 10, "", Decimal("4.000000000"), 0),
+        ("p1", "vm1", 11, "", Decimal(0), 86400),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_life_that_turns_out_to_be_a_stop_changes_what_is_unmetered(store):
+    prices = book(sku("memory", "integral", "memory"))
+    created = instance("active", minutes(0), event="compute.instance.create.end")
+    found = await measured(store, prices, [created, polled("memory", 0, minutes(60))], now=minutes(1440))
+    assert found == [("p1", "vm1", 10, "", Decimal(0), 86400 - 900)]
+    await store.write([instance("stopped", minutes(0.5), event="compute.instance.power_off.end")])
+    await store.rating.usage.refresh(prices, october(prices), minutes(1440))
+    assert await kept(store, prices) == [("p1", "vm1", 10, "", Decimal(0), 30)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_polls_and_notifications_of_one_gauge_are_billed_once(store):
     prices = book(sku("memory", "integral", "memory"))
     found = await measured(
@@ -208,6 +245,51 @@ async def test_a_counter_counts_by_run_and_a_step_belongs_to_the_day_of_its_end(
         ],
     )
     assert found == [("p1", "vm1", 11, "", Decimal("57.250000000"), 0)]
+
+
+HOSTS = {
+    "moved": ([(0, "hv1", 1000), (5, "hv1", 1004), (10, "hv2", 1), (15, "hv2", 3)], 4 + 3),
+    "moved at midnight": ([(-5, "hv1", 1000), (-1, "hv1", 1004), (0, "hv2", 1), (5, "hv2", 3)], 4 + 3),
+    "there and back": (
+        [(0, "hv1", 100), (5, "hv1", 110), (10, "hv2", 20), (15, "hv2", 50), (20, "hv1", 200), (25, "hv1", 205)],
+        10 + 50 + 205,
+    ),
+    "there and back at midnight": (
+        [(-15, "hv1", 100), (-10, "hv1", 110), (-5, "hv2", 20), (-1, "hv2", 50), (0, "hv1", 200), (5, "hv1", 205)],
+        10 + 50 + 205,
+    ),
+    "still listed": (
+        [(0, "hv1", 1000), (5, "hv1", 1003), (6, "hv2", 1), (10, "hv1", 1004), (15, "hv1", 1004), (16, "hv2", 2)],
+        4 + 2,
+    ),
+    "while it arrives": (
+        [(0, "hv1", 1000), (1, "hv2", 0), (5, "hv1", 1003), (6, "hv2", 0), (10, "hv1", 1004), (11, "hv2", 2)],
+        4 + 2,
+    ),
+}
+
+
+@pytest.mark.parametrize(("polls", "expected"), HOSTS.values(), ids=HOSTS)
+@pytest_twisted.ensureDeferred
+async def test_a_counter_of_ceilometers_agents_counts_from_zero_where_it_arrives(store, polls, expected):
+    prices = book(sku("cpu", "increase", "cpu"))
+    on_hosts = [
+        message(
+            "cpu",
+            volume,
+            at=minutes(at),
+            type="cumulative",
+            resource_id="vm1",
+            project_id="p1",
+            metadata={"host": host},
+        )
+        for at, host, volume in polls
+    ]
+    found = await measured(store, prices, on_hosts)
+    assert sum(atom[4] for atom in found) == expected
+    query = StatisticsQuery(filter=SampleFilter(equals={"meter": "cpu"}), aggregates=(Aggregate("increase"),))
+    [row] = await store.statistics(query)
+    assert row.values[Aggregate("increase").label] == expected
 
 
 @pytest_twisted.ensureDeferred
@@ -554,6 +636,53 @@ async def test_postgresql_answers_as_memory_does(on_postgresql, seed):
     assert await on_postgresql.rating.usage.projects(prices, period) == await memory.rating.usage.projects(
         prices, period
     )
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest_twisted.ensureDeferred
+async def test_usage_is_what_the_statistics_of_the_same_days_are(store, seed):
+    """For one project in UTC, with polls only: volumes are multiples of 1/8, of which doubles are exact."""
+    rng = random.Random(seed)
+    messages = []
+    for vm in ("vm1", "vm2"):
+        at, counter, run = DAY + timedelta(minutes=rng.randrange(600)), 0, 0
+        host = rng.choice((True, False))
+        while at < DAY + timedelta(days=3):
+            if rng.random() < 0.03:
+                run, counter = run + 1, rng.choice((counter, 0, 5000))
+            counter += rng.randrange(1, 8000) / 8
+            metadata = {"host": f"h{run % 2}"} if host else {"_meter": {"interval": 300, "run": f"{vm}-{run}"}}
+            for meter, volume, type in (
+                ("cpu", counter, "cumulative"),
+                ("requests", counter / 2, "delta"),
+                ("rate", counter, "gauge"),
+            ):
+                messages.append(
+                    message(meter, volume, at=at, type=type, resource_id=vm, project_id="p1", metadata=metadata)
+                )
+            at += timedelta(minutes=rng.choice((5, 5, 30, 700)))
+    rng.shuffle(messages)
+    prices = book(sku("cpu", "increase", "cpu"), sku("peak", "maximum", "rate"), sku("requests", "sum", "requests"))
+    await store.write(messages)
+    await store.rating.usage.refresh(prices, october(prices), END)
+    atoms = [atom async for atom in store.rating.usage.atoms(prices, october(prices), ["p1"])]
+    for id, meter, function in (("cpu", "cpu", "increase"), ("requests", "requests", "sum"), ("peak", "rate", "max")):
+        rows = await store.statistics(
+            StatisticsQuery(
+                filter=SampleFilter(equals={"meter": meter}, start=DAY),
+                aggregates=(Aggregate(function),),
+                period=None if function == "max" else 86400,
+                groupby=("resource_id",),
+            )
+        )
+        day = date(2026, 10, 1)  # a maximum is one of the period
+        expected = {
+            (row.group["resource_id"], day if function == "max" else row.period_start.date()): row.values[function]
+            for row in rows
+        }
+        found = {(atom.resource_id, atom.day): float(atom.quantity) for atom in atoms if atom.sku == id}
+        assert found == {key: value for key, value in expected.items() if value}
+        assert len(found) >= 2
 
 
 def test_the_period_begins_on_the_first_day():

@@ -106,7 +106,7 @@ async def test_what_happened_becomes_the_statements_that_were_worked_out_by_hand
     for each in found:
         statement = each.signed.statement
         assert unordered(as_rows(statement)) == unordered(month.lines(each.account_id))
-        assert statement.unpriced == ()
+        assert (statement.unpriced, statement.unmetered) == ((), ())
         pages = store.rating.statements.annex_pages(statement.statement_id)
         annex = b"".join([page.text() async for page in pages])
         assert outcomes(signed_document(each.signed), annex) == {"passed"}
@@ -116,7 +116,7 @@ async def test_what_happened_becomes_the_statements_that_were_worked_out_by_hand
         assert annex == month.annex_file(each.account_id).read_bytes()
         kept = read_statement(month.statement_file(each.account_id).read_bytes()).statement
         # By hand, only what is billed was worked out; PostgreSQL has a clock of its own.
-        others = {"as_of": kept.as_of, "book": kept.book, "unmetered": kept.unmetered}
+        others = {"as_of": kept.as_of, "book": kept.book}
         assert msgspec.structs.replace(statement, **others) == kept
 
 

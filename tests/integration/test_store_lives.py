@@ -56,7 +56,10 @@ def notified(meter, when, volume, resource, event, **metadata):
 
 
 def volumes(seed, count=6):
-    """Messages about volumes that are polled, extended, attached, transferred and deleted, by polls and by notifications."""
+    """Messages about volumes that are polled, extended, attached, transferred and deleted, by polls and by notifications.
+
+    Some notifications contradict others of the same microsecond; some repeat what was the state before.
+    """
     rng = random.Random(seed)
     messages = []
     for n in range(count):
@@ -74,6 +77,11 @@ def volumes(seed, count=6):
                     event = "volume.create.end" if when == created else "volume.update.end"
                     for meter, volume in (("volume", 1), ("volume.size", size)):
                         messages.append(notified(meter, when, volume, resource, event, status=state, project=project))
+            if heard and rng.random() < 0.2:
+                for status in rng.choice((("in-use",), ("in-use", "available"), ("available", "in-use", "error"))):
+                    messages.append(
+                        notified("volume", when, 1, resource, "volume.update.end", status=status, project=project)
+                    )
             if listed:
                 for meter, volume in (("volume", 1), ("volume.size", size)):
                     messages.append(polled(meter, when, volume, resource, status=state, project=project))
@@ -121,6 +129,7 @@ async def test_lives_are_those_of_a_store_in_memory_whatever_is_final(postgresql
     async with running(postgresql.dsn()) as store:
         assert ILifeStore.providedBy(store)
         messages = [each for seed in range(3) for each in volumes(seed)]
+        random.Random(3).shuffle(messages)
         await memory.write(messages)
         await store.write(messages)
         for projects in ({}, {"project_id": "p1"}, {"project_id": "p2"}, {"resource_id": "v0-2"}):

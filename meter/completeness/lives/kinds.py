@@ -17,6 +17,9 @@ INSTANCE = "instance"
 RUNNING = frozenset({"active", "paused", "rescued", "resized"})
 """Nova's states (``vm_state``) in which an instance occupies processors and memory of its host."""
 
+OFF = frozenset({"stopped", "suspended", "shelved", "shelved_offloaded", "soft-delete"})
+"""Nova's states in which an instance occupies neither: nobody need measure them."""
+
 STATES_SHOWN_BY_HOST: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "active": frozenset({"active"}),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 from zope.interface import Interface
@@ -36,6 +37,11 @@ class SampleRun:
     last: datetime
     volume: float
     metadata: Mapping[str, Any]
+
+
+def is_after_silence(last: datetime, first: datetime, interval: float) -> bool:
+    """Return whether a sample at ``first`` begins a run of its own after one at ``last``, as polls every ``interval`` s were silent."""
+    return first - last > timedelta(seconds=UNKNOWN_AFTER_INTERVALS * interval)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,7 @@ class LifeWalk:
                     if each.last > each.at
                 ),
             ],
-            key=lambda point: (point.at, RANK[point.observation.told_by]),
+            key=_order,
         )
         self._notifications = [
             point.at for point in self._points if point.observation.notified and _is_event(point.observation)
@@ -269,6 +269,15 @@ class LifeWalk:
             ended_told_by=end.observation.told_by,
             ended_within=within,
         )
+
+
+def _order(point: _Point) -> tuple[object, ...]:
+    """Return the key that orders points: of those with the same time, that of a poll that says it for the last time comes first.
+
+    It does not matter whether notifications with the same content are one observation or several, as it depends on what is final.
+    """
+    told = point.observation
+    return point.at, RANK[told.told_by], not (point.closing and told.interval), told.content_order
 
 
 def _is_event(observation: Observation) -> bool:

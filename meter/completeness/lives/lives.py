@@ -75,8 +75,7 @@ def life(kind: ResourceKind, observations: Iterable[Observation], now: datetime)
 
 def _order(told: Observation) -> tuple[object, ...]:
     # What is told by an event at the same time stands last; the rest makes the order total.
-    texts = [text or "" for text in (told.state, told.flavor, told.project_id, told.user_id, told.name, told.teller)]
-    return told.at, RANK[told.told_by], told.last, told.size is not None, told.size or 0.0, *texts
+    return told.at, RANK[told.told_by], told.last, *told.content_order
 
 
 def _alive_after(deletion: Observation, alive: Iterable[Observation]) -> list[Contradiction]:

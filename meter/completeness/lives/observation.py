@@ -53,6 +53,17 @@ class Observation:
         """The last time at which this was observed."""
         return self.at if self.until is None else max(self.at, self.until)
 
+    @property
+    def content_order(self) -> tuple[object, ...]:
+        """A key that orders observations with the same time by what they tell, so that the order of arrival does not matter."""
+        texts = [
+            text or "" for text in (self.state, self.flavor, self.project_id, self.user_id, self.name, self.teller)
+        ]
+        times = [(time is not None, time or self.at) for time in (self.since, self.created_at)]
+        uncertainty = self.uncertainty is not None, self.uncertainty or 0.0
+        size = self.size is not None, self.size or 0.0
+        return *size, *texts, self.exists, self.notified, self.interval, *uncertainty, *times
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LifeSegment:

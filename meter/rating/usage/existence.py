@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 
+from meter.completeness.lives.kinds import OFF
 from meter.completeness.lives.observation import UNKNOWN
 from meter.completeness.lives.observation import LifeSegment
 from meter.rating.book.price_book import Sku
@@ -97,26 +99,27 @@ def rounded_up(value: Decimal, multiple: Decimal | None) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class ExistenceSpan:
-    """A time in which a resource existed for one project; ``ended`` is ``None`` while it lasts."""
+    """A time in which a resource existed for one project; ``ended`` is ``None`` while it lasts. ``is_off``: as an instance that is off."""
 
     project_id: str
     began: datetime
     ended: datetime | None
+    is_off: bool = False
 
 
 def existence_spans(segments: Sequence[LifeSegment]) -> list[ExistenceSpan]:
-    """Return when a resource with ``segments`` existed and for whom, oldest first, whatever its state was."""
+    """Return when a resource with ``segments`` existed and for whom, and when it was off, oldest first."""
     spans: list[ExistenceSpan] = []
     for segment in sorted(segments, key=lambda each: each.began):
         project = segment.project_id or ""
-        began = segment.began
+        began, is_off = segment.began, segment.state in OFF
         if spans and (spans[-1].ended is None or spans[-1].ended >= segment.began):
             last = spans[-1]
             if last.ended is None or (segment.ended is not None and segment.ended <= last.ended):
                 continue
-            if last.project_id == project:
-                spans[-1] = ExistenceSpan(project, last.began, segment.ended)
+            if (last.project_id, last.is_off) == (project, is_off):
+                spans[-1] = replace(last, ended=segment.ended)
                 continue
             began = last.ended
-        spans.append(ExistenceSpan(project, began, segment.ended))
+        spans.append(ExistenceSpan(project, began, segment.ended, is_off))
     return spans

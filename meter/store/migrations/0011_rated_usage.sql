@@ -47,11 +47,13 @@ CREATE TABLE usage_atom (
 CREATE INDEX usage_atom_project ON usage_atom (project_id, sku_id, day);
 
 -- When resources existed, and for which project, as far as it is known: gauges are integrated within these times.
+-- While an instance is off, nobody need measure its gauges.
 CREATE TABLE usage_life (
     began timestamptz NOT NULL,
     ended timestamptz NOT NULL,
     resource_id integer NOT NULL,
     project_id integer NOT NULL,
+    is_off boolean NOT NULL,
     PRIMARY KEY (resource_id, began)
 );
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from meter.completeness.lives.life_store import ListedTime
 from meter.completeness.lives.life_store import SampleRun
+from meter.completeness.lives.life_store import is_after_silence
 from meter.daemon.shared_slices import OwnedSlices
 from meter.query import SampleFilter
 from meter.store.postgres.sql import Sql
@@ -97,4 +99,18 @@ class LifeQueries:
             if row.series_id not in read:  # the samples have expired; the volume of some of them is known
                 samples.append(row._replace(min_volume=row.max_volume))
         alike = [row for row in rows if row.min_volume == row.max_volume]
-        return sorted([*alike, *samples], key=lambda row: (row.first, row.last))
+        return joined_runs(sorted([*alike, *samples], key=lambda row: (row.series_id, row.first, row.last)))
+
+
+def joined_runs(rows: Iterable[RunRow]) -> list[RunRow]:
+    """Return ``rows``, those of each series oldest first, with what follows in the same state joined, as the statement does."""
+    found: list[RunRow] = []
+    for row in rows:
+        if found:
+            last = found[-1]
+            alike = last._replace(first=row.first, last=row.last) == row
+            if alike and not is_after_silence(last.last, row.first, row.polling_interval):
+                found[-1] = last._replace(last=row.last)
+                continue
+        found.append(row)
+    return found

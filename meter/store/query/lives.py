@@ -21,6 +21,7 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import split_filter
+from meter.store.query.partials import METADATA_RUN
 from meter.store.query.partials_query import partials_query
 
 RESOURCES = """
@@ -31,6 +32,7 @@ ORDER BY r.name LIMIT {limit}
 """
 
 # A run begins where metadata or volume change, and after polls were silent. A partial with different volumes is one of its own.
+# Samples of the same time have the order in which rollups have them, so that the runs are the same, whatever is final.
 RUNS = f"""
 WITH read AS MATERIALIZED ({{partials}}), marked AS (
     SELECT *, coalesce(
@@ -40,10 +42,10 @@ WITH read AS MATERIALIZED ({{partials}}), marked AS (
         OR first - lag(last) OVER by_time > make_interval(secs => {INTERVALS_CARRIED} * life_interval),
         true
     ) AS begins
-    FROM read WINDOW by_time AS (PARTITION BY life_series ORDER BY first, last)
+    FROM read WINDOW by_time AS (PARTITION BY life_series ORDER BY first, metadata_run, tie)
 ), numbered AS (
     SELECT *, count(*) FILTER (WHERE begins) OVER (
-        PARTITION BY life_series ORDER BY first, last ROWS UNBOUNDED PRECEDING
+        PARTITION BY life_series ORDER BY first, metadata_run, tie ROWS UNBOUNDED PRECEDING
     ) AS run
     FROM marked
 )
@@ -56,14 +58,15 @@ ORDER BY first, last
 
 SAMPLES_OF_RUNS = """
 SELECT s.series_id, wanted.polling_interval, s.metadata_id, s.timestamp, s.timestamp, s.volume, s.volume
-FROM unnest(%s::integer[], %s::float8[], %s::timestamptz[], %s::timestamptz[])
-    AS wanted (series_id, polling_interval, first, last)
+FROM unnest(%s::integer[], %s::float8[], %s::integer[], %s::timestamptz[], %s::timestamptz[])
+    AS wanted (series_id, polling_interval, metadata_id, first, last)
 CROSS JOIN LATERAL (
     SELECT s.* FROM sample s
-    WHERE s.series_id = wanted.series_id AND s.timestamp BETWEEN wanted.first AND wanted.last AND {recorded}
+    WHERE s.series_id = wanted.series_id AND s.metadata_id = wanted.metadata_id
+        AND s.timestamp BETWEEN wanted.first AND wanted.last AND {recorded}
     OFFSET 0
 ) AS s
-ORDER BY s.timestamp
+ORDER BY s.series_id, s.timestamp, s.message_id
 """
 
 # The last cycle that listed a resource is the last one before until_due. A resource that was not listed is gone if the agent said so,
@@ -128,7 +131,7 @@ CROSS JOIN LATERAL (
 ORDER BY w.first_due, a.name
 """
 
-COLUMNS = ("first", "last", "count", "min_volume", "max_volume")
+COLUMNS = ("first", "last", "count", "min_volume", "max_volume", "tie", METADATA_RUN)
 
 
 class RunRow(NamedTuple):
@@ -209,7 +212,7 @@ def samples_of_runs_query(rows: Sequence[RunRow], as_of: datetime | None) -> Sql
     """Return the statement that reads the samples of ``rows`` one by one, because their volumes differ."""
     recorded = TRUE if as_of is None else Sql("s.recorded_at <= %s", (as_of,))
     statement = filled(SAMPLES_OF_RUNS, recorded=recorded)
-    wanted = [[row.series_id, row.polling_interval, row.first, row.last] for row in rows]
+    wanted = [[row.series_id, row.polling_interval, row.metadata_id, row.first, row.last] for row in rows]
     return Sql(statement.text, (*(list(column) for column in zip(*wanted, strict=True)), *statement.parameters))
 
 

@@ -36,7 +36,14 @@ PARTIAL_COLUMNS = {
 METADATA_ID = "metadata_id"
 """One more column, for queries about metadata: 0 in a rollup of samples with different metadata."""
 
-ALL_COLUMNS = {**PARTIAL_COLUMNS, METADATA_ID: ("s.metadata_id", "r.metadata_id")}
+METADATA_RUN = "metadata_run"
+"""One more column, which orders rollups with the same ``first``."""
+
+ALL_COLUMNS = {
+    **PARTIAL_COLUMNS,
+    METADATA_ID: ("s.metadata_id", "r.metadata_id"),
+    METADATA_RUN: ("0::smallint", "r.metadata_run"),
+}
 
 
 def partial_from_sample(columns: Iterable[str] = PARTIAL_COLUMNS) -> str:

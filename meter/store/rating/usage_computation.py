@@ -143,6 +143,7 @@ class UsageComputation:
             "life_projects": [ids.get(span.project_id, 0 if not span.project_id else -1) for _, span in spans],
             "life_begins": [span.began for _, span in spans],
             "life_ends": ["infinity" if span.ended is None else span.ended.isoformat() for _, span in spans],
+            "life_off": [span.is_off for _, span in spans],
         }
 
 

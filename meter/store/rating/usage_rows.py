@@ -101,9 +101,9 @@ SELECT DISTINCT day FROM (SELECT day FROM deleted UNION ALL SELECT day FROM stor
 
 FRESH_LIVES = """
 fresh AS MATERIALIZED (
-    SELECT g.resource_id, coalesce(p.id, 0) AS project_id, g.began, g.ended
-    FROM unnest(%(resources)s::integer[], %(projects)s::text[], %(begins)s::timestamptz[], %(ends)s::timestamptz[])
-        AS g (resource_id, project, began, ended)
+    SELECT g.resource_id, coalesce(p.id, 0) AS project_id, g.began, g.ended, g.is_off
+    FROM unnest(%(resources)s::integer[], %(projects)s::text[], %(begins)s::timestamptz[], %(ends)s::timestamptz[], %(off)s::boolean[])
+        AS g (resource_id, project, began, ended, is_off)
     LEFT JOIN project p ON p.name = g.project
 ), kept AS MATERIALIZED (
     SELECT * FROM usage_life WHERE resource_id = ANY(%(page)s::integer[])
@@ -111,10 +111,10 @@ fresh AS MATERIALIZED (
 
 MARK_CHANGED_LIVES = f"""
 WITH {FRESH_LIVES}, difference AS MATERIALIZED (
-    SELECT CASE WHEN o.project_id = n.project_id THEN least(o.ended, n.ended) ELSE coalesce(o.began, n.began) END AS since,
+    SELECT CASE WHEN (o.project_id, o.is_off) = (n.project_id, n.is_off) THEN least(o.ended, n.ended) ELSE coalesce(o.began, n.began) END AS since,
         greatest(o.ended, n.ended) AS until
     FROM kept o FULL JOIN fresh n ON n.resource_id = o.resource_id AND n.began = o.began
-    WHERE (o.project_id, o.ended) IS DISTINCT FROM (n.project_id, n.ended)
+    WHERE (o.project_id, o.ended, o.is_off) IS DISTINCT FROM (n.project_id, n.ended, n.is_off)
 )
 UPDATE usage_day d SET as_of = '-infinity'
 FROM usage_sku k
@@ -132,10 +132,10 @@ WHERE l.resource_id = kept.resource_id AND l.began = kept.began
 
 KEEP_LIVES = f"""
 WITH {FRESH_LIVES}
-INSERT INTO usage_life (resource_id, project_id, began, ended)
-SELECT resource_id, project_id, began, ended FROM fresh ORDER BY resource_id, began
-ON CONFLICT (resource_id, began) DO UPDATE SET project_id = excluded.project_id, ended = excluded.ended
-WHERE (usage_life.project_id, usage_life.ended) IS DISTINCT FROM (excluded.project_id, excluded.ended)
+INSERT INTO usage_life (resource_id, project_id, began, ended, is_off)
+SELECT resource_id, project_id, began, ended, is_off FROM fresh ORDER BY resource_id, began
+ON CONFLICT (resource_id, began) DO UPDATE SET project_id = excluded.project_id, ended = excluded.ended, is_off = excluded.is_off
+WHERE (usage_life.project_id, usage_life.ended, usage_life.is_off) IS DISTINCT FROM (excluded.project_id, excluded.ended, excluded.is_off)
 """
 
 MARK_COMPUTED = """
@@ -192,6 +192,7 @@ async def keep_lives(session: Session, page: Sequence[int], spans: Iterable[tupl
         "projects": [span.project_id for _, span in given],
         "begins": [span.began for _, span in given],
         "ends": ["infinity" if span.ended is None else span.ended.isoformat() for _, span in given],
+        "off": [span.is_off for _, span in given],
     }
     await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     await session.count(ADD_PROJECTS, parameters)

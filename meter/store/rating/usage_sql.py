@@ -121,21 +121,22 @@ INTERVAL_AFTER = f"""
 READ = f"read AS MATERIALIZED ({OF_TIME}\n)"
 READ_WITH_BEFORE = f"read AS MATERIALIZED ({OF_TIME}\n    UNION ALL{BEFORE}\n)"
 READ_DELTAS = f"read AS MATERIALIZED ({OF_TIME}\n    UNION ALL{INTERVAL_AFTER}\n)"
-# UNION: the first sample before the day may be the last one. Whether a poll before the day ended a step needs no other.
-READ_STEPS = (
-    f"read AS MATERIALIZED ({OF_TIME}\n    UNION ALL ({BEFORE}\n    UNION{FIRST_BEFORE})\n    UNION ALL{FIRST_AFTER}\n)"
-)
 
-GIVEN_LIVES = """
-life AS MATERIALIZED (
+# A resource that starts and stops often has many times; only those of the day are joined.
+LIVES = """
+life_of_any_time AS MATERIALIZED ({}), existing AS MATERIALIZED (
+    SELECT DISTINCT resource_id FROM life_of_any_time
+), life AS MATERIALIZED (
+    SELECT * FROM life_of_any_time WHERE began < %(finish)s AND ended > %(start)s
+)"""
+GIVEN_LIVES = LIVES.format("""
     SELECT * FROM unnest(%(life_resources)s::integer[], %(life_projects)s::integer[], %(life_begins)s::timestamptz[],
-        %(life_ends)s::timestamptz[]) AS _ (resource_id, project_id, began, ended)
-)"""
-KEPT_LIVES = """
-life AS MATERIALIZED (
-    SELECT resource_id, project_id, began, ended FROM usage_life
+        %(life_ends)s::timestamptz[], %(life_off)s::boolean[]) AS _ (resource_id, project_id, began, ended, is_off)
+""")
+KEPT_LIVES = LIVES.format("""
+    SELECT resource_id, project_id, began, ended, is_off FROM usage_life
     WHERE resource_id > %(after)s AND resource_id <= %(through)s
-)"""
+""")
 
 LATER_MEASURED = f"""
     SELECT FROM wanted w CROSS JOIN LATERAL (
@@ -164,7 +165,7 @@ ordered AS (
     SELECT r.*, v.resource_id IS NOT NULL AS life_known,
         lead(timestamp) OVER (PARTITION BY r.resource_id, measured ORDER BY timestamp, message_id) AS next,
         lead(timestamp) OVER (PARTITION BY r.resource_id, run_kind, run_id ORDER BY timestamp, message_id) AS next_of_run
-    FROM read r LEFT JOIN (SELECT DISTINCT resource_id FROM life) AS v ON v.resource_id = r.resource_id
+    FROM read r LEFT JOIN existing v ON v.resource_id = r.resource_id
 ), followed AS (
     SELECT o.*, CASE WHEN CASE WHEN polled
         THEN run_kind = {RunKind.DECLARED:d} AND next_of_run IS NULL
@@ -195,28 +196,29 @@ ordered AS (
         WHERE NOT n.measured
     ) AS filled WHERE begins < ends
 ), owned AS (
-    SELECT p.resource_id, coalesce(l.project_id, p.project_id) AS project_id, p.metadata_id, p.volume, p.bounded,
+    SELECT p.resource_id, coalesce(l.project_id, p.project_id) AS project_id, p.metadata_id, p.volume, p.bounded, coalesce(l.is_off, false) AS is_off,
         {microseconds("least(p.ends, l.ended) - greatest(p.begins, l.began)")} AS us
     FROM piece p
-    LEFT JOIN (SELECT DISTINCT resource_id FROM life) AS v ON v.resource_id = p.resource_id
+    LEFT JOIN existing v ON v.resource_id = p.resource_id
     LEFT JOIN life l ON l.resource_id = p.resource_id AND l.began < p.ends AND l.ended > p.begins
     WHERE v.resource_id IS NULL OR l.resource_id IS NOT NULL
 ), total AS (
-    SELECT resource_id, project_id, metadata_id, sum(volume * us) AS total, 1000000 AS per, sum(us) AS metered,
+    SELECT resource_id, project_id, metadata_id, sum(volume * us) AS total, 1000000 AS per,
+        coalesce(sum(us) FILTER (WHERE NOT is_off), 0) AS metered,
         coalesce(sum(us) FILTER (WHERE bounded), 0) AS filled
     FROM owned GROUP BY resource_id, project_id, metadata_id
 ), unmetered AS (
     SELECT resource_id, project_id, sum(us) AS us FROM (
         SELECT l.resource_id, l.project_id, {microseconds("least(l.ended, %(finish)s) - greatest(l.began, %(start)s)")} AS us
         FROM life l
-        WHERE l.began < %(finish)s AND l.ended > %(start)s AND l.resource_id IN (SELECT resource_id FROM read)
-        UNION ALL SELECT t.resource_id, t.project_id, -t.metered FROM total t WHERE t.resource_id IN (SELECT resource_id FROM life)
+        WHERE NOT l.is_off AND l.resource_id IN (SELECT resource_id FROM read)
+        UNION ALL SELECT t.resource_id, t.project_id, -t.metered FROM total t WHERE t.resource_id IN (SELECT resource_id FROM existing)
         UNION ALL
         SELECT g.resource_id, g.project_id, {microseconds("least(g.ends, %(finish)s) - greatest(g.begins, %(start)s)")}
         FROM gap g
-        WHERE g.bounded AND g.begins < %(finish)s AND g.ends > %(start)s AND g.resource_id NOT IN (SELECT resource_id FROM life)
+        WHERE g.bounded AND g.begins < %(finish)s AND g.ends > %(start)s AND g.resource_id NOT IN (SELECT resource_id FROM existing)
         UNION ALL
-        SELECT t.resource_id, t.project_id, -t.filled FROM total t WHERE t.resource_id NOT IN (SELECT resource_id FROM life)
+        SELECT t.resource_id, t.project_id, -t.filled FROM total t WHERE t.resource_id NOT IN (SELECT resource_id FROM existing)
     ) AS part GROUP BY resource_id, project_id
 )"""
 
@@ -224,26 +226,55 @@ NO_UNMETERED = """
 unmetered AS (SELECT 0 AS resource_id, 0 AS project_id, 0 AS us WHERE false)"""
 
 # A step leads to a sample from the one before of the same run; it belongs to the later one. One that was not polled does not count
-# where polls measured the same time.
+# where polls measured the same time, be it in steps that end on other days: a poll before the day ended a step if its run has an earlier
+# one. A resource that arrives on a host counts from 0, as in meter.store.query.steps.
 STEPS = f"""
 step AS (
-    SELECT *, lag(timestamp) OVER run AS before, volume - lag(volume) OVER run AS difference,
-        min(timestamp) OVER (PARTITION BY resource_id, unit, run_kind) < timestamp AS kind_before
+    SELECT *, lag(timestamp) OVER run AS earlier, volume - lag(volume) OVER run AS difference,
+        min(timestamp) OVER (PARTITION BY resource_id, unit, run_kind) < timestamp AS kind_before,
+        coalesce(run_kind > {RunKind.DECLARED:d} AND run_id <> lag(run_id) OVER of_kind, false) AS arrives
     FROM read
-    WINDOW run AS (PARTITION BY resource_id, unit, run_kind, run_id ORDER BY timestamp, message_id)
-), counted AS MATERIALIZED (
-    SELECT *, CASE
-        WHEN difference >= 0 THEN difference
-        WHEN before IS NOT NULL THEN CASE WHEN run_kind = {RunKind.DECLARED:d} THEN 0 ELSE volume END
-        WHEN run_kind > {RunKind.DECLARED:d} AND kind_before THEN volume
-        ELSE 0 END AS amount
+    WINDOW run AS (PARTITION BY resource_id, unit, run_kind, run_id ORDER BY timestamp, message_id),
+        of_kind AS (PARTITION BY resource_id, unit, run_kind ORDER BY timestamp, message_id)
+), numbered_visit AS (
+    SELECT *, count(*) FILTER (WHERE arrives) OVER (
+        PARTITION BY resource_id, unit, run_kind ORDER BY timestamp, message_id
+    ) AS visit
     FROM step
+), visit_maximum AS (
+    SELECT *, max(volume) OVER (PARTITION BY resource_id, unit, run_kind, visit) AS max_of_visit FROM numbered_visit
+), arrival AS (
+    SELECT *, arrives AND CASE
+        WHEN earlier IS NULL THEN kind_before
+        ELSE max_of_visit > volume AND lag(max_of_visit) OVER (
+            PARTITION BY resource_id, unit, run_kind ORDER BY timestamp, message_id
+        ) > 0 END AS from_zero
+    FROM visit_maximum
+), counted AS MATERIALIZED (
+    SELECT *, CASE WHEN NOT from_zero THEN earlier END AS before, CASE
+        WHEN from_zero THEN volume
+        WHEN difference >= 0 THEN difference
+        WHEN earlier IS NOT NULL AND run_kind <> {RunKind.DECLARED:d} THEN volume
+        ELSE 0 END AS amount
+    FROM arrival WHERE timestamp >= %(start)s
+), neighbour AS MATERIALIZED (
+    {FIRST_BEFORE}
+    UNION ALL {FIRST_AFTER}
+), polled_step AS MATERIALIZED (
+    SELECT resource_id, unit, before, timestamp, polling_interval FROM counted WHERE polled AND before IS NOT NULL
+    UNION ALL
+    SELECT resource_id, unit, before, timestamp, polling_interval FROM (
+        SELECT *, lag(timestamp) OVER (PARTITION BY resource_id, unit, run_kind, run_id ORDER BY timestamp, message_id) AS before FROM (
+            SELECT * FROM read WHERE resource_id IN (SELECT resource_id FROM neighbour)
+            UNION SELECT * FROM neighbour
+        ) AS near
+    ) AS other WHERE polled AND before IS NOT NULL AND (timestamp < %(start)s OR timestamp >= %(finish)s)
 ), kept AS (
-    SELECT * FROM counted c WHERE timestamp >= %(start)s AND timestamp < %(finish)s AND (polled OR NOT EXISTS (
-        SELECT FROM counted p
-        WHERE p.resource_id = c.resource_id AND p.unit = c.unit AND p.polled AND p.before < c.timestamp
+    SELECT * FROM counted c WHERE polled OR NOT EXISTS (
+        SELECT FROM polled_step p
+        WHERE p.resource_id = c.resource_id AND p.unit = c.unit AND p.before < c.timestamp
             AND p.timestamp + make_interval(secs => p.polling_interval) > coalesce(c.before, c.timestamp)
-    ))
+    )
 )"""
 
 INCREASE = f"""{STEPS}, total AS (
@@ -341,10 +372,10 @@ ROUNDED_UP = (
 
 PARTS = {
     "integral": (READ_WITH_BEFORE, INTEGRAL, "sum"),
-    "increase": (READ_STEPS, INCREASE, "sum"),
+    "increase": (READ_WITH_BEFORE, INCREASE, "sum"),
     "sum": (READ_DELTAS, SUM, "sum"),
     "maximum": (READ, MAXIMUM, "max"),
-    "percentile95": (READ_STEPS, PERCENTILE, ""),
+    "percentile95": (READ_WITH_BEFORE, PERCENTILE, ""),
 }
 
 

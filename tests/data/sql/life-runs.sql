@@ -43,7 +43,7 @@ WITH read AS MATERIALIZED (
         SELECT partial.*
         FROM covered CROSS JOIN rollup_series
         CROSS JOIN LATERAL (
-            SELECT life_series, life_interval, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.metadata_id AS metadata_id
+            SELECT life_series, life_interval, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, NULL::uuid AS tie, r.metadata_run AS metadata_run, r.metadata_id AS metadata_id
             FROM rollup r
             WHERE r.hours = covered.hours AND r.series_id = ANY(rollup_series.ids) AND r.start >= covered.start AND r.start < covered.finish
                 AND true
@@ -53,7 +53,7 @@ WITH read AS MATERIALIZED (
         SELECT partial.*
         FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
         CROSS JOIN LATERAL (
-            SELECT life_series, life_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.metadata_id AS metadata_id
+            SELECT life_series, life_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.message_id AS tie, 0::smallint AS metadata_run, s.metadata_id AS metadata_id
             FROM sample s
             WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
                 AND true
@@ -63,7 +63,7 @@ WITH read AS MATERIALIZED (
         SELECT partial.*
         FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
         CROSS JOIN LATERAL (
-            SELECT life_series, life_interval, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.metadata_id AS metadata_id
+            SELECT life_series, life_interval, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, NULL::uuid AS tie, r.metadata_run AS metadata_run, r.metadata_id AS metadata_id
             FROM rollup r
             WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
                 AND r.start < cutoff.before AND true
@@ -73,7 +73,7 @@ WITH read AS MATERIALIZED (
         SELECT partial.*
         FROM covered CROSS JOIN sample_series
         CROSS JOIN LATERAL (
-            SELECT life_series, life_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.metadata_id AS metadata_id
+            SELECT life_series, life_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.message_id AS tie, 0::smallint AS metadata_run, s.metadata_id AS metadata_id
             FROM rollup r CROSS JOIN LATERAL (
                 SELECT s.* FROM sample s
                 WHERE s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last AND true
@@ -98,10 +98,10 @@ WITH read AS MATERIALIZED (
         OR first - lag(last) OVER by_time > make_interval(secs => 3 * life_interval),
         true
     ) AS begins
-    FROM read WINDOW by_time AS (PARTITION BY life_series ORDER BY first, last)
+    FROM read WINDOW by_time AS (PARTITION BY life_series ORDER BY first, metadata_run, tie)
 ), numbered AS (
     SELECT *, count(*) FILTER (WHERE begins) OVER (
-        PARTITION BY life_series ORDER BY first, last ROWS UNBOUNDED PRECEDING
+        PARTITION BY life_series ORDER BY first, metadata_run, tie ROWS UNBOUNDED PRECEDING
     ) AS run
     FROM marked
 )

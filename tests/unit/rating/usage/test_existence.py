@@ -133,10 +133,16 @@ def test_the_days_of_a_life_are_the_whole(cuts):
     assert by_day == Decimal(cuts[-1] - cuts[0]) / 10**6
 
 
-def test_spans_join_states_and_keep_owners_apart():
-    spans = existence_spans([segment(0, 10), segment(10, 20, "stopped"), segment(20, 30, project="p2"), segment(50)])
-    assert [(each.project_id, each.began, each.ended) for each in spans] == [
-        ("p1", START, START + timedelta(seconds=20)),
-        ("p2", START + timedelta(seconds=20), START + timedelta(seconds=30)),
-        ("p1", START + timedelta(seconds=50), None),
+def test_spans_join_states_and_keep_owners_and_times_off_apart():
+    spans = existence_spans(
+        [
+            *(segment(0, 5), segment(5, 10, "paused"), segment(10, 15, "stopped"), segment(15, 20, "shelved")),
+            *(segment(20, 30, project="p2"), segment(50)),
+        ]
+    )
+    assert [(each.project_id, each.began, each.ended, each.is_off) for each in spans] == [
+        ("p1", START, START + timedelta(seconds=10), False),
+        ("p1", START + timedelta(seconds=10), START + timedelta(seconds=20), True),
+        ("p2", START + timedelta(seconds=20), START + timedelta(seconds=30), False),
+        ("p1", START + timedelta(seconds=50), None, False),
     ]
