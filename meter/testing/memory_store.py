@@ -8,7 +8,6 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from operator import itemgetter
@@ -24,12 +23,9 @@ from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.completeness.lives.life_store import ILifeStore
 from meter.completeness.lives.life_store import ListedTime
 from meter.completeness.lives.life_store import SampleRun
-from meter.completeness.lives.life_store import is_after_silence
 from meter.completeness_query import ICompletenessLedger
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import WaitingRules
-from meter.counter_runs import interval_of
-from meter.counter_runs import run_of
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
 from meter.identity_names import IdentityKey
@@ -72,6 +68,7 @@ from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
 from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.memory_ledger import MemoryLedgerStore
+from meter.testing.memory_life_runs import runs_of_samples
 from meter.testing.memory_listed import listed_times
 from meter.testing.memory_rating import MemoryRating
 from meter.testing.statistics import compute_statistics
@@ -219,37 +216,8 @@ class MemoryStore(MemoryLedgerStore):
         self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None = None
     ) -> Sequence[SampleRun]:
         """Return consecutive samples of a series with the same metadata and volume as one run."""
-        positions: dict[object, int] = {}
-        found: list[SampleRun] = []
         rows = self._matching(SampleFilter(as_of=as_of))
-        for row in sorted(rows, key=lambda row: (row.timestamp, row.message_id)):
-            if row.name not in meters or row.resource_id not in resources:
-                continue
-            run = SampleRun(
-                meter=row.name,
-                resource_id=row.resource_id,
-                user_id=row.user_id,
-                project_id=row.project_id,
-                source=row.source,
-                interval=interval_of(row.metadata),
-                first=row.timestamp,
-                last=row.timestamp,
-                volume=row.volume,
-                metadata=row.metadata,
-            )
-            series = (row.name, row.unit, row.resource_id, row.user_id, row.project_id, row.source, row.type)
-            key = *series, run.interval, run_of(row.type, row.metadata)
-            before = found[positions[key]] if key in positions else None
-            if (
-                before is not None
-                and replace(before, first=run.first, last=run.last) == run
-                and not is_after_silence(before.last, run.first, run.interval)
-            ):
-                found[positions[key]] = replace(before, last=run.last)
-            else:
-                positions[key] = len(found)
-                found.append(run)
-        return found
+        return runs_of_samples(row for row in rows if row.name in meters and row.resource_id in resources)
 
     async def life_reports(
         self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None = None
