@@ -69,6 +69,11 @@ class SampledWindow:
                 last[_series(row)] = row
         return sorted([*last.values(), *self.within()], key=_order)
 
+    def with_neighbours(self) -> list[StoredSample]:
+        """Return them, and all that may be their neighbours."""
+        first, last = self.start - LOOK_BACK, self.finish + LOOK_BACK
+        return sorted((row for row in self.rows if first <= row.timestamp < last), key=_order)
+
     def key(self, row: StoredSample, project: str | None = None) -> Key:
         """Return the project and the values of ``row``."""
         values = {}
@@ -143,7 +148,7 @@ def _until(window: SampledWindow, rows: Sequence[StoredSample], n: int) -> datet
     ends = following[0].timestamp if following else window.finish
     if run.kind is RunKind.DECLARED and (
         any(run_of(each.type, each.metadata) == run for each in rows[n + 1 :])
-        or (not following and any(run_of(each.type, each.metadata) == run for each in later))
+        or any(run_of(each.type, each.metadata) == run for each in later)
     ):
         return min(ends, window.finish)
     limit = row.timestamp + timedelta(seconds=INTERVALS_CARRIED * interval_of(row.metadata))
@@ -162,7 +167,8 @@ def _gaps(polled: Sequence[tuple[datetime, datetime]], window: SampledWindow) ->
     gaps = [(min(window.start, polled[0][0]), polled[0][0], False)]
     for n, (_, until) in enumerate(polled):
         last = n + 1 == len(polled)
-        gaps.append((until, latest if last else polled[n + 1][0], not last))
+        bounded = not last or any(is_measured(row) for row in _later(window))
+        gaps.append((until, latest if last else polled[n + 1][0], bounded))
     return [each for each in gaps if each[0] < each[1]]
 
 
@@ -235,7 +241,17 @@ def steps(window: SampledWindow) -> list[CounterStep]:
         if row.timestamp >= window.start:
             found.append(CounterStep(row, earlier.timestamp if earlier is not None else None, amount))
     polled = [each for each in found if _polled(each.row) and each.before is not None]
+    polled += _polled_on_other_days(window)
     return [each for each in found if _polled(each.row) or not any(_covers(poll, each) for poll in polled)]
+
+
+def _polled_on_other_days(window: SampledWindow) -> Iterable[CounterStep]:
+    last: dict[object, datetime] = {}
+    for row in window.with_neighbours():
+        run = run_of(row.type, row.metadata)
+        if _polled(row) and run in last and not window.start <= row.timestamp < window.finish:
+            yield CounterStep(row, last[run], Fraction(0))
+        last[run] = row.timestamp
 
 
 def _arrivals(rows: Sequence[StoredSample], kind: RunKind) -> list[StoredSample]:
@@ -276,11 +292,12 @@ def increase(window: SampledWindow) -> dict[Key, MeasuredTotal]:
 def sum_of_deltas(window: SampledWindow) -> dict[Key, MeasuredTotal]:
     """Return the sum of the volumes."""
     found: defaultdict[Key, MeasuredTotal] = defaultdict(MeasuredTotal)
-    rows = window.within()
     polled = [
-        (row.timestamp - timedelta(seconds=interval_of(row.metadata)), row.timestamp) for row in rows if _polled(row)
+        (row.timestamp - timedelta(seconds=interval_of(row.metadata)), row.timestamp)
+        for row in window.with_neighbours()
+        if _polled(row)
     ]
-    for row in rows:
+    for row in window.within():
         if _polled(row) or not any(since < row.timestamp <= until for since, until in polled):
             found[window.key(row)].total += _volume(row)
     return found

@@ -9,6 +9,7 @@ from datetime import date
 from datetime import datetime
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 import pytest_twisted
@@ -421,6 +422,115 @@ async def test_totals_and_annex_are_sums_of_the_atoms(store):
     assert [row for row in annex if row.project_id == "p1"] == [
         row async for row in usage.annex(EVERY_KIND, period, ["p1"])
     ]
+
+
+SPLIT = book(
+    sku("count", "sum", "count"), sku("cpu", "increase", "cpu"), sku("ram", "integral", "ram", factor=Fraction(1))
+)
+"""SKUs whose days are summed, without factors."""
+ZONES = ("UTC", "Asia/Kolkata")
+"""Midnight is at minute 1440 in the first one, at 1110 in the second."""
+
+
+def count(minute, volume, interval=0):
+    """Return a delta, polled if it has an interval."""
+    return message(
+        "count",
+        volume,
+        at=minutes(minute),
+        type="delta",
+        resource_id="vm1",
+        project_id="p1",
+        metadata={"_meter": {"interval": interval}} if interval else {},
+    )
+
+
+def cpu(minute, volume, run=""):
+    """Return a sample of a counter, polled if it has a run."""
+    if run:
+        return polled("cpu", volume, minutes(minute), run=run, type="cumulative")
+    return message("cpu", volume, at=minutes(minute), type="cumulative", resource_id="vm1", project_id="p1")
+
+
+def ram(minute, volume, run):
+    return polled("ram", volume, minutes(minute), run=run)
+
+
+async def sums_by_zone(store, messages):
+    """Return the sum of the days by zone, as tuples of SKU, quantity and unmetered time; midnights differ by zone."""
+    await store.write(messages)
+    found = {}
+    for zone in ZONES:
+        prices = in_zone(SPLIT, zone)
+        await store.rating.usage.refresh(prices, october(prices), OVER)
+        atoms = [atom async for atom in store.rating.usage.atoms(prices, october(prices), ["", "p1", "p2"])]
+        found[zone] = [
+            (
+                id,
+                sum(atom.quantity for atom in atoms if atom.sku == id),
+                sum(atom.unmetered_seconds for atom in atoms if atom.sku == id),
+            )
+            for id in sorted(SPLIT.skus)
+            if any(atom.sku == id for atom in atoms)
+        ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([count(1436, 3, 300), count(1439, 1), count(1441, 0.1, 300)], [("count", Decimal("3.1"), 0)]),
+        ([count(1436, 3, 300), count(1439, 1), count(1445, 0.1, 300)], [("count", Decimal("4.1"), 0)]),
+        ([cpu(1429, 100, "a"), cpu(1430, 100), cpu(1435, 150), cpu(1441, 150, "a")], [("cpu", Decimal(50), 0)]),
+        ([cpu(1429, 100, "a"), cpu(1430, 100), cpu(1435, 150), cpu(9000, 150, "a")], [("cpu", Decimal(50), 0)]),
+        ([cpu(1425, 0, "a"), cpu(1430, 50, "a"), cpu(1429, 40), cpu(1445, 60)], [("cpu", Decimal(50), 0)]),
+        ([cpu(1430, 50, "a"), cpu(1429, 40), cpu(1445, 60)], [("cpu", Decimal(20), 0)]),
+        ([ram(1380, 2, "a"), ram(1500, 2, "b")], [("ram", Decimal(3600), 105 * 60)]),
+        ([ram(1380, 2, "a"), ram(4380, 2, "b")], [("ram", Decimal(3600), 2985 * 60)]),
+        ([ram(1300, 2, "a"), ram(1360, 1, "b"), ram(1500, 2, "a")], [("ram", Decimal(7200 + 900 + 1800), 125 * 60)]),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_midnight_between_samples_changes_nothing(store, messages, expected):
+    assert await sums_by_zone(store, messages) == dict.fromkeys(ZONES, expected)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_poll_of_the_next_day_takes_away_what_was_told_of_the_day_before(store):
+    prices = SPLIT
+    found = await measured(store, prices, [count(1436, 3, 300), count(1439, 1)], now=OVER)
+    assert [atom[4] for atom in found] == [Decimal(4)]
+    await store.write([count(1441, 0.1, 300)])
+    await store.rating.usage.refresh(prices, october(prices), OVER)
+    assert [atom[4] for atom in await kept(store, prices)] == [Decimal(3), Decimal("0.1")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_step_of_a_run_takes_away_what_was_told_on_all_days_that_it_spans(store):
+    first = [cpu(100, 100, "a"), cpu(200, 100), cpu(300, 150), cpu(1700, 170)]
+    found = await measured(store, SPLIT, first, now=OVER)
+    assert [(atom[2], atom[4]) for atom in found] == [(10, Decimal(50)), (11, Decimal(20))]
+    await store.write([cpu(3000, 170, "a")])
+    await store.rating.usage.refresh(SPLIT, october(SPLIT), OVER)
+    assert [(atom[2], atom[4]) for atom in await kept(store, SPLIT)] == [(12, Decimal(70))]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest_twisted.ensureDeferred
+async def test_the_days_are_the_whole_wherever_midnight_is(store, seed):
+    """Polls with gaps, runs that alternate and others who tell the same: over four days, in zones with different midnights."""
+    rng, messages, total = random.Random(seed), [], 0
+    at = 1300.0
+    while at < 7000:
+        at += rng.choice((1, 3, 5, 5, 40, 1200))
+        total += rng.randrange(9)
+        run = rng.choice(("a", "a", "b", ""))
+        messages.append(cpu(at, total, run))
+        messages.append(count(at, rng.randrange(1, 9), 300 if run else 0))
+        if run:
+            messages.append(ram(at, rng.randrange(1, 9), run))
+    found = await sums_by_zone(store, messages)
+    assert len({tuple(each) for each in found.values()}) == 1, found
 
 
 def cloud(seed):

@@ -17,7 +17,8 @@ from meter.store.rating.usage_sql import LOOK_BACK
 DAYS = "SELECT sku_id, day, finish, as_of FROM usage_day WHERE sku_id = ANY(%s) AND day >= %s AND day < %s"
 
 # A sample changes what follows from the one before it of its resource until the one after it: a step of a counter, or the time in
-# which a volume holds. Times are told in hours, of which there are few. The condition on metadata_id is that of the index.
+# which a volume holds. What others told does not count where polls measured the same time: then also what follows from the poll before,
+# and from that of its run. Times are told in hours, of which there are few. The condition on metadata_id is that of the index.
 CHANGES = f"""
 WITH recent AS MATERIALIZED (
     SELECT s.series_id, min(s.timestamp) AS first, max(s.timestamp) AS last FROM (
@@ -30,27 +31,35 @@ WITH recent AS MATERIALIZED (
             AND v.timestamp >= %(start)s::timestamptz - {LOOK_BACK} AND v.timestamp < %(end)s::timestamptz + {LOOK_BACK}
     ) AS s GROUP BY s.series_id
 ), of_resource AS MATERIALIZED (
-    SELECT m.name, x.resource_id, min(r.first) AS first, max(r.last) AS last, max(x.polling_interval) AS polling_interval
+    SELECT m.name, x.resource_id, x.run_kind, x.run_id, min(r.first) AS first, max(r.last) AS last,
+        max(x.polling_interval) AS polling_interval
     FROM recent r JOIN series x ON x.id = r.series_id JOIN meter m ON m.id = x.meter_id
     WHERE m.name = ANY(%(meters)s)
-    GROUP BY m.name, x.resource_id
+    GROUP BY m.name, x.resource_id, x.run_kind, x.run_id
 )
 SELECT DISTINCT c.name,
-    date_trunc('hour', CASE WHEN c.first - neighbour.before > 3 * make_interval(secs => c.polling_interval)
-        THEN neighbour.before ELSE c.first END),
-    date_trunc('hour', coalesce(neighbour.next, c.last))
+    date_trunc('hour', neighbour.since), date_trunc('hour', neighbour.until)
 FROM of_resource c CROSS JOIN LATERAL (
-    SELECT max(b.before) AS before, min(b.next) AS next
-    FROM meter m JOIN series x ON x.meter_id = m.id AND x.resource_id = c.resource_id CROSS JOIN LATERAL (
-        SELECT (SELECT max(s.timestamp) FROM sample s
-                WHERE s.series_id = x.id AND s.timestamp < c.first AND s.timestamp >= c.first - {LOOK_BACK}) AS before,
-            (SELECT min(s.timestamp) FROM sample s
-                WHERE s.series_id = x.id AND s.timestamp > c.last AND s.timestamp < c.last + {LOOK_BACK}) AS next
-        OFFSET 0
-    ) AS b
-    WHERE m.name = c.name
+    SELECT CASE WHEN bool_or(polled) AND NOT bool_and(polled)
+            THEN least(c.first - make_interval(secs => c.polling_interval), max(before), max(before) FILTER (WHERE of_run),
+                max(before) FILTER (WHERE polled))
+            WHEN c.first - least(max(before), max(before) FILTER (WHERE of_run)) > 3 * make_interval(secs => c.polling_interval)
+            THEN least(max(before), max(before) FILTER (WHERE of_run))
+            ELSE c.first END AS since,
+        coalesce(greatest(min(next), min(next) FILTER (WHERE of_run)), c.last) AS until
+    FROM (
+        SELECT x.polling_interval > 0 AS polled, (x.run_kind, x.run_id) = (c.run_kind, c.run_id) AS of_run, b.before, b.next
+        FROM meter m JOIN series x ON x.meter_id = m.id AND x.resource_id = c.resource_id CROSS JOIN LATERAL (
+            SELECT (SELECT max(s.timestamp) FROM sample s
+                    WHERE s.series_id = x.id AND s.timestamp < c.first AND s.timestamp >= c.first - {LOOK_BACK}) AS before,
+                (SELECT min(s.timestamp) FROM sample s
+                    WHERE s.series_id = x.id AND s.timestamp > c.last AND s.timestamp < c.last + {LOOK_BACK}) AS next
+            OFFSET 0
+        ) AS b
+        WHERE m.name = c.name
+    ) AS of_series
 ) AS neighbour
-WHERE coalesce(neighbour.next, c.last) >= %(start)s AND coalesce(neighbour.before, c.first) < %(end)s
+WHERE neighbour.until >= %(start)s AND neighbour.since < %(end)s
 """
 
 RESTORED = "SELECT EXISTS (SELECT FROM audit_entry WHERE action = 'unvoid' AND at > %s)"

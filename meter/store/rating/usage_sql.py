@@ -82,8 +82,45 @@ BEFORE = f"""
         ORDER BY s.message_id DESC LIMIT 1
     ) AS s"""
 
+# Series that were polled, of resources that others told of, too: what was told does not count where polls measured the same time, also
+# if the day ends in between.
+POLLED_BESIDE_OTHERS = """w.polled AND EXISTS (
+        SELECT FROM wanted n WHERE n.resource_id = w.resource_id AND n.unit = w.unit AND NOT n.polled
+    )"""
+
+FIRST_BEFORE = f"""
+    SELECT {COLUMNS}
+    FROM wanted w CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
+        WHERE s.series_id = w.id AND s.timestamp < %(start)s AND s.timestamp >= %(start)s::timestamptz - {LOOK_BACK}
+            AND s.recorded_at <= %(as_of)s
+        ORDER BY s.timestamp, s.message_id LIMIT 1
+    ) AS s
+    WHERE {POLLED_BESIDE_OTHERS}"""
+
+FIRST_AFTER = f"""
+    SELECT {COLUMNS}
+    FROM wanted w CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
+        WHERE s.series_id = w.id AND s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK}
+            AND s.recorded_at <= %(as_of)s
+        ORDER BY s.timestamp, s.message_id LIMIT 1
+    ) AS s
+    WHERE {POLLED_BESIDE_OTHERS}"""
+
+INTERVAL_AFTER = f"""
+    SELECT {COLUMNS}
+    FROM wanted w CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
+        WHERE s.series_id = w.id AND s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK}
+            AND s.timestamp < %(finish)s::timestamptz + make_interval(secs => w.polling_interval) AND s.recorded_at <= %(as_of)s
+        OFFSET 0
+    ) AS s
+    WHERE {POLLED_BESIDE_OTHERS}"""
+
 READ = f"read AS MATERIALIZED ({OF_TIME}\n)"
 READ_WITH_BEFORE = f"read AS MATERIALIZED ({OF_TIME}\n    UNION ALL{BEFORE}\n)"
+READ_DELTAS = f"read AS MATERIALIZED ({OF_TIME}\n    UNION ALL{INTERVAL_AFTER}\n)"
 
 # A resource that starts and stops often has many times; only those of the day are joined.
 LIVES = """
@@ -100,6 +137,15 @@ KEPT_LIVES = LIVES.format("""
     SELECT resource_id, project_id, began, ended, is_off FROM usage_life
     WHERE resource_id > %(after)s AND resource_id <= %(through)s
 """)
+
+LATER_MEASURED = f"""
+    SELECT FROM wanted w CROSS JOIN LATERAL (
+        SELECT FROM sample s
+        WHERE s.series_id = w.id AND s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK}
+            AND s.recorded_at <= %(as_of)s
+        LIMIT 1
+    ) AS s
+    WHERE w.resource_id = held.resource_id AND w.measured"""
 
 LATER = f"""
     SELECT min(s.timestamp) FROM wanted w CROSS JOIN LATERAL (
@@ -121,9 +167,10 @@ ordered AS (
         lead(timestamp) OVER (PARTITION BY r.resource_id, run_kind, run_id ORDER BY timestamp, message_id) AS next_of_run
     FROM read r LEFT JOIN existing v ON v.resource_id = r.resource_id
 ), followed AS (
-    SELECT o.*, CASE WHEN next IS NULL AND CASE WHEN polled
-        THEN run_kind = {RunKind.DECLARED:d} AND timestamp + {INTERVALS_CARRIED} * make_interval(secs => polling_interval) < %(finish)s
-        ELSE NOT life_known END THEN ({LATER}) END AS later
+    SELECT o.*, CASE WHEN CASE WHEN polled
+        THEN run_kind = {RunKind.DECLARED:d} AND next_of_run IS NULL
+            AND timestamp + {INTERVALS_CARRIED} * make_interval(secs => polling_interval) < coalesce(next, %(finish)s)
+        ELSE next IS NULL AND NOT life_known END THEN ({LATER}) END AS later
     FROM ordered o
 ), held AS MATERIALIZED (
     SELECT *, least(%(finish)s, CASE
@@ -133,7 +180,8 @@ ordered AS (
         END) AS until
     FROM followed
 ), gap AS (
-    SELECT resource_id, project_id, until AS begins, coalesce(next, 'infinity') AS ends, next IS NOT NULL AS bounded
+    SELECT resource_id, project_id, until AS begins, coalesce(next, 'infinity') AS ends,
+        next IS NOT NULL OR CASE WHEN until < %(finish)s AND NOT life_known THEN EXISTS ({LATER_MEASURED}) ELSE false END AS bounded
     FROM held WHERE measured AND until < coalesce(next, 'infinity')
     UNION ALL SELECT resource_id, 0, '-infinity', min(timestamp), false FROM held WHERE measured GROUP BY resource_id
     UNION ALL SELECT resource_id, 0, '-infinity', 'infinity', false FROM held GROUP BY resource_id HAVING NOT bool_or(measured)
@@ -178,7 +226,8 @@ NO_UNMETERED = """
 unmetered AS (SELECT 0 AS resource_id, 0 AS project_id, 0 AS us WHERE false)"""
 
 # A step leads to a sample from the one before of the same run; it belongs to the later one. One that was not polled does not count
-# where polls measured the same time. A resource that arrives on a host counts from 0, as in meter.store.query.steps.
+# where polls measured the same time, be it in steps that end on other days: a poll before the day ended a step if its run has an earlier
+# one. A resource that arrives on a host counts from 0, as in meter.store.query.steps.
 STEPS = f"""
 step AS (
     SELECT *, lag(timestamp) OVER run AS earlier, volume - lag(volume) OVER run AS difference,
@@ -208,10 +257,22 @@ step AS (
         WHEN earlier IS NOT NULL AND run_kind <> {RunKind.DECLARED:d} THEN volume
         ELSE 0 END AS amount
     FROM arrival WHERE timestamp >= %(start)s
+), neighbour AS MATERIALIZED (
+    {FIRST_BEFORE}
+    UNION ALL {FIRST_AFTER}
+), polled_step AS MATERIALIZED (
+    SELECT resource_id, unit, before, timestamp, polling_interval FROM counted WHERE polled AND before IS NOT NULL
+    UNION ALL
+    SELECT resource_id, unit, before, timestamp, polling_interval FROM (
+        SELECT *, lag(timestamp) OVER (PARTITION BY resource_id, unit, run_kind, run_id ORDER BY timestamp, message_id) AS before FROM (
+            SELECT * FROM read WHERE resource_id IN (SELECT resource_id FROM neighbour)
+            UNION SELECT * FROM neighbour
+        ) AS near
+    ) AS other WHERE polled AND before IS NOT NULL AND (timestamp < %(start)s OR timestamp >= %(finish)s)
 ), kept AS (
     SELECT * FROM counted c WHERE polled OR NOT EXISTS (
-        SELECT FROM counted p
-        WHERE p.resource_id = c.resource_id AND p.unit = c.unit AND p.polled AND p.before < c.timestamp
+        SELECT FROM polled_step p
+        WHERE p.resource_id = c.resource_id AND p.unit = c.unit AND p.before < c.timestamp
             AND p.timestamp + make_interval(secs => p.polling_interval) > coalesce(c.before, c.timestamp)
     )
 )"""
@@ -224,11 +285,11 @@ SUM = f"""
 total AS (
     SELECT resource_id, project_id, metadata_id, sum(volume) AS total, 1 AS per
     FROM read c
-    WHERE polled OR NOT EXISTS (
+    WHERE timestamp < %(finish)s AND (polled OR NOT EXISTS (
         SELECT FROM read p
         WHERE p.resource_id = c.resource_id AND p.unit = c.unit AND p.polled
             AND p.timestamp >= c.timestamp AND p.timestamp - make_interval(secs => p.polling_interval) < c.timestamp
-    )
+    ))
     GROUP BY resource_id, project_id, metadata_id
 ), {NO_UNMETERED}"""
 
@@ -312,7 +373,7 @@ ROUNDED_UP = (
 PARTS = {
     "integral": (READ_WITH_BEFORE, INTEGRAL, "sum"),
     "increase": (READ_WITH_BEFORE, INCREASE, "sum"),
-    "sum": (READ, SUM, "sum"),
+    "sum": (READ_DELTAS, SUM, "sum"),
     "maximum": (READ, MAXIMUM, "max"),
     "percentile95": (READ_WITH_BEFORE, PERCENTILE, ""),
 }
