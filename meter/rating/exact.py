@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN
 from decimal import Context
 from decimal import Decimal
@@ -10,6 +11,7 @@ from decimal import Inexact
 from decimal import InvalidOperation
 from decimal import Overflow
 from fractions import Fraction
+from typing import Literal
 
 DIGITS = 1000
 """More than any sum of products has: the largest floating-point number has 309 digits. One hostile sample must not be an error
@@ -39,6 +41,14 @@ def shortest(value: float) -> Decimal:
     return Decimal(int(value)) if abs(value) >= LARGEST_DECIMAL else Decimal(repr(value))
 
 
+def total_of(values: Iterable[Decimal]) -> Decimal:
+    """Return the exact sum of ``values``."""
+    total = Decimal(0)
+    for value in values:
+        total = EXACT.add(total, value)
+    return total
+
+
 def quantity(value: Fraction) -> Decimal:
     """Return the exact ``value`` rounded once, half to even, to :data:`QUANTITY_DECIMALS` decimals."""
     scaled = value * 10**QUANTITY_DECIMALS
@@ -48,6 +58,18 @@ def quantity(value: Fraction) -> Decimal:
 def divided_amount(value: Fraction) -> Decimal:
     """Return the exact ``value`` rounded once, half to even, to :data:`AMOUNT_DECIMALS` decimals."""
     return Decimal(round(value * 10**AMOUNT_DECIMALS)).scaleb(-AMOUNT_DECIMALS, _DIVIDING)
+
+
+def divided(value: Decimal, divisor: Decimal, decimals: int, rounding: Literal["floor", "half even"]) -> Decimal:
+    """Return ``value`` / ``divisor`` rounded once to ``decimals``, whatever its size. ``divisor`` must be positive."""
+    whole, rest = EXACT.divmod(EXACT.abs(value.scaleb(decimals, EXACT)), divisor)
+    if value < 0 and rest and rounding == "floor":
+        whole = EXACT.add(whole, Decimal(1))
+    if rounding == "half even":
+        half = EXACT.subtract(EXACT.add(rest, rest), divisor)
+        if half > 0 or (not half and EXACT.remainder(whole, Decimal(2))):
+            whole = EXACT.add(whole, Decimal(1))
+    return EXACT.minus(whole).scaleb(-decimals, EXACT) if value < 0 else whole.scaleb(-decimals, EXACT)
 
 
 def plain(value: Decimal) -> Decimal:

@@ -23,6 +23,7 @@ from meter.rating.budgets.budget_state import BudgetThreshold
 from meter.rating.currency import rounded
 from meter.rating.exact import EXACT
 from meter.rating.exact import plain
+from meter.rating.exact import total_of
 from meter.rating.money.account_projects import DomainOf
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
@@ -58,6 +59,8 @@ class BudgetSum:
         self.meter = None if sku is None else sku.meter
         """The meter of the SKU, if it has one; samples of it can be missing."""
         self.missing_samples = 0
+        self.error: Exception | None = None
+        """The first error of what the budget counts: then there is no new state of it."""
 
     def counts_account(self, account_id: str) -> bool:
         """Return whether the budget counts an account as a whole."""
@@ -107,9 +110,9 @@ class BudgetSum:
 
     def _sum(self, rated: Rated, quantities: Quantities, is_counted: IsCounted) -> Decimal:
         if not self._is_amount:
-            return _total(value for key, value in quantities.items() if is_counted(*key))
+            return total_of(value for key, value in quantities.items() if is_counted(*key))
         lines: Sequence[RatedLine] = rated.lines
-        return _total(line.amount for line in lines if line.kind in COUNTED and is_counted(line.project_id, line.sku))
+        return total_of(line.amount for line in lines if line.kind in COUNTED and is_counted(line.project_id, line.sku))
 
     def state(self, now: datetime, reached: ReachedTimes) -> BudgetState:
         """Return the state at ``now``."""
@@ -173,10 +176,3 @@ def last_day(period: BillingPeriod, now: datetime) -> date:
 
 def _unit(spending: AccountSpending, sku: str | None) -> str:
     return spending.book.skus[sku].unit if sku is not None and sku in spending.book.skus else ""
-
-
-def _total(values: Iterable[Decimal]) -> Decimal:
-    total = Decimal(0)
-    for value in values:
-        total = EXACT.add(total, value)
-    return total
