@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import ROUND_HALF_EVEN
 from decimal import Context
 from decimal import Decimal
 from decimal import DivisionByZero
@@ -29,7 +28,6 @@ LARGEST_DECIMAL = 2.0**53
 AMOUNT_DECIMALS = 12
 """Decimals of an exact amount that had to be divided: by the hours or by the days of a month."""
 
-_UNIT = Decimal(1).scaleb(-QUANTITY_DECIMALS)
 _DIVIDING = Context(prec=DIGITS, traps=[InvalidOperation, DivisionByZero, Overflow])
 
 
@@ -81,8 +79,3 @@ def plain(value: Decimal) -> Decimal:
     return EXACT.plus(
         shortened.quantize(Decimal(1), context=EXACT) if shortened == shortened.to_integral() else shortened
     )
-
-
-def quantized(value: Decimal) -> Decimal:
-    """Return ``value`` rounded once, half to even, to :data:`QUANTITY_DECIMALS` decimals."""
-    return value.quantize(_UNIT, ROUND_HALF_EVEN, _DIVIDING)

@@ -40,6 +40,7 @@ from meter.rating.money.tiers import ZERO
 from meter.rating.money.tiers import TierPrices
 from meter.rating.money.tiers import free_units
 from meter.rating.period import BillingPeriod
+from meter.rating.usage.measured_skus import counts_resources
 from meter.rating.usage.usage_atom import UsageAtom
 
 
@@ -65,11 +66,6 @@ Position = tuple[Match, Per, str]
 """What the usage before a unit is counted of: what the price matches, and an account, project or resource by its id."""
 
 _Key = TypeVar("_Key")
-
-
-def counts_resources(book: PriceBook, sku: str) -> bool:
-    """Return whether any price of the SKU counts its tiers, packages or free units per resource."""
-    return any(each.sku == sku and each.per == "resource" for each in book.prices)
 
 
 class SkuUsage:

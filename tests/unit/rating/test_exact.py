@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meter.rating.exact import EXACT
+from meter.rating.exact import QUANTITY_DECIMALS
 from meter.rating.exact import divided
 from meter.rating.exact import divided_amount
 from meter.rating.exact import plain
 from meter.rating.exact import quantity
-from meter.rating.exact import quantized
 from meter.rating.exact import shortest
 from meter.rating.exact import total_of
 
@@ -61,7 +61,7 @@ def test_the_largest_quantity_is_exact() -> None:
 
 @given(decimals)
 def test_both_roundings_of_quantities_agree(value: Decimal) -> None:
-    assert quantity(Fraction(value)) == quantized(value)
+    assert quantity(Fraction(value)) == divided(value, Decimal(1), QUANTITY_DECIMALS, "half even")
 
 
 @pytest.mark.parametrize(
