@@ -26,7 +26,9 @@ from meter.rating.book.price_book import SpendingBudget
 from meter.rating.book.price_index import scope_key
 from meter.rating.budgets.account_spending import SpendingCalculation
 from meter.rating.budgets.budget_sum import BudgetSum
+from meter.rating.budgets.budget_sum import account_scopes
 from meter.rating.budgets.budget_sum import last_day
+from meter.rating.budgets.budget_sum import project_scopes
 from meter.rating.money.account_projects import DomainOf
 from meter.rating.period import BillingPeriod
 from meter.rating.period import day_of
@@ -199,13 +201,14 @@ class _BudgetsByScope:
 
     def counting_account(self, account_id: str) -> list[BudgetSum]:
         """Return the budgets that count an account as a whole."""
-        return [*self._by_scope.get(("", ""), ()), *self._by_scope.get(("account", account_id), ())]
+        return self._of(account_scopes(account_id))
 
     def counting(self, account_id: str, project_id: str, domain_id: str | None) -> list[BudgetSum]:
         """Return the budgets that count the usage of a project that ``account_id`` pays."""
-        of_project = self._by_scope.get(("project", project_id), ())
-        of_domain = self._by_scope.get(("domain", domain_id), ()) if domain_id is not None else ()
-        return [*self.counting_account(account_id), *of_project, *of_domain]
+        return self._of(project_scopes(account_id, project_id, domain_id))
+
+    def _of(self, scopes: Iterable[tuple[str, str]]) -> list[BudgetSum]:
+        return [each for scope in scopes for each in self._by_scope.get(scope, ())]
 
 
 @dataclass(slots=True)

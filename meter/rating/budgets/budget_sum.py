@@ -12,7 +12,9 @@ from datetime import timedelta
 from decimal import Decimal
 
 from meter.rating.book.price_book import PriceBook
+from meter.rating.book.price_book import PriceScope
 from meter.rating.book.price_book import SpendingBudget
+from meter.rating.book.price_index import scope_key
 from meter.rating.budgets.account_spending import AccountSpending
 from meter.rating.budgets.account_spending import Quantities
 from meter.rating.budgets.budget_state import Basis
@@ -64,15 +66,11 @@ class BudgetSum:
 
     def counts_account(self, account_id: str) -> bool:
         """Return whether the budget counts an account as a whole."""
-        scope = self.budget.scope
-        return scope.account == account_id or (scope.account, scope.project, scope.domain) == (None, None, None)
+        return scope_key(self.budget.scope) in account_scopes(account_id)
 
     def counts(self, account_id: str, project_id: str, domain_id: str | None) -> bool:
         """Return whether the budget counts the usage of a project that ``account_id`` pays."""
-        if self.counts_account(account_id):
-            return True
-        scope = self.budget.scope
-        return project_id == scope.project if scope.project is not None else domain_id == scope.domain is not None
+        return scope_key(self.budget.scope) in project_scopes(account_id, project_id, domain_id)
 
     def add(self, spending: AccountSpending, domain_of: DomainOf, now: datetime) -> None:
         """Add what counts of an account. The projects of a domain are those that belong to it at ``now``, or at the period's end."""
@@ -167,6 +165,17 @@ class BudgetSum:
                 yield BudgetGap(code="other unit", text=f"usage of this SKU in {other} is not counted")
         if self._no_sku:
             yield BudgetGap(code="no sku", text="the price book has no such SKU")
+
+
+def account_scopes(account_id: str) -> list[tuple[str, str]]:
+    """Return the keys of the scopes of budgets that count an account as a whole."""
+    return [scope_key(PriceScope()), ("account", account_id)]
+
+
+def project_scopes(account_id: str, project_id: str, domain_id: str | None) -> list[tuple[str, str]]:
+    """Return the keys of the scopes of budgets that count the usage of a project that ``account_id`` pays."""
+    of_domain = [] if domain_id is None else [("domain", domain_id)]
+    return [*account_scopes(account_id), ("project", project_id), *of_domain]
 
 
 def last_day(period: BillingPeriod, now: datetime) -> date:

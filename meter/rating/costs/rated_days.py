@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,11 +37,9 @@ from meter.rating.rating_store import IRatingStore
 from meter.rating.statements.account_rating import AccountRating
 from meter.rating.statements.account_rating import KnownPayer
 from meter.rating.statements.account_rating import rating_of
+from meter.rating.statements.closed_periods import DirectoryOf
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.project_history import ProjectHistory
-
-DirectoryOf = Callable[[str], PriceDirectory]
-"""Returns the price directory that the text of a stored book describes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

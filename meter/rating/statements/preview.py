@@ -24,14 +24,13 @@ from meter.rating.statements.account_rating import AccountRating
 from meter.rating.statements.account_rating import KnownPayer
 from meter.rating.statements.closed_periods import ClosedPeriods
 from meter.rating.statements.closed_periods import DirectoryOf
+from meter.rating.statements.closing_problems import MAX_PROJECT_ROWS
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.statement import Statement
 from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.statement_draft import DraftTimes
 from meter.rating.statements.statement_draft import completeness_of
 from meter.rating.statements.statement_draft import draft
-
-MAX_PROJECT_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
