@@ -41,8 +41,9 @@ QUESTIONS = [
 def site(postgresql):
     dsn = postgresql.dsn()
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
+    store.maintenance._periodic.startService = lambda: None  # tests run maintenance themselves
     store.startService()
-    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
+    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready and store.maintenance._pool.ready)))
     yield store, lambda statement: postgresql.execute(statement, dsn)
     pytest_twisted.blockon(store.stopService())
 

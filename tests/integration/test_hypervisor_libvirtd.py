@@ -127,6 +127,8 @@ async def test_guest_that_is_shut_off_exists_and_uses_nothing(libvirtd: Libvirtd
         ("power.state", 5, "stopped"),
         ("disk.root.size", 1, "stopped"),
         ("disk.ephemeral.size", 0, "stopped"),
+        ("vcpus", 0, "stopped"),
+        ("memory", 0, "stopped"),
     }
 
 
