@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meter.rating.period import BillingPeriod
-from meter.rating.statements.annex import EMPTY_SHA256
 from meter.rating.statements.annex import AnnexDigest
 from meter.rating.statements.annex import AnnexPage
 from meter.rating.statements.annex import annex_line
@@ -131,7 +130,7 @@ def statement(
         "net": Decimal("0.37"),
         "tax": Decimal("0.07"),
         "total": Decimal("0.44"),
-        "annex_sha256": annex_sha256(rows) if rows else EMPTY_SHA256,
+        "annex_sha256": annex_sha256(rows),
         "previous_sha256": previous,
     }
     return Statement(**{**values, **members})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN
+from collections.abc import Iterable
 from decimal import Context
 from decimal import Decimal
 from decimal import DivisionByZero
@@ -10,6 +10,7 @@ from decimal import Inexact
 from decimal import InvalidOperation
 from decimal import Overflow
 from fractions import Fraction
+from typing import Literal
 
 DIGITS = 1000
 """More than any sum of products has: the largest floating-point number has 309 digits. One hostile sample must not be an error
@@ -27,7 +28,6 @@ LARGEST_DECIMAL = 2.0**53
 AMOUNT_DECIMALS = 12
 """Decimals of an exact amount that had to be divided: by the hours or by the days of a month."""
 
-_UNIT = Decimal(1).scaleb(-QUANTITY_DECIMALS)
 _DIVIDING = Context(prec=DIGITS, traps=[InvalidOperation, DivisionByZero, Overflow])
 
 
@@ -37,6 +37,14 @@ def shortest(value: float) -> Decimal:
     From 2⁵³ on numbers are whole, and are returned exactly: there Python and PostgreSQL do not agree on which decimal is the shortest.
     """
     return Decimal(int(value)) if abs(value) >= LARGEST_DECIMAL else Decimal(repr(value))
+
+
+def total_of(values: Iterable[Decimal]) -> Decimal:
+    """Return the exact sum of ``values``."""
+    total = Decimal(0)
+    for value in values:
+        total = EXACT.add(total, value)
+    return total
 
 
 def quantity(value: Fraction) -> Decimal:
@@ -50,6 +58,18 @@ def divided_amount(value: Fraction) -> Decimal:
     return Decimal(round(value * 10**AMOUNT_DECIMALS)).scaleb(-AMOUNT_DECIMALS, _DIVIDING)
 
 
+def divided(value: Decimal, divisor: Decimal, decimals: int, rounding: Literal["floor", "half even"]) -> Decimal:
+    """Return ``value`` / ``divisor`` rounded once to ``decimals``, whatever its size. ``divisor`` must be positive."""
+    whole, rest = EXACT.divmod(EXACT.abs(value.scaleb(decimals, EXACT)), divisor)
+    if value < 0 and rest and rounding == "floor":
+        whole = EXACT.add(whole, Decimal(1))
+    if rounding == "half even":
+        half = EXACT.subtract(EXACT.add(rest, rest), divisor)
+        if half > 0 or (not half and EXACT.remainder(whole, Decimal(2))):
+            whole = EXACT.add(whole, Decimal(1))
+    return EXACT.minus(whole).scaleb(-decimals, EXACT) if value < 0 else whole.scaleb(-decimals, EXACT)
+
+
 def plain(value: Decimal) -> Decimal:
     """Return ``value`` without zeros at its end, without an exponent and without a negative zero: 1.500 is 1.5, 1E+2 is 100.
 
@@ -59,8 +79,3 @@ def plain(value: Decimal) -> Decimal:
     return EXACT.plus(
         shortened.quantize(Decimal(1), context=EXACT) if shortened == shortened.to_integral() else shortened
     )
-
-
-def quantized(value: Decimal) -> Decimal:
-    """Return ``value`` rounded once, half to even, to :data:`QUANTITY_DECIMALS` decimals."""
-    return value.quantize(_UNIT, ROUND_HALF_EVEN, _DIVIDING)

@@ -93,3 +93,11 @@ class BillingPeriod:
         """Yield the days in order."""
         for number in range((self.until - self.first).days):
             yield self.first + timedelta(days=number)
+
+
+def periods_in_grace(now: datetime, timezone: ZoneInfo, grace: timedelta) -> list[BillingPeriod]:
+    """Return the present period, after those before that ended less than ``grace`` ago, in order."""
+    periods = [BillingPeriod.containing(now, timezone)]
+    while now < periods[0].start + grace:
+        periods.insert(0, periods[0].previous)
+    return periods

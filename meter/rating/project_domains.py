@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import date
 from zoneinfo import ZoneInfo
 
 from meter.completeness.identities.identity_history import period_at
-from meter.identity_names import IdentityKey
-from meter.identity_names import IIdentityNames
 from meter.identity_names import NamePeriod
 from meter.rating.period import start_of_day
 
@@ -32,9 +29,3 @@ class ProjectDomains:
             return names[0].domain
         found = period_at(names, start_of_day(day, self._timezone))
         return None if found is None else found.domain
-
-
-async def project_domains(names: IIdentityNames, projects: Collection[str], timezone: ZoneInfo) -> ProjectDomains:
-    """Return the domains of ``projects``; raise ``Unavailable`` while the store is."""
-    histories = await names.histories([IdentityKey("project", each) for each in projects if each])
-    return ProjectDomains({key.id: periods for key, periods in histories.items()}, timezone)

@@ -111,7 +111,7 @@ class MemoryUsage:
         """Yield sums over resources; see ``IUsage.totals``."""
         for sku in sorted(book.skus.values(), key=lambda each: each.id):
             atoms = [atom for atom in self._read(book, period, {sku.id}) if atom.project_id in projects]
-            if not counts_resources(book, sku):
+            if not counts_resources(book, sku.id):
                 atoms = _summed(atoms)
             for atom in atoms:
                 yield atom

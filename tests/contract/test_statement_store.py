@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -17,7 +18,6 @@ from zope.interface.verify import verifyObject
 
 from meter.interfaces import Unavailable
 from meter.query import AuditFilter
-from meter.rating.statements.annex import EMPTY_SHA256
 from meter.rating.statements.annex import AnnexPage
 from meter.rating.statements.annex import annex_line
 from meter.rating.statements.statement import StatementAccount
@@ -232,7 +232,7 @@ async def test_annex_of_one_project_is_part_of_the_whole(statements):
 @pytest_twisted.ensureDeferred
 async def test_statement_without_usage_has_an_empty_annex(statements):
     document = statement(rows=())
-    assert document.annex_sha256 == EMPTY_SHA256
+    assert document.annex_sha256 == hashlib.sha256(b"").hexdigest()
     await statements.add(closing(document, projects=()), pages(()))
     assert await collected(statements.annex("2026-11.acme")) == []
 

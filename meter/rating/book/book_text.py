@@ -90,15 +90,6 @@ def directory_from_text(text: str) -> PriceDirectory:
     return PriceDirectory(books={book.name: book}, accounts={each.id: each for each in accounts})
 
 
-def book_from_text(text: str) -> PriceBook:
-    """Return the book whose ``text`` was stored.
-
-    :raises ValueError: it is not the text of a price book.
-    """
-    [book] = directory_from_text(text).books.values()
-    return book
-
-
 def _order(record: Any) -> tuple[str, ...]:
     """Return what records of one kind are sorted by: their ids, and, of taxes, their categories and days."""
     since = str(record.validity.since or "")

@@ -248,7 +248,7 @@ class PriceBook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpendingBudget:
-    """What an account or project plans to spend (``amount``) or use of a SKU (``quantity``) in a period.
+    """What an account, project or domain plans to spend (``amount``) or use of a SKU (``quantity``) in a period.
 
     Each of ``used_percent`` is told once a period when the usage reaches it, each of ``forecast_percent`` when the forecast does.
     ``webhooks`` are names of targets in the configuration.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -57,24 +58,17 @@ def check_directory(
     """
     problems: list[BookProblem] = []
     files = read_files(path, problems)
-    return _checked(files, problems, webhooks, meters) if files else CheckedDirectory(None, sorted(problems))
+    return check_files(files, webhooks, meters, problems) if files else CheckedDirectory(None, sorted(problems))
 
 
 def check_files(
     files: Sequence[PriceFile],
     webhooks: Collection[str] | None = None,
     meters: Mapping[str, MeterDefinition] | None = None,
+    problems: Iterable[BookProblem] = (),
 ) -> CheckedDirectory:
-    """Return what the texts of ``files`` say, and everything that is wrong with them."""
-    return _checked(files, [], webhooks, meters)
-
-
-def _checked(
-    files: Sequence[PriceFile],
-    problems: list[BookProblem],
-    webhooks: Collection[str] | None,
-    meters: Mapping[str, MeterDefinition] | None,
-) -> CheckedDirectory:
+    """Return what the texts of ``files`` say, and everything that is wrong with them, after ``problems`` of reading them."""
+    problems = list(problems)
     all_read = not problems
     tables, complete = read_tables(files, problems)
     assembly = Assembly(tables, problems, complete=complete and all_read)

@@ -15,8 +15,6 @@ from meter.rating.book.price_book import PriceScope
 
 MAX_INDEXED_BOOKS = 16
 
-Match = frozenset[tuple[str, str]]
-
 _Scope = tuple[str, str]
 
 

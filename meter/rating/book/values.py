@@ -15,6 +15,8 @@ from pydantic import AfterValidator
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from meter.rating.exact import plain
+
 MAX_CHARACTERS = 255
 """Maximum length of ids and names."""
 
@@ -50,13 +52,6 @@ def shown(value: Any) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
     text = text.lower() if isinstance(value, bool) else text
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def plain(value: Decimal) -> Decimal:
-    """Return ``value`` without trailing zeros and without an exponent, so that 0.10 and 0.1 are the same text."""
-    text = f"{value:f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return Decimal(text if text not in ("", "-0") else "0")
 
 
 def exact_decimal(value: Any) -> Decimal:

@@ -10,6 +10,7 @@ from dataclasses import field
 from datetime import datetime
 from datetime import timedelta
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from meter.completeness_query import NO_PROJECT
@@ -17,6 +18,7 @@ from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import ICompletenessLedger
 from meter.daemon.services import Slices
 from meter.identity_names import IIdentityNames
+from meter.interfaces import Unavailable
 from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
@@ -24,10 +26,13 @@ from meter.rating.book.price_book import SpendingBudget
 from meter.rating.book.price_index import scope_key
 from meter.rating.budgets.account_spending import SpendingCalculation
 from meter.rating.budgets.budget_sum import BudgetSum
+from meter.rating.budgets.budget_sum import account_scopes
 from meter.rating.budgets.budget_sum import last_day
+from meter.rating.budgets.budget_sum import project_scopes
 from meter.rating.money.account_projects import DomainOf
 from meter.rating.period import BillingPeriod
 from meter.rating.period import day_of
+from meter.rating.period import periods_in_grace
 from meter.rating.statements.payers import charged_projects
 from meter.rating.statements.project_history import ProjectHistory
 from meter.rating.steps import in_slices
@@ -52,7 +57,7 @@ class BudgetEvaluation:
         self._clock = clock
 
     async def empty_sums(self, directory: PriceDirectory, now: datetime) -> Mapping[str, Sequence[BudgetSum]]:
-        """Return empty sums of all budgets, by the name of their period: of the present one, and of the one before.
+        """Return empty sums of all budgets, by the name of their period: of the present one, and of those before.
 
         The usage of a period's last minutes is known after its end, and may reach a threshold: a period is evaluated until
         the days of grace of its book are over, and at least for a day.
@@ -61,11 +66,8 @@ class BudgetEvaluation:
         sums: dict[str, list[BudgetSum]] = {}
         for budget in directory.budgets.values():
             book = books[budget.id]
-            period = BillingPeriod.containing(now, book.timezone)
-            grace = timedelta(days=max(1, book.grace_days))
-            for each in (period, period.previous):
-                if now < each.end + grace:
-                    sums.setdefault(each.name, []).append(BudgetSum(budget, book, each))
+            for each in periods_in_grace(now, book.timezone, timedelta(days=max(1, book.grace_days))):
+                sums.setdefault(each.name, []).append(BudgetSum(budget, book, each))
         return sums
 
     async def _books(self, directory: PriceDirectory, now: datetime) -> Mapping[str, PriceBook]:
@@ -88,7 +90,10 @@ class BudgetEvaluation:
         return books
 
     async def fill(self, directory: PriceDirectory, month: str, sums: Sequence[BudgetSum], now: datetime) -> None:
-        """Add to ``sums``, those of one period, what was used until ``now`` and what is not known."""
+        """Add to ``sums``, those of one period, what was used until ``now`` and what is not known.
+
+        An error of an account or budget becomes :attr:`BudgetSum.error` and does not stop the others.
+        """
         slices = Slices(self._clock)
         for book in directory.books.values():
             period = BillingPeriod.named(month, book.timezone)
@@ -102,10 +107,32 @@ class BudgetEvaluation:
                 if slices.over:
                     await slices.pause()
             for batch in payers.batches():
-                await self._add_accounts(directory, book, period, batch, domain_of, now)
+                await self._add_each_account(directory, book, period, batch, domain_of, now)
         for each in sums:
             each.missing_samples = 0
         await self._add_missing(directory, sums, now)
+
+    async def _add_each_account(
+        self,
+        directory: PriceDirectory,
+        book: PriceBook,
+        period: BillingPeriod,
+        payers: Sequence[_Payer],
+        domain_of: DomainOf,
+        now: datetime,
+    ) -> None:
+        """Add accounts. The error of one is that of the budgets that count it; the others are added one at a time then."""
+        try:
+            await self._add_accounts(directory, book, period, payers, domain_of, now)
+        except (Unavailable, CancelledError):
+            raise
+        except Exception as error:
+            if len(payers) > 1:
+                for each in payers:
+                    await self._add_each_account(directory, book, period, [each], domain_of, now)
+                return
+            for budget in payers[0].budgets:
+                budget.error = budget.error or error
 
     async def _add_accounts(
         self,
@@ -130,10 +157,16 @@ class BudgetEvaluation:
                 calculation.add(atom)
             if slices.over:
                 await slices.pause()
-        for calculation, payer in calculations:
-            spending = await in_slices(calculation.results(), slices)
-            for each in payer.budgets:
-                each.add(spending, domain_of, now)
+        # All results before the first sum changes: an error leaves the sums as they were.
+        results = [
+            (await in_slices(calculation.results(), slices), payer.budgets) for calculation, payer in calculations
+        ]
+        for spending, budgets in results:
+            for each in budgets:
+                try:
+                    each.add(spending, domain_of, now)
+                except Exception as error:
+                    each.error = each.error or error
                 if slices.over:
                     await slices.pause()
 
@@ -172,13 +205,14 @@ class _BudgetsByScope:
 
     def counting_account(self, account_id: str) -> list[BudgetSum]:
         """Return the budgets that count an account as a whole."""
-        return [*self._by_scope.get(("", ""), ()), *self._by_scope.get(("account", account_id), ())]
+        return self._of(account_scopes(account_id))
 
     def counting(self, account_id: str, project_id: str, domain_id: str | None) -> list[BudgetSum]:
         """Return the budgets that count the usage of a project that ``account_id`` pays."""
-        of_project = self._by_scope.get(("project", project_id), ())
-        of_domain = self._by_scope.get(("domain", domain_id), ()) if domain_id is not None else ()
-        return [*self.counting_account(account_id), *of_project, *of_domain]
+        return self._of(project_scopes(account_id, project_id, domain_id))
+
+    def _of(self, scopes: Iterable[tuple[str, str]]) -> list[BudgetSum]:
+        return [each for scope in scopes for each in self._by_scope.get(scope, ())]
 
 
 @dataclass(slots=True)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import ROUND_FLOOR
-from decimal import Context
 from decimal import Decimal
-from decimal import DivisionByZero
-from decimal import InvalidOperation
-from decimal import Overflow
 from typing import Literal
 
 import msgspec
 
 from meter.rating.exact import EXACT
+from meter.rating.exact import divided
 from meter.rating.exact import plain
 
 Basis = Literal["used", "forecast"]
@@ -21,8 +17,7 @@ Basis = Literal["used", "forecast"]
 GapCode = Literal["unmetered", "missing", "unpriced", "other currency", "other unit", "no sku"]
 """Why less is counted than was used: docs/budgets.rst has what each means."""
 
-_DIVIDING = Context(prec=100, rounding=ROUND_FLOOR, traps=[InvalidOperation, DivisionByZero, Overflow])
-_HUNDREDTH = Decimal("0.01")
+PERCENT_DECIMALS = 2
 
 
 class BudgetGap(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +89,7 @@ def percentage(value: Decimal, limit: Decimal) -> Decimal | None:
     """Return ``value`` in percent of ``limit``, rounded down to two decimals, so that 100 means: reached; ``None`` if the limit is 0."""
     if not limit:
         return None
-    return _DIVIDING.divide(EXACT.multiply(value, Decimal(100)), limit).quantize(_HUNDREDTH, context=_DIVIDING)
+    return divided(EXACT.multiply(value, Decimal(100)), limit, PERCENT_DECIMALS, "floor")
 
 
 def is_reached(value: Decimal | None, limit: Decimal, percent: Decimal) -> bool:

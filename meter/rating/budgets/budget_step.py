@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Protocol
 
 import msgspec
+from twisted.internet.defer import CancelledError
 
+from meter.interfaces import Unavailable
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.budgets.budget_evaluation import BudgetEvaluation
 from meter.rating.budgets.budget_state import BudgetState
@@ -22,6 +24,10 @@ from meter.rating.budgets.threshold_message import threshold_webhooks
 
 KEPT_YEARS = 2
 """States and thresholds are kept for the year of the present period and the one before."""
+
+
+class BudgetError(Exception):
+    """Budgets could not be evaluated; the others were."""
 
 
 class IBudgetMetrics(Protocol):
@@ -68,18 +74,36 @@ class BudgetStep:
         self._told = told
 
     async def run(self, now: datetime) -> None:
-        """Evaluate and tell; raise ``Unavailable`` while the store or the price directory is. It may be killed at any time, and run again."""
+        """Evaluate and tell; raise ``Unavailable`` while the store or the price directory is. It may be killed at any time, and run again.
+
+        The error of one budget does not stop the others: it keeps its last state, and :class:`BudgetError` is raised at the end.
+        """
+        failed: list[tuple[BudgetSum, Exception]] = []
         directory = await self._directory()
         states: list[BudgetState] = []
         months = await self._evaluation.empty_sums(directory, now)
         for month, sums in sorted(months.items()):
             await self._evaluation.fill(directory, month, sums, now)
             reached: ReachedTimes = {
-                (each.budget_id, each.basis, each.percent): each.at for each in await self._store.reached(month)
+                (known.budget_id, known.basis, known.percent): known.at for known in await self._store.reached(month)
             }
-            states += [await self._state(each, reached, now) for each in sums]
+            for each in sums:
+                try:
+                    if each.error is not None:
+                        raise each.error
+                    states.append(await self._state(each, reached, now))
+                except (Unavailable, CancelledError):
+                    raise
+                except Exception as error:
+                    failed.append((each, error))
         await self._store.keep_states(states, list(directory.budgets))
         await self._store.forget(f"{now.year - KEPT_YEARS + 1:04}-01")
+        if failed:
+            budget, cause = failed[0]
+            first = f"{budget.budget.id} of {budget.period.name}: {cause or type(cause).__name__}"
+            raise BudgetError(
+                f"{len(failed)} budgets are not evaluated and keep their last states, first {first}"
+            ) from cause
         present = {each.budget_id: each for each in states}  # of two periods, the later one
         incomplete = sum(bool(each.gaps) for each in present.values())
         self._metrics.evaluated(len(present), incomplete, now)

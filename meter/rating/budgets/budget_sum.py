@@ -12,7 +12,9 @@ from datetime import timedelta
 from decimal import Decimal
 
 from meter.rating.book.price_book import PriceBook
+from meter.rating.book.price_book import PriceScope
 from meter.rating.book.price_book import SpendingBudget
+from meter.rating.book.price_index import scope_key
 from meter.rating.budgets.account_spending import AccountSpending
 from meter.rating.budgets.account_spending import Quantities
 from meter.rating.budgets.budget_state import Basis
@@ -23,6 +25,7 @@ from meter.rating.budgets.budget_state import BudgetThreshold
 from meter.rating.currency import rounded
 from meter.rating.exact import EXACT
 from meter.rating.exact import plain
+from meter.rating.exact import total_of
 from meter.rating.money.account_projects import DomainOf
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
@@ -58,18 +61,16 @@ class BudgetSum:
         self.meter = None if sku is None else sku.meter
         """The meter of the SKU, if it has one; samples of it can be missing."""
         self.missing_samples = 0
+        self.error: Exception | None = None
+        """The first error of what the budget counts: then there is no new state of it."""
 
     def counts_account(self, account_id: str) -> bool:
         """Return whether the budget counts an account as a whole."""
-        scope = self.budget.scope
-        return scope.account == account_id or (scope.account, scope.project, scope.domain) == (None, None, None)
+        return scope_key(self.budget.scope) in account_scopes(account_id)
 
     def counts(self, account_id: str, project_id: str, domain_id: str | None) -> bool:
         """Return whether the budget counts the usage of a project that ``account_id`` pays."""
-        if self.counts_account(account_id):
-            return True
-        scope = self.budget.scope
-        return project_id == scope.project if scope.project is not None else domain_id == scope.domain is not None
+        return scope_key(self.budget.scope) in project_scopes(account_id, project_id, domain_id)
 
     def add(self, spending: AccountSpending, domain_of: DomainOf, now: datetime) -> None:
         """Add what counts of an account. The projects of a domain are those that belong to it at ``now``, or at the period's end."""
@@ -107,9 +108,9 @@ class BudgetSum:
 
     def _sum(self, rated: Rated, quantities: Quantities, is_counted: IsCounted) -> Decimal:
         if not self._is_amount:
-            return _total(value for key, value in quantities.items() if is_counted(*key))
+            return total_of(value for key, value in quantities.items() if is_counted(*key))
         lines: Sequence[RatedLine] = rated.lines
-        return _total(line.amount for line in lines if line.kind in COUNTED and is_counted(line.project_id, line.sku))
+        return total_of(line.amount for line in lines if line.kind in COUNTED and is_counted(line.project_id, line.sku))
 
     def state(self, now: datetime, reached: ReachedTimes) -> BudgetState:
         """Return the state at ``now``."""
@@ -166,6 +167,17 @@ class BudgetSum:
             yield BudgetGap(code="no sku", text="the price book has no such SKU")
 
 
+def account_scopes(account_id: str) -> list[tuple[str, str]]:
+    """Return the keys of the scopes of budgets that count an account as a whole."""
+    return [scope_key(PriceScope()), ("account", account_id)]
+
+
+def project_scopes(account_id: str, project_id: str, domain_id: str | None) -> list[tuple[str, str]]:
+    """Return the keys of the scopes of budgets that count the usage of a project that ``account_id`` pays."""
+    of_domain = [] if domain_id is None else [("domain", domain_id)]
+    return [*account_scopes(account_id), ("project", project_id), *of_domain]
+
+
 def last_day(period: BillingPeriod, now: datetime) -> date:
     """Return the day of ``now``, or the nearest to it in ``period``."""
     return max(period.first, min(day_of(now, period.timezone), period.until - timedelta(days=1)))
@@ -173,10 +185,3 @@ def last_day(period: BillingPeriod, now: datetime) -> date:
 
 def _unit(spending: AccountSpending, sku: str | None) -> str:
     return spending.book.skus[sku].unit if sku is not None and sku in spending.book.skus else ""
-
-
-def _total(values: Iterable[Decimal]) -> Decimal:
-    total = Decimal(0)
-    for value in values:
-        total = EXACT.add(total, value)
-    return total

@@ -91,7 +91,7 @@ class NullWebhookMetrics:
 
 
 class WebhookDelivery:
-    """Sends what waits in ``store`` to ``targets``, by name; a step of the collector's rating."""
+    """Sends what waits in ``store`` to ``targets``, by name; :class:`~meter.rating.budgets.webhook_service.WebhookService` runs it."""
 
     name = "webhooks"
     _log = Logger()

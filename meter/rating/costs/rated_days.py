@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ from meter.rating.money.priced_usage import PricedUnits
 from meter.rating.money.priced_usage import Values
 from meter.rating.money.priced_usage import amount_of
 from meter.rating.money.priced_usage import as_values
-from meter.rating.money.rated import Rated
 from meter.rating.money.tiers import FREE_TIER
 from meter.rating.money.tiers import ZERO
 from meter.rating.period import BillingPeriod
@@ -39,12 +37,10 @@ from meter.rating.rating_store import IRatingStore
 from meter.rating.statements.account_rating import AccountRating
 from meter.rating.statements.account_rating import KnownPayer
 from meter.rating.statements.account_rating import rating_of
+from meter.rating.statements.closed_periods import DirectoryOf
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.project_history import ProjectHistory
 from meter.rating.steps import in_slices
-
-DirectoryOf = Callable[[str], PriceDirectory]
-"""Returns the price directory that the text of a stored book describes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +69,16 @@ class _Cost:
     quantity: Decimal = ZERO
     amount: Decimal = ZERO
 
+    def add(self, quantity: Decimal, amount: Decimal) -> None:
+        self.quantity = EXACT.add(self.quantity, quantity)
+        self.amount = EXACT.add(self.amount, amount)
+
 
 _Place = tuple[date, str, str, Values]
 """A day, a project, a SKU and values."""
+
+_Costs = defaultdict[_Place, defaultdict[str, _Cost]]
+"""What was used and cost, by resource: "" where the price counts what all resources use."""
 
 
 class RatedDays:
@@ -102,9 +105,9 @@ class RatedDays:
         async for known in self._payers(begin, end, project_id):
             costs = await self._costs(known, begin, end, project_id)
             if not by_resource:
-                for place in sorted(costs):
+                for place, cost in sorted(_by_place(costs).items(), key=lambda item: item[0]):
                     await self._pause()
-                    yield _rated_day(known, place, "", costs[place].quantity, costs[place].amount)
+                    yield _rated_day(known, place, "", cost.quantity, cost.amount)
             elif costs:
                 async for day in self._of_resources(known, costs, project_id):
                     yield day
@@ -149,12 +152,11 @@ class RatedDays:
         directory = self._directory_of(text)
         return await rating.payer(directory, account_named(directory, payer.account.id), payer.period.name)
 
-    async def _costs(
-        self, known: KnownPayer, begin: datetime, end: datetime, project_id: str | None
-    ) -> dict[_Place, _Cost]:
+    async def _costs(self, known: KnownPayer, begin: datetime, end: datetime, project_id: str | None) -> _Costs:
+        """Return what each place cost, of each resource alone where the price counts resources."""
         payer = known.payer
         if not payer.projects:
-            return {}
+            return defaultdict(lambda: defaultdict(_Cost))
         days = {day for day in payer.period.days() if begin <= start_of_day(day, payer.period.timezone) < end}
         units: list[PricedUnits] = []
 
@@ -167,29 +169,36 @@ class RatedDays:
             await in_slices(rating.begin(atom.sku, atom.day), self._slices)
             rating.add(atom)
             await self._pause()
-        rated = await in_slices(rating.results(), self._slices)
-        costs: defaultdict[_Place, _Cost] = defaultdict(_Cost)
+        await in_slices(rating.results(), self._slices)
+        costs: _Costs = defaultdict(lambda: defaultdict(_Cost))
         for each in units:
             await self._pause()
-            cost = costs[each.day, each.project_id, each.sku, each.values]
-            cost.quantity = EXACT.add(cost.quantity, each.quantity)
-            price = _unit_price(each, rated)
-            cost.amount = EXACT.add(cost.amount, amount_of(price, each.priced, each.price, payer.period))
-        return dict(costs)
+            resource_id = each.resource_id if each.price.per == "resource" else ""
+            cost = costs[each.day, each.project_id, each.sku, each.values][resource_id]
+            price = ZERO if each.tier == FREE_TIER else each.price.tiers[each.tier - 1].price
+            cost.add(each.quantity, amount_of(price, each.priced, each.price, payer.period))
+        return costs
 
-    async def _of_resources(
-        self, known: KnownPayer, costs: Mapping[_Place, _Cost], project_id: str | None
-    ) -> AsyncIterator[RatedDay]:
-        """Yield the days of resources: of what a day cost, each has the share of its usage, to 12 decimals."""
+    async def _of_resources(self, known: KnownPayer, costs: _Costs, project_id: str | None) -> AsyncIterator[RatedDay]:
+        """Yield the days of resources: what each cost, or its share by usage of what all cost that day, to 12 decimals."""
         payer = known.payer
         projects = payer.projects if project_id is None else [project_id]
         async for atom in self._store.usage.atoms(payer.book, payer.period, projects):
             await self._pause()
             place = (atom.day, atom.project_id, atom.sku, as_values(atom.values))
-            cost = costs.get(place)
+            of_place = costs.get(place)
+            cost = None if of_place is None else of_place.get(atom.resource_id, of_place.get(""))
             if cost is not None and cost.quantity and atom.quantity:
                 amount = divided_amount(Fraction(cost.amount) * Fraction(atom.quantity) / Fraction(cost.quantity))
                 yield _rated_day(known, place, atom.resource_id, atom.quantity, amount)
+
+
+def _by_place(costs: _Costs) -> Mapping[_Place, _Cost]:
+    sums: defaultdict[_Place, _Cost] = defaultdict(_Cost)
+    for place, of_place in costs.items():
+        for cost in of_place.values():
+            sums[place].add(cost.quantity, cost.amount)
+    return sums
 
 
 def _periods(book: PriceBook, begin: datetime, end: datetime) -> Iterator[BillingPeriod]:
@@ -197,18 +206,6 @@ def _periods(book: PriceBook, begin: datetime, end: datetime) -> Iterator[Billin
     while period.start < end:
         yield period
         period = period.next
-
-
-def _unit_price(units: PricedUnits, rated: Rated) -> Decimal:
-    """Return what a unit costs. Where the total of the period decides, that is what it costs by the total so far."""
-    if units.tier is not None:
-        return ZERO if units.tier == FREE_TIER else units.price.tiers[units.tier - 1].price
-    values = dict(units.values)
-    for line in rated.lines:
-        same = (line.project_id, line.sku, line.price_id) == (units.project_id, units.sku, units.price.id)
-        if same and line.tier != FREE_TIER and line.values == values and line.unit_price is not None:
-            return line.unit_price
-    return ZERO
 
 
 def _rated_day(known: KnownPayer, place: _Place, resource_id: str, quantity: Decimal, amount: Decimal) -> RatedDay:

@@ -52,6 +52,9 @@ _SERVICES: Mapping[str, str] = {
 }
 """The service of lines that belong to none."""
 
+PACKAGES = "Packages"
+"""The unit of packages that have no whole number of units: FOCUS has no unit ``0.5 GB``."""
+
 ZONE_KEYS = ("availability_zone", "OS-EXT-AZ:availability_zone")
 """Names of values of a SKU that state the availability zone."""
 
@@ -231,6 +234,8 @@ def _price_details(line: StatementLine) -> dict[str, str] | None:
     details = {f"x_{key}": value for key, value in line.values.items()}
     if line.tier is not None:
         details["x_tier"] = str(line.tier)
+    if line.pricing_unit is not None and _is_fractional(line.pricing_unit):
+        details["x_package"] = line.pricing_unit
     return details or None
 
 
@@ -256,8 +261,19 @@ def _pricing(line: StatementLine, share: ResourceShare | None, charge: str) -> _
         return _whole(line, costs)
     unit = line.pricing_unit or line.unit or "Units"
     return _Pricing(
-        quantity, unit, list_price, price, EXACT.multiply(list_price, quantity), EXACT.multiply(price, quantity)
+        quantity,
+        PACKAGES if _is_fractional(unit) else unit,
+        list_price,
+        price,
+        EXACT.multiply(list_price, quantity),
+        EXACT.multiply(price, quantity),
     )
+
+
+def _is_fractional(unit: str) -> bool:
+    """Return whether ``unit`` is a multiple that is not whole, such as ``0.5 GB``."""
+    multiple, separator, _ = unit.partition(" ")
+    return bool(separator) and "." in multiple
 
 
 def _pricing_quantity(line: StatementLine) -> Decimal | None:

@@ -12,21 +12,19 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import ROUND_HALF_EVEN
-from decimal import Context
 from decimal import Decimal
 from itertools import groupby
 
 from meter.rating.exact import EXACT
 from meter.rating.exact import QUANTITY_DECIMALS
+from meter.rating.exact import divided
+from meter.rating.exact import total_of
 from meter.rating.statements.statement import AnnexRow
 from meter.rating.statements.statement import Statement
 from meter.rating.statements.statement import StatementLine
 
 COST_DECIMALS = 12
 """Decimals of a resource's share of a cost."""
-
-_DIVIDING = Context(prec=100, rounding=ROUND_HALF_EVEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def _shares(
 ) -> Iterator[tuple[StatementLine, ResourceShare | None]]:
     for line in lines:
         used = [(row, quantity) for row in rows if _is_of(row, line) and (quantity := _used(row, line))]
-        total = sum((quantity for _, quantity in used), Decimal(0))
+        total = total_of(quantity for _, quantity in used)
         if not total:
             yield line, None
             continue
@@ -101,7 +99,7 @@ def _is_of(row: AnnexRow, line: StatementLine) -> bool:
 
 def _used(row: AnnexRow, line: StatementLine) -> Decimal:
     days = (quantity for day, quantity in row.days.items() if line.first <= date.fromisoformat(day) < line.until)
-    return sum(days, Decimal(0))
+    return total_of(days)
 
 
 def _share(line: StatementLine, row: AnnexRow, before: Decimal, after: Decimal, total: Decimal) -> ResourceShare:
@@ -128,8 +126,8 @@ def _pricing_quantity(line: StatementLine) -> Decimal:
 
 def _running(whole: Decimal, position: Decimal, total: Decimal, decimals: int) -> Decimal:
     """Return ``whole`` × ``position`` / ``total``, rounded to ``decimals``: 0 at the start and ``whole`` at the end."""
-    share = _DIVIDING.divide(_DIVIDING.multiply(whole, position), total)
-    return share.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_EVEN, _DIVIDING)
+    share = EXACT.multiply(whole, position)
+    return divided(share if total > 0 else EXACT.minus(share), EXACT.abs(total), decimals, "half even")
 
 
 def _decimals(value: Decimal) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -17,20 +16,13 @@ from meter.rating.currency import rounded
 from meter.rating.exact import EXACT
 from meter.rating.exact import divided_amount
 from meter.rating.exact import plain
+from meter.rating.exact import total_of
 from meter.rating.money.account_projects import AccountProjects
 from meter.rating.money.descriptions import number
 from meter.rating.money.line_keys import line_key
 from meter.rating.money.rated import RatedLine
 from meter.rating.money.tiers import ZERO
 from meter.rating.period import BillingPeriod
-
-
-def total_of(lines: Iterable[RatedLine]) -> Decimal:
-    """Return the sum of the amounts of ``lines``."""
-    total = ZERO
-    for line in lines:
-        total = EXACT.add(total, line.amount)
-    return total
 
 
 def fixed_lines(book: PriceBook, period: BillingPeriod, projects: AccountProjects) -> Iterator[RatedLine]:
@@ -138,7 +130,7 @@ def minimum_lines(
     ``lines`` are those of usage, fixed charges and discounts. A minimum per project is one of each project with a line, and of the project
     that it names. Minimums of projects come first and count towards those of the account.
     """
-    total = total_of(lines)
+    total = total_of(line.amount for line in lines)
     of_project: dict[str, Decimal] = {}
     for line in lines:
         of_project[line.project_id] = EXACT.add(of_project.get(line.project_id, ZERO), line.amount)

@@ -25,12 +25,12 @@ from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
 from meter.rating.money.rating import Rating
 from meter.rating.money.sku_usage import PriceOf
-from meter.rating.money.sku_usage import counts_resources
 from meter.rating.period import BillingPeriod
 from meter.rating.period import day_of
 from meter.rating.period import start_of_day
 from meter.rating.steps import Steps
 from meter.rating.steps import at_once
+from meter.rating.usage.measured_skus import counts_resources
 from meter.rating.usage.usage_atom import UsageAtom
 
 

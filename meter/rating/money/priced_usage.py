@@ -29,20 +29,24 @@ def as_values(values: Mapping[str, str]) -> Values:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricedUnits:
-    """Units of one day, price and tier. ``priced`` is what the price is multiplied by; ``tier`` is ``None`` where the total decides it."""
+    """Units of one day, price and tier. ``priced`` is what the price is multiplied by.
+
+    ``resource_id`` is "" where no price of the SKU counts resources.
+    """
 
     sku: str
     day: date
     project_id: str
+    resource_id: str = ""
     values: Values
     price: Price
-    tier: int | None
+    tier: int
     quantity: Decimal
     priced: Decimal
 
 
 Observe = Callable[[PricedUnits], object]
-"""Is called with the priced units of each day."""
+"""Is called with the priced units of each day; where the total of the period decides the tier, after all usage of the SKU."""
 
 
 @dataclass(slots=True)

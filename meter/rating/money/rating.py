@@ -14,13 +14,13 @@ from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_index import price_of as find_price
 from meter.rating.currency import rounded
 from meter.rating.exact import EXACT
+from meter.rating.exact import total_of
 from meter.rating.money.account_projects import AccountProjects
 from meter.rating.money.account_projects import DomainOf
 from meter.rating.money.account_projects import no_domain
 from meter.rating.money.charges import discount_lines
 from meter.rating.money.charges import fixed_lines
 from meter.rating.money.charges import minimum_lines
-from meter.rating.money.charges import total_of
 from meter.rating.money.credits import credit_lines
 from meter.rating.money.priced_usage import Observe
 from meter.rating.money.rated import Rated
@@ -95,7 +95,7 @@ class Rating:
         taxes: list[RatedLine] = []
         yield from _collect(taxes, tax_lines(book, period, lines))
         # With the digits of the currency also if there are no lines: 0.00.
-        net, tax = rounded(total_of(lines), book.currency), rounded(total_of(taxes), book.currency)
+        net, tax = (rounded(total_of(line.amount for line in each), book.currency) for each in (lines, taxes))
         return Rated(
             lines=(*lines, *taxes),
             unpriced=self._usage.unpriced,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from datetime import timedelta
 from decimal import Decimal
@@ -41,6 +42,7 @@ from meter.rating.money.tiers import free_units
 from meter.rating.period import BillingPeriod
 from meter.rating.steps import Steps
 from meter.rating.steps import at_once
+from meter.rating.usage.measured_skus import counts_resources
 from meter.rating.usage.usage_atom import UsageAtom
 
 
@@ -66,11 +68,6 @@ Position = tuple[Match, Per, str]
 """What the usage before a unit is counted of: what the price matches, and an account, project or resource by its id."""
 
 _Key = TypeVar("_Key")
-
-
-def counts_resources(book: PriceBook, sku: str) -> bool:
-    """Return whether any price of the SKU counts its tiers, packages or free units per resource."""
-    return any(each.sku == sku and each.per == "resource" for each in book.prices)
 
 
 class SkuUsage:
@@ -101,6 +98,8 @@ class SkuUsage:
         self._positions: dict[Position, Decimal] = {}
         self._sums: dict[tuple[str, Values, str, int], UsageSum] = {}
         self._volume: dict[tuple[str, Values, str, Position], UsageSum] = {}
+        self._observed_later: list[tuple[Position, PricedUnits]] = []
+        """Units whose tier the total of the period decides."""
         self._day: date | None = None
         self._of_day: dict[tuple[str, str, Values], Decimal] = {}
 
@@ -122,6 +121,10 @@ class SkuUsage:
 
     def finished(self) -> Iterator[tuple[RatedLine, dict[str, Decimal]]]:
         """Yield the lines of the days that are ended, each with the exact amounts to which discounts apply."""
+        if self._observe is not None:
+            for position, units in self._observed_later:
+                tier = self._tiers[units.price.id].tier_of_total(self._positions[position])
+                self._observe(replace(units, tier=tier))
         for (project_id, values, price_id, position), usage in self._volume.items():
             tier = self._tiers[price_id].tier_of_total(self._positions[position])
             _sum_of(self._sums, (project_id, values, price_id, tier), usage.first).merge(usage)
@@ -165,18 +168,21 @@ class SkuUsage:
             packages = price.mode == "package" and units.number != FREE_TIER
             priced = tiers.packages(before, quantity) if packages else units.quantity
             if self._observe is not None:
-                self._observe(
-                    PricedUnits(
-                        sku=self.sku.id,
-                        day=day,
-                        project_id=project_id,
-                        values=values,
-                        price=price,
-                        tier=None if is_volume else units.number,
-                        quantity=units.quantity,
-                        priced=priced,
-                    )
+                observed = PricedUnits(
+                    sku=self.sku.id,
+                    day=day,
+                    project_id=project_id,
+                    resource_id=resource_id,
+                    values=values,
+                    price=price,
+                    tier=units.number,
+                    quantity=units.quantity,
+                    priced=priced,
                 )
+                if is_volume:
+                    self._observed_later.append((position, observed))
+                else:
+                    self._observe(observed)
             if is_volume:
                 of_volume = _sum_of(self._volume, (project_id, values, price.id, position), day)
                 of_volume.add(day, units.quantity, units.quantity, discounts)

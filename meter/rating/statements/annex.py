@@ -29,9 +29,6 @@ _CANONICAL = msgspec.json.Encoder(order="sorted")
 PAGE_BYTES = 256 * 1024
 """Size of the lines of a page before they are compressed, about; a project's last page is smaller."""
 
-EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-"""``annex_sha256`` of a statement without usage."""
-
 
 class AnnexPlace(NamedTuple):
     """What a row of the annex is sorted by."""

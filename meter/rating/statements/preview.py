@@ -26,6 +26,7 @@ from meter.rating.statements.account_rating import AccountRating
 from meter.rating.statements.account_rating import KnownPayer
 from meter.rating.statements.closed_periods import ClosedPeriods
 from meter.rating.statements.closed_periods import DirectoryOf
+from meter.rating.statements.closing_problems import MAX_PROJECT_ROWS
 from meter.rating.statements.known_account import require_known
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.payers import same_id_problem
@@ -35,8 +36,6 @@ from meter.rating.statements.statement_draft import DraftTimes
 from meter.rating.statements.statement_draft import completeness_of
 from meter.rating.statements.statement_draft import draft
 from meter.rating.statements.statement_id import statement_id
-
-MAX_PROJECT_ROWS = 1_000_000
 
 
 class PeriodClosed(ValueError):

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from meter.rating.currency import minor_digits
 from meter.rating.currency import rounded
 from meter.rating.exact import EXACT
+from meter.rating.exact import total_of
 from meter.rating.money.rated import LINE_ORDER
 from meter.rating.period import BillingPeriod
 from meter.rating.statements.annex import AnnexDigest
@@ -174,14 +175,6 @@ def _sums(statement: Statement) -> Iterator[str]:
         yield f"the sum of the lines of tax is {tax}, not {statement.tax}"
     if statement.total != EXACT.add(net, tax):
         yield f"the sum of all lines is {EXACT.add(net, tax)}, not {statement.total}"
-
-
-def total_of(amounts: Iterable[Decimal]) -> Decimal:
-    """Return the exact sum of ``amounts``."""
-    total = Decimal(0)
-    for amount in amounts:
-        total = EXACT.add(total, amount)
-    return total
 
 
 def _annex(statement: Statement, lines: Iterable[bytes] | None) -> StatementCheck:

@@ -67,9 +67,9 @@ def is_measured_whole(sku: Sku) -> bool:
     return sku.usage in PERIOD_KINDS and sku.usage != "maximum"
 
 
-def counts_resources(book: PriceBook, sku: Sku) -> bool:
+def counts_resources(book: PriceBook, sku: str) -> bool:
     """Return whether a price of ``sku`` counts what each resource uses, so that resources must not be summed up."""
-    return any(price.sku == sku.id and price.per == "resource" for price in book.prices)
+    return any(price.sku == sku and price.per == "resource" for price in book.prices)
 
 
 def life_kinds(skus: Iterable[Sku]) -> Sequence[ResourceKind]:

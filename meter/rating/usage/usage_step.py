@@ -1,4 +1,4 @@
-"""The step ``usage`` of the collector's rating: it keeps the usage of the present period, and of the one before while that may be closed."""
+"""The step ``usage`` of the collector's rating: it keeps the usage of the present period, and of those before while they may be closed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import timedelta
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.period import BillingPeriod
+from meter.rating.period import periods_in_grace
 from meter.rating.usage.usage_store import IUsage
 
 AFTER_GRACE = timedelta(days=2)
@@ -42,7 +43,5 @@ class UsageStep:
 
 
 def periods_to_refresh(book: PriceBook, now: datetime) -> list[BillingPeriod]:
-    """Return the present period of ``book``, after the one before if that may still be closed."""
-    present = BillingPeriod.containing(now, book.timezone)
-    grace = timedelta(days=book.grace_days) + AFTER_GRACE
-    return [present.previous, present] if now < present.start + grace else [present]
+    """Return the present period of ``book``, after those before that are not closed yet by their days of grace."""
+    return periods_in_grace(now, book.timezone, timedelta(days=book.grace_days) + AFTER_GRACE)

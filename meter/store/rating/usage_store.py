@@ -90,7 +90,7 @@ class StoredUsage:
     ) -> AsyncIterator[UsageAtom]:
         """Yield sums over resources; see ``IUsage.totals``."""
         known = await self._known(book)
-        by_resource = {id for id, sku in known if counts_resources(book, sku)}
+        by_resource = {id for id, sku in known if counts_resources(book, sku.id)}
         async for atom in self._atoms(known, period, await self._project_ids(projects), by_resource=by_resource):
             yield atom
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from decimal import Decimal
 from decimal import Inexact
@@ -12,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meter.rating.exact import EXACT
+from meter.rating.exact import QUANTITY_DECIMALS
+from meter.rating.exact import divided
 from meter.rating.exact import divided_amount
 from meter.rating.exact import plain
 from meter.rating.exact import quantity
-from meter.rating.exact import quantized
 from meter.rating.exact import shortest
+from meter.rating.exact import total_of
 
 decimals = st.decimals(allow_nan=False, allow_infinity=False, places=15)
 
@@ -58,7 +61,7 @@ def test_the_largest_quantity_is_exact() -> None:
 
 @given(decimals)
 def test_both_roundings_of_quantities_agree(value: Decimal) -> None:
-    assert quantity(Fraction(value)) == quantized(value)
+    assert quantity(Fraction(value)) == divided(value, Decimal(1), QUANTITY_DECIMALS, "half even")
 
 
 @pytest.mark.parametrize(
@@ -89,3 +92,17 @@ def test_a_plain_decimal_has_no_zeros_at_its_end_and_no_exponent(value: str, exp
 def test_a_plain_decimal_has_the_same_value(value: Decimal) -> None:
     assert plain(value) == value
     assert plain(EXACT.add(value, Decimal("0E-30"))).as_tuple() == plain(value).as_tuple()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("value", ["0.125", "0.135", "1e308", "7", "0", "123456789.987654321"])
+@pytest.mark.parametrize("divisor", ["1", "3", "0.7", "1e300", "1e-12"])
+def test_divided_is_the_fraction_rounded_once(sign, value, divisor):
+    value = sign * Decimal(value)
+    exact = Fraction(value) / Fraction(divisor) * 100
+    assert divided(value, Decimal(divisor), 2, "half even") == EXACT.scaleb(Decimal(round(exact)), -2)
+    assert divided(value, Decimal(divisor), 2, "floor") == EXACT.scaleb(Decimal(math.floor(exact)), -2)
+
+
+def test_total_of_has_all_digits():
+    assert total_of([Decimal("1e100"), Decimal("1e-9")]) == EXACT.add(Decimal("1e100"), Decimal("1e-9"))

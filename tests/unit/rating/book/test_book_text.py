@@ -17,7 +17,6 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.rating.book.book_text import book_from_text
 from meter.rating.book.book_text import canonical_account
 from meter.rating.book.book_text import canonical_json
 from meter.rating.book.book_text import directory_from_text
@@ -137,7 +136,7 @@ def test_text_of_any_book_gives_the_book_and_the_accounts_back(book: PriceBook, 
     read = directory_from_text(written.text)
     assert read.books == {book.name: written}
     assert read.accounts == {each.id: canonical_account(each) for each in accounts}
-    assert with_text(book_from_text(written.text), read.accounts.values()) == written
+    assert with_text(book_of(written.text), read.accounts.values()) == written
     assert written.sha256 == hashlib.sha256(written.text.encode()).hexdigest()
     assert set(map(repr, written.prices)) == set(map(repr, book.prices))
 
@@ -231,4 +230,9 @@ def test_text_with_another_value_is_refused() -> None:
 def test_decimals_keep_their_digits() -> None:
     book = read(TABLES).books["a"]
     price = replace(book.prices[0], free=Decimal("0.123456789012"))
-    assert str(book_from_text(with_text(replace(book, prices=(price,)), ()).text).prices[0].free) == "0.123456789012"
+    assert str(book_of(with_text(replace(book, prices=(price,)), ()).text).prices[0].free) == "0.123456789012"
+
+
+def book_of(text):
+    [book] = directory_from_text(text).books.values()
+    return book

@@ -10,7 +10,12 @@ from decimal import Decimal
 import pytest
 
 from meter.interfaces import Unavailable
+from meter.rating.budgets.account_spending import SpendingCalculation
+from meter.rating.budgets.budget_step import BudgetError
 from meter.rating.budgets.budget_store import ReachedThreshold
+from meter.rating.budgets.budget_sum import BudgetSum
+from meter.rating.exact import EXACT
+from tests.unit.rating.budgets import conftest as budgets_conftest
 from tests.unit.rating.budgets.conftest import budget
 
 
@@ -279,5 +284,76 @@ def test_unavailable_store_is_told_and_the_next_run_tells_the_threshold(watched)
     with pytest.raises(Unavailable, match="no database"):
         watched.run()
     watched.store._check = lambda: None
+    watched.run()
+    assert told(watched) == [("b", "2026-11", "used", "50")]
+
+
+@pytest.fixture
+def two_budgets(site):
+    """Budgets of two projects of one account, and one of a project of another."""
+    site.accounts = (
+        *site.accounts,
+        replace(site.accounts[0], id="other", projects=(replace(site.accounts[0].projects[0], id="green"),)),
+    )
+    site.budgets = [
+        budget("a", amount=5, webhooks=("billing",)),
+        budget("b", amount=5, scope={"project": "green"}, webhooks=("billing",)),
+    ]
+    return site
+
+
+def test_a_hostile_number_is_a_state_and_stops_no_budget(two_budgets):
+    two_budgets.use(Decimal("1e308"))
+    two_budgets.use(6, project="green")
+    states = two_budgets.run()
+    assert states["a"].used_percent == EXACT.add(Decimal("1e309"), Decimal(1000))  # 100 hours cost 1.00, not 0.50
+    assert states["b"].used_percent == 120
+    assert [each[0] for each in told(two_budgets)] == ["a", "b"]
+
+
+def test_a_number_with_too_many_digits_stops_only_the_budgets_that_count_it(two_budgets):
+    two_budgets.use(6)
+    two_budgets.use(6, project="green")
+    before = two_budgets.run()["a"]
+    two_budgets.use(Decimal("1e2000"), day=2)
+    two_budgets.use(1, project="green", day=2)
+    two_budgets.now += timedelta(hours=1)
+    with pytest.raises(BudgetError, match="1 budgets are not evaluated and keep their last states, first a of 2026-11"):
+        two_budgets.run()
+    states = {each.budget_id: each for each in two_budgets.read(two_budgets.store.states())}
+    assert states["a"] == before
+    assert (states["b"].used, states["b"].evaluated_at) == (7, two_budgets.now)
+
+
+@pytest.mark.parametrize("failing", ["calculation", "sum", "state"])
+def test_an_error_of_one_budget_does_not_stop_the_others(two_budgets, monkeypatch, failing):
+    two_budgets.use(6)
+    two_budgets.use(6, project="green")
+
+    def fails(original, is_hostile):
+        def work(self, *args):
+            if is_hostile(self, *args):
+                raise RuntimeError("hostile")
+            return original(self, *args)
+
+        return work
+
+    result, add, state = SpendingCalculation.result, BudgetSum.add, BudgetSum.state
+    if failing == "calculation":
+        monkeypatch.setattr(SpendingCalculation, "result", fails(result, lambda self: self._account.id == "acme"))
+    elif failing == "sum":
+        monkeypatch.setattr(BudgetSum, "add", fails(add, lambda self, *_: self.budget.id == "a"))
+    else:
+        monkeypatch.setattr(BudgetSum, "state", fails(state, lambda self, *_: self.budget.id == "a"))
+    with pytest.raises(BudgetError, match="first a of 2026-11: hostile"):
+        two_budgets.run()
+    assert [each.budget_id for each in two_budgets.read(two_budgets.store.states())] == ["b"]
+    assert told(two_budgets) == [("b", "2026-11", "used", "100")]
+
+
+def test_budgets_are_evaluated_until_long_days_of_grace_are_over(watched, monkeypatch):
+    monkeypatch.setattr(budgets_conftest, "EUR", replace(budgets_conftest.EUR, grace_days=45))
+    watched.now = datetime(2027, 1, 10, 12, tzinfo=UTC)
+    watched.use(60)
     watched.run()
     assert told(watched) == [("b", "2026-11", "used", "50")]

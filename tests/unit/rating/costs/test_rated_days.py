@@ -15,7 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from meter.rating.book.price_book import PriceDirectory
+from meter.rating.book.price_book import PriceScope
 from meter.rating.book.price_book import Tier
+from meter.rating.book.price_book import Validity
 from meter.rating.costs.rated_days import RatedDay
 from meter.rating.costs.rated_days import RatedDays
 from meter.rating.money.rating import rate
@@ -180,3 +182,47 @@ def test_closed_period_is_rated_by_the_book_of_its_statement(month: Month) -> No
 def test_work_pauses_for_each_quantity_and_each_day(month: Month) -> None:
     found = month.days(project="shop")
     assert month.slices.pauses > 2 * len(found)
+
+
+def by_its_own_prices(month: Month, **changes: Any) -> None:
+    """Let SKU vm of the euro book have one price per resource, with ``changes``."""
+    book = month.directory.books["eur"]
+    price = next(each for each in book.prices if each.sku == "vm")
+    own = replace(price, id="own", match={}, scope=PriceScope(), validity=Validity(), per="resource", **changes)
+    prices = (*(each for each in book.prices if each.sku != "vm"), own)
+    month.directory = replace(month.directory, books={**month.directory.books, "eur": replace(book, prices=prices)})
+
+
+VOLUME = {
+    "mode": "volume",
+    "tiers": (
+        Tier(up_to=Decimal(100), list_price=Decimal(2), price=Decimal(2)),
+        Tier(up_to=None, list_price=Decimal(1), price=Decimal(1)),
+    ),
+}
+GRADUATED = {**VOLUME, "mode": "graduated"}
+
+
+@pytest.mark.parametrize("by_resource", [False, True])
+@pytest.mark.parametrize("tiers", [VOLUME, GRADUATED], ids=["volume", "graduated"])
+def test_where_resources_are_counted_each_costs_by_its_own_tiers(
+    month: Month, tiers: dict[str, Any], by_resource: bool
+) -> None:
+    by_its_own_prices(month, free=Decimal(10), **tiers)
+    found = [day for day in month.days(by_resource=True) if day.sku == "vm" and day.currency == "EUR"]
+    used: dict[str, Decimal] = {}
+    cost: dict[str, Decimal] = {}
+    for day in found:
+        used[day.resource_id] = used.get(day.resource_id, Decimal(0)) + day.quantity
+        cost[day.resource_id] = cost.get(day.resource_id, Decimal(0)) + day.amount
+
+    def right(quantity: Decimal) -> Decimal:
+        if tiers is VOLUME:
+            return max(quantity - 10, Decimal(0)) * (2 if quantity <= 100 else 1)
+        return max(min(quantity, Decimal(100)) - 10, Decimal(0)) * 2 + max(quantity - 100, Decimal(0))
+
+    assert {quantity <= 100 for quantity in used.values()} == {True, False}
+    assert cost == {resource: right(quantity) for resource, quantity in used.items()}
+    found = [day for day in month.days(by_resource=by_resource) if day.sku == "vm" and day.currency == "EUR"]
+    expected = sum(amount for key, amount in lines(month).items() if key[0] == "EUR" and key[2] == "vm")
+    assert sum(day.amount for day in found) == expected == sum(cost.values())

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meter.rating.exports.focus_check import UNIT
 from meter.rating.exports.focus_columns import BILLING_PERIOD
 from meter.rating.exports.focus_columns import COST_AND_USAGE
 from meter.rating.exports.focus_columns import INVOICE_DETAIL
@@ -219,3 +220,30 @@ def test_invoice_details_are_the_lines() -> None:
     assert billed(found) == statement().total
     assert [row["InvoiceDetailId"] for row in found] == [str(each.number) for each in LINES]
     assert (found[0]["ReferenceInvoiceId"], found[7]["ReferenceInvoiceId"]) == ("2026-11.acme", "2026-10.acme")
+
+
+def test_packages_that_are_not_whole_have_a_unit_of_focus() -> None:
+    packages = line(
+        1,
+        "usage",
+        "usage/shop/egress",
+        sku="egress",
+        price_id="p",
+        unit="GB",
+        quantity=Decimal("0.7"),
+        pricing_quantity=Decimal(2),
+        pricing_unit="0.5 GB",
+        list_unit_price=Decimal(3),
+        unit_price=Decimal(3),
+        list_amount=Decimal(6),
+        exact_amount=Decimal(6),
+        amount=Decimal(6),
+    )
+    [row] = rows((packages,))
+    assert UNIT.fullmatch(row["PricingUnit"])
+    assert (row["PricingQuantity"], row["PricingUnit"], row["ContractedCost"]) == (2, "Packages", 6)
+    assert row["SkuPriceDetails"]["x_package"] == "0.5 GB"
+    whole = msgspec.structs.replace(packages, pricing_unit="10 GB")
+    [row] = rows((whole,))
+    assert row["PricingUnit"] == "10 GB"
+    assert "x_package" not in (row["SkuPriceDetails"] or {})

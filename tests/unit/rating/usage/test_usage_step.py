@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 
@@ -49,3 +50,9 @@ async def test_a_book_that_fails_does_not_stop_the_others():
     with pytest.raises(ValueError, match="Europe/Paris"):
         await UsageStep(usage, directory).run(datetime(2026, 11, 20, tzinfo=UTC))
     assert usage.refreshed == [("Europe/Paris", "2026-11"), ("Asia/Tokyo", "2026-11")]
+
+
+def test_all_periods_within_long_days_of_grace_are_refreshed():
+    long = replace(book(), grace_days=45)
+    names = [each.name for each in periods_to_refresh(long, datetime(2026, 11, 10, tzinfo=UTC))]
+    assert names == ["2026-09", "2026-10", "2026-11"]
