@@ -338,9 +338,9 @@ def test_an_error_of_one_budget_does_not_stop_the_others(two_budgets, monkeypatc
 
         return work
 
-    result, add, state = SpendingCalculation.result, BudgetSum.add, BudgetSum.state
+    result, add, state = SpendingCalculation.results, BudgetSum.add, BudgetSum.state
     if failing == "calculation":
-        monkeypatch.setattr(SpendingCalculation, "result", fails(result, lambda self: self._account.id == "acme"))
+        monkeypatch.setattr(SpendingCalculation, "results", fails(result, lambda self: self._account.id == "acme"))
     elif failing == "sum":
         monkeypatch.setattr(BudgetSum, "add", fails(add, lambda self, *_: self.budget.id == "a"))
     else:
