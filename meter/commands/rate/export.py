@@ -90,7 +90,11 @@ class ExportOptions(RateOptions):
             raise usage.UsageError("--annex is for the data set cost-and-usage of FOCUS")
         if self["annex"] not in (None, STORED) and len(self["sources"]) != 1:
             raise usage.UsageError(f"the annex of several statements can only be '{STORED}'")
-        if self["check"] and (not chosen.startswith("focus") or self["dataset"] != "cost-and-usage"):
+        if self["check"] and self["output"] is not None:
+            raise usage.UsageError("--check writes no file: leave --output out")
+        if self["check"] and self["dataset"] != "cost-and-usage":
+            raise usage.UsageError("--check is for the data set cost-and-usage")
+        if self["check"] and (not chosen.startswith("focus")):
             raise usage.UsageError("--check needs --format focus or focus-1.4")
         if chosen.startswith("parquet") and self["output"] is None and sys.stdout.isatty():
             raise usage.UsageError("Parquet is not for a terminal: give --output FILE")

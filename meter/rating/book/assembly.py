@@ -143,7 +143,8 @@ class Assembly:
         """Return whether ``name`` is one of ``known``; add a fault if it is unknown, and not only faulty itself."""
         if name in known:
             return True
-        if self._complete and name not in self._faulty.get(kind, ()):
+        in_faulty_book = kind == "sku" and bool(self._faulty.get("book"))
+        if self._complete and not in_faulty_book and name not in self._faulty.get(kind, ()):
             self.wrong(table, f"unknown {kind} {name!r}{suggestion(name, known)}", *keys)
         return False
 
@@ -176,8 +177,8 @@ class Assembly:
                 for keys, text in found:
                     self.wrong(table, text, *keys)
                 for name in self._books_of(model, table):
-                    self._refer(name, model, table)
-                    if record is not None:
+                    # A price that matches what its SKU does not have is told once: it conflicts with no other price.
+                    if self._refer(name, model, table) and record is not None:
                         self.books[name].records[kind].append((record, table))
         for contents in self.books.values():
             for sku, table in contents.skus.values():
@@ -191,8 +192,12 @@ class Assembly:
                         self._defined(ids, record.id, table, table)
                     self._check_category(contents, getattr(record, "tax_category", None), table)
 
-    def _refer(self, book: str, model: Any, table: ReadTable) -> None:
-        """Check the SKUs and the account that a price, charge, discount, minimum or credit of ``book`` names."""
+    def _refer(self, book: str, model: Any, table: ReadTable) -> bool:
+        """Check the SKUs and the account that a price, charge, discount, minimum or credit of ``book`` names.
+
+        Return whether the SKU of a price has all keys that it matches.
+        """
+        matches = True
         skus = self.books[book].skus
         if table.kind == "price" and self._known("sku", model.sku, skus, table, "sku"):
             sku = skus[model.sku][0]
@@ -200,6 +205,7 @@ class Assembly:
                 if key not in sku.by:
                     hint = suggestion(key, sku.by) or f"; add it to by of the sku {sku.id}"
                     self.wrong(table, f"match: prices of {sku.id} cannot match on {key!r}{hint}", "match", key)
+                    matches = False
             if model.per_month and not sku.unit.endswith("Hours"):
                 self.wrong(table, f"per_month: the unit of {sku.id} is {sku.unit}, and not one in hours", "per_month")
         for position, id in enumerate(getattr(model, "skus", ())):
@@ -215,6 +221,7 @@ class Assembly:
             if _is_currency(currency) and -model.amount.as_tuple().exponent > minor_digits(currency):
                 text = f"amount {model.amount} has more decimals than {currency}: {minor_digits(currency)}"
                 self.wrong(table, text, "amount")
+        return matches
 
     def _check_category(self, contents: Contents, category: str | None, table: ReadTable) -> None:
         if category is not None:

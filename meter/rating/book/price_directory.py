@@ -17,6 +17,11 @@ from meter.rating.book.book_problem import PriceBookError
 from meter.rating.book.book_problem import suggestion
 from meter.rating.book.book_text import canonical_account
 from meter.rating.book.book_text import with_text
+from meter.rating.book.book_warnings import has_no_tax
+from meter.rating.book.book_warnings import match_warning
+from meter.rating.book.book_warnings import price_holes
+from meter.rating.book.book_warnings import state_warnings
+from meter.rating.book.book_warnings import unpriced
 from meter.rating.book.meter_warnings import meter_warnings
 from meter.rating.book.overlaps import is_member_always
 from meter.rating.book.overlaps import membership_conflicts
@@ -84,6 +89,7 @@ def check_files(
             for sku, table in contents.skus.values():
                 for key, text in meter_warnings(sku, meters):
                     problems.append(BookProblem.at(table.place_of(key), f"[[sku]] {text}", warning=True))
+        problems += _warnings(assembly)
     found = sorted(set(problems))
     if any(not each.warning for each in found):
         return CheckedDirectory(None, found)
@@ -96,6 +102,30 @@ def check_files(
         ),
         found,
     )
+
+
+def _warnings(assembly: Assembly) -> Iterator[BookProblem]:
+    for contents in assembly.books.values():
+        if contents.table.model is not None and not contents.table.raw.get("issuer"):
+            yield BookProblem.at(contents.table.place_of("issuer"), "[[book]] issuer is empty", warning=True)
+        prices = [price for price, _ in contents.records["price"]]
+        taxes = [tax for tax, _ in contents.records["tax"]]
+        without_price = unpriced({id: sku for id, (sku, _) in contents.skus.items()}, prices)
+        for id, (sku, table) in contents.skus.items():
+            for text in state_warnings(sku):
+                yield BookProblem.at(table.place_of("states"), f"[[sku]] {text}", warning=True)
+            if id in without_price:
+                text = f"{id} has no price in the book {contents.table.raw['name']}: its usage is not billed"
+                yield BookProblem.at(table.place, f"[[sku]] {text}", warning=True)
+            if has_no_tax(sku.tax_category, taxes):
+                text = f"{id} has no tax: it has no tax_category, and no [[tax]] has default = true"
+                yield BookProblem.at(table.place, f"[[sku]] {text}", warning=True)
+        for price, table in contents.records["price"]:
+            if price.sku in contents.skus and (found := match_warning(price, contents.skus[price.sku][0])):
+                yield BookProblem.at(table.place_of("match", "state"), f"[[price]] {found}", warning=True)
+        for price, end, since in price_holes(prices):
+            text = f"[[price]] of {price.sku}: no price from {end} until before {since}, when this one begins"
+            yield BookProblem.at(price.place, text, warning=True)
 
 
 def _from(since: date | None) -> str:

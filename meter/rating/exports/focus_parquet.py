@@ -44,7 +44,9 @@ class FocusParquet:
             import pyarrow
             import pyarrow.parquet
         except ImportError as error:
-            raise ParquetUnavailable("Parquet needs pyarrow: pip install 'meter[focus]'") from error
+            raise ParquetUnavailable(
+                "Parquet needs the library pyarrow, which is not installed: pip install pyarrow"
+            ) from error
 
         self._pyarrow: Any = pyarrow
         self._columns = columns

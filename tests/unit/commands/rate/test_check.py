@@ -61,7 +61,7 @@ def test_what_is_only_suspicious_is_a_warning(tmp_path: Path, capsys: pytest.Cap
     sku = (
         '[[sku]]\nid = "x"\nusage = "increase"\nmeter = "network.outgoing.byte"\nunit = "GB"\nfactor = "1/1000000000"\n'
     )
-    (tmp_path / "a.toml").write_text(BOOK + sku)
+    (tmp_path / "a.toml").write_text(BOOK + sku + '[[price]]\nsku = "x"\nprice = "1"\n')
     assert run(tmp_path) == EXIT_OK
     assert capsys.readouterr().out.startswith(
         "a.toml:9: warning: [[sku]] no plugin of this host makes the meter network.outgoing.byte; did you mean"

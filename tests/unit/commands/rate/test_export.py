@@ -179,6 +179,7 @@ def test_check_tells_problems_and_fails(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ["x", "-f", "focus", "-d", "invoice-detail"],
         ["x", "-f", "csv", "-a", "annex"],
         ["x", "-f", "csv", "--check"],
+        ["x", "-f", "focus", "--check", "--output", "y"],
         [],
         ["x", "y", "-f", "html"],
         ["x", "--period", "2026-11"],

@@ -24,6 +24,7 @@ METERS = {
 
 def warnings(usage: str, meter: str, unit: str, factor: str) -> list[str]:
     sku = f'[[sku]]\nid = "x"\nusage = "{usage}"\nmeter = "{meter}"\nunit = "{unit}"\nfactor = "{factor}"\n'
+    sku += '[[price]]\nsku = "x"\nprice = "1"\n'
     checked = check_files([PriceFile("a.toml", BOOK + sku)], meters=METERS)
     assert checked.directory is not None
     return [str(each) for each in checked.problems]

@@ -556,3 +556,15 @@ def test_other_table_is_told(text: str, problem: str) -> None:
 def test_warning_does_not_make_a_directory_unusable(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(BOOK)
     assert check_directory(tmp_path).directory is not None
+
+
+def test_fault_of_a_book_makes_no_unknown_sku() -> None:
+    budget = '[[budget]]\nid = "b"\nproject = "p"\nsku = "egress"\nquantity = 1\n'
+    (found,) = problems(BOOK.replace("currency", "curency") + 'currency = "EUR"\n' + SKUS + budget)
+    assert "unknown key curency" in found
+
+
+def test_price_that_matches_an_unknown_key_is_ambiguous_with_no_other() -> None:
+    price = '[[price]]\nsku = "vm"\nprice = "1"\nmatch = '
+    (found,) = problems(BOOK + SKUS + f'{price}{{flavor = "a"}}\n{price}{{flavour = "a"}}\n')
+    assert "cannot match on 'flavour'; did you mean flavor?" in found
