@@ -13,6 +13,8 @@ from typing import Literal
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from meter.completeness_query import ClosingReason
 from meter.completeness_query import ICompletenessLedger
@@ -45,10 +47,13 @@ from meter.rating.statements.statement_draft import draft
 from meter.rating.statements.statement_draft import sign
 from meter.rating.statements.statement_id import statement_id
 from meter.rating.statements.statement_store import ClosingStatement
+from meter.rating.statements.statement_store import NotFollowing
 from meter.rating.statements.verification import quantity_differences
 from meter.signing_keys import SigningKey
 
 Result = Literal["closed", "already closed", "nothing to bill", "refused", "waits for others"]
+
+_log = Logger()
 
 REFRESHES = 10
 """How often usage is brought up to date, while samples of the period still arrive, before the close is given up."""
@@ -88,6 +93,10 @@ class AccountResult:
     result: Result
     signed: SignedStatement | None = None
     problems: tuple[ClosingProblem, ...] = ()
+
+
+class AccountChanged(Exception):
+    """Usage of the account changed while it was closed; the same close may succeed if it is repeated."""
 
 
 class _Candidate(NamedTuple):
@@ -138,8 +147,14 @@ class Closing:
         payers = await self._payers(rating, period_name, account_ids, now)
         for number, known in enumerate(payers):
             self._progress("checking accounts", number, len(payers))
-            problems, reasons, signed = await self._examined(rating, ledger, known, act, now)
             account_id = known.payer.account.id
+            closed: Sequence[ClosedPeriod] = ()
+            try:
+                problems, reasons, signed = await self._examined(rating, ledger, known, act, now)
+                if signed is None and not problems:
+                    closed = await closed_periods.before(known)
+            except Exception as fault:
+                problems, reasons, signed = [_failed(fault)], [], None
             if signed is not None:
                 results.append(_result(account_id, period_name, "already closed", signed))
             elif problems:
@@ -147,7 +162,7 @@ class Closing:
                     AccountResult(account_id=account_id, period=period_name, result="refused", problems=tuple(problems))
                 )
             else:
-                candidates.append(_Candidate(known, reasons, await closed_periods.before(known)))
+                candidates.append(_Candidate(known, reasons, closed))
         if any(each.result == "refused" for each in results) and not act.each_for_itself:
             results += [_result(each.known.payer.account.id, period_name, "waits for others") for each in candidates]
         elif candidates:
@@ -232,7 +247,18 @@ class Closing:
         results = []
         for number, candidate in enumerate(candidates):
             self._progress("closing", number, len(candidates))
-            results.append(await self._close(rating, closed_periods, candidate, act, ledger, as_of, now))
+            try:
+                results.append(await self._close(rating, closed_periods, candidate, act, ledger, as_of, now))
+            except Exception as fault:
+                payer = candidate.known.payer
+                results.append(
+                    AccountResult(
+                        account_id=payer.account.id,
+                        period=payer.period.name,
+                        result="refused",
+                        problems=(_failed(fault),),
+                    )
+                )
         self._progress("closing", len(candidates), len(candidates))
         return results
 
@@ -297,7 +323,7 @@ class Closing:
                 previous_sha256="" if latest is None else statement_sha256(latest.statement),
             )
             if differences := list(quantity_differences(statement, annex.digest)):
-                raise Unavailable(f"usage of {account.id} changed during the close: {differences[0]}; try again")
+                raise AccountChanged(f"usage of {account.id} changed during the close: {differences[0]}; try again")
             signed = sign(statement, act.key)
             skus = {sku for _, sku in annex.digest.quantities}
             projects = {project for project, _ in annex.digest.quantities}
@@ -321,6 +347,16 @@ class Closing:
 
 def _result(account_id: str, period: str, result: Result, signed: SignedStatement | None = None) -> AccountResult:
     return AccountResult(account_id=account_id, period=period, result=result, signed=signed)
+
+
+def _failed(fault: Exception) -> ClosingProblem:
+    """Return that the close of one account failed, so that the others are closed; a store that is away ends the close."""
+    if isinstance(fault, NotFollowing | AccountChanged):
+        return ClosingProblem("account changed", str(fault))
+    if isinstance(fault, Unavailable):
+        raise fault
+    _log.failure("the close of an account failed", failure=Failure(fault))
+    return ClosingProblem("close failed", f"{type(fault).__name__}: {fault}")
 
 
 def _is_billable(rated: Rated) -> bool:

@@ -530,3 +530,26 @@ async def test_tax_is_on_corrections_too(accounting):
     await accounting.close("2026-12", ["acme"])
     statement = await statement_of(accounting, "2026-12.acme")
     assert (statement.net, statement.tax, statement.total) == (Decimal("1.10"), Decimal("0.22"), Decimal("1.32"))
+
+
+@pytest.mark.parametrize("method", ["annex", "totals"])
+@pytest_twisted.ensureDeferred
+async def test_account_whose_close_fails_does_not_keep_others_open(accounting, method, logged_errors):
+    original = getattr(accounting.usage, method)
+
+    async def broken(book, period, projects):
+        async for each in original(book, period, projects):
+            if each.project_id == "shop":
+                raise ValueError("row 2 of the annex is not in order")
+            yield each
+
+    setattr(accounting.usage, method, broken)
+
+    found = await accounting.close()
+
+    assert results(found) == {"acme": "refused", "lab": "closed"}
+    assert [(each.code, each.text) for each in found[0].problems] == [
+        ("close failed", "ValueError: row 2 of the annex is not in order")
+    ]
+    assert await accounting.store.rating.statements.latest("acme") is None
+    assert len(logged_errors.flush(ValueError)) == 1
