@@ -13,6 +13,7 @@ from typing import Literal
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -40,15 +41,18 @@ from meter.rating.statements.closing_problems import time_problems
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.resource_usage import annex_rows
 from meter.rating.statements.statement import SignedStatement
+from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.statement_draft import DraftTimes
 from meter.rating.statements.statement_draft import completeness_of
 from meter.rating.statements.statement_draft import draft
 from meter.rating.statements.statement_draft import sign
 from meter.rating.statements.statement_id import statement_id
+from meter.rating.statements.statement_keys import key_id_of
 from meter.rating.statements.statement_store import ClosingStatement
 from meter.rating.statements.statement_store import NotFollowing
 from meter.rating.statements.verification import quantity_differences
+from meter.rating.statements.verification import verify_document
 from meter.signing_keys import SigningKey
 
 Result = Literal["closed", "already closed", "nothing to bill", "refused", "waits for others"]
@@ -74,6 +78,7 @@ class ClosingAct:
     """Who closes, with which key. ``accept_gaps`` is why the period is closed although something is missing, "" to refuse it.
 
     With ``audit_keys`` each close is recorded in the audit log. ``each_for_itself``: accounts are closed although others are refused.
+    ``public_keys``, by id, are those that signed stored statements, beside that of ``key``.
     """
 
     key: Ed25519PrivateKey
@@ -82,6 +87,7 @@ class ClosingAct:
     audit_keys: Sequence[SigningKey] = ()
     audit_details: Mapping[str, Any] = field(default_factory=dict)
     each_for_itself: bool = False
+    public_keys: Mapping[str, Ed25519PublicKey] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,8 +204,13 @@ class Closing:
         payer = known.payer
         account, period = payer.account, payer.period
         signed = await self._store.statements.statement(statement_id(period.name, account.id))
-        if signed is not None:
-            return [], [], signed
+        latest = await self._store.statements.latest(account.id)
+        distrusted = _distrusted(signed, statement_id(period.name, account.id), act)
+        if latest is not None and latest != signed:
+            newest = statement_id(latest.statement.period.name, account.id)
+            distrusted = [*distrusted, *_distrusted(latest, newest, act)]
+        if signed is not None or distrusted:
+            return distrusted, [], None if distrusted else signed
         problems = list(time_problems(payer, now))
         if account.implied and account.id in self._directory.accounts:
             text = (
@@ -347,6 +358,19 @@ class Closing:
 
 def _result(account_id: str, period: str, result: Result, signed: SignedStatement | None = None) -> AccountResult:
     return AccountResult(account_id=account_id, period=period, result=result, signed=signed)
+
+
+def _distrusted(signed: SignedStatement | None, expected_id: str, act: ClosingAct) -> list[ClosingProblem]:
+    """Return why a stored statement is not one that a close has made: the database's owner can insert any."""
+    if signed is None:
+        return []
+    public = act.key.public_key()
+    checks = verify_document(signed_document(signed), {**act.public_keys, key_id_of(public): public})
+    found = [each.text for each in checks if each.name == "signature" and each.outcome != "passed"]
+    if signed.statement.statement_id != expected_id:
+        found.append(f"its document is that of {signed.statement.statement_id!r:.200}")
+    text = f"{expected_id} is stored, but does not verify: "
+    return [ClosingProblem("stored statement does not verify", text + each) for each in found]
 
 
 def _failed(fault: Exception) -> ClosingProblem:

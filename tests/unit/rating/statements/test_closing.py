@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import pytest
 import pytest_twisted
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meter.completeness_query import ClosingReason
 from meter.identity_report import IdentityName
@@ -22,8 +23,10 @@ from meter.rating.book.price_book import Membership
 from meter.rating.book.price_book import PriceScope
 from meter.rating.book.price_book import Tax
 from meter.rating.period import BillingPeriod
+from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement import statement_sha256
+from meter.rating.statements.statement_keys import key_id_of
 from meter.rating.statements.verification import verify_document
 from meter.sample import utc_text
 from tests.closing_accounts import IN_DECEMBER
@@ -36,7 +39,12 @@ from tests.price_books import directory
 from tests.price_books import price
 from tests.price_books import used
 from tests.price_books import valid
+from tests.statements import KEY_ID
 from tests.statements import KEYS
+from tests.statements import closing
+from tests.statements import pages
+from tests.statements import signed
+from tests.statements import statement
 
 IN_JANUARY = datetime(2027, 1, 8, tzinfo=UTC)
 MISSING = ClosingReason(code="samples missing", text="7 samples are missing (unknown): why", cause="unknown", samples=7)
@@ -553,3 +561,31 @@ async def test_account_whose_close_fails_does_not_keep_others_open(accounting, m
     ]
     assert await accounting.store.rating.statements.latest("acme") is None
     assert len(logged_errors.flush(ValueError)) == 1
+
+
+@pytest.mark.parametrize("forged_period", ["2026-11", "2099-12"])
+@pytest_twisted.ensureDeferred
+async def test_statement_that_nobody_signed_does_not_count_as_closed(accounting, forged_period):
+    forged = statement("acme", forged_period)
+    signature = signed(statement("acme", total=Decimal(1))).signature
+    await accounting.store.rating.statements.add(
+        replace(closing(forged), signed=SignedStatement(statement=forged, key_id=KEY_ID, signature=signature)), pages()
+    )
+
+    found = await accounting.close(each_for_itself=True)
+
+    assert results(found) == {"acme": "refused", "lab": "closed"}
+    assert codes(found)["acme"] == ["stored statement does not verify"]
+    assert found[0].problems[0].text == (
+        f"{forged_period}.acme is stored, but does not verify: the key {KEY_ID} has not signed this statement: it was altered"
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_statement_of_a_former_key_counts_as_closed_while_its_key_is_published(accounting):
+    former = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+    public = former.public_key()
+    await accounting.close(key=former)
+
+    assert set(results(await accounting.close(public_keys={key_id_of(public): public})).values()) == {"already closed"}
+    assert set(results(await accounting.close()).values()) == {"refused"}
