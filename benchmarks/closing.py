@@ -40,7 +40,7 @@ from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_book import Tier
 from meter.rating.period import BillingPeriod
 from meter.rating.statements.closing import Closing
-from meter.rating.statements.closing import ClosingAct
+from meter.rating.statements.closing_act import ClosingAct
 from meter.rating.statements.preview import Previews
 
 CLOSED_AT = datetime(2026, 11, 7, tzinfo=UTC)

@@ -17,9 +17,9 @@ from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
-from meter.rating.statements.closing import AccountResult
 from meter.rating.statements.closing import Closing
-from meter.rating.statements.closing import ClosingAct
+from meter.rating.statements.closing_act import AccountResult
+from meter.rating.statements.closing_act import ClosingAct
 from meter.rating.statements.preview import Previews
 from meter.rating.statements.preview import StatementPreview
 from meter.rating.statements.reproduction import Reproduction

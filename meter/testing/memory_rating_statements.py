@@ -109,6 +109,11 @@ class MemoryStatements:
         body = self._documents.get(statement_id)
         return None if body is None else read_statement(body)
 
+    async def has_project(self, statement_id: str, project_id: str) -> bool:
+        """Return whether there is something of a project; see ``IStatementStore.has_project``."""
+        self._store._check()
+        return statement_id in self._closed and project_id in self._closed[statement_id].projects
+
     async def latest(self, account_id: str) -> SignedStatement | None:
         """Return the newest statement; see ``IStatementStore.latest``."""
         self._store._check()

@@ -40,6 +40,7 @@ from meter.rating.usage.measured_skus import measured_days
 from meter.rating.usage.measured_skus import measured_skus
 from meter.rating.usage.measured_skus import whole_period
 from meter.rating.usage.minimum import MinimumOfResources
+from meter.rating.usage.sku_definition import values_order
 from meter.rating.usage.sku_definition import values_text
 from meter.rating.usage.usage_atom import UsageAtom
 from meter.rating.usage.usage_store import IUsage
@@ -131,17 +132,17 @@ class MemoryUsage:
 
     async def annex(self, book: PriceBook, period: BillingPeriod, projects: Collection[str]) -> AsyncIterator[AnnexRow]:
         """Yield kept usage by resource; see ``IUsage.annex``."""
-        rows: defaultdict[tuple[str, str, str, str], dict[str, Decimal]] = defaultdict(dict)
+        rows: defaultdict[tuple[str, str, str, tuple[tuple[str, str], ...]], dict[str, Decimal]] = defaultdict(dict)
         for atom in self._read(book, period):
             if atom.project_id in projects and atom.quantity:
-                key = atom.project_id, atom.sku, atom.resource_id, values_text(atom.values)
+                key = atom.project_id, atom.sku, atom.resource_id, values_order(atom.values)
                 rows[key][atom.day.isoformat()] = atom.quantity
         for (project, sku, resource, values), days in sorted(rows.items(), key=lambda item: item[0]):
             yield AnnexRow(
                 project_id=project,
                 sku=sku,
                 resource_id=resource,
-                values=msgspec.json.decode(values),
+                values=dict(values),
                 days=dict(sorted(days.items())),
             )
 
@@ -232,8 +233,8 @@ def _in_unit(sku: Sku, total: Fraction) -> Decimal:
     return rounded_up(quantity(total * sku.factor * scale), sku.round_up_to)
 
 
-def _order(atom: UsageAtom) -> tuple[str, date, str, str, str]:
-    return atom.sku, atom.day, atom.project_id, atom.resource_id, values_text(atom.values)
+def _order(atom: UsageAtom) -> tuple[str, date, str, str, tuple[tuple[str, str], ...]]:
+    return atom.sku, atom.day, atom.project_id, atom.resource_id, values_order(atom.values)
 
 
 def _without_sku(atoms: Iterable[UsageAtom]) -> list[UsageAtom]:
@@ -267,8 +268,8 @@ def _maxima(first: date, atoms: Iterable[UsageAtom]) -> list[UsageAtom]:
 
 def _summed(atoms: Iterable[UsageAtom]) -> list[UsageAtom]:
     found = []
-    in_order = sorted(atoms, key=lambda atom: (atom.day, atom.project_id, values_text(atom.values)))
-    for _, group in groupby(in_order, lambda atom: (atom.day, atom.project_id, values_text(atom.values))):
+    in_order = sorted(atoms, key=lambda atom: (atom.day, atom.project_id, values_order(atom.values)))
+    for _, group in groupby(in_order, lambda atom: (atom.day, atom.project_id, values_order(atom.values))):
         several = list(group)
         total = Decimal(0)
         for each in several:

@@ -180,6 +180,17 @@ async def test_summaries_are_selected_and_in_order(statements):
 
 
 @pytest_twisted.ensureDeferred
+async def test_statement_has_its_projects(statements):
+    await statements.add(closing(statement(), projects=("p1",)), pages())
+    for id, project, expected in (
+        ("2026-11.acme", "p1", True),
+        ("2026-11.acme", "p2", False),
+        ("2026-11.other", "p1", False),
+    ):
+        assert await statements.has_project(id, project) is expected
+
+
+@pytest_twisted.ensureDeferred
 async def test_used_credits_are_summed_exactly(statements):
     october = statement(period="2026-10")
     november = after(october)

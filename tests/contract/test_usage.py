@@ -20,6 +20,9 @@ from zope.interface.verify import verifyObject
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
+from meter.rating.money.rating import in_order
+from meter.rating.statements.annex import AnnexDigest
+from meter.rating.statements.annex import annex_line
 from meter.rating.usage.usage_store import IUsage
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
@@ -400,6 +403,44 @@ async def test_a_day_of_twenty_five_hours_counts_as_such(store):
     created = instance("active", datetime(2026, 10, 24, 12, tzinfo=UTC), event="compute.instance.create.end")
     found = await measured(store, prices, [created], now=OVER)
     assert [(atom[2], atom[4]) for atom in found][:3] == [(24, Decimal(10)), (25, Decimal(25)), (26, Decimal(24))]
+
+
+@pytest.mark.parametrize("by", [("flavor", "state"), ("flavor",)])
+@pytest_twisted.ensureDeferred
+async def test_order_is_that_of_the_annex_whatever_the_values_are(store, by):
+    prices = book(sku("vm", "exists", resource_kind="instance", by=by, minimum=Decimal(1000)), per_resource=("vm",))
+    summed = book(sku("vm", "exists", resource_kind="instance", by=by))
+    changes = [
+        ("b", "active"),
+        ("b b", "stopped"),
+        ("c", "active"),
+        ("b!", "stopped"),
+        ("b", "stopped"),
+        ("a", "stopped"),
+    ]
+    messages = [
+        instance(state, minutes(60 * hour), resource, flavor=flavor)
+        for resource in ("vm1", "vm2")
+        for hour, (flavor, state) in enumerate(changes)
+    ]
+    await store.write(messages)
+    usage, period = store.rating.usage, october(prices)
+    await usage.refresh(prices, period, END)
+
+    annex = AnnexDigest()
+    async for row in usage.annex(prices, period, ["p1"]):
+        annex.add(row, annex_line(row))
+    atoms = [atom async for atom in usage.atoms(prices, period, ["p1"])]
+    totals = [atom async for atom in usage.totals(summed, period, ["p1"])]
+    computed = [atom async for atom in usage.computed(prices, period, ["p1"], datetime.now(UTC))]
+
+    assert annex.rows == 2 * len({change if len(by) == 2 else change[0] for change in changes})
+    assert atoms == in_order(atoms)
+    assert totals == in_order(totals)
+    assert len(totals) < len(atoms)
+    assert [(each.day, each.values, each.quantity) for each in computed if each.day.day < 20] == [
+        (each.day, each.values, each.quantity) for each in atoms if each.day.day < 20
+    ]
 
 
 @pytest_twisted.ensureDeferred

@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from meter.rating.book.book_text import directory_from_text
 from meter.rating.money.corrections import AMENDED_KINDS
 from meter.rating.statements.closing import Closing
-from meter.rating.statements.closing import ClosingAct
+from meter.rating.statements.closing_act import ClosingAct
 from meter.rating.statements.reproduction import Reproduction
 from meter.rating.statements.statement import read_statement
 from meter.rating.statements.statement import signed_document

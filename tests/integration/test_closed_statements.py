@@ -12,6 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from meter.store import PostgresStore
+from meter.store.rating.statements import LOCK
 from tests.statements import closing
 from tests.statements import pages
 from tests.statements import statement
@@ -100,3 +101,35 @@ def test_second_statement_of_a_period_and_fork_of_the_chain_are_refused(postgres
 def test_part_without_a_statement_is_refused(postgresql, dsn):
     with pytest.raises(psycopg2.errors.ForeignKeyViolation):
         postgresql.execute("INSERT INTO statement_project VALUES ('2030-01.nobody', 'p1')", dsn)
+
+
+PARTS = (
+    "INSERT INTO statement_project VALUES ('2026-11.late', 'p9')",
+    "INSERT INTO statement_credit VALUES ('2026-11.late', 'other', 1)",
+    "INSERT INTO statement_annex VALUES ('2026-11.late', 9, 1, 'p1', '')",
+)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_part_that_is_inserted_before_a_close_commits_keeps_the_close_waiting_and_is_refused(dsn, part):
+    """It holds the lock of a close, which finds the statement absent, and without the statement it cannot be committed."""
+    with (
+        psycopg2.connect(dsn) as other,
+        other.cursor() as cursor,
+        psycopg2.connect(dsn) as closer,
+        closer.cursor() as look,
+    ):
+        cursor.execute(part)
+        look.execute(f"SELECT pg_try_advisory_xact_lock({LOCK})")
+        assert look.fetchone() == (False,)
+        with pytest.raises(psycopg2.errors.ForeignKeyViolation):
+            other.commit()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_part_of_an_older_snapshot_is_refused(dsn, part):
+    with psycopg2.connect(dsn) as other, other.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="not read committed"):
+            cursor.execute(part)
+        other.rollback()

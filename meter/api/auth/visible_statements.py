@@ -67,7 +67,9 @@ class VisibleStatements:
 
     async def statement(self, statement_id: str) -> VisibleStatement | None:
         """Return a closed statement, or what the requester may see of it; ``None`` if that is nothing."""
-        self.visible_project(None)
+        # A statement of others is not read: how long that takes would tell that it exists, and its size.
+        if not await self._may_see(statement_id):
+            return None
         signed: SignedStatement | None = await self._authorized(lambda: self._statements.statement(statement_id))
         if signed is None:
             return None
@@ -126,6 +128,8 @@ class VisibleStatements:
 
     async def annex(self, statement_id: str) -> AsyncIterator[bytes]:
         """Yield the lines of the annex of a closed statement, many at a time; to a tenant those of the requester's project."""
+        if not await self._may_see(statement_id):
+            return
         pages = self._statements.annex_pages(statement_id, self.visible_project(None))
         while (page := await self._authorized(lambda: anext(pages, None))) is not None:
             yield page.text()
@@ -143,6 +147,14 @@ class VisibleStatements:
         if project_id not in (None, own):
             raise ApiError(401, f"Not Authorized to access project {project_id}")
         return own
+
+    async def _may_see(self, statement_id: str) -> bool:
+        """Return whether a statement may have something that the requester may see."""
+        project_id = self.visible_project(None)
+        if project_id is None:
+            return True
+        found: bool = await self._authorized(lambda: self._statements.has_project(statement_id, project_id))
+        return found
 
     async def _projects(self, signed: SignedStatement) -> set[str]:
         """Return the projects of a statement: of its lines, and those that have usage without a line."""

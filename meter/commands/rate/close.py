@@ -22,13 +22,14 @@ from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
 from meter.interfaces import RequestError
-from meter.rating.statements.closing import AccountResult
-from meter.rating.statements.closing import ClosingAct
+from meter.rating.statements.closing_act import AccountResult
+from meter.rating.statements.closing_act import ClosingAct
 from meter.rating.statements.closing_problems import ClosingProblem
 from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement_keys import public_directory
 from meter.rating.statements.statement_keys import publish_key
 from meter.rating.statements.statement_keys import read_private_key
+from meter.rating.statements.statement_keys import read_public_keys
 
 
 class CloseOptions(RateOptions):
@@ -78,7 +79,9 @@ async def work(context: RateContext, options: Any) -> int:
             raise CommandError(
                 "statements cannot be signed: set [rating] signing_key_file, and run meter-rate keys generate"
             )
-        publish_key(key.public_key(), public_directory(settings.signing_key_file, settings.public_keys_directory))
+        public_keys = public_directory(settings.signing_key_file, settings.public_keys_directory)
+        publish_key(key.public_key(), public_keys)
+        known = read_public_keys(public_keys)
     except (ValueError, OSError) as error:
         raise CommandError(str(error)) from error
     closes = ClosingAct(
@@ -88,6 +91,7 @@ async def work(context: RateContext, options: Any) -> int:
         audit_keys=acting.keys,
         audit_details=acting.details,
         each_for_itself=bool(options["each"]),
+        public_keys=known,
     )
     async with context.store() as store:
         progress = terminal_progress()

@@ -56,10 +56,6 @@ class RateOptions(SubcommandOptions):
 
     synopsis: str
 
-    def getSynopsis(self) -> str:
-        """Return how the subcommand is used; Twisted would put the usage of the whole command before it."""
-        return f"{self.synopsis}\n"
-
     def given(self, name: str) -> str | None:
         """Return the value of an option of every subcommand, given after the subcommand or before it."""
         own: str | None = self[name]

@@ -31,6 +31,7 @@ from meter.rating.money.usage_lines import UsageLines
 from meter.rating.period import BillingPeriod
 from meter.rating.steps import Steps
 from meter.rating.steps import at_once
+from meter.rating.usage.sku_definition import values_order
 from meter.rating.usage.usage_atom import UsageAtom
 
 
@@ -134,5 +135,5 @@ def rate(
 def in_order(usage: Iterable[UsageAtom]) -> list[UsageAtom]:
     """Return ``usage`` in the order of SKU, day, project, resource and values."""
     return sorted(
-        usage, key=lambda each: (each.sku, each.day, each.project_id, each.resource_id, sorted(each.values.items()))
+        usage, key=lambda each: (each.sku, each.day, each.project_id, each.resource_id, values_order(each.values))
     )

@@ -22,6 +22,7 @@ import rfc8785
 from meter.rating.exact import EXACT
 from meter.rating.statements.statement import AnnexRow
 from meter.rating.statements.strict_json import decoded
+from meter.rating.usage.sku_definition import values_order
 
 _ROWS = msgspec.json.Decoder(AnnexRow)
 _CANONICAL = msgspec.json.Encoder(order="sorted")
@@ -41,7 +42,7 @@ class AnnexPlace(NamedTuple):
 
 def annex_order(row: AnnexRow) -> AnnexPlace:
     """Return the place of ``row``: by project, SKU, resource and values; texts are compared by code points."""
-    return AnnexPlace(row.project_id, row.sku, row.resource_id, tuple(sorted(row.values.items())))
+    return AnnexPlace(row.project_id, row.sku, row.resource_id, values_order(row.values))
 
 
 def annex_line(row: AnnexRow) -> bytes:

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Collection
-from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
-from typing import Literal
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meter.completeness_query import ClosingReason
 from meter.completeness_query import ICompletenessLedger
@@ -36,6 +29,13 @@ from meter.rating.statements.annex_spool import AnnexSpool
 from meter.rating.statements.closed_periods import ClosedPeriod
 from meter.rating.statements.closed_periods import ClosedPeriods
 from meter.rating.statements.closed_periods import DirectoryOf
+from meter.rating.statements.closing_act import AccountResult
+from meter.rating.statements.closing_act import ClosingAct
+from meter.rating.statements.closing_act import Result
+from meter.rating.statements.closing_checks import AccountChanged
+from meter.rating.statements.closing_checks import distrusted
+from meter.rating.statements.closing_checks import failed
+from meter.rating.statements.closing_checks import failed_checks
 from meter.rating.statements.closing_problems import ClosingProblem
 from meter.rating.statements.closing_problems import LedgerReasons
 from meter.rating.statements.closing_problems import ledger_problems
@@ -45,7 +45,6 @@ from meter.rating.statements.payers import account_named
 from meter.rating.statements.payers import same_id_problem
 from meter.rating.statements.resource_usage import annex_rows
 from meter.rating.statements.statement import SignedStatement
-from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.statement_draft import DraftTimes
 from meter.rating.statements.statement_draft import completeness_of
@@ -54,10 +53,6 @@ from meter.rating.statements.statement_draft import sign
 from meter.rating.statements.statement_id import statement_id
 from meter.rating.statements.statement_store import ClosingStatement
 from meter.rating.statements.verification import quantity_differences
-from meter.rating.statements.verification import verify_document
-from meter.signing_keys import SigningKey
-
-Result = Literal["closed", "already closed", "nothing to bill", "refused", "waits for others"]
 
 REFRESHES = 10
 """How often usage is brought up to date, while samples of the period still arrive, before the close is given up."""
@@ -79,32 +74,6 @@ Progress = Callable[[str, int, int], object]
 
 def no_progress(_what: str, _done: int, _of: int) -> None:
     """Tell nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosingAct:
-    """Who closes, with which key. ``accept_gaps`` is why the period is closed although something is missing, "" to refuse it.
-
-    With ``audit_keys`` each close is recorded in the audit log. ``each_for_itself``: accounts are closed although others are refused.
-    """
-
-    key: Ed25519PrivateKey
-    closed_by: str
-    accept_gaps: str = ""
-    audit_keys: Sequence[SigningKey] = ()
-    audit_details: Mapping[str, Any] = field(default_factory=dict)
-    each_for_itself: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountResult:
-    """What became of an account. ``signed`` is its closed statement, ``problems`` are why there is none."""
-
-    account_id: str
-    period: str
-    result: Result
-    signed: SignedStatement | None = None
-    problems: tuple[ClosingProblem, ...] = ()
 
 
 class _Candidate(NamedTuple):
@@ -158,8 +127,14 @@ class Closing:
             payers += await self._only_corrected(rating, period_name, present)
         for number, known in enumerate(payers):
             self._progress("checking accounts", number, len(payers))
-            problems, reasons, signed = await self._examined(rating, ledger, known, act, now)
             account_id = known.payer.account.id
+            closed: Sequence[ClosedPeriod] = ()
+            try:
+                problems, reasons, signed = await self._examined(rating, ledger, known, act, now)
+                if signed is None and not problems:
+                    closed = await closed_periods.before(known)
+            except Exception as fault:
+                problems, reasons, signed = [failed(fault)], [], None
             if signed is not None:
                 results.append(_result(account_id, period_name, "already closed", signed))
             elif problems:
@@ -167,7 +142,7 @@ class Closing:
                     AccountResult(account_id=account_id, period=period_name, result="refused", problems=tuple(problems))
                 )
             else:
-                candidates.append(_Candidate(known, reasons, await closed_periods.before(known)))
+                candidates.append(_Candidate(known, reasons, closed))
         if any(each.result == "refused" for each in results) and not act.each_for_itself:
             results += [_result(each.known.payer.account.id, period_name, "waits for others") for each in candidates]
         elif candidates:
@@ -226,9 +201,15 @@ class Closing:
         account, period = payer.account, payer.period
         # Before the statement with this id is looked for: it would be that of the other account.
         same_id = same_id_problem(self._directory, account)
-        signed = None if same_id else await self._store.statements.statement(statement_id(period.name, account.id))
-        if signed is not None:
-            return [], [], signed
+        if not same_id:
+            signed = await self._store.statements.statement(statement_id(period.name, account.id))
+            latest = await self._store.statements.latest(account.id)
+            doubts = distrusted(signed, statement_id(period.name, account.id), act.key, act.public_keys)
+            if latest is not None and latest != signed:
+                newest = statement_id(latest.statement.period.name, account.id)
+                doubts = [*doubts, *distrusted(latest, newest, act.key, act.public_keys)]
+            if signed is not None or doubts:
+                return doubts, [], None if doubts else signed
         problems = list(time_problems(payer, now))
         if same_id:
             problems.append(ClosingProblem("ambiguous account", same_id))
@@ -315,7 +296,18 @@ class Closing:
         results = []
         for number, candidate in enumerate(candidates):
             self._progress("closing", number, len(candidates))
-            results.append(await self._close(rating, closed_periods, candidate, act, ledger, as_of, now))
+            try:
+                results.append(await self._close(rating, closed_periods, candidate, act, ledger, as_of, now))
+            except Exception as fault:
+                payer = candidate.known.payer
+                results.append(
+                    AccountResult(
+                        account_id=payer.account.id,
+                        period=payer.period.name,
+                        result="refused",
+                        problems=(failed(fault),),
+                    )
+                )
         self._progress("closing", len(candidates), len(candidates))
         return results
 
@@ -380,10 +372,10 @@ class Closing:
                 previous_sha256="" if latest is None else statement_sha256(latest.statement),
             )
             if differences := list(quantity_differences(statement, annex.digest)):
-                raise Unavailable(f"usage of {account.id} changed during the close: {differences[0]}; try again")
+                raise AccountChanged(f"usage of {account.id} changed during the close: {differences[0]}; try again")
             signed = sign(statement, act.key)
-            if failed := _failed_checks(signed, act.key):
-                return AccountResult(account_id=account.id, period=period.name, result="refused", problems=failed)
+            if faults := failed_checks(signed, act.key):
+                return AccountResult(account_id=account.id, period=period.name, result="refused", problems=faults)
             skus = {sku for _, sku in annex.digest.quantities}
             projects = {project for project, _ in annex.digest.quantities}
             projects |= {each.project_id for each in rated.lines if each.project_id}
@@ -405,14 +397,6 @@ class Closing:
 
 def _result(account_id: str, period: str, result: Result, signed: SignedStatement | None = None) -> AccountResult:
     return AccountResult(account_id=account_id, period=period, result=result, signed=signed)
-
-
-def _failed_checks(signed: SignedStatement, key: Ed25519PrivateKey) -> tuple[ClosingProblem, ...]:
-    """Return what a reader of the statement would find wrong: numbers that are out of bounds, for example."""
-    checks = verify_document(signed_document(signed), {signed.key_id: key.public_key()})
-    return tuple(
-        ClosingProblem("does not verify", f"{each.name}: {each.text}") for each in checks if each.outcome == "failed"
-    )
 
 
 def _is_billable(rated: Rated) -> bool:

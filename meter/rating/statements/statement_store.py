@@ -80,6 +80,9 @@ class IStatementStore(Interface):
     async def statement(statement_id: str) -> SignedStatement | None:
         """Return a closed statement."""
 
+    async def has_project(statement_id: str, project_id: str) -> bool:
+        """Return whether a closed statement has lines or usage of a project, without reading the statement."""
+
     async def latest(account_id: str) -> SignedStatement | None:
         """Return the account's statement of the newest period."""
 

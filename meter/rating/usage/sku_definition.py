@@ -48,6 +48,11 @@ def number_text(value: Decimal) -> str:
 
 
 def values_text(values: Mapping[str, str]) -> str:
-    """Return ``values`` as JSON, as PostgreSQL writes ``jsonb``: the order of usage with different values is that of these texts."""
+    """Return ``values`` as JSON, as PostgreSQL writes ``jsonb``. The order of usage is another: :func:`values_order`."""
     in_order = {name: values[name] for name in sorted(values, key=lambda name: (len(name.encode()), name.encode()))}
     return json.dumps(in_order, ensure_ascii=False)
+
+
+def values_order(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return what usage with different values is sorted by: the values in the order of their names, compared by code points."""
+    return tuple(sorted(values.items()))

@@ -67,6 +67,12 @@ $$;
 
 CREATE FUNCTION refuse_addition_to_statement() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    -- Under the lock of a close, a statement that another transaction adds meanwhile is seen, unless by an older snapshot.
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'closed statements never change: INSERT into % is refused, because the transaction is not read committed',
+            TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    PERFORM pg_advisory_xact_lock(120282511929863);
     IF EXISTS (SELECT FROM statement s WHERE s.id = NEW.statement_id) THEN
         RAISE EXCEPTION 'closed statements never change: INSERT into % is refused, because % is closed', TG_TABLE_NAME, NEW.statement_id
             USING ERRCODE = 'insufficient_privilege';

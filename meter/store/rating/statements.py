@@ -65,6 +65,8 @@ ORDER BY s.period DESC, s.account_id LIMIT %s
 
 DOCUMENT = "SELECT document FROM statement WHERE id = %s"
 
+HAS_PROJECT = "SELECT EXISTS (SELECT FROM statement_project WHERE project_id = %s AND statement_id = %s)"
+
 LATEST = "SELECT document FROM statement WHERE account_id = %s ORDER BY period DESC LIMIT 1"
 
 OF_ACCOUNT = "SELECT document FROM statement WHERE account_id = %s AND period BETWEEN %s AND %s ORDER BY period"
@@ -143,6 +145,11 @@ class StoredStatements:
     async def statement(self, statement_id: str) -> SignedStatement | None:
         """Return a closed statement; see ``IStatementStore.statement``."""
         return _first(await self._readers.rows(DOCUMENT, [statement_id]))
+
+    async def has_project(self, statement_id: str, project_id: str) -> bool:
+        """Return whether there is something of a project; see ``IStatementStore.has_project``."""
+        [[found]] = await self._readers.rows(HAS_PROJECT, [project_id, statement_id])
+        return bool(found)
 
     async def latest(self, account_id: str) -> SignedStatement | None:
         """Return the newest statement; see ``IStatementStore.latest``."""

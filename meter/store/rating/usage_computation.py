@@ -28,6 +28,7 @@ from meter.rating.usage.measured_skus import measured_days
 from meter.rating.usage.measured_skus import measured_skus
 from meter.rating.usage.measured_skus import whole_period
 from meter.rating.usage.minimum import MinimumOfResources
+from meter.rating.usage.sku_definition import values_order
 from meter.rating.usage.sku_definition import values_text
 from meter.rating.usage.usage_atom import UsageAtom
 from meter.store.postgres.pool import Pool
@@ -150,7 +151,7 @@ class UsageComputation:
 def _sorted(
     measured: MeasuredSku, day: MeasuredDay, atoms: dict[tuple[str, str, str], tuple[Decimal, int]]
 ) -> list[UsageAtom]:
-    return [
+    found = [
         UsageAtom(
             sku=measured.sku.id,
             project_id=project,
@@ -160,5 +161,6 @@ def _sorted(
             quantity=quantity,
             unmetered_seconds=int(unmetered),
         )
-        for (project, resource, document), (quantity, unmetered) in sorted(atoms.items())
+        for (project, resource, document), (quantity, unmetered) in atoms.items()
     ]
+    return sorted(found, key=lambda each: (each.project_id, each.resource_id, values_order(each.values)))

@@ -22,6 +22,14 @@ WHERE u.sku_id = ANY(%(skus)s::integer[]) AND u.day >= %(first)s AND u.day < %(u
 
 OF_RESOURCE = "AND u.resource_id = (SELECT id FROM resource WHERE name = %(resource)s)"
 
+# The order of values is that of values_order: by their sorted names and values, not by the text of the document, which has
+# short names first and a quotation mark behind each value.
+VALUES_ORDER = """
+coalesce(
+    (SELECT array_agg(ARRAY[each.key, each.value] ORDER BY each.key COLLATE "C") FROM jsonb_each_text(v.document) AS each), ARRAY[]::text[]
+) COLLATE "C"
+"""
+
 # The maximum of a period is that of its days.
 OF_PERIOD = """
 SELECT sku_id, %(first)s::date AS day, resource_id, project_id, values_id, sum(unmetered_seconds) AS unmetered_seconds,
@@ -29,46 +37,46 @@ SELECT sku_id, %(first)s::date AS day, resource_id, project_id, values_id, sum(u
 FROM ({atoms}) AS u GROUP BY sku_id, resource_id, project_id, values_id"""
 
 # The first day on which a project uses the resource has at least the minimum.
-WITH_MINIMUM = """
+WITH_MINIMUM = f"""
 SELECT sku_id, day, resource_id, project_id, values_id, unmetered_seconds, quantity + CASE
     WHEN day = first_day AND n = 1 THEN greatest(0, %(minimum)s - of_day) ELSE 0 END AS quantity
 FROM (
     SELECT u.*, min(day) FILTER (WHERE quantity > 0) OVER (PARTITION BY project_id, resource_id) AS first_day,
         sum(quantity) OVER (PARTITION BY project_id, resource_id, day) AS of_day,
-        row_number() OVER (PARTITION BY project_id, resource_id, day ORDER BY v.document::text COLLATE "C") AS n
-    FROM ({atoms}) AS u JOIN usage_values v ON v.id = u.values_id
+        row_number() OVER (PARTITION BY project_id, resource_id, day ORDER BY {VALUES_ORDER}) AS n
+    FROM ({{atoms}}) AS u JOIN usage_values v ON v.id = u.values_id
 ) AS u"""
 
-ATOMS = """
+ATOMS = f"""
 SELECT u.sku_id, u.day, coalesce(p.name, ''), r.name, v.document::text, u.quantity, u.unmetered_seconds
-FROM ({atoms}) AS u
+FROM ({{atoms}}) AS u
 JOIN usage_values v ON v.id = u.values_id
 JOIN resource r ON r.id = u.resource_id
 LEFT JOIN project p ON p.id = u.project_id
-ORDER BY u.day, coalesce(p.name, '') COLLATE "C", r.name, v.document::text COLLATE "C"
+ORDER BY u.day, coalesce(p.name, '') COLLATE "C", r.name, {VALUES_ORDER}
 """
 
-TOTALS = """
+TOTALS = f"""
 SELECT u.sku_id, u.day, coalesce(p.name, ''), '', v.document::text, u.quantity, u.unmetered_seconds
 FROM (
     SELECT sku_id, day, project_id, values_id, sum(quantity) AS quantity, sum(unmetered_seconds) AS unmetered_seconds
-    FROM ({atoms}) AS u GROUP BY sku_id, day, project_id, values_id
+    FROM ({{atoms}}) AS u GROUP BY sku_id, day, project_id, values_id
 ) AS u
 JOIN usage_values v ON v.id = u.values_id
 LEFT JOIN project p ON p.id = u.project_id
-ORDER BY u.day, coalesce(p.name, '') COLLATE "C", v.document::text COLLATE "C"
+ORDER BY u.day, coalesce(p.name, '') COLLATE "C", {VALUES_ORDER}
 """
 
-ANNEX = """
+ANNEX = f"""
 SELECT u.sku_id, coalesce(p.name, ''), r.name, v.document::text, u.days
 FROM (
     SELECT sku_id, project_id, resource_id, values_id, json_object_agg(day::text, quantity::text ORDER BY day)::text AS days
-    FROM ({atoms}) AS u WHERE quantity <> 0 GROUP BY sku_id, project_id, resource_id, values_id
+    FROM ({{atoms}}) AS u WHERE quantity <> 0 GROUP BY sku_id, project_id, resource_id, values_id
 ) AS u
 JOIN usage_values v ON v.id = u.values_id
 JOIN resource r ON r.id = u.resource_id
 LEFT JOIN project p ON p.id = u.project_id
-ORDER BY coalesce(p.name, '') COLLATE "C", r.name, v.document::text COLLATE "C"
+ORDER BY coalesce(p.name, '') COLLATE "C", r.name, {VALUES_ORDER}
 """
 
 COUNT = "SELECT count(*) FROM ({atoms}) AS u"

@@ -124,6 +124,19 @@ def test_tenant_may_not_ask_for_another_project(api: ApiClient) -> None:
     assert get(api, "/v2/statements?project_id=green", "blue").status == 401
 
 
+@pytest.mark.parametrize("path", [SHARED.replace("acme", "nobody"), OWN, f"{OWN}/annex"])
+def test_statement_of_others_is_not_read_for_a_tenant(
+    api: ApiClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def read(*_args: object) -> None:
+        raise AssertionError("the time that this takes tells that there is a statement, and its size")
+
+    statements = type(api.store.rating.statements)
+    monkeypatch.setattr(statements, "statement", read)
+    monkeypatch.setattr(statements, "annex_pages", read)
+    assert get(api, path, "green").status == 404
+
+
 def test_document_verifies_as_the_file_does(api: ApiClient) -> None:
     response = get(api, SHARED)
     document = read_statement(response.body)

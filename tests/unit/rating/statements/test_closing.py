@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import pytest
 import pytest_twisted
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meter.completeness_query import ClosingReason
 from meter.identity_report import IdentityName
@@ -24,8 +25,10 @@ from meter.rating.book.price_book import Tax
 from meter.rating.period import BillingPeriod
 from meter.rating.statements.book_comparison import BookComparison
 from meter.rating.statements.preview import PeriodNotBegun
+from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement import signed_document
 from meter.rating.statements.statement import statement_sha256
+from meter.rating.statements.statement_keys import key_id_of
 from meter.rating.statements.verification import verify_document
 from meter.sample import utc_text
 from tests.closing_accounts import IN_DECEMBER
@@ -38,7 +41,12 @@ from tests.price_books import directory
 from tests.price_books import price
 from tests.price_books import used
 from tests.price_books import valid
+from tests.statements import KEY_ID
 from tests.statements import KEYS
+from tests.statements import closing
+from tests.statements import pages
+from tests.statements import signed
+from tests.statements import statement
 
 IN_JANUARY = datetime(2027, 1, 8, tzinfo=UTC)
 MISSING = ClosingReason(code="samples missing", text="7 samples are missing (unknown): why", cause="unknown", samples=7)
@@ -710,3 +718,54 @@ async def test_period_that_has_not_begun_has_no_preview(accounting):
     for found in (accounting.preview(period="2027-01"), accounting.previews().previews(accounting.now, "2027-01")):
         with pytest.raises(PeriodNotBegun, match="2027-01 has not begun"):
             await found
+
+
+@pytest.mark.parametrize("method", ["annex", "totals"])
+@pytest_twisted.ensureDeferred
+async def test_account_whose_close_fails_does_not_keep_others_open(accounting, method, logged_errors):
+    original = getattr(accounting.usage, method)
+
+    async def broken(book, period, projects):
+        async for each in original(book, period, projects):
+            if each.project_id == "shop":
+                raise ValueError("row 2 of the annex is not in order")
+            yield each
+
+    setattr(accounting.usage, method, broken)
+
+    found = await accounting.close()
+
+    assert results(found) == {"acme": "refused", "lab": "closed"}
+    assert [(each.code, each.text) for each in found[0].problems] == [
+        ("close failed", "ValueError: row 2 of the annex is not in order")
+    ]
+    assert await accounting.store.rating.statements.latest("acme") is None
+    assert len(logged_errors.flush(ValueError)) == 1
+
+
+@pytest.mark.parametrize("forged_period", ["2026-11", "2099-12"])
+@pytest_twisted.ensureDeferred
+async def test_statement_that_nobody_signed_does_not_count_as_closed(accounting, forged_period):
+    forged = statement("acme", forged_period)
+    signature = signed(statement("acme", total=Decimal(1))).signature
+    await accounting.store.rating.statements.add(
+        replace(closing(forged), signed=SignedStatement(statement=forged, key_id=KEY_ID, signature=signature)), pages()
+    )
+
+    found = await accounting.close(each_for_itself=True)
+
+    assert results(found) == {"acme": "refused", "lab": "closed"}
+    assert codes(found)["acme"] == ["stored statement does not verify"]
+    assert found[0].problems[0].text == (
+        f"{forged_period}.acme is stored, but does not verify: the key {KEY_ID} has not signed this statement: it was altered"
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_statement_of_a_former_key_counts_as_closed_while_its_key_is_published(accounting):
+    former = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+    public = former.public_key()
+    await accounting.close(key=former)
+
+    assert set(results(await accounting.close(public_keys={key_id_of(public): public})).values()) == {"already closed"}
+    assert set(results(await accounting.close()).values()) == {"refused"}
