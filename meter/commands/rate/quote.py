@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -88,7 +89,10 @@ async def work(context: RateContext, options: Any) -> int:
 
 
 def book_and_account(directory: PriceDirectory, options: Any, context: RateContext) -> tuple[PriceBook, Account | None]:
-    """Return the book by which to price, and the account if one is stated or has the stated project."""
+    """Return the book by which to price, and the account if one is stated or has the stated project in the stated month.
+
+    It is the account of today in the present month, and that of the first day in any other.
+    """
     account = None
     if options["account"] is not None:
         account = directory.accounts.get(options["account"])
@@ -96,11 +100,23 @@ def book_and_account(directory: PriceDirectory, options: Any, context: RateConte
             known = suggestion(options["account"], list(directory.accounts))
             raise CommandError(f"unknown account {options['account']!r}{known}")
     elif options["project"] is not None:
-        account = directory.account_of(options["project"], options["domain"], context.now().date())
+        account = directory.account_of(options["project"], options["domain"], _day(directory, options, context))
     name = options["book"] or (account.book if account is not None else directory.default_book)
     if name not in directory.books:
         raise CommandError(f"unknown book {name!r}{suggestion(name, list(directory.books))}")
     return directory.books[name], account
+
+
+def _day(directory: PriceDirectory, options: Any, context: RateContext) -> date:
+    zone = directory.books[directory.default_book].timezone
+    today = context.now().astimezone(zone).date()
+    if options["month"] is None:
+        return today
+    try:
+        period = BillingPeriod.named(options["month"], zone)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return today if period.first <= today < period.until else period.first
 
 
 def wishes_of(options: Any) -> list[Wish]:

@@ -33,6 +33,7 @@ from meter.rating.book.price_files import ReadTable
 from meter.rating.book.price_records import KeyProblem
 from meter.rating.book.price_records import price_record
 from meter.rating.book.sku_records import sku_record
+from meter.rating.book.units import read_unit
 from meter.rating.currency import minor_digits
 
 RECORDS: Mapping[str, Callable[[Any, Place, list[KeyProblem]], Any]] = {
@@ -186,11 +187,25 @@ class Assembly:
             for kind, records in contents.records.items():
                 if kind == "tax":
                     continue
-                ids: dict[str, ReadTable] = {}
+                ids: dict[str, tuple[Any, ReadTable]] = {}
                 for record, table in records:
-                    if kind != "price" or _model(table).id is not None:
-                        self._defined(ids, record.id, table, table)
+                    self._identified(ids, record, table)
                     self._check_category(contents, getattr(record, "tax_category", None), table)
+
+    def _identified(self, ids: dict[str, tuple[Any, ReadTable]], record: Any, table: ReadTable) -> None:
+        """Check that no other table of the kind has the id of ``record``: lines are named by it, so one would replace the other."""
+        if table.kind != "price" or _model(table).id is not None or record.id not in ids:
+            self._defined(ids, record.id, (record, table), table)
+            return
+        other, place = ids[record.id][0], ids[record.id][1].place
+        # Two prices for the same usage from the same day overlap, which is told as such.
+        if (other.sku, other.match, other.scope, other.validity.since) != (
+            record.sku,
+            record.match,
+            record.scope,
+            record.validity.since,
+        ):
+            self.wrong(table, f"its id would be {record.id!r}, which {place} has: give it an id of its own")
 
     def _refer(self, book: str, model: Any, table: ReadTable) -> bool:
         """Check the SKUs and the account that a price, charge, discount, minimum or credit of ``book`` names.
@@ -208,6 +223,9 @@ class Assembly:
                     matches = False
             if model.per_month and not sku.unit.endswith("Hours"):
                 self.wrong(table, f"per_month: the unit of {sku.id} is {sku.unit}, and not one in hours", "per_month")
+            elif model.per_month and read_unit(sku.unit).number != 1:
+                text = f"per_month: the unit of {sku.id} is {sku.unit}, a multiple: write {sku.unit.split(' ', 1)[-1]}"
+                self.wrong(table, text, "per_month")
         for position, id in enumerate(getattr(model, "skus", ())):
             self._known("sku", id, skus, table, "skus", position)
         if (id := getattr(model, "account", None)) and self._known("account", id, self.accounts, table, "account"):

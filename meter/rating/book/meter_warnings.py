@@ -18,14 +18,14 @@ from meter.rating.book.units import read_unit
 from meter.sample import MeterDefinition
 from meter.sample import SampleType
 
-MEASURED: Mapping[UsageKind, SampleType] = {
-    "integral": "gauge",
-    "increase": "cumulative",
-    "sum": "delta",
-    "maximum": "gauge",
-    "percentile95": "cumulative",
+MEASURED: Mapping[UsageKind, tuple[SampleType, ...]] = {
+    "integral": ("gauge",),
+    "increase": ("cumulative",),
+    "sum": ("delta",),
+    "maximum": ("gauge",),
+    "percentile95": ("cumulative", "gauge", "delta"),
 }
-"""The type of meter that each kind of usage measures."""
+"""The types of meters that each kind of usage measures."""
 
 _SECONDS = {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6), "ns": Fraction(1, 10**9)}
 
@@ -39,8 +39,8 @@ def meter_warnings(sku: Sku, meters: Mapping[str, MeterDefinition]) -> Iterator[
         if not any(fnmatchcase(sku.meter, name) for name in meters if name != "*"):
             yield "meter", f"no plugin of this host makes the meter {sku.meter}{suggestion(sku.meter, list(meters))}"
         return
-    if (expected := MEASURED.get(sku.usage)) is not None and meter.type != expected:
-        yield "usage", f"usage {sku.usage} measures {expected} meters; {meter.name} is {meter.type}"
+    if (expected := MEASURED.get(sku.usage)) is not None and meter.type not in expected:
+        yield "usage", f"usage {sku.usage} measures {' or '.join(expected)} meters; {meter.name} is {meter.type}"
         return
     factor = _expected_factor(meter.unit, read_unit(sku.unit), sku.usage)
     if factor is not None and factor != sku.factor:

@@ -54,16 +54,16 @@ class AccountProjects:
         """Return whether a charge with ``scope`` is for this account on ``day``.
 
         One of a project is for the account that the project belongs to; one of a domain for each account that names the
-        domain, or a project of it.
+        domain, or a project of it. An implied account has no charges on days on which its project belongs to another account.
         """
         if scope.project is not None:
             return self.has(scope.project, day)
         if scope.account is not None:
             return scope.account == self.account.id
+        projects = [each.id for each in self.account.projects if self.has(each.id, day)]
         if scope.domain is None:
-            return True
+            return bool(projects) or not self.account.implied
         members = (each for each in self.account.domains if each.validity.covers(day))
-        projects = (each for each in self.account.projects if each.validity.covers(day))
         return any(each.id == scope.domain for each in members) or any(
-            self.domain_of(each.id, day) == scope.domain for each in projects
+            self.domain_of(each, day) == scope.domain for each in projects
         )

@@ -68,7 +68,7 @@ def credit_lines(
     has a line for each tax category that it pays. Credits of projects are used before those of the account, and those that end
     first before others.
     """
-    net = _Net(book, lines)
+    net = _Net(book, period, lines)
     valid = [each for each in book.credits if each.validity.covers(period.first)]
     for credit in sorted(valid, key=_order):
         if not projects.account_in_scope(credit.scope, period.first):
@@ -86,10 +86,10 @@ def credit_lines(
 class _Net:
     """What is to be paid, by tax category and project."""
 
-    def __init__(self, book: PriceBook, lines: Sequence[RatedLine]) -> None:
+    def __init__(self, book: PriceBook, period: BillingPeriod, lines: Sequence[RatedLine]) -> None:
         self._amounts: dict[tuple[str, str], Decimal] = {}
         for line in lines:
-            self._add(tax_category_of(line, book) or "", line.project_id, line.amount)
+            self._add(tax_category_of(line, book, period) or "", line.project_id, line.amount)
         self.categories = sorted({category for category, _ in self._amounts})
 
     def payable(self, category: str, project_id: str | None) -> Decimal:

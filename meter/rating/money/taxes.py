@@ -17,9 +17,12 @@ from meter.rating.money.tiers import ZERO
 from meter.rating.period import BillingPeriod
 
 
-def tax_category_of(line: RatedLine, book: PriceBook) -> str | None:
-    """Return the category by which ``line`` is taxed: its own, or that of the default tax."""
-    return line.tax_category or next((each.category for each in book.taxes if each.default), None)
+def tax_category_of(line: RatedLine, book: PriceBook, period: BillingPeriod) -> str | None:
+    """Return the category by which ``line`` is taxed: its own, or that of the tax that is the default on the first day of ``period``."""
+    if line.tax_category:
+        return line.tax_category
+    defaults = (each for each in book.taxes if each.default and each.validity.covers(period.first))
+    return next((each.category for each in defaults), None)
 
 
 def tax_lines(book: PriceBook, period: BillingPeriod, lines: Sequence[RatedLine]) -> Iterator[RatedLine]:
@@ -29,7 +32,7 @@ def tax_lines(book: PriceBook, period: BillingPeriod, lines: Sequence[RatedLine]
     """
     bases: dict[str, Decimal] = {}
     for line in lines:
-        category = tax_category_of(line, book)
+        category = tax_category_of(line, book, period)
         if category is not None:
             bases[category] = EXACT.add(bases.get(category, ZERO), line.amount)
     valid = [each for each in book.taxes if each.validity.covers(period.first) and each.category in bases]

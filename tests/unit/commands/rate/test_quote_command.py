@@ -25,13 +25,13 @@ PAGE = (TOP / "docs/prices.rst").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"   \$ meter-rate quote (.*)\n((?:   (?!\$).*\n)+)", PAGE)
 
 
-def run(*words: str) -> int:
+def run(*words: str, prices: Path = TOP / "etc/prices.d") -> int:
     options = QuoteOptions()
     options.parseOptions(words)
     clock = Clock()
     clock.advance(1_795_000_000)  # in November 2026
     done: list[object] = []
-    context = RateContext(clock, None, str(TOP / "etc/prices.d"))
+    context = RateContext(clock, None, str(prices))
     Deferred.fromCoroutine(work(context, options)).addCallbacks(done.append, lambda failure: done.append(failure.value))
     [result] = done
     if isinstance(result, Exception):
@@ -102,3 +102,40 @@ def test_incomplete_or_contradictory_command_line_is_a_usage_error(words: list[s
 def test_wrong_wish_is_refused_with_what_would_be_right(words: list[str], problem: str) -> None:
     with pytest.raises(CommandError, match=problem):
         run(*words)
+
+
+@pytest.mark.parametrize(("month", "name"), [("2026-10", "japan"), ("2026-12", "standard")])
+def test_account_is_that_of_the_stated_month(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], month: str, name: str
+) -> None:
+    (tmp_path / "prices.toml").write_text(
+        """
+[[book]]
+name = "standard"
+currency = "EUR"
+timezone = "Europe/Paris"
+issuer = "x"
+default = true
+[[book]]
+name = "japan"
+currency = "JPY"
+timezone = "Asia/Tokyo"
+issuer = "x"
+[[sku]]
+id = "vm"
+usage = "exists"
+resource_kind = "instance"
+unit = "Hours"
+[[price]]
+book = ["standard", "japan"]
+sku = "vm"
+price = "1"
+[[account]]
+id = "kyoto"
+book = "japan"
+projects = [{id = "p1", until = 2026-12-01}]
+""",
+        encoding="utf-8",
+    )
+    assert run("vm,hours=1", "--project", "p1", "--month", month, prices=tmp_path) == EXIT_OK
+    assert f"by the book {name}:" in capsys.readouterr().out

@@ -38,6 +38,8 @@ def warnings(usage: str, meter: str, unit: str, factor: str) -> list[str]:
         ("increase", "network.outgoing.bytes", "10 GB", "1/10000000000"),
         ("percentile95", "network.outgoing.bytes", "Mb/Second", "8/1000000"),
         ("percentile95", "network.outgoing.bytes", "GB/Hour", "3600/1000000000"),
+        ("percentile95", "memory.usage", "GiB", "1/1024"),
+        ("percentile95", "requests", "Requests/Second", "1"),
         ("integral", "memory.usage", "GiB-Hours", "1/3686400"),
         ("maximum", "memory.usage", "GiB", "1/1024"),
         ("increase", "cpu", "Core-Hours", "1/3600000000000"),

@@ -279,6 +279,35 @@ def test_price_per_month_needs_a_unit_in_hours() -> None:
     assert "the unit of egress is GB" in found
 
 
+@pytest.mark.parametrize("unit", ["100 Hours", "10 Core-Hours"])
+def test_price_per_month_needs_a_unit_that_is_no_multiple(unit: str) -> None:
+    factor = "" if unit == "100 Hours" else 'factor = "1/36000"\n'
+    skus = f'[[sku]]\nid = "vm"\nusage = "exists"\nresource_kind = "instance"\nunit = "{unit}"\n{factor}'
+    [found] = problems(f'{BOOK}{skus}[[price]]\nsku = "vm"\nprice = "72"\nper_month = true\n')
+    assert found.endswith(f"the unit of vm is {unit}, a multiple: write {unit.split()[-1]}")
+
+
+NAMED_DOMAIN = SKUS + 'by = ["domain"]\n'
+DERIVED = '[[price]]\nsku = "vm"\nmatch = {flavor = "a"}\nprice = "1"\nuntil = 2026-11-16\n'
+WRITTEN = '[[price]]\nid = "vm/flavor=a"\nsku = "vm"\nmatch = {flavor = "a"}\nprice = "2"\nfrom = 2026-11-16\n'
+OF_VALUE = '[[price]]\nsku = "egress"\nmatch = {domain = "x"}\nprice = "5"\n'
+OF_DOMAIN = '[[price]]\nsku = "egress"\ndomain = "x"\nprice = "7"\n'
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [
+        (DERIVED, WRITTEN, "b.toml:7: [[price]] id 'vm/flavor=a' is taken: b.toml:1 has it"),
+        (WRITTEN, DERIVED, "b.toml:7: [[price]] its id would be 'vm/flavor=a', which b.toml:1 has"),
+        (OF_VALUE, OF_DOMAIN, "b.toml:5: [[price]] its id would be 'egress/domain=x', which b.toml:1 has"),
+        (OF_DOMAIN, OF_VALUE, "b.toml:5: [[price]] its id would be 'egress/domain=x', which b.toml:1 has"),
+    ],
+)
+def test_prices_have_different_ids_written_or_made(first: str, second: str, problem: str) -> None:
+    [found] = problems(BOOK + NAMED_DOMAIN, first + second)
+    assert problem in found
+
+
 @pytest.mark.parametrize(
     ("table", "problem"),
     [

@@ -455,3 +455,35 @@ def test_the_kinds_of_lines_have_their_order_and_the_total_is_their_sum() -> Non
 def test_the_sums_of_no_lines_have_the_digits_of_the_currency(currency: str, zero: str) -> None:
     result = rated(book(currency=currency))
     assert [str(each) for each in (result.net, result.tax, result.total)] == [zero] * 3
+
+
+# --- days on which things hold -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", ["a", "z"])
+def test_default_category_is_that_of_the_period(names: str) -> None:
+    old = tax("10", f"{names}-old", default=True, validity=valid(until=date(2026, 7, 1)))
+    new = tax("20", "m-new", default=True, validity=valid(since=date(2026, 7, 1)))
+    prices = book(price(amount="1"), taxes=(old, new), credits=(credit("40"),))
+    result = rated(prices, [used(1, 100)])
+    assert amounts(result)[1:] == [("credit", "", "-40.00"), ("tax", "", "12.00")]
+    assert result.lines[1].tax_category == "m-new"
+
+
+@pytest.mark.parametrize("scope", [PriceScope(domain="d1"), PriceScope()])
+@pytest.mark.parametrize(("prorated", "moved", "stayed"), [(True, "15.00", "15.00"), (False, "30.00", None)])
+def test_project_that_joins_an_account_has_charges_of_its_own_until_then(
+    scope: PriceScope, prorated: bool, moved: str, stayed: str | None
+) -> None:
+    joined = Account(
+        id="acme", name="", book="list", projects=(Membership(id="shop", validity=valid(since=november(16))),)
+    )
+    prices = book(fixed_charges=(charge(scope=scope, prorated=prorated),))
+    known = directory(prices, joined)
+    own = known.account_of("shop", "d1", november(1))
+    assert own.implied
+    result = rate(known, prices, own, NOVEMBER, (), domain_of=lambda *_: "d1")
+    assert [str(each.amount) for each in result.lines] == [moved]
+    if scope.domain and stayed:
+        others = rate(known, prices, joined, NOVEMBER, (), domain_of=lambda *_: "d1")
+        assert [str(each.amount) for each in others.lines] == [stayed]
