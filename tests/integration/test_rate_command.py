@@ -131,7 +131,7 @@ async def test_samples_become_statements_that_are_corrected_verified_and_reprodu
 
     status, refused = await rate("close", first)
     assert (status, [each["result"] for each in refused]) == (1, ["refused", "refused"])
-    assert [each["code"] for each in refused[0]["problems"]] == ["nothing expected"]
+    assert [each["code"] for each in refused[0]["problems"]] == ["earlier period open", "nothing expected"]
 
     status, closed = await rate("close", first, *GAPS, "--output", str(rate.directory))
     assert (status, [(each["account"], each["total"]) for each in closed]) == (
