@@ -349,7 +349,8 @@ def test_why_names_the_gap_of_a_real_agent_that_was_killed(site, safe_postgresql
     _, verdict, _ = reason(collector, DOMAIN, "cpu")
     assert verdict == f"stops at: polled — {name} is silent since {last:%Y-%m-%d %H:%M:%S} UTC (agent not running)"
 
-    missing = last + timedelta(seconds=8)
+    missing = last + timedelta(seconds=4)
+    until(lambda: datetime.now(UTC) > missing + timedelta(seconds=4), "the end of the gap")
     agent.start()
     until(lambda: cycles()[-1][0] > missing + timedelta(seconds=4), "cycles after the gap")
     _, verdict, _ = reason(collector, DOMAIN, "cpu", "--at", missing.isoformat())
