@@ -40,6 +40,7 @@ EVERYTHING = tuple(
     Aggregate(*each)
     for each in (
         *((name,) for name in ("max", "min", "avg", "sum", "count", "stddev", "rate", "increase", "integral")),
+        *((name,) for name in ("first", "last", "polling_interval")),
         *(("cardinality", name) for name in ("resource_id", "project_id")),
     )
 )
