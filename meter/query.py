@@ -53,8 +53,8 @@ Steps lead between all samples of a meter and resource in the range, and count i
 
 ``percentile`` takes a parameter from 0 to 100 and interpolates between neighbouring volumes.
 
-``first`` and ``last`` are the volumes of the oldest and of the newest sample; of several with that time, the lowest and the
-highest volume. ``polling_interval`` is the longest polling interval in seconds that the samples state, 0 if none does
+``first`` and ``last`` are the volumes of the oldest and of the newest sample; of several with that time, one of
+them. ``polling_interval`` is the longest polling interval in seconds that the samples state, 0 if none does
 (:mod:`meter.counter_runs`)."""
 
 Field = str
