@@ -57,6 +57,10 @@ class RequestError(ValueError):
         self.cause = cause
 
 
+class QueryTimeout(RequestError):
+    """A query that took longer than it may: it can succeed if it selects less."""
+
+
 # --- plugins -------------------------------------------------------------------------------------------------------
 
 
