@@ -9,6 +9,7 @@ from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 MINUS = "\u2212"
 THIN_SPACE = "\u202f"
@@ -62,5 +63,16 @@ def duration(seconds: float | None) -> str:
     return f"{sign}{whole} s"
 
 
-FILTERS: Mapping[str, Callable[..., Any]] = {"number": number, "utc": utc, "iso": iso, "duration": duration}
+def urlencode_all(value: str) -> str:
+    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
+    return quote(value, safe="")
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "number": number,
+    "utc": utc,
+    "iso": iso,
+    "duration": duration,
+    "urlencode_all": urlencode_all,
+}
 """The filters by their names in templates."""
