@@ -23,13 +23,13 @@ from twisted.internet.defer import gatherResults
 
 from meter.agent.destination import fingerprints
 from meter.bus.amqp import BrokerInspection
+from meter.bus.dead_letter_queues import BrokerDeadLetters
+from meter.bus.dead_letter_queues import DeadLetterQueue
+from meter.bus.dead_letter_queues import SpooledDeadLetters
 from meter.bus.dead_letters import DeadLetter
 from meter.commands.command import spool_of
 from meter.commands.database import connected
 from meter.commands.database import database_server
-from meter.commands.dead_letter_queues import BrokerDeadLetters
-from meter.commands.dead_letter_queues import DeadLetterQueue
-from meter.commands.dead_letter_queues import SpooledDeadLetters
 from meter.commands.doctor import broker as broker_checks
 from meter.commands.doctor import certificates as certificate_checks
 from meter.commands.doctor import configuration as configuration_checks
