@@ -14,6 +14,7 @@ from twisted.python import usage
 
 from meter.agent.outbox import Outbox
 from meter.agent.spool import Spool
+from meter.bus.dead_letter_advice import KIND_ADVICE
 from meter.bus.dead_letter_queues import SpooledDeadLetters
 from meter.bus.dead_letter_replay import entries
 from meter.bus.dead_letter_replay import entries_by_id
@@ -29,7 +30,6 @@ from meter.commands.dead_letters import discard
 from meter.commands.dead_letters import list_dead_letters
 from meter.commands.dead_letters import replay
 from meter.commands.dead_letters import show
-from meter.commands.doctor.broker import KIND_ADVICE
 from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.metrics import metrics_registry
 from meter.interfaces import Binding
