@@ -29,6 +29,7 @@ from meter.api.auth.requester import Requester
 from meter.api.auth.visibility import VisibleStore
 from meter.api.budget import DELAYED_STATUSES
 from meter.api.budget import RefusalDelay
+from meter.api.bus_services import BusServices
 from meter.api.client_address import ClientAddresses
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
@@ -99,7 +100,7 @@ class Api:
     ``addresses`` finds the client addresses that limits apply to and that the log names. All requests convert, parse and
     encode in ``slices``.
     ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again. Without
-    ``prices``, rating is not configured.
+    ``prices``, rating is not configured; without ``bus``, pages say nothing about the message bus.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Api:
         slices: SharedSlices | None = None,
         max_unchecked_seconds: float = 300.0,
         prices: WatchedPriceDirectory | None = None,
+        bus: BusServices | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -127,6 +129,7 @@ class Api:
         self._rating = rating
         self._max_unchecked_seconds = max_unchecked_seconds
         self._prices = prices
+        self._bus = bus
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._hosts = hosts or HostPolicy()
@@ -231,6 +234,7 @@ class Api:
                 url=append_pairs(link_url(base_url, request.uri), body_pairs),
                 limits=self._limits,
                 prices=self._prices,
+                bus=self._bus,
             )
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client

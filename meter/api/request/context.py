@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from meter.api.auth.requester import Requester
 from meter.api.auth.visibility import VisibleStore
+from meter.api.bus_services import BusServices
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.ingest import SampleIngest
@@ -36,7 +37,7 @@ class RequestContext:
     negotiated type of the response. ``flatten`` encodes the metadata in the response. Long work is done in ``slices``.
     ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end, and is empty if links are
     relative; ``url`` is that of the request, with the parameters of its body in the query string. ``prices`` is ``None``
-    if rating is not configured.
+    if rating is not configured, ``bus`` if this server does not know the message bus.
     """
 
     path: Mapping[str, str]
@@ -55,6 +56,7 @@ class RequestContext:
     url: str
     limits: RequestLimits
     prices: WatchedPriceDirectory | None = None
+    bus: BusServices | None = None
 
     @property
     def now(self) -> float:

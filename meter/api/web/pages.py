@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meter.api.operation import Operation
+from meter.api.web import dead_letters
 from meter.api.web import overview
 from meter.api.web.failure_page import render_failure_page
 from meter.api.web.static_files import MEDIA_TYPES
@@ -26,5 +27,6 @@ STATIC = Operation(
 
 PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
+    *dead_letters.PAGES,
     STATIC,
 )
