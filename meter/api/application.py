@@ -33,6 +33,7 @@ from meter.api.auth.sign_in import TokenIssuer
 from meter.api.auth.visibility import VisibleStore
 from meter.api.budget import DELAYED_STATUSES
 from meter.api.budget import RefusalDelay
+from meter.api.bus_services import BusServices
 from meter.api.client_address import ClientAddresses
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
@@ -104,7 +105,8 @@ class Api:
     ``addresses`` finds the client addresses that limits apply to and that the log names. All requests convert, parse and
     encode in ``slices``.
     ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again. Without
-    ``prices``, rating is not configured. With ``issuer``, people can sign in at Keystone.
+    ``prices``, rating is not configured; without ``bus``, pages say nothing about the message bus. With ``issuer``, people
+    can sign in at Keystone.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Api:
         slices: SharedSlices | None = None,
         max_unchecked_seconds: float = 300.0,
         prices: WatchedPriceDirectory | None = None,
+        bus: BusServices | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -134,6 +137,7 @@ class Api:
         self._rating = rating
         self._max_unchecked_seconds = max_unchecked_seconds
         self._prices = prices
+        self._bus = bus
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._hosts = hosts or HostPolicy()
@@ -250,6 +254,7 @@ class Api:
                 session=session,
                 sign_in=self._sign_in,
                 prices=self._prices,
+                bus=self._bus,
             )
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client

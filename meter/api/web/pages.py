@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meter.api.operation import Operation
+from meter.api.web import dead_letters
 from meter.api.web import overview
 from meter.api.web import sign_in
 from meter.api.web import top
@@ -44,6 +45,7 @@ PAGES: tuple[Operation, ...] = (
     *usage.PAGES,
     *top.PAGES,
     *sign_in.PAGES,
+    *dead_letters.PAGES,
     STATIC,
     FAVICON,
 )

@@ -16,6 +16,7 @@ from meter.settings import Config
 from meter.settings.config_file import has_key
 from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
+from meter.taps.parts.bus_services import bus_services
 from meter.taps.parts.full_collections import add_full_collections
 from meter.taps.parts.prices import add_prices
 
@@ -70,6 +71,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
         cors_origins=settings.cors_origins,
         addresses=addresses,
         prices=add_prices(daemon),
+        bus=bus_services(daemon),
         rating=_rating(daemon),
         # In mode tokens, StoredTokens itself accepts tokens for that long.
         max_unchecked_seconds=settings.auth.max_unchecked_seconds if settings.auth.mode == "keystone" else 0.0,
