@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from meter.api.operation import Operation
+from meter.api.web import completeness
 from meter.api.web import overview
+from meter.api.web import resource
+from meter.api.web import resources
+from meter.api.web import sample
 from meter.api.web.failure_page import render_failure_page
 from meter.api.web.static_files import MEDIA_TYPES
 from meter.api.web.static_files import VERSION
@@ -26,5 +30,9 @@ STATIC = Operation(
 
 PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
+    *resources.PAGES,
+    *resource.PAGES,
+    *sample.PAGES,
+    *completeness.PAGES,
     STATIC,
 )
