@@ -45,6 +45,11 @@ def utc(value: datetime | None) -> str:
     return f"{value.astimezone(UTC):{form}} UTC"
 
 
+def utc_short(value: datetime | None) -> str:
+    """Return a time such as ``2026-11-01 12:00:00``, for columns whose heading says that times are in UTC."""
+    return ABSENT if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
 def iso(value: datetime) -> str:
     """Return a time in ISO 8601, for attributes, links and scripts: ``2026-11-01T12:00:00Z``."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -80,6 +85,7 @@ def urlencode_all(value: str) -> str:
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
     "utc": utc,
+    "utc_short": utc_short,
     "iso": iso,
     "duration": duration,
     "percent": percent,

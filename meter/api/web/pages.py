@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from meter.api.operation import Operation
+from meter.api.web import completeness
 from meter.api.web import dead_letters
 from meter.api.web import overview
+from meter.api.web import resource
+from meter.api.web import resources
+from meter.api.web import sample
 from meter.api.web import sign_in
 from meter.api.web import top
 from meter.api.web import usage
@@ -46,6 +50,10 @@ PAGES: tuple[Operation, ...] = (
     *top.PAGES,
     *sign_in.PAGES,
     *dead_letters.PAGES,
+    *resources.PAGES,
+    *resource.PAGES,
+    *sample.PAGES,
+    *completeness.PAGES,
     STATIC,
     FAVICON,
 )
