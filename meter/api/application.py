@@ -12,6 +12,7 @@ from typing import Any
 
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request
@@ -36,8 +37,11 @@ from meter.api.limits import RequestLimits
 from meter.api.operation import Operation
 from meter.api.operations import GONE
 from meter.api.operations import OPERATIONS
+from meter.api.prometheus_operations import PREFIX
+from meter.api.prometheus_operations import missing_endpoint
 from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
+from meter.api.rendering.prometheus_errors import PrometheusError
 from meter.api.request.arguments import check_pairs
 from meter.api.request.arguments import parse_arguments
 from meter.api.request.arguments import parse_pairs
@@ -120,6 +124,7 @@ class Api:
         self._rating = rating
         self._max_unchecked_seconds = max_unchecked_seconds
         self._prices = prices
+        self._started_at = clock.seconds()
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._hosts = hosts or HostPolicy()
@@ -150,6 +155,7 @@ class Api:
         for path, text in GONE.items():
             app.route(path, endpoint=path)(_gone(text))
             app.route(f"{path}/<path:_rest>", endpoint=f"{path}/")(_gone(text))
+        app.route(f"{PREFIX}/<path:rest>", endpoint=PREFIX)(_missing_endpoint)
         app.handle_errors(Exception)(render_failure)  # type: ignore[arg-type] # klein declares fewer arguments than it passes
         return app
 
@@ -158,10 +164,12 @@ class Api:
             address = self.addresses.address_of(request)
             try:
                 return await self._respond(operation, request, address, path)
-            except ApiError as error:
-                if error.status in DELAYED_STATUSES:
+            except Exception as error:
+                if isinstance(error, ApiError) and error.status in DELAYED_STATUSES:
                     await self._refusal_delay.wait(address)
-                raise
+                if operation.render_failure is None:
+                    raise
+                return operation.render_failure(request, Failure())
 
         return respond
 
@@ -210,6 +218,7 @@ class Api:
                 url=append_pairs(link_url(base_url, request.uri), body_pairs),
                 limits=self._limits,
                 prices=self._prices,
+                started_at=self._started_at,
             )
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client
@@ -221,6 +230,10 @@ def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
         raise HttpError(410, text)
 
     return respond
+
+
+async def _missing_endpoint(request: Request, rest: str) -> bytes:
+    raise PrometheusError("not_found", missing_endpoint(rest))
 
 
 async def _decoded(operation: Operation, body: bytes, slices: OwnedSlices) -> Any:
