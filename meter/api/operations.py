@@ -157,14 +157,16 @@ COMPLETENESS: tuple[Operation, ...] = (
     ),
 )
 
+VERSIONS = Operation(
+    name="versions",
+    path="/",
+    summary="Versions of the API.",
+    result=rendering_service.Versions,
+    handler=service.versions,
+)
+
 V2: tuple[Operation, ...] = (
-    Operation(
-        name="versions",
-        path="/",
-        summary="Versions of the API.",
-        result=rendering_service.Versions,
-        handler=service.versions,
-    ),
+    VERSIONS,
     Operation(
         name="capabilities",
         path="/v2/capabilities",
