@@ -12,7 +12,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from meter.api.errors import ApiError
 from meter.api.prometheus.evaluation import evaluate_instant
 from meter.api.prometheus.evaluation import evaluate_range
-from meter.api.prometheus.newest import newest_samples
+from meter.api.prometheus.federation import newest_samples
 from meter.api.prometheus.results import PromqlError
 from meter.api.prometheus.series import label_names
 from meter.api.prometheus.series import label_values
