@@ -18,6 +18,8 @@ from meter.sample import Sample
 from meter.sample import with_reserved
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
+from tests.api_client import RECORDED
+from tests.api_client import ApiClient
 from tests.signed import received_together
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -128,3 +130,15 @@ def metered_cloud(start: datetime = START) -> tuple[MemoryStore, Clock]:
     store = MemoryStore(clock)
     Deferred.fromCoroutine(store.write(messages(start)))
     return store, clock
+
+
+class CloudClient(ApiClient):
+    """Calls an API over the cloud, whose clock stands at :data:`NOW`."""
+
+    def __init__(self, **collaborators: Any) -> None:
+        clock = Clock()
+        clock.advance((NOW - RECORDED).total_seconds())
+        store = MemoryStore(clock)
+        super().__init__(clock=clock, **{"store": store, **collaborators})
+        self.store = store
+        Deferred.fromCoroutine(store.write(messages()))
