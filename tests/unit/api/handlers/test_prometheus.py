@@ -7,12 +7,14 @@ from urllib.parse import urlencode
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 
 from meter.api import RequestLimits
 from meter.api.handlers.prometheus import MAX_SELECTORS
 from meter.api.handlers.prometheus import MAX_TIMEOUT_SECONDS
 from meter.api.prometheus_operations import REFUSED
+from meter.testing import MemoryStore
 from tests.api_client import ApiClient
 from tests.api_client import Response
 from tests.metered_cloud import CPU_SECONDS
@@ -21,10 +23,22 @@ from tests.metered_cloud import NOW
 from tests.metered_cloud import START
 from tests.metered_cloud import CloudClient
 from tests.unit.api.auth.test_visibility import TOKENS
-from tests.unit.api.test_application import PendingStore
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 HOURS_2 = "sum by (resource) (increase(ceilometer_cpu[2h]))"
+
+
+class PendingMeters(MemoryStore):
+    """A store whose list of meters never comes, and which counts the cancelled queries."""
+
+    cancelled = 0
+
+    async def meters(self, *_: Any) -> Any:
+        try:
+            await Deferred()
+        except CancelledError:
+            self.cancelled += 1
+            raise
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +78,8 @@ def error(response: Response) -> tuple[int, str, str]:
 
 def test_increase_equals_the_statistics_of_the_v2_api(api: CloudClient) -> None:
     statistics = api(
-        "/v2/meters/cpu/statistics?aggregate.func=increase&groupby=resource_id&q.field=timestamp&q.op=gt"
-        f"&q.value={START:%Y-%m-%dT%H:%M:%S}&q.field=timestamp&q.op=le&q.value={END:%Y-%m-%dT%H:%M:%S}"
+        "/v2/meters/cpu/statistics?aggregate.func=increase&groupby=resource_id&q.field=timestamp&q.op=ge"
+        f"&q.value={START:%Y-%m-%dT%H:%M:%S}&q.field=timestamp&q.op=lt&q.value={END:%Y-%m-%dT%H:%M:%S}"
     ).json
     expected = {row["groupby"]["resource_id"]: row["aggregate"]["increase"] for row in statistics}
     assert expected == {name: 23 * seconds * 1e9 for name, seconds in CPU_SECONDS.items()}
@@ -105,13 +119,14 @@ def test_form_in_the_body_is_the_same_question(api: CloudClient, endpoint: str, 
 
 
 def test_range_has_a_value_per_step(api: CloudClient) -> None:
-    times = {"start": START.timestamp(), "end": END.timestamp()}
+    first = START.timestamp() + 60
+    times = {"start": first, "end": END.timestamp() + 60}
     for step in ("600", "10m", "600.0"):
         response = ask(api, "query_range", query="count(ceilometer_instance)", step=step, **times)
         data = response.json["data"]
         assert data["resultType"] == "matrix"
         [series] = data["result"]
-        assert series == {"metric": {}, "values": [[START.timestamp() + 600 * n, "3"] for n in range(13)]}
+        assert series == {"metric": {}, "values": [[first + 600 * n, "3"] for n in range(13)]}
 
 
 def test_grafana_tests_the_data_source_with_sums_of_numbers(api: CloudClient) -> None:
@@ -195,7 +210,7 @@ def test_errors_of_every_operation_have_the_form_of_prometheus(cloud: CloudClien
 
 
 def test_a_busy_project_is_429() -> None:
-    api = ApiClient(store=PendingStore(), limits=RequestLimits(max_costly_per_project=1), auth=TOKENS)
+    api = ApiClient(store=PendingMeters(), limits=RequestLimits(max_costly_per_project=1), auth=TOKENS)
     headers = {"Authorization": "Bearer blue-token"}
     api.pending("/api/v1/query?query=ceilometer_cpu", headers=headers)
     api.flush()
@@ -208,7 +223,7 @@ def test_a_busy_project_is_429() -> None:
     ("timeout", "seconds"), [("", MAX_TIMEOUT_SECONDS), ("&timeout=5s", 5.0), ("&timeout=1h", 120.0)]
 )
 def test_a_query_that_takes_too_long_is_cancelled_with_503(timeout: str, seconds: float) -> None:
-    store = PendingStore()
+    store = PendingMeters()
     api = ApiClient(store=store)
     responses: list[Response] = []
     asked: Deferred[Response] = api.pending(f"/api/v1/query?query=ceilometer_cpu{timeout}")
@@ -221,6 +236,7 @@ def test_a_query_that_takes_too_long_is_cancelled_with_503(timeout: str, seconds
     api.flush()
     assert error(responses[0])[:2] == (503, "timeout")
     assert f"after {seconds:g} s" in responses[0].json["error"]
+    assert store.cancelled == 1
 
 
 # --- names, series, metadata -----------------------------------------------------------------------------------------
