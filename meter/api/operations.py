@@ -27,6 +27,7 @@ from meter.api.operation import JSON
 from meter.api.operation import LIMIT
 from meter.api.operation import MARKER
 from meter.api.operation import Operation
+from meter.api.prometheus_operations import PROMETHEUS
 from meter.api.rating_operations import CLOUDKITTY
 from meter.api.rating_operations import STATEMENTS
 from meter.api.rendering import completeness as rendering_completeness
@@ -156,14 +157,16 @@ COMPLETENESS: tuple[Operation, ...] = (
     ),
 )
 
+VERSIONS = Operation(
+    name="versions",
+    path="/",
+    summary="Versions of the API.",
+    result=rendering_service.Versions,
+    handler=service.versions,
+)
+
 V2: tuple[Operation, ...] = (
-    Operation(
-        name="versions",
-        path="/",
-        summary="Versions of the API.",
-        result=rendering_service.Versions,
-        handler=service.versions,
-    ),
+    VERSIONS,
     Operation(
         name="capabilities",
         path="/v2/capabilities",
@@ -368,7 +371,7 @@ V1: tuple[Operation, ...] = (
     ),
 )
 
-OPERATIONS = (*V2, *V1)
+OPERATIONS = (*V2, *V1, *PROMETHEUS)
 
 GONE: dict[str, str] = dict.fromkeys(
     ("/v2/alarms", "/v2/query/alarms"), "alarms URLs is unavailable when Aodh is disabled or unavailable."

@@ -32,7 +32,7 @@ MAX_MODULE_LINES = 420
 FAMILIES = ("pollsters", "listeners")
 
 ROOMS = {
-    "jinja2": "meter/rating/exports/*",
+    "jinja2": "meter/rating/exports/* or meter/api/web/*",
     "jsonpath_ng": "meter/declarative/notifications/paths.py",
     "klein": "meter/api/*",
     "libvirt": "meter/hypervisor/*",

@@ -36,7 +36,7 @@ class RequestContext:
     negotiated type of the response. ``flatten`` encodes the metadata in the response. Long work is done in ``slices``.
     ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end, and is empty if links are
     relative; ``url`` is that of the request, with the parameters of its body in the query string. ``prices`` is ``None``
-    if rating is not configured.
+    if rating is not configured. ``started_at`` is when the API was started, in seconds since 1970.
     """
 
     path: Mapping[str, str]
@@ -55,6 +55,7 @@ class RequestContext:
     url: str
     limits: RequestLimits
     prices: WatchedPriceDirectory | None = None
+    started_at: float = 0.0
 
     @property
     def now(self) -> float:
