@@ -44,8 +44,11 @@ from meter.api.operation import Operation
 from meter.api.operations import GONE
 from meter.api.operations import OPERATIONS
 from meter.api.operations import VERSIONS
+from meter.api.prometheus_operations import PREFIX
+from meter.api.prometheus_operations import missing_endpoint
 from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
+from meter.api.rendering.prometheus_errors import PrometheusError
 from meter.api.request.arguments import check_pairs
 from meter.api.request.arguments import parse_arguments
 from meter.api.request.arguments import parse_pairs
@@ -138,6 +141,7 @@ class Api:
         self._max_unchecked_seconds = max_unchecked_seconds
         self._prices = prices
         self._bus = bus
+        self._started_at = clock.seconds()
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._hosts = hosts or HostPolicy()
@@ -171,6 +175,7 @@ class Api:
         for path, text in GONE.items():
             app.route(path, endpoint=path)(_gone(text))
             app.route(f"{path}/<path:_rest>", endpoint=f"{path}/")(_gone(text))
+        app.route(f"{PREFIX}/<path:rest>", endpoint=PREFIX)(_missing_endpoint)
         app.handle_errors(Exception)(_render_any_failure)  # type: ignore[arg-type] # klein declares fewer arguments than it passes
         return app
 
@@ -255,6 +260,7 @@ class Api:
                 sign_in=self._sign_in,
                 prices=self._prices,
                 bus=self._bus,
+                started_at=self._started_at,
             )
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client
@@ -282,6 +288,10 @@ def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
         raise HttpError(410, text)
 
     return respond
+
+
+async def _missing_endpoint(request: Request, rest: str) -> bytes:
+    raise PrometheusError("not_found", missing_endpoint(rest))
 
 
 async def _decoded(operation: Operation, body: bytes, slices: OwnedSlices) -> Any:

@@ -40,7 +40,8 @@ class RequestContext:
     ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end, and is empty if links are
     relative; ``url`` is that of the request, with the parameters of its body in the query string unless it is a form, which
     can have passwords. ``session`` is that of the browser, ``sign_in`` begins and ends one. ``prices`` is ``None`` if rating is
-    not configured, ``bus`` if this server does not know the message bus.
+    not configured, ``bus`` if this server does not know the message bus. ``started_at`` is when the API was
+    started, in seconds since 1970.
     """
 
     path: Mapping[str, str]
@@ -62,6 +63,7 @@ class RequestContext:
     sign_in: SignIn
     prices: WatchedPriceDirectory | None = None
     bus: BusServices | None = None
+    started_at: float = 0.0
 
     @property
     def now(self) -> float:
