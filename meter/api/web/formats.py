@@ -62,5 +62,20 @@ def duration(seconds: float | None) -> str:
     return f"{sign}{whole} s"
 
 
-FILTERS: Mapping[str, Callable[..., Any]] = {"number": number, "utc": utc, "iso": iso, "duration": duration}
+def percent(share: float | None) -> str:
+    """Return a part of a whole, 0 to 1, as ``12.3 %``; a part below 0.05 % that is not 0 as ``< 0.1 %``."""
+    if share is None or not math.isfinite(share):
+        return ABSENT
+    if 0 < share < 0.0005:
+        return "<\u202f0.1\u202f%"
+    return f"{100 * share:.1f}\u202f%".replace("-", MINUS)
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "number": number,
+    "utc": utc,
+    "iso": iso,
+    "duration": duration,
+    "percent": percent,
+}
 """The filters by their names in templates."""
