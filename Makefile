@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help run test chaos dev setup-run setup-test clean
+.PHONY: help run test chaos screenshots dev setup-run setup-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -19,6 +19,9 @@ test: setup-test ## check everything: style, types, tests, package, documentatio
 chaos: setup-test $(VENV)/.dev ## inject faults into real servers and daemons, count lost and duplicate samples (fifteen minutes)
 	@etc/dev/system-packages $(PYTHON) chaos
 	@$(VENV)/bin/python -m tests.chaos
+
+screenshots: setup-test ## take the pictures in docs/images of a demo cloud, and look at all pages at several sizes (ten minutes)
+	@$(VENV)/bin/tox -e screenshots
 
 dev: $(VENV)/.dev ## prepare .venv to run single tests and tools by hand
 

@@ -122,6 +122,10 @@ class ReportingAgent:
         boot: str = "boot-1",
         keys: Keyring = KEYS,
         inactive: Sequence[InactivePollster] = (),
+        host: str = "host",
+        interval: float = INTERVAL,
+        config: Any = None,
+        batch_samples: int = 2,
         **limits: Any,
     ) -> None:
         if clock is None:
@@ -142,7 +146,7 @@ class ReportingAgent:
             backoff=Backoff(1, 8, rng=lambda: 1.0),
         )
         self.reports = CycleReporter(
-            AgentIdentity("meter-compute", "host", boot),
+            AgentIdentity("meter-compute", host, boot),
             self.outbox,
             keys,
             clock,
@@ -151,14 +155,14 @@ class ReportingAgent:
         )
         metrics = PollingMetrics(self.registry)
         self.polling = Polling(
-            PluginContext("meter-compute", None, clock, providers or {}),
+            PluginContext("meter-compute", config, clock, providers or {}),
             self.outbox.put,
             keys,
             source="here",
             timeout_seconds=10,
-            batch_samples=2,
+            batch_samples=batch_samples,
             metrics=metrics,
-            interval_of=lambda _: INTERVAL,
+            interval_of=lambda _: interval,
             reports=self.reports,
         )
         self.polling.pollsters = tuple(

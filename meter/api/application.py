@@ -12,6 +12,7 @@ from typing import Any
 
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request
@@ -21,6 +22,7 @@ from zope.interface import implementer
 from meter.api.admission import Admission
 from meter.api.admission import owner_of
 from meter.api.auth.authorization import Authorization
+from meter.api.auth.browser_session import sent_by_own_page
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import NoAuth
 from meter.api.auth.requester import Requester
@@ -36,6 +38,7 @@ from meter.api.limits import RequestLimits
 from meter.api.operation import Operation
 from meter.api.operations import GONE
 from meter.api.operations import OPERATIONS
+from meter.api.operations import VERSIONS
 from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.request.arguments import check_pairs
@@ -49,6 +52,7 @@ from meter.api.request.body_parameters import check_no_overlap
 from meter.api.request.body_parameters import pairs_from_body
 from meter.api.request.context import RequestContext
 from meter.api.request.host import HostPolicy
+from meter.api.request.media_types import JSON_TYPES
 from meter.api.request.media_types import accept_header
 from meter.api.request.media_types import negotiate
 from meter.api.request.url import append_pairs
@@ -56,6 +60,9 @@ from meter.api.request.url import link_url
 from meter.api.root_resource import RootResource
 from meter.api.sending import ResponseSender
 from meter.api.streaming.export import MEDIA_TYPES
+from meter.api.web.page import HTML
+from meter.api.web.pages import HOME
+from meter.api.web.pages import PAGES
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
@@ -144,30 +151,44 @@ class Api:
         app = Klein()
         app.url_map.merge_slashes = False  # an id can contain two slashes in a row
         app.url_map.converters["any_text"] = _AnyText
-        for operation in OPERATIONS:
+        for operation in (*OPERATIONS, *PAGES):
             path = re.sub(r"{(\w+)}", r"<any_text:\1>", operation.path)
+            if operation.path == HOME.path:
+                continue
             app.route(path, methods=[operation.method], endpoint=operation.name)(self._make_route(operation))
+        app.route(HOME.path, methods=[HOME.method], endpoint=HOME.name)(self._make_route(VERSIONS, for_browsers=HOME))
         for path, text in GONE.items():
             app.route(path, endpoint=path)(_gone(text))
             app.route(f"{path}/<path:_rest>", endpoint=f"{path}/")(_gone(text))
         app.handle_errors(Exception)(render_failure)  # type: ignore[arg-type] # klein declares fewer arguments than it passes
         return app
 
-    def _make_route(self, operation: Operation) -> Callable[..., Awaitable[bytes]]:
+    def _make_route(
+        self, operation: Operation, *, for_browsers: Operation | None = None
+    ) -> Callable[..., Awaitable[bytes]]:
+        """Return the function that responds to a request; ``for_browsers`` instead of ``operation`` handles who prefers HTML."""
+
         async def respond(request: Request, **path: str) -> bytes:
             address = self.addresses.address_of(request)
+            chosen = for_browsers if for_browsers is not None and _prefers_html(request) else operation
             try:
-                return await self._respond(operation, request, address, path)
-            except ApiError as error:
-                if error.status in DELAYED_STATUSES:
+                return await self._respond(chosen, request, address, path)
+            except Exception as error:
+                if isinstance(error, ApiError) and error.status in DELAYED_STATUSES:
                     await self._refusal_delay.wait(address)
-                raise
+                if chosen.render_failure is None:
+                    raise
+                return chosen.render_failure(request, Failure())
 
         return respond
 
     async def _respond(self, operation: Operation, request: Request, address: str, path: Mapping[str, str]) -> bytes:
         """Check, authenticate and admit ``request`` from ``address``, let ``operation`` handle it, and send the response."""
         client = self.addresses.exact_address_of(request)
+        if operation.form and not sent_by_own_page(request):
+            raise HttpError(
+                403, "Only pages of this site may send this form; a browser says so by Sec-Fetch-Site or Origin."
+            )
         base_url = self._hosts.link_root(request)
         body_type, body = read_body(request, json_only=operation.body is not None)
         media_type = negotiate(accept_header(request), operation.media_types)
@@ -214,6 +235,15 @@ class Api:
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client
             )
+
+
+def _prefers_html(request: Request) -> bool:
+    """Return whether the client is a browser, which also accepts XHTML, or one that accepts HTML alone.
+
+    Java's URLConnection prefers HTML too, whatever its program wants.
+    """
+    accept = accept_header(request)
+    return negotiate(accept, (JSON_TYPES[0], HTML)) == HTML and ("xhtml" in accept or "*" not in accept)
 
 
 def _gone(text: str) -> Callable[..., Awaitable[bytes]]:

@@ -32,6 +32,14 @@ _log = Logger()
 
 def render_failure(request: Request, failure: Failure) -> bytes:
     """Render an error response; an unexpected error is logged, and its text is not sent."""
+    error = error_of(request, failure)
+    for name, value in error.headers.items():
+        request.setHeader(name, value)
+    return with_headers(request, error.status, error.body(accept_header(request)))
+
+
+def error_of(request: Request, failure: Failure) -> ApiError:
+    """Return the error response for ``failure``, and log what its text does not say."""
     error = _to_api_error(failure.value)
     fields: dict[str, Any] = {
         "method": request.method.decode("ascii", "replace")[:MAX_LOGGED_CHARACTERS],
@@ -45,9 +53,7 @@ def render_failure(request: Request, failure: Failure) -> bytes:
         _log.warn("{method} {uri} refused, request {request_id}: {error}", error=str(failure.value), **fields)
     elif isinstance(failure.value, RequestError) and failure.value.cause:
         _log.info("{method} {uri} refused, request {request_id}: {error}", error=failure.value.cause, **fields)
-    for name, value in error.headers.items():
-        request.setHeader(name, value)
-    return with_headers(request, error.status, error.body(accept_header(request)))
+    return error
 
 
 def _to_api_error(error: BaseException | None) -> ApiError | None:

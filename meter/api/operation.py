@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+
 from meter.api.request.arguments import Parameter
 from meter.api.request.context import RequestContext
 
@@ -23,7 +26,8 @@ class Operation:
     ``body`` and ``result`` are the types of the JSON in the request and in the response; ``lists``: the body is a list of
     objects. ``media_types`` are those of
     the response, the default first. ``public``: no authentication. ``costly``: a project can have fewer of
-    these in progress. ``streaming``: the response lasts until the client disconnects.
+    these in progress. ``streaming``: the response lasts until the client disconnects. ``form``: only pages of this API may
+    send it. ``render_failure`` renders errors in another form than that of all other operations.
     """
 
     name: str
@@ -40,3 +44,5 @@ class Operation:
     public: bool = False
     costly: bool = False
     streaming: bool = False
+    form: bool = False
+    render_failure: Callable[[Request, Failure], bytes] | None = None

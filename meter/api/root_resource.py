@@ -71,7 +71,7 @@ class RootResource(Resource):
             return False
         request.setResponseCode(204)
         request.setHeader("access-control-allow-methods", "GET, HEAD, POST")
-        request.setHeader("access-control-allow-headers", f"{TOKEN_HEADER}, content-type, accept")
+        request.setHeader("access-control-allow-headers", f"{TOKEN_HEADER}, authorization, content-type, accept")
         request.setHeader("access-control-max-age", "600")
         return True
 

@@ -42,7 +42,7 @@ LINGER_SECONDS = 5
 MAX_LENGTH_DIGITS = 18
 """Digits of a ``Content-Length``; Python 3.11 refuses to convert thousands of them, with an exception."""
 
-SINGLE_HEADERS = ("Host", "Origin", "Content-Type", "Content-Encoding", "X-Auth-Token")
+SINGLE_HEADERS = ("Host", "Origin", "Content-Type", "Content-Encoding", "X-Auth-Token", "Authorization")
 """Headers that may be given only once: otherwise a proxy and Meter could use different values."""
 
 MAX_LOGGED_BYTES = 2000

@@ -32,7 +32,7 @@ MAX_MODULE_LINES = 420
 FAMILIES = ("pollsters", "listeners")
 
 ROOMS = {
-    "jinja2": "meter/rating/exports/*",
+    "jinja2": "meter/rating/exports/* or meter/api/web/*",
     "jsonpath_ng": "meter/declarative/notifications/paths.py",
     "klein": "meter/api/*",
     "libvirt": "meter/hypervisor/*",
@@ -40,7 +40,8 @@ ROOMS = {
     "prometheus_client": "meter/daemon/*metrics.py",
     "psycopg2": "meter/store/*",
     "pyarrow": "meter/rating/exports/focus_parquet.py",
-    "re2": "meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
+    "promql_parser": "meter/api/prometheus/*",
+    "re2": "meter/api/prometheus/matchers.py or meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
     "sqlite3": "meter/agent/spool*.py",
     "treq": "meter/http/*",
     "twisted.conch": "meter/daemon/manhole*.py",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
 
 from twisted.web.iweb import IRequest
 from zope.interface import Interface
 from zope.interface import implementer
+
+from meter.api.auth.browser_session import cookie_token
 
 TOKEN_HEADER = "X-Auth-Token"
 
@@ -25,11 +28,22 @@ _PHRASE = re.compile(rb"(?=.{1,%d}\Z)[!-~](?:[ -~]*[!-~])?" % MAX_TOKEN_CHARACTE
 def well_formed_token(request: IRequest, *, blanks: bool = False) -> str | None:
     """Return the token of ``request``; ``None`` if it has none, or several, or one that cannot be a token by its form.
 
+    It is in ``X-Auth-Token``; in ``Authorization: Bearer``, as Prometheus and Grafana send it; or in the cookie of a browser.
     With ``blanks`` it can contain some: whoever writes a token into the configuration can choose a phrase.
     """
     values = request.requestHeaders.getRawHeaders(TOKEN_HEADER.encode()) or []
+    values = [*values, *_bearer_tokens(request)]
+    if not values and (in_cookie := cookie_token(request)) is not None:
+        values = [in_cookie.encode()]
     form = _PHRASE if blanks else _TOKEN
     return values[0].decode("ascii") if len(values) == 1 and form.fullmatch(values[0]) else None
+
+
+def _bearer_tokens(request: IRequest) -> Iterator[bytes]:
+    for value in request.requestHeaders.getRawHeaders(b"authorization") or ():
+        scheme, _, token = value.partition(b" ")
+        if scheme.lower() == b"bearer":
+            yield token.strip(b" ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,20 @@ def api() -> ApiClient:
     return ApiClient()
 
 
+FOR_BROWSERS = (
+    "text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8",
+    "application/json; q=0.0, text/html",
+)
+
+
+@pytest.mark.parametrize("accept", FOR_BROWSERS)
+def test_a_browser_gets_a_page_at_the_root(api: ApiClient, accept: str) -> None:
+    response = api("/", headers={"Accept": accept})
+    assert response.status == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert b"<h1>Overview</h1>" in response.body
+
+
 @pytest.mark.parametrize(
     ("accept", "status"),
     [
@@ -42,6 +56,8 @@ def api() -> ApiClient:
 )
 @pytest.mark.parametrize("path", ["/v2/samples", "/v2/meters", "/v2/meters/cpu/statistics", "/v1/meters", "/"])
 def test_response_is_json_or_406(api: ApiClient, path: str, accept: str, status: int) -> None:
+    if path == "/" and accept in FOR_BROWSERS:
+        return
     response = api(path, headers={"Accept": accept})
     assert response.status == status
     assert response.headers["content-type"] == "application/json"

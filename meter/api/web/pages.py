@@ -1,0 +1,30 @@
+"""All pages, and what they load. Each module of a page lists its operations."""
+
+from __future__ import annotations
+
+from meter.api.operation import Operation
+from meter.api.web import overview
+from meter.api.web.failure_page import render_failure_page
+from meter.api.web.static_files import MEDIA_TYPES
+from meter.api.web.static_files import VERSION
+from meter.api.web.static_files import static_file
+
+HOME = overview.PAGES[0]
+"""The page at ``/`` for browsers."""
+
+STATIC = Operation(
+    name="static_file",
+    path="/static/{name}",
+    summary="A file that pages load.",
+    parameters=(VERSION,),
+    result=str,
+    handler=static_file,
+    media_types=tuple(MEDIA_TYPES.values()),
+    public=True,
+    render_failure=render_failure_page,
+)
+
+PAGES: tuple[Operation, ...] = (
+    *overview.PAGES,
+    STATIC,
+)

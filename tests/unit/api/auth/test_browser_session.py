@@ -1,0 +1,60 @@
+"""The token in the cookie of a browser, and where it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from twisted.web.http_headers import Headers
+from twisted.web.test.requesthelper import DummyRequest
+
+from meter.api.auth.browser_session import ended_cookie
+from meter.api.auth.browser_session import session_cookie
+from meter.api.auth.requester import well_formed_token
+
+
+def token(method: bytes = b"GET", **headers: str) -> str | None:
+    request = DummyRequest([b""])
+    request.method = method
+    request.requestHeaders = Headers({name.replace("_", "-"): [value] for name, value in headers.items()})
+    return well_formed_token(request)
+
+
+def test_a_cookie_holds_the_token() -> None:
+    assert token(cookie="a=1; meter_token=abc; b=2") == "abc"
+    assert token(cookie="a=1") is None
+    assert token(cookie="meter_token=") is None
+
+
+def test_a_header_counts_more_than_the_cookie() -> None:
+    assert token(cookie="meter_token=abc", x_auth_token="def") == "def"
+    assert token(cookie="meter_token=abc", authorization="Bearer ghi") == "ghi"
+    assert token(authorization="Basic ghi") is None
+
+
+def test_two_tokens_are_none() -> None:
+    assert token(x_auth_token="def", authorization="Bearer ghi") is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "counts"),
+    [
+        ({}, False),
+        ({"sec_fetch_site": "same-origin"}, True),
+        ({"sec_fetch_site": "none"}, True),
+        ({"sec_fetch_site": "same-site"}, False),
+        ({"sec_fetch_site": "cross-site", "origin": "http://meter.example"}, False),
+        ({"origin": "http://meter.example"}, True),
+        ({"origin": "http://meter.example:8080"}, False),
+        ({"origin": "http://evil.example"}, False),
+        ({"origin": "null"}, False),
+    ],
+)
+def test_a_cookie_counts_in_a_post_only_from_our_own_pages(headers: Mapping[str, str], counts: bool) -> None:
+    found = token(b"POST", cookie="meter_token=abc", host="meter.example", **headers)
+    assert found == ("abc" if counts else None)
+
+
+def test_cookies_are_for_this_site_and_not_for_scripts() -> None:
+    assert session_cookie("abc", secure=True) == "meter_token=abc; Path=/; HttpOnly; SameSite=Lax; Secure"
+    assert ended_cookie(secure=False) == "meter_token=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax"
