@@ -97,9 +97,7 @@ class KeystoneSignIn:
         if response.status not in (UNAUTHORIZED, NOT_FOUND):
             response.checked()
 
-    async def _ask(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> HttpResponse:
+    async def _ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> HttpResponse:
         sent = {"Accept": "application/json", **headers}
         return await self._send(HttpRequest(method=method, url=f"{self._url}/{path}", headers=sent, body=body))
 
