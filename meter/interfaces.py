@@ -57,6 +57,10 @@ class RequestError(ValueError):
         self.cause = cause
 
 
+class QueryTimeout(RequestError):
+    """A query that took longer than it may: it can succeed if it selects less."""
+
+
 # --- plugins -------------------------------------------------------------------------------------------------------
 
 
@@ -350,8 +354,7 @@ class IStore(Interface):
     ) -> Sequence[StoredSample]:
         """Return at most ``limit`` matching :class:`~meter.query.StoredSample`.
 
-        They are sorted by descending timestamp and message id, or by ``order``. ``after`` continues a page in the default
-        order, and excludes ``order``.
+        They are sorted by descending timestamp and message id, or by ``order``. ``after``, without ``order``, continues a page.
         """
 
     async def sample(message_id: str, filter: SampleFilter) -> StoredSample | None:

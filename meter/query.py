@@ -31,6 +31,9 @@ AggregateFunction = Literal[
     "increase",
     "integral",
     "percentile",
+    "first",
+    "last",
+    "polling_interval",
 ]
 """``stddev`` is the standard deviation of the population.
 
@@ -48,7 +51,11 @@ deletion of its resource (:mod:`meter.testing.integral_hours`).
 
 Steps lead between all samples of a meter and resource in the range, and count if the sample matches to which they belong.
 
-``percentile`` takes a parameter from 0 to 100 and interpolates between neighbouring volumes."""
+``percentile`` takes a parameter from 0 to 100 and interpolates between neighbouring volumes.
+
+``first`` and ``last`` are the volumes of the oldest and of the newest sample; of several with that time, one of
+them. ``polling_interval`` is the longest polling interval in seconds that the samples state, 0 if none does
+(:mod:`meter.counter_runs`)."""
 
 Field = str
 """A field of a sample: an :data:`IdField`, ``type``, ``unit``, ``volume``, ``timestamp``, ``recorded_at``, ``signature``, or

@@ -67,7 +67,7 @@ AGGREGATE = Parameter(
     "aggregate",
     "string",
     "Aggregates to compute instead of the standard ones: max, min, sum, avg, count, stddev, cardinality (of resource_id,"
-    " user_id or project_id), increase and rate (cumulative meters), integral (gauges), percentile (0 to 100).",
+    " user_id or project_id), increase and rate (cumulative meters), integral (gauges), percentile (0 to 100), first, last and polling_interval.",
     members=("func", "param"),
     mandatory=("func",),
 )

@@ -26,6 +26,7 @@ from typing import Any
 
 from meter.counter_runs import Run
 from meter.counter_runs import RunKind
+from meter.counter_runs import interval_of
 from meter.counter_runs import run_of
 from meter.interfaces import RequestError
 from meter.query import Aggregate
@@ -213,6 +214,12 @@ def _value(aggregate: Aggregate, rows: Sequence[StoredSample], steps: Steps) -> 
             return _rate(rows, steps)
         case "integral":
             return sum(float(row.volume) * steps.hours.get(_key(row), 0.0) for row in rows)
+        case "first":
+            return min((row.timestamp, float(row.volume)) for row in rows)[1]
+        case "last":
+            return max((row.timestamp, float(row.volume)) for row in rows)[1]
+        case "polling_interval":
+            return max(interval_of(row.metadata) for row in rows)
 
 
 def _increase(row: StoredSample, steps: Steps) -> float:

@@ -939,6 +939,26 @@ async def test_statistics_have_the_requested_aggregates(store):
 
 
 @pytest_twisted.ensureDeferred
+async def test_statistics_have_the_first_and_the_last_volume_of_each_window_and_the_longest_polling_interval(store):
+    every_minute, hourly = {"_meter": {"interval": 60}}, {"_meter": {"interval": 3600}}
+    await store.write(
+        [
+            message(volume=5, at=1, metadata=every_minute),
+            message(volume=3, at=1, resource_id="r2", metadata=every_minute),
+            message(volume=7, at=9, metadata=hourly),
+            message(volume=8, at=9, resource_id="r2", metadata=hourly),
+            message(volume=-2, at=12, resource_id="r2"),
+            message(volume=-3, at=13, resource_id="r2"),
+        ]
+    )
+    ends = Aggregate("first"), Aggregate("last"), Aggregate("polling_interval")
+
+    assert await compute_statistics(store, *ends, period=10) == [(3, 8, 3600), (-2, -3, 0)]
+    assert await compute_statistics(store, *ends, groupby=("resource_id",)) == [(5, 7, 3600), (3, -3, 3600)]
+    assert await compute_statistics(store, *ends, INCREASE) == [(3, -3, 3600, 2 + 5 - 2 - 3)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_statistics_aggregate_matching_samples_only(store):
     await store.write([message(volume=n, at=n, metadata={"n": n}) for n in range(3)])
 

@@ -40,6 +40,7 @@ EVERYTHING = tuple(
     Aggregate(*each)
     for each in (
         *((name,) for name in ("max", "min", "avg", "sum", "count", "stddev", "rate", "increase", "integral")),
+        ("polling_interval",),
         *(("cardinality", name) for name in ("resource_id", "project_id")),
     )
 )
@@ -168,6 +169,26 @@ class Usage:
         )
 
 
+class UsageWithoutTies(Usage):
+    """Draws messages with distinct times, so that one sample of each window is the first one, and one the last."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self._taken = set()
+
+    def message(self):
+        while True:
+            drawn = super().message()
+            if drawn.timestamp not in self._taken:
+                self._taken.add(drawn.timestamp)
+                return drawn
+
+    def query(self):
+        return replace(
+            super().query(), aggregates=(Aggregate("first"), Aggregate("last"), Aggregate("polling_interval"))
+        )
+
+
 async def finalized(store):
     await store.maintenance.finalize(START + 90 * HOUR)
 
@@ -206,6 +227,18 @@ async def test_statistics_are_the_same_whichever_periods_are_final(postgresql, s
         )
         assert hours > 40
         assert days >= 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_first_and_last_volumes_are_the_same_from_rollups_and_from_samples(postgresql):
+    usage, memory = UsageWithoutTies(7), MemoryStore(reactor)
+    async with running(postgresql.dsn()) as store:
+        for _ in range(2):
+            batch = [usage.message() for _ in range(300)]
+            for each in (store, memory):
+                await each.write(batch)
+            await finalized(store)
+            await same_answers(store, memory, usage.query, 30)
 
 
 @pytest.mark.parametrize("seed", range(3))

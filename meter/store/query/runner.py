@@ -17,6 +17,7 @@ from meter.completeness.lives.life_store import ListedTime
 from meter.completeness.lives.life_store import SampleRun
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
+from meter.interfaces import QueryTimeout
 from meter.interfaces import RequestError
 from meter.query import AuditEntry
 from meter.query import AuditFilter
@@ -229,7 +230,7 @@ class QueryRunner:
         try:
             yield
         except TimedOut as error:
-            raise RequestError(
+            raise QueryTimeout(
                 f"the query took longer than {self._seconds:g} s: narrow its time range or select fewer resources"
             ) from error
         except Rejected as error:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 from meter.interfaces import RequestError
 from meter.query import Aggregate
+from meter.query import AggregateFunction
 from meter.query import Statistics
 from meter.query import StatisticsQuery
 from meter.store.maintenance.rollups import DAY
@@ -49,6 +51,9 @@ AGGREGATES = {
     "increase": "coalesce(sum(total_increase), 0)",
     "rate": "coalesce(sum(total_increase / nullif(run_seconds, 0)), 0)",
     "integral": "coalesce(sum(total_integral), 0)",
+    "first": "(min(ARRAY[date_part('epoch', first), first_volume]))[2]",
+    "last": "(max(ARRAY[date_part('epoch', last), last_volume]))[2]",
+    "polling_interval": "max(polling_interval)",
 }
 """Each aggregate as SQL over the partials of one window, unit and group."""
 
@@ -57,6 +62,9 @@ INCREASES = frozenset({"increase", "rate"})
 
 STEP_COLUMNS = ("first_volume", "last_volume", "increase", "integral", "tie")
 """Columns of partials that only aggregates of steps need: ``increase``, ``rate`` and ``integral``."""
+
+END_COLUMNS: Mapping[AggregateFunction, str] = {"first": "first_volume", "last": "last_volume"}
+"""The column of partials that each of these aggregates needs. Rollups of all resources together do not have it."""
 
 BASIC_COLUMNS = tuple(column for column in PARTIAL_COLUMNS if column not in (*STEP_COLUMNS, "squared_deviations"))
 """Columns of partials that all statistics need."""
@@ -149,15 +157,21 @@ def _partials(
     query: StatisticsQuery, conditions: FilterConditions, groups: Sequence[_Group], *, increase: bool, integral: bool
 ) -> Sql:
     """Return the statement that reads the partials for ``query``, with the columns that its aggregates need."""
+    functions = {aggregate.function for aggregate in query.aggregates}
     columns = BASIC_COLUMNS
     keys = {"unit": "m.unit"}
-    if any(aggregate.function == "stddev" for aggregate in query.aggregates):
+    if "stddev" in functions:
         columns += ("squared_deviations",)
     if increase or integral:
         columns += STEP_COLUMNS
         keys |= RUN_KEYS
-    if integral:
-        keys["polling_interval"] = "x.polling_interval"
+    columns += tuple(
+        column for function, column in END_COLUMNS.items() if function in functions and column not in columns
+    )
+    if functions & END_COLUMNS.keys():
+        keys["resource_id"] = "x.resource_id"
+    if integral or "polling_interval" in functions:
+        keys |= {"resource_id": "x.resource_id", "polling_interval": "x.polling_interval"}
     counted = (aggregate.param for aggregate in query.aggregates if aggregate.function == "cardinality")
     keys |= {column: f"x.{column}" for column in counted if column}
     keys |= {group.column: f"x.{group.column}" for group in groups if group.table}

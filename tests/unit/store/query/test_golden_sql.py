@@ -79,6 +79,12 @@ QUERIES: dict[str, Callable[[QueryRunner], Awaitable[Any]]] = {
     "statistics-integral-of-metadata": statistics(HOST, aggregates=(Aggregate("integral"),)),
     "statistics-rate-from-samples": statistics(LARGE_VOLUMES, aggregates=(Aggregate("rate"),)),
     "statistics-integral": statistics(CPU, aggregates=(Aggregate("integral"),)),
+    "statistics-last": statistics(
+        CPU,
+        period=3600,
+        groupby=("resource_id",),
+        aggregates=(Aggregate("last"), Aggregate("polling_interval")),
+    ),
     "statistics-percentile": statistics(CPU, aggregates=(Aggregate("percentile", "95"),)),
     "statistics-cardinality": statistics(CPU, aggregates=(Aggregate("cardinality", "resource_id"),)),
     "statistics-with-period": statistics(CPU, period=3600, aggregates=COUNT),
