@@ -63,11 +63,11 @@ def duration(seconds: float | None) -> str:
     return f"{sign}{whole} s"
 
 
-<<<<<<< HEAD
 def urlencode_all(value: str) -> str:
     """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
     return quote(value, safe="")
-=======
+
+
 def percent(share: float | None) -> str:
     """Return a part of a whole, 0 to 1, as ``12.3 %``; a part below 0.05 % that is not 0 as ``< 0.1 %``."""
     if share is None or not math.isfinite(share):
@@ -75,7 +75,6 @@ def percent(share: float | None) -> str:
     if 0 < share < 0.0005:
         return "<\u202f0.1\u202f%"
     return f"{100 * share:.1f}\u202f%".replace("-", MINUS)
->>>>>>> main
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
@@ -83,10 +82,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "utc": utc,
     "iso": iso,
     "duration": duration,
-<<<<<<< HEAD
     "urlencode_all": urlencode_all,
-=======
     "percent": percent,
->>>>>>> main
 }
 """The filters by their names in templates."""
