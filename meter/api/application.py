@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -49,6 +50,7 @@ from meter.api.prometheus_operations import missing_endpoint
 from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.rendering.prometheus_errors import PrometheusError
+from meter.api.request.arguments import Pair
 from meter.api.request.arguments import check_pairs
 from meter.api.request.arguments import parse_arguments
 from meter.api.request.arguments import parse_pairs
@@ -58,6 +60,7 @@ from meter.api.request.body import decode_list
 from meter.api.request.body import read_body
 from meter.api.request.body_parameters import check_no_overlap
 from meter.api.request.body_parameters import pairs_from_body
+from meter.api.request.body_parameters import pairs_of_form
 from meter.api.request.context import RequestContext
 from meter.api.request.host import HostPolicy
 from meter.api.request.media_types import JSON_TYPES
@@ -231,7 +234,11 @@ class Api:
             query_pairs = parse_pairs(request.uri.partition(b"?")[2])
             if operation.form and query_pairs:
                 raise ApiError(400, "The fields of a form must be in its body: an address is kept in logs.")
-            body_pairs = () if operation.body is not None else pairs_from_body(body, body_type, operation.parameters)
+            body_pairs: Sequence[Pair] = ()
+            if operation.form:
+                body_pairs = pairs_of_form(body, body_type)
+            elif operation.body is None:
+                body_pairs = pairs_from_body(body, body_type, operation.parameters)
             check_no_overlap(query_pairs, body_pairs)
             pairs = [*query_pairs, *body_pairs]
             check_pairs(pairs)
@@ -273,7 +280,11 @@ def _prefers_html(request: Request) -> bool:
     Java's URLConnection prefers HTML too, whatever its program wants.
     """
     accept = accept_header(request)
-    return negotiate(accept, (JSON_TYPES[0], HTML)) == HTML and ("xhtml" in accept or "*" not in accept)
+    try:
+        preferred = negotiate(accept, (JSON_TYPES[0], HTML))
+    except HttpError:
+        return False  # 406, in JSON
+    return preferred == HTML and ("xhtml" in accept or "*" not in accept)
 
 
 def _render_any_failure(request: Request, failure: Failure) -> bytes:

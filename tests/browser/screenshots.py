@@ -6,8 +6,6 @@ blank, overflows, loads from elsewhere or has serious findings of axe-core fails
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC
 from datetime import datetime

@@ -68,6 +68,11 @@ def duration(seconds: float | None) -> str:
     return f"{sign}{whole} s"
 
 
+def urlencode_all(value: str) -> str:
+    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
+    return quote(value, safe="")
+
+
 def percent(share: float | None) -> str:
     """Return a part of a whole, 0 to 1, as ``12.3 %``; a part below 0.05 % that is not 0 as ``< 0.1 %``."""
     if share is None or not math.isfinite(share):
@@ -90,5 +95,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "duration": duration,
     "percent": percent,
     "urlencode_all": urlencode_all,
+    "urlencode_all": urlencode_all,
+    "percent": percent,
 }
 """The filters by their names in templates."""
