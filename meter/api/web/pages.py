@@ -5,6 +5,7 @@ from __future__ import annotations
 from meter.api.operation import Operation
 from meter.api.web import dead_letters
 from meter.api.web import overview
+from meter.api.web import pipeline
 from meter.api.web.failure_page import render_failure_page
 from meter.api.web.static_files import MEDIA_TYPES
 from meter.api.web.static_files import VERSION
@@ -27,6 +28,7 @@ STATIC = Operation(
 
 PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
+    *pipeline.PAGES,
     *dead_letters.PAGES,
     STATIC,
 )
