@@ -46,9 +46,13 @@ async def lags(context: RequestContext) -> Arrivals:
 
 
 async def completeness_of_day(context: RequestContext) -> CompletenessRow | None:
-    """Return the completeness of the last 24 hours, as ``/v2/completeness`` does; ``None`` if nothing was expected."""
+    """Return the completeness of the last 24 hours, as ``/v2/completeness`` does; ``None`` if nothing was expected.
+
+    It begins with a whole hour: of such hours the store has sums.
+    """
     now = now_of(context)
-    rows = await context.store.completeness(CompletenessQuery(start=now - DAY, end=now), now, 1)
+    start = (now - DAY).replace(minute=0, second=0, microsecond=0)
+    rows = await context.store.completeness(CompletenessQuery(start=start, end=now), now, 1)
     return rows[0] if rows and rows[0].expected else None
 
 
