@@ -87,12 +87,36 @@ def urlencode_all(value: str) -> str:
     return quote(value, safe="")
 
 
+def lag(seconds: float | None) -> str:
+    """Return seconds with a tenth if they are few: ``0.4 s``, ``−12 s``, ``3 min 5 s``."""
+    if seconds is None:
+        return ABSENT
+    if abs(seconds) < 10:
+        tenths = f"{seconds:.1f}"
+        return f"{'0.0' if tenths == '-0.0' else tenths} s".replace("-", MINUS)
+    return duration(seconds)
+
+
+def readable_size(size: float | None) -> str:
+    """Return a number of bytes in the largest binary unit: ``12 KiB``, ``1.5 GiB``."""
+    if size is None:
+        return ABSENT
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{number(round(value, 1))} {unit}"
+        value /= 1024
+    return f"{number(round(value, 1))} TiB"
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
     "utc": utc,
     "utc_short": utc_short,
     "iso": iso,
     "duration": duration,
+    "lag": lag,
+    "bytes": readable_size,
     "percent": percent,
     "urlencode_all": urlencode_all,
     "urlencode_all": urlencode_all,

@@ -6,6 +6,7 @@ from meter.api.operation import Operation
 from meter.api.web import completeness
 from meter.api.web import dead_letters
 from meter.api.web import overview
+from meter.api.web import pipeline
 from meter.api.web import resource
 from meter.api.web import resources
 from meter.api.web import sample
@@ -49,6 +50,7 @@ PAGES: tuple[Operation, ...] = (
     *usage.PAGES,
     *top.PAGES,
     *sign_in.PAGES,
+    *pipeline.PAGES,
     *dead_letters.PAGES,
     *resources.PAGES,
     *resource.PAGES,
