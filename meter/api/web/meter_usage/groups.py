@@ -11,7 +11,7 @@ from meter.api.errors import ApiError
 from meter.api.request.context import RequestContext
 from meter.api.request.simple_query import convert
 from meter.api.web.meter_usage.measures import COUNT
-from meter.api.web.meter_usage.measures import Measure
+from meter.api.web.meter_usage.measures import UsageMeasure
 from meter.api.web.meter_usage.view import UsageView
 from meter.api.web.meter_usage.windows import number_of_windows
 from meter.query import And
@@ -109,7 +109,7 @@ def _group_usage(row: Statistics, view: UsageView) -> GroupUsage:
     return GroupUsage(group, row.values[view.measure.aggregate.label], int(row.values[COUNT.label]))
 
 
-def _together(groups: Sequence[GroupUsage], measure: Measure) -> GroupUsage:
+def _together(groups: Sequence[GroupUsage], measure: UsageMeasure) -> GroupUsage:
     """Return what ``groups`` amount to together: an average is weighted by samples."""
     samples = sum(each.samples for each in groups)
     values = [each.value for each in groups]

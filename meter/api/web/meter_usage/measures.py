@@ -14,7 +14,7 @@ COUNT = Aggregate("count")
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class UsageMeasure:
     """One aggregate of a meter's samples. ``additive``: the values of groups add up to the value of all together."""
 
     function: AggregateFunction
@@ -34,17 +34,17 @@ class Measure:
         return self.unit_form.format(unit)
 
 
-MEASURES: Mapping[str, Measure] = {
+MEASURES: Mapping[str, UsageMeasure] = {
     each.function: each
     for each in (
-        Measure("increase", "Increase", True),
-        Measure("rate", "Increase per second", True, "{}/s"),
-        Measure("avg", "Average", False),
-        Measure("max", "Maximum", False),
-        Measure("min", "Minimum", False),
-        Measure("integral", "Integral over hours", True, "{}\u00b7h"),
-        Measure("sum", "Sum", True),
-        Measure("count", "Number of samples", True, "samples"),
+        UsageMeasure("increase", "Increase", True),
+        UsageMeasure("rate", "Increase per second", True, "{}/s"),
+        UsageMeasure("avg", "Average", False),
+        UsageMeasure("max", "Maximum", False),
+        UsageMeasure("min", "Minimum", False),
+        UsageMeasure("integral", "Integral over hours", True, "{}\u00b7h"),
+        UsageMeasure("sum", "Sum", True),
+        UsageMeasure("count", "Number of samples", True, "samples"),
     )
 }
 """All measures, by their names in URLs, which are those of the API's aggregates."""
@@ -57,7 +57,7 @@ MEASURES_OF_TYPE: Mapping[SampleType, tuple[str, ...]] = {
 """The measures of a meter by its type, the usual one first."""
 
 
-def measures_of(types: Collection[SampleType]) -> tuple[Measure, ...]:
+def measures_of(types: Collection[SampleType]) -> tuple[UsageMeasure, ...]:
     """Return the measures of a meter with samples of ``types``: those that all of its types have, else those of any meter."""
     first, *others = types
     common = [name for name in MEASURES_OF_TYPE[first] if all(name in MEASURES_OF_TYPE[each] for each in others)]

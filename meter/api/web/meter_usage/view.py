@@ -18,7 +18,7 @@ from meter.api.request.context import RequestContext
 from meter.api.request.simple_query import SAMPLE_FIELDS
 from meter.api.request.simple_query import parse_simple_query
 from meter.api.web.meter_usage.measures import MEASURES
-from meter.api.web.meter_usage.measures import Measure
+from meter.api.web.meter_usage.measures import UsageMeasure
 from meter.api.web.meter_usage.measures import measures_of
 from meter.api.web.meter_usage.meter_choice import MeterChoice
 from meter.api.web.meter_usage.meter_choice import meter_choice
@@ -67,8 +67,8 @@ class UsageView:
     arguments: Mapping[str, Any]
     meters: MeterChoice
     group: str
-    measures: Sequence[Measure]
-    measure: Measure
+    measures: Sequence[UsageMeasure]
+    measure: UsageMeasure
     refused: str | None
     range: PageRange
     window: int
