@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meter.api.operation import Operation
 from meter.api.web import overview
+from meter.api.web import query
 from meter.api.web import top
 from meter.api.web import usage
 from meter.api.web.failure_page import render_failure_page
@@ -30,5 +31,6 @@ PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
     *usage.PAGES,
     *top.PAGES,
+    *query.PAGES,
     STATIC,
 )
