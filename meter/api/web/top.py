@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 from meter.api.errors import invalid_input
 from meter.api.request.context import RequestContext
@@ -56,6 +57,7 @@ async def top(context: RequestContext) -> RawResponse:
         if ranked.rest is not None:
             bars.append(Bar(f"{ranked.rest_groups} others", ranked.rest.value, rest=True))
         shown = {"ranked": ranked, "rows": bar_rows(bars, ranked.total)}
+    values: dict[str, Any] = {"ranked": None, "rows": (), **shown}
     return await page_response(
         context,
         "top.html",
@@ -67,7 +69,7 @@ async def top(context: RequestContext) -> RawResponse:
         csv_url=view.url("/top.csv"),
         json_url=statistics_url(view, by_window=False),
         over_time_url=view.url("/usage", group=view.group, by=None),
-        **{"ranked": None, "rows": (), **shown},
+        **values,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from meter.api.request.context import RequestContext
 from meter.api.responses import RawResponse
@@ -62,6 +63,7 @@ async def usage(context: RequestContext) -> RawResponse:
     view = await _view(context)
     answer = await _answer(context, view)
     shown = {} if answer is None else {"chart": _chart(view, answer), "rows": _bars(view, answer), "answer": answer}
+    values: dict[str, Any] = {"chart": None, "rows": (), "answer": None, **shown}
     return await page_response(
         context,
         "usage.html",
@@ -73,7 +75,7 @@ async def usage(context: RequestContext) -> RawResponse:
         ranges=range_links(view, "/usage", context.now),
         csv_url=view.url("/usage.csv"),
         json_url=statistics_url(view, by_window=True),
-        **{"chart": None, "rows": (), "answer": None, **shown},
+        **values,
     )
 
 
