@@ -7,6 +7,7 @@ from meter.api.web import completeness
 from meter.api.web import dead_letters
 from meter.api.web import overview
 from meter.api.web import pipeline
+from meter.api.web import query
 from meter.api.web import resource
 from meter.api.web import resources
 from meter.api.web import sample
@@ -49,6 +50,7 @@ PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
     *usage.PAGES,
     *top.PAGES,
+    *query.PAGES,
     *sign_in.PAGES,
     *pipeline.PAGES,
     *dead_letters.PAGES,
