@@ -48,6 +48,8 @@ from meter.api.request.body import check_size
 from meter.api.request.body import decode_body
 from meter.api.request.body import decode_list
 from meter.api.request.body import read_body
+from meter.api.request.body_parameters import MAX_BYTES
+from meter.api.request.body_parameters import MAX_FORM_BYTES
 from meter.api.request.body_parameters import check_no_overlap
 from meter.api.request.body_parameters import pairs_from_body
 from meter.api.request.context import RequestContext
@@ -67,6 +69,7 @@ from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
 from meter.rating.book.watched_directory import WatchedPriceDirectory
+from meter.rating.statements.recent_previews import RecentPreviews
 from meter.signing_keys import Keyring
 
 
@@ -129,6 +132,7 @@ class Api:
         self._prices = prices
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
+        self._recent_previews = RecentPreviews()
         self._hosts = hosts or HostPolicy()
         self._sender = ResponseSender(clock, self._limits)
         self._admission = Admission(self._limits, clock)
@@ -205,7 +209,13 @@ class Api:
             if slices.over:
                 await slices.pause()
             query_pairs = parse_pairs(request.uri.partition(b"?")[2])
-            body_pairs = () if operation.body is not None else pairs_from_body(body, body_type, operation.parameters)
+            body_pairs = (
+                ()
+                if operation.body is not None
+                else pairs_from_body(
+                    body, body_type, operation.parameters, MAX_FORM_BYTES if operation.form else MAX_BYTES
+                )
+            )
             check_no_overlap(query_pairs, body_pairs)
             pairs = [*query_pairs, *body_pairs]
             check_pairs(pairs)
@@ -220,6 +230,7 @@ class Api:
                     requester,
                     authorize=authorization.check,
                     place=partial(self._admission.query, requester, address, costly=costly or operation.streaming),
+                    recent_previews=self._recent_previews,
                 ),
                 flatten=self._flatten,
                 slices=slices,

@@ -27,15 +27,23 @@ MAX_BYTES = 32 * 1024
 """Maximum size of such a body: it is repeated in the ``Link`` header of a page, and clients limit the length of a header line."""
 
 
-def pairs_from_body(content: bytes, media_type: str, parameters: Sequence[Parameter]) -> Sequence[Pair]:
-    """Return the pairs in the body ``content`` of a GET request; :class:`ApiError` 400 if it is invalid.
+MAX_FORM_BYTES = 512 * 1024
+"""Maximum size of a form that a page sends; percent-encoded text is up to three times as long as the text."""
+
+
+def pairs_from_body(
+    content: bytes, media_type: str, parameters: Sequence[Parameter], max_bytes: int = MAX_BYTES
+) -> Sequence[Pair]:
+    """Return the pairs in the body ``content`` of a GET request, or of a form that a page sends; :class:`ApiError` 400 if it is invalid.
 
     curl calls any body a form by default. A body of that type, or without a type, is therefore parsed as JSON if it
     begins like JSON, and otherwise as a form, which has the syntax of a query string.
     """
     if not content.strip():
         return ()
-    if len(content) > MAX_BYTES:
+    if len(content) > max_bytes > MAX_BYTES:
+        raise ApiError(400, f"A form can have at most {max_bytes} bytes; this one has {len(content)}.")
+    if len(content) > max_bytes:
         raise ApiError(
             400, f"The body of a GET request can have at most {MAX_BYTES} bytes; use POST /v2/query/samples."
         )
