@@ -8,9 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 
+import msgspec
+
+from meter.api.prometheus.aggregation import total
 from meter.api.prometheus.current import FoundSample
 from meter.api.prometheus.current import carried
 from meter.api.prometheus.current import keep_newest
@@ -19,7 +23,9 @@ from meter.api.prometheus.grid import GridSeries
 from meter.api.prometheus.grid import VectorGrid
 from meter.api.prometheus.grid import joined
 from meter.api.prometheus.grid import without_name
+from meter.api.prometheus.matchers import LabelMatcher
 from meter.api.prometheus.matchers import all_match
+from meter.api.prometheus.names import NamedMeter
 from meter.api.prometheus.questions import SeriesQuestions
 from meter.api.prometheus.questions import SeriesRows
 from meter.api.prometheus.questions import time_of
@@ -32,6 +38,8 @@ from meter.api.prometheus.times import selected_times
 from meter.api.prometheus.windows import WindowFunction
 from meter.counter_runs import INTERVALS_CARRIED
 from meter.query import Aggregate
+
+INCREASE = "increase"
 
 NEWEST = (Aggregate("last"), Aggregate("polling_interval"))
 
@@ -192,9 +200,8 @@ class SeriesReader:
         names = [aggregate.label for aggregate in aggregates]
         for number, time in enumerate(times.all):
             for meter in await self._questions.meters(node.selector.matchers):
-                for series in await self._questions.rows(
-                    meter, node.selector.matchers, time - node.seconds, time, aggregates
-                ):
+                ask = self._window_of_counters if function.counter else self._questions.rows
+                for series in await ask(meter, node.selector.matchers, time - node.seconds, time, aggregates):
                     if series.labels not in tiles:
                         tiles[series.labels] = _Tiles([], {name: [] for name in names})
                     of_series = tiles[series.labels]
@@ -205,6 +212,32 @@ class SeriesReader:
                 self._check(len(tiles), times)
         return await self._computed(tiles, function, times, node.seconds, every=1, length=1)
 
+    async def _window_of_counters(
+        self,
+        meter: NamedMeter,
+        matchers: Sequence[LabelMatcher],
+        start: float,
+        end: float,
+        aggregates: Sequence[Aggregate],
+    ) -> list[SeriesRows]:
+        """Return the increases in a window, with that from the last sample before it.
+
+        It is the increase since some time before the window, less the one until its start: rollups serve both.
+        """
+        earlier = start - self._limits.max_lookback_seconds
+        since = await self._questions.rows(meter, matchers, earlier, end, aggregates)
+        before = await self._questions.rows(meter, matchers, earlier, start, aggregates)
+        until = {each.labels: total([row.values[INCREASE] for row in each.rows]) for each in before}
+        window = time_of(start)
+        result = []
+        for each in since:
+            newest = max(each.rows, key=lambda row: row.last)
+            if newest.last >= window:
+                increase = total([row.values[INCREASE] for row in each.rows]) - until.get(each.labels, 0.0)
+                values = {INCREASE: max(increase, 0.0)}  # the difference of two roundings
+                result.append(replace(each, rows=[msgspec.structs.replace(newest, values=values)]))
+        return result
+
     async def _tiled_windows(
         self,
         node: RangeNode,
@@ -214,7 +247,9 @@ class SeriesReader:
         tile: int,
     ) -> VectorGrid:
         """Ask for all tiles of the windows together."""
-        start = times.start - node.seconds
+        # The increase from the last sample before a window belongs to the window.
+        earlier = math.ceil(self._limits.max_lookback_seconds / tile) if function.counter else 0
+        start = times.start - node.seconds - earlier * tile
         origin = time_of(start)
         length_of_tile = timedelta(seconds=tile)
         tiles: dict[Labels, _Tiles] = {}
@@ -226,7 +261,7 @@ class SeriesReader:
                 if self._slices.over:
                     await self._slices.pause()
                 tiles[series.labels] = _Tiles(
-                    [(row.period_start - origin) // length_of_tile for row in series.rows],
+                    [(row.period_start - origin) // length_of_tile - earlier for row in series.rows],
                     {name: [row.values[name] for row in series.rows] for name in names},
                 )
             self._check(len(tiles), times)
