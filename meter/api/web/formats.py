@@ -82,11 +82,6 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.1f}\u202f%".replace("-", MINUS)
 
 
-def urlencode_all(value: str) -> str:
-    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
-    return quote(value, safe="")
-
-
 def lag(seconds: float | None) -> str:
     """Return seconds with a tenth if they are few: ``0.4 s``, ``−12 s``, ``3 min 5 s``."""
     if seconds is None:
@@ -119,7 +114,5 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "bytes": readable_size,
     "percent": percent,
     "urlencode_all": urlencode_all,
-    "urlencode_all": urlencode_all,
-    "percent": percent,
 }
 """The filters by their names in templates."""
