@@ -178,6 +178,17 @@ class SeriesReader:
                 result = await self._tiled_windows(node, function, aggregates, at, tile)
         return result if at.count == times.count else repeated(result, times.count)
 
+    def _earlier(self, function: WindowFunction, tile_seconds: float, window_seconds: float) -> int:
+        """Return the number of tiles to read before the first window.
+
+        The first step of a counter in a window leads from the last sample before the window: then the steps of windows that
+        follow one another are all steps, and a window has the same value whatever other windows are asked for with it.
+        """
+        if not function.counter:
+            return 0
+        longest = min(window_seconds, self._limits.max_lookback_seconds)
+        return math.ceil(max(self._limits.lookback_seconds, longest) / tile_seconds)
+
     async def _single_windows(
         self, node: RangeNode, function: WindowFunction, aggregates: Sequence[Aggregate], times: EvaluationTimes
     ) -> VectorGrid:
@@ -190,15 +201,26 @@ class SeriesReader:
             )
         tiles: dict[Labels, _Tiles] = {}
         names = [aggregate.label for aggregate in aggregates]
+        earlier = self._earlier(function, node.seconds, node.seconds)
+        period = whole_seconds(node.seconds) if earlier else None
         for number, time in enumerate(times.all):
+            origin = time_of(time - node.seconds)
             for meter in await self._questions.meters(node.selector.matchers):
                 for series in await self._questions.rows(
-                    meter, node.selector.matchers, time - node.seconds, time, aggregates
+                    meter,
+                    node.selector.matchers,
+                    time - node.seconds * (1 + earlier),
+                    time,
+                    aggregates,
+                    period=period,
                 ):
+                    in_window = [row for row in series.rows if period is None or row.period_start >= origin]
+                    if not in_window:
+                        continue
                     if series.labels not in tiles:
                         tiles[series.labels] = _Tiles([], {name: [] for name in names})
                     of_series = tiles[series.labels]
-                    for row in series.rows:
+                    for row in in_window:
                         of_series.positions.append(number)
                         for name in names:
                             of_series.columns[name].append(row.values[name])
@@ -214,7 +236,8 @@ class SeriesReader:
         tile: int,
     ) -> VectorGrid:
         """Ask for all tiles of the windows together."""
-        start = times.start - node.seconds
+        earlier = self._earlier(function, tile, node.seconds)
+        start = times.start - node.seconds - earlier * tile
         origin = time_of(start)
         length_of_tile = timedelta(seconds=tile)
         tiles: dict[Labels, _Tiles] = {}
@@ -226,7 +249,7 @@ class SeriesReader:
                 if self._slices.over:
                     await self._slices.pause()
                 tiles[series.labels] = _Tiles(
-                    [(row.period_start - origin) // length_of_tile for row in series.rows],
+                    [(row.period_start - origin) // length_of_tile - earlier for row in series.rows],
                     {name: [row.values[name] for row in series.rows] for name in names},
                 )
             self._check(len(tiles), times)
