@@ -175,6 +175,7 @@ def _source(context: RequestContext) -> PromqlSource:
         store=context.store,
         slices=context.slices,
         visible_project=None if requester.is_admin else requester.project_id,
+        limits=context.limits.promql,
     )
 
 

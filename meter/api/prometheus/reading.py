@@ -8,9 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 
+import msgspec
+
+from meter.api.prometheus.aggregation import total
 from meter.api.prometheus.current import FoundSample
 from meter.api.prometheus.current import carried
 from meter.api.prometheus.current import keep_newest
@@ -19,7 +23,9 @@ from meter.api.prometheus.grid import GridSeries
 from meter.api.prometheus.grid import VectorGrid
 from meter.api.prometheus.grid import joined
 from meter.api.prometheus.grid import without_name
+from meter.api.prometheus.matchers import LabelMatcher
 from meter.api.prometheus.matchers import all_match
+from meter.api.prometheus.names import NamedMeter
 from meter.api.prometheus.questions import SeriesQuestions
 from meter.api.prometheus.questions import SeriesRows
 from meter.api.prometheus.questions import time_of
@@ -32,6 +38,8 @@ from meter.api.prometheus.times import selected_times
 from meter.api.prometheus.windows import WindowFunction
 from meter.counter_runs import INTERVALS_CARRIED
 from meter.query import Aggregate
+
+INCREASE = "increase"
 
 NEWEST = (Aggregate("last"), Aggregate("polling_interval"))
 
@@ -178,17 +186,6 @@ class SeriesReader:
                 result = await self._tiled_windows(node, function, aggregates, at, tile)
         return result if at.count == times.count else repeated(result, times.count)
 
-    def _earlier(self, function: WindowFunction, tile_seconds: float, window_seconds: float) -> int:
-        """Return the number of tiles to read before the first window.
-
-        The first step of a counter in a window leads from the last sample before the window: then the steps of windows that
-        follow one another are all steps, and a window has the same value whatever other windows are asked for with it.
-        """
-        if not function.counter:
-            return 0
-        longest = min(window_seconds, self._limits.max_lookback_seconds)
-        return math.ceil(max(self._limits.lookback_seconds, longest) / tile_seconds)
-
     async def _single_windows(
         self, node: RangeNode, function: WindowFunction, aggregates: Sequence[Aggregate], times: EvaluationTimes
     ) -> VectorGrid:
@@ -201,31 +198,45 @@ class SeriesReader:
             )
         tiles: dict[Labels, _Tiles] = {}
         names = [aggregate.label for aggregate in aggregates]
-        earlier = self._earlier(function, node.seconds, node.seconds)
-        period = whole_seconds(node.seconds) if earlier else None
         for number, time in enumerate(times.all):
-            origin = time_of(time - node.seconds)
             for meter in await self._questions.meters(node.selector.matchers):
-                for series in await self._questions.rows(
-                    meter,
-                    node.selector.matchers,
-                    time - node.seconds * (1 + earlier),
-                    time,
-                    aggregates,
-                    period=period,
-                ):
-                    in_window = [row for row in series.rows if period is None or row.period_start >= origin]
-                    if not in_window:
-                        continue
+                ask = self._window_of_counters if function.counter else self._questions.rows
+                for series in await ask(meter, node.selector.matchers, time - node.seconds, time, aggregates):
                     if series.labels not in tiles:
                         tiles[series.labels] = _Tiles([], {name: [] for name in names})
                     of_series = tiles[series.labels]
-                    for row in in_window:
+                    for row in series.rows:
                         of_series.positions.append(number)
                         for name in names:
                             of_series.columns[name].append(row.values[name])
                 self._check(len(tiles), times)
         return await self._computed(tiles, function, times, node.seconds, every=1, length=1)
+
+    async def _window_of_counters(
+        self,
+        meter: NamedMeter,
+        matchers: Sequence[LabelMatcher],
+        start: float,
+        end: float,
+        aggregates: Sequence[Aggregate],
+    ) -> list[SeriesRows]:
+        """Return the increases in a window, with that from the last sample before it.
+
+        It is the increase since some time before the window, less the one until its start: rollups serve both.
+        """
+        earlier = start - self._limits.max_lookback_seconds
+        since = await self._questions.rows(meter, matchers, earlier, end, aggregates)
+        before = await self._questions.rows(meter, matchers, earlier, start, aggregates)
+        until = {each.labels: total([row.values[INCREASE] for row in each.rows]) for each in before}
+        window = time_of(start)
+        result = []
+        for each in since:
+            newest = max(each.rows, key=lambda row: row.last)
+            if newest.last >= window:
+                increase = total([row.values[INCREASE] for row in each.rows]) - until.get(each.labels, 0.0)
+                values = {INCREASE: max(increase, 0.0)}  # the difference of two roundings
+                result.append(replace(each, rows=[msgspec.structs.replace(newest, values=values)]))
+        return result
 
     async def _tiled_windows(
         self,
@@ -236,7 +247,8 @@ class SeriesReader:
         tile: int,
     ) -> VectorGrid:
         """Ask for all tiles of the windows together."""
-        earlier = self._earlier(function, tile, node.seconds)
+        # The increase from the last sample before a window belongs to the window.
+        earlier = math.ceil(self._limits.max_lookback_seconds / tile) if function.counter else 0
         start = times.start - node.seconds - earlier * tile
         origin = time_of(start)
         length_of_tile = timedelta(seconds=tile)

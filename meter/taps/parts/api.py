@@ -26,6 +26,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
     from meter.api import Api
     from meter.api import HostPolicy
     from meter.api import PostedSampleRules
+    from meter.api import PromqlLimits
     from meter.api import RequestLimits
     from meter.api import SampleIngest
     from meter.api import make_site
@@ -60,6 +61,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
             min_bytes_per_second=settings.min_bytes_per_second,
             max_stall_seconds=settings.max_stall_seconds,
             max_export_seconds=settings.max_export_seconds,
+            promql=PromqlLimits(**settings.prometheus.model_dump()),
         ),
         hosts=HostPolicy(
             [*settings.host_names, socket.gethostname()],
