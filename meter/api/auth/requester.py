@@ -30,21 +30,17 @@ _PHRASE = re.compile(rb"(?=.{1,%d}\Z)[!-~](?:[ -~]*[!-~])?" % MAX_TOKEN_CHARACTE
 def well_formed_token(request: IRequest, *, blanks: bool = False) -> str | None:
     """Return the token of ``request``; ``None`` if it has none, or several, or one that cannot be a token by its form.
 
-    It is in ``X-Auth-Token``; in ``Authorization: Bearer``, as Prometheus and Grafana send it; in ``Authorization: Basic`` as
-    the password of any user, for clients that have nothing else (a header of a proxy does not count beside a token); or in the cookie of a browser.
+    It is in ``X-Auth-Token``; in ``Authorization: Bearer``, as Prometheus and Grafana send it; in the cookie of a browser; or,
+    if it is in none of these, in ``Authorization: Basic`` as the password of any user, for clients that have nothing else.
     With ``blanks`` it can contain some: whoever writes a token into the configuration can choose a phrase.
     """
     values = request.requestHeaders.getRawHeaders(TOKEN_HEADER.encode()) or []
-    values = [*values, *_authorization_tokens(request, b"bearer")] or [*_authorization_tokens(request, b"basic")]
+    values = [*values, *_authorization_tokens(request, b"bearer")]
     if not values and (in_cookie := cookie_token(request)) is not None:
         values = [in_cookie.encode()]
-    return checked_form(values[0], blanks=blanks) if len(values) == 1 else None
-
-
-def checked_form(value: bytes, *, blanks: bool = False) -> str | None:
-    """Return ``value`` as a token, ``None`` for what cannot be one by its form."""
+    values = values or [*_authorization_tokens(request, b"basic")]
     form = _PHRASE if blanks else _TOKEN
-    return value.decode("ascii") if form.fullmatch(value) else None
+    return values[0].decode("ascii") if len(values) == 1 and form.fullmatch(values[0]) else None
 
 
 def _authorization_tokens(request: IRequest, wanted: bytes) -> Iterator[bytes]:
@@ -67,16 +63,13 @@ def _password(credentials: bytes) -> bytes:
 class Requester:
     """An authenticated client. An administrator sees all samples, anyone else those of ``project_id``.
 
-    ``expires_at`` is the expiry of the token, in seconds since 1970; names are for people, and empty if they are not known.
-    These do not count when requesters are compared.
+    ``expires_at`` is the expiry of the token, in seconds since 1970; it does not count when requesters are compared.
     """
 
     is_admin: bool
     project_id: str | None = None
     user_id: str | None = None
     expires_at: float | None = field(default=None, compare=False)
-    user_name: str = field(default="", compare=False)
-    project_name: str = field(default="", compare=False)
 
 
 class IAuth(Interface):
@@ -84,16 +77,6 @@ class IAuth(Interface):
 
     async def requester(request: IRequest) -> Requester:  # noqa: N805 - methods of an Interface have no self
         """Return the :class:`Requester`; raises :class:`~meter.api.errors.Unauthenticated`, or ``Unavailable``."""
-
-
-class ITokenAuth(IAuth):
-    """Authenticates requests by a token, and people who sign in with one."""
-
-    async def owner(token: str, address: str) -> Requester:  # noqa: N805
-        """Return whom ``token``, from the client ``address``, identifies; raises as :meth:`IAuth.requester` does."""
-
-    def forget(token: str) -> None:  # noqa: N805
-        """Do not accept ``token``, which has been revoked, from a cache."""
 
 
 @implementer(IAuth)
