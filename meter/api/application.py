@@ -34,6 +34,7 @@ from meter.api.auth.sign_in import TokenIssuer
 from meter.api.auth.visibility import VisibleStore
 from meter.api.budget import DELAYED_STATUSES
 from meter.api.budget import RefusalDelay
+from meter.api.bus_services import BusServices
 from meter.api.client_address import ClientAddresses
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
@@ -44,8 +45,11 @@ from meter.api.operation import Operation
 from meter.api.operations import GONE
 from meter.api.operations import OPERATIONS
 from meter.api.operations import VERSIONS
+from meter.api.prometheus_operations import PREFIX
+from meter.api.prometheus_operations import missing_endpoint
 from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
+from meter.api.rendering.prometheus_errors import PrometheusError
 from meter.api.request.arguments import Pair
 from meter.api.request.arguments import check_pairs
 from meter.api.request.arguments import parse_arguments
@@ -107,7 +111,8 @@ class Api:
     ``addresses`` finds the client addresses that limits apply to and that the log names. All requests convert, parse and
     encode in ``slices``.
     ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again. Without
-    ``prices``, rating is not configured. With ``issuer``, people can sign in at Keystone.
+    ``prices``, rating is not configured; without ``bus``, pages say nothing about the message bus. With ``issuer``, people
+    can sign in at Keystone.
     """
 
     def __init__(
@@ -127,6 +132,7 @@ class Api:
         slices: SharedSlices | None = None,
         max_unchecked_seconds: float = 300.0,
         prices: WatchedPriceDirectory | None = None,
+        bus: BusServices | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -137,6 +143,8 @@ class Api:
         self._rating = rating
         self._max_unchecked_seconds = max_unchecked_seconds
         self._prices = prices
+        self._bus = bus
+        self._started_at = clock.seconds()
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._hosts = hosts or HostPolicy()
@@ -170,6 +178,7 @@ class Api:
         for path, text in GONE.items():
             app.route(path, endpoint=path)(_gone(text))
             app.route(f"{path}/<path:_rest>", endpoint=f"{path}/")(_gone(text))
+        app.route(f"{PREFIX}/<path:rest>", endpoint=PREFIX)(_missing_endpoint)
         app.handle_errors(Exception)(_render_any_failure)  # type: ignore[arg-type] # klein declares fewer arguments than it passes
         return app
 
@@ -257,6 +266,8 @@ class Api:
                 session=session,
                 sign_in=self._sign_in,
                 prices=self._prices,
+                bus=self._bus,
+                started_at=self._started_at,
             )
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client
@@ -288,6 +299,10 @@ def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
         raise HttpError(410, text)
 
     return respond
+
+
+async def _missing_endpoint(request: Request, rest: str) -> bytes:
+    raise PrometheusError("not_found", missing_endpoint(rest))
 
 
 async def _decoded(operation: Operation, body: bytes, slices: OwnedSlices) -> Any:

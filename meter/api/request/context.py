@@ -13,6 +13,7 @@ from meter.api.auth.browser_session import BrowserSession
 from meter.api.auth.requester import Requester
 from meter.api.auth.sign_in import SignIn
 from meter.api.auth.visibility import VisibleStore
+from meter.api.bus_services import BusServices
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.ingest import SampleIngest
@@ -39,7 +40,8 @@ class RequestContext:
     ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end, and is empty if links are
     relative; ``url`` is that of the request, with the parameters of its body in the query string unless it is a form, which
     can have passwords. ``session`` is that of the browser, ``sign_in`` begins and ends one. ``prices`` is ``None`` if rating is
-    not configured.
+    not configured, ``bus`` if this server does not know the message bus. ``started_at`` is when the API was
+    started, in seconds since 1970.
     """
 
     path: Mapping[str, str]
@@ -60,6 +62,8 @@ class RequestContext:
     session: BrowserSession
     sign_in: SignIn
     prices: WatchedPriceDirectory | None = None
+    bus: BusServices | None = None
+    started_at: float = 0.0
 
     @property
     def now(self) -> float:

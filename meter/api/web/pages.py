@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from meter.api.operation import Operation
+from meter.api.web import completeness
+from meter.api.web import dead_letters
 from meter.api.web import overview
+from meter.api.web import resource
+from meter.api.web import resources
+from meter.api.web import sample
 from meter.api.web import sign_in
+from meter.api.web import top
+from meter.api.web import usage
 from meter.api.web.failure_page import render_failure_page
 from meter.api.web.static_files import MEDIA_TYPES
 from meter.api.web.static_files import VERSION
@@ -39,7 +46,14 @@ FAVICON = Operation(
 
 PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
+    *usage.PAGES,
+    *top.PAGES,
     *sign_in.PAGES,
+    *dead_letters.PAGES,
+    *resources.PAGES,
+    *resource.PAGES,
+    *sample.PAGES,
+    *completeness.PAGES,
     STATIC,
     FAVICON,
 )

@@ -19,6 +19,7 @@ from meter.settings import Config
 from meter.settings.config_file import has_key
 from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
+from meter.taps.parts.bus_services import bus_services
 from meter.taps.parts.full_collections import add_full_collections
 from meter.taps.parts.prices import add_prices
 
@@ -31,6 +32,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
     from meter.api import Api
     from meter.api import HostPolicy
     from meter.api import PostedSampleRules
+    from meter.api import PromqlLimits
     from meter.api import RequestLimits
     from meter.api import SampleIngest
     from meter.api import make_site
@@ -66,6 +68,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
             min_bytes_per_second=settings.min_bytes_per_second,
             max_stall_seconds=settings.max_stall_seconds,
             max_export_seconds=settings.max_export_seconds,
+            promql=PromqlLimits(**settings.prometheus.model_dump()),
         ),
         hosts=HostPolicy(
             [*settings.host_names, socket.gethostname()],
@@ -75,6 +78,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
         cors_origins=settings.cors_origins,
         addresses=addresses,
         prices=add_prices(daemon),
+        bus=bus_services(daemon),
         rating=_rating(daemon),
         # In mode tokens, StoredTokens itself accepts tokens for that long.
         max_unchecked_seconds=settings.auth.max_unchecked_seconds if settings.auth.mode == "keystone" else 0.0,
