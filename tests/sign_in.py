@@ -46,7 +46,7 @@ class StandInKeystone:
     def issue(self, project: str | None, *roles: str, hours: float = 1) -> str:
         """Issue a token."""
         token = Token(
-            id=f"{project}-{len(self.valid)}",
+            id=f"{project}-{len(self.valid) + len(self.revoked)}",
             issued_at=datetime(2026, 11, 22, tzinfo=UTC),
             expires_at=RECORDED + timedelta(hours=hours),
             user_id="user-of-ann",

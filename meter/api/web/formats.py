@@ -104,6 +104,11 @@ def readable_size(size: float | None) -> str:
     return f"{number(round(value, 1))} TiB"
 
 
+def urlencode_all(value: str) -> str:
+    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
+    return quote(value, safe="")
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
     "utc": utc,
