@@ -92,7 +92,7 @@ def test_empty_store_says_what_to_do() -> None:
     client.store._rows.clear()
     page = text_of(overview(client))
     assert "No samples are stored yet. Agents send the first ones some seconds after they have started" in page
-    assert '<div id="live" data-max="50" hidden>' in page
+    assert '<div id="live" data-max="50" data-as-of="2026-11-22T12:10:00Z" hidden>' in page
 
 
 @pytest.mark.parametrize(
