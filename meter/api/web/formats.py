@@ -9,6 +9,7 @@ from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 MINUS = "\u2212"
 THIN_SPACE = "\u202f"
@@ -42,6 +43,11 @@ def utc(value: datetime | None) -> str:
         return ABSENT
     form = "%Y-%m-%d %H:%M:%S.%f" if value.microsecond else "%Y-%m-%d %H:%M:%S"
     return f"{value.astimezone(UTC):{form}} UTC"
+
+
+def utc_short(value: datetime | None) -> str:
+    """Return a time such as ``2026-11-01 12:00:00``, for columns whose heading says that times are in UTC."""
+    return ABSENT if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def iso(value: datetime) -> str:
@@ -93,13 +99,20 @@ def readable_size(size: float | None) -> str:
     return f"{number(round(value, 1))} TiB"
 
 
+def urlencode_all(value: str) -> str:
+    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
+    return quote(value, safe="")
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
     "utc": utc,
+    "utc_short": utc_short,
     "iso": iso,
     "duration": duration,
     "lag": lag,
     "bytes": readable_size,
     "percent": percent,
+    "urlencode_all": urlencode_all,
 }
 """The filters by their names in templates."""

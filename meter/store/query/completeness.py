@@ -162,6 +162,8 @@ class CompletenessReader:
             scope.append(Sql("d.project = %s", (query.project_id,)))
         if query.meter is not None:
             scope.append(Sql("d.meter = %s", (query.meter,)))
+        if query.group is not None and query.groups is not None:
+            scope.append(Sql(f"{GROUP_COLUMNS[query.group]} = ANY(%s)", (list(query.groups),)))
         parts: dict[str, Any] = {
             "table": what.table,
             "group": GROUP_COLUMNS[query.group],
