@@ -38,7 +38,7 @@ function row(sample) {
     cell(sample.meter, "", `/usage?meter=${encodeURIComponent(sample.meter)}`),
     cell(numbers.format(sample.volume).replaceAll(",", "\u202f").replace("-", "\u2212"), "n"),
     cell(sample.unit),
-    cell(sample.resource_id, "", `/resources/${encodeURIComponent(sample.resource_id)}`),
+    cell(sample.resource_id, "", `/resource?id=${encodeURIComponent(sample.resource_id)}`),
     cell(sample.project_id || "\u2013"),
   );
   return made;
