@@ -78,6 +78,7 @@ async def overview(context: RequestContext) -> RawResponse:
         context,
         "overview.html",
         "Overview",
+        now=now,
         meters=meters,
         meters_shown=(meters.value or ())[:MAX_METERS],
         meters_more=len(meters.value or ()) > MAX_METERS,

@@ -48,6 +48,7 @@ FAVICON = Operation(
 
 PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
+    *pipeline.PAGES,
     *usage.PAGES,
     *top.PAGES,
     *query.PAGES,

@@ -8,6 +8,8 @@ const button = document.getElementById("live-pause");
 const drawing = document.getElementById("arrival-bars");
 const most = document.getElementById("arrivals-most");
 const maxRows = Number(list.dataset.max);
+const asOf = Date.parse(list.dataset.asOf);
+const clockOffset = asOf - Date.now(); // bars are those of the server's time
 const numbers = new Intl.NumberFormat("en", { maximumSignificantDigits: 7 });
 
 let source = null;
@@ -36,7 +38,7 @@ function row(sample) {
     cell(sample.meter, "", `/usage?meter=${encodeURIComponent(sample.meter)}`),
     cell(numbers.format(sample.volume).replaceAll(",", "\u202f").replace("-", "\u2212"), "n"),
     cell(sample.unit),
-    cell(sample.resource_id, "", `/resources/${encodeURIComponent(sample.resource_id)}`),
+    cell(sample.resource_id, "", `/resource?id=${encodeURIComponent(sample.resource_id)}`),
     cell(sample.project_id || "\u2013"),
   );
   return made;
@@ -71,7 +73,7 @@ function count(time) {
 
 function show() {
   if (paused) return;
-  if (drawing) count(Date.now() / 1000);
+  if (drawing) count((Date.now() + clockOffset) / 1000);
   if (!waiting.length) return;
   list.hidden = false;
   rows.prepend(...waiting.reverse().map(row));
@@ -80,7 +82,10 @@ function show() {
 }
 
 function received(event) {
-  waiting.push(JSON.parse(event.data));
+  const sample = JSON.parse(event.data);
+  const recorded = Date.parse(/(Z|[+-]\d\d:\d\d)$/.test(sample.recorded_at) ? sample.recorded_at : `${sample.recorded_at}Z`);
+  if (recorded <= asOf) return; // the stream begins some seconds ago: the page has this one
+  waiting.push(sample);
   arrived += 1;
   if (waiting.length > maxRows) waiting.shift();
 }

@@ -69,7 +69,7 @@ def test_counts_and_newest_samples_are_shown() -> None:
     assert '<b class="big">5</b> samples of the last hour' in page
     assert "<bdi>active</bdi> 1" in page
     assert page.index("2026-11-22 12:05:00") < page.index("2026-11-22 12:03:00")
-    assert "/resources/a%2Fb%20c" in page
+    assert "/resource?id=a%2Fb%20c" in page
     assert "static/live.js" in page
     assert 'role="status" aria-live="polite"' in page
 
@@ -92,7 +92,7 @@ def test_empty_store_says_what_to_do() -> None:
     client.store._rows.clear()
     page = text_of(overview(client))
     assert "No samples are stored yet. Agents send the first ones some seconds after they have started" in page
-    assert '<div id="live" data-max="50" hidden>' in page
+    assert '<div id="live" data-max="50" data-as-of="2026-11-22T12:10:00Z" hidden>' in page
 
 
 @pytest.mark.parametrize(
