@@ -220,7 +220,7 @@ def test_a_tenant_sees_nothing_of_others(path: str) -> None:
     assert "a/b c" not in text
     assert ">red<" not in text
     assert "project=red" not in text
-    assert asked(api, path, "blue", meter="cpu", project="red").status == 401
+    assert asked(api, path, "blue", meter="cpu", project="red").status == 403
     assert asked(api, path, "unscoped", meter="cpu").status == 403
     green = shown(api, path, "green", meter="cpu")
     assert "no samples of the meter <bdi>cpu</bdi> that you may see" in green
