@@ -42,7 +42,7 @@ def table(text: str) -> list[dict[str, str]]:
     found = re.search(r'<table class="answer">(.*?)</table>', text, re.DOTALL)
     if found is None:
         return []
-    columns = [html.unescape(each) for each in re.findall(r'<th scope="col"><bdi>(.*?)</bdi>', found[1])]
+    columns = [html.unescape(each) for each in re.findall(r'<th scope="col"[^>]*><bdi>(.*?)</bdi>', found[1])]
     cell = re.compile(r"<td[^>]*>(?:<a [^>]*>|<details>.*?<pre>)?<bdi>(.*?)</bdi>", re.DOTALL)
     body = [cell.findall(row) for row in found[1].split("<tr>")[2:]]
     return [dict(zip(columns, map(html.unescape, cells), strict=True)) for cells in body]
@@ -260,7 +260,7 @@ def test_units_are_warned_of() -> None:
 
 def test_a_range_that_ends_now_has_whole_windows() -> None:
     text = shown([("ask", "statistics"), ("meter", "cpu"), ("range", "24h"), ("period", "3600")])
-    assert "q.value=2026-11-21T12:00:00Z" in url_of(text)
+    assert "q.value=2026-11-21T13:00:00Z" in url_of(text)
     exact = [("ask", "statistics"), ("meter", "cpu"), ("start", "2026-11-21T12:34:00"), ("period", "3600")]
     assert "q.value=2026-11-21T12:34:00Z" in url_of(shown(exact))
 
