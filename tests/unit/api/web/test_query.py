@@ -99,7 +99,8 @@ def test_statistics_are_those_of_the_api_as_table_chart_url_and_command() -> Non
 def test_the_command_is_quoted_for_the_shell() -> None:
     api = sent(delta(0, 1, "a", name="it's $(date) `id`"))
     text = shown([("ask", "statistics"), ("meter", "it's $(date) `id`"), ("range", "1h")], api=api)
-    assert command_of(text)[4] == "http://cloud:8777" + url_of(text)
+    command = re.findall(r"<pre [^>]*><code>(.*?)</code></pre>", text, re.DOTALL)
+    assert html.unescape(command[0]).endswith(f" {shlex.quote('http://cloud:8777' + url_of(text))}")
     assert len(table(text)) == 1
 
 
