@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
+from meter.api.auth.authorization import AuthorizationEnded
 from meter.api.errors import ApiError
+from meter.api.errors import Unauthenticated
 from meter.api.request.context import RequestContext
 from meter.api.request.simple_query import CONVERSIONS
 from meter.api.request.simple_query import TIME_OPERATORS
@@ -14,8 +16,8 @@ from meter.api.request.statistics import GROUPABLE_IDS
 from meter.api.responses import RawResponse
 from meter.api.web.explorer.answers import answer_of
 from meter.api.web.explorer.answers import question_error
+from meter.api.web.explorer.questions import ASKABLE
 from meter.api.web.explorer.questions import DEFAULT_RANGE
-from meter.api.web.explorer.questions import KINDS
 from meter.api.web.explorer.questions import PARAMETERS
 from meter.api.web.explorer.questions import given
 from meter.api.web.explorer.questions import given_terms
@@ -40,7 +42,7 @@ OFFERED_AGGREGATES = (
 )
 """Aggregates that the form offers; the URL can have others."""
 
-SHOWN_STATUSES = (400, 401, 403, 404)
+SHOWN_STATUSES = (400, 401, 403, 404, 422)
 """Errors of the API that the page shows beside the question; others are those of the page itself."""
 
 
@@ -53,8 +55,8 @@ async def query(context: RequestContext) -> RawResponse:
         if question is not None:
             answer = await answer_of(context, question)
     except (ApiError, RequestError) as refused:
-        error = question_error(refused)
-        if error.status not in SHOWN_STATUSES:
+        error = question_error(refused, arguments["ask"])
+        if error.status not in SHOWN_STATUSES or isinstance(refused, Unauthenticated | AuthorizationEnded):
             raise
     meters = await meter_choice(context.store, arguments["meter"] or "")
     terms = [EMPTY_TERM | each for each in (*given_terms(arguments["q"]), *([EMPTY_TERM] * EMPTY_TERMS))]
@@ -73,8 +75,9 @@ async def query(context: RequestContext) -> RawResponse:
         command="" if question is None else question.command(context.base_url),
         knows_address=bool(context.base_url),
         following=following,
-        kind=arguments["ask"] or next(iter(KINDS)),
-        kinds=KINDS,
+        kind=arguments["ask"] or ASKABLE[0],
+        kinds=ASKABLE,
+        expr=arguments["expr"] or "",
         meters=meters,
         meter=arguments["meter"] or "",
         terms=terms,
@@ -97,7 +100,7 @@ def _pairs(context: RequestContext) -> list[tuple[str, str]]:
     """Return the parameters of the page but the marker, without empty ones."""
     pairs: list[tuple[str, str]] = []
     arguments: dict[str, Any] = dict(context.arguments)
-    for name in ("ask", "meter", "range", "start", "end", "period"):
+    for name in ("ask", "meter", "expr", "range", "start", "end", "period"):
         if arguments[name] is not None:
             pairs.append((name, arguments[name]))
     pairs += term_pairs(given_terms(arguments["q"]))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from meter.api.operation import MARKER
 from meter.api.operation import Operation
 from meter.api.operations import QUERY
 from meter.api.operations import V2
+from meter.api.prometheus_operations import PROMETHEUS
 from meter.api.request.arguments import Pair
 from meter.api.request.arguments import Parameter
 from meter.api.request.arguments import parse_arguments
@@ -29,6 +31,7 @@ from meter.api.request.simple_query import QueryableFields
 from meter.api.request.url import query_url
 from meter.api.web.formats import iso
 from meter.api.web.meter_usage.windows import aligned_range
+from meter.api.web.meter_usage.windows import usual_window
 from meter.api.web.page_range import END
 from meter.api.web.page_range import RANGE
 from meter.api.web.page_range import START
@@ -45,15 +48,24 @@ KINDS: Mapping[str, QueryableFields] = {
 }
 """What can be asked for, with the fields of its terms: the names of operations of the API."""
 
-OPERATIONS_BY_KIND: Mapping[str, Operation] = {each.name: each for each in V2 if each.name in KINDS}
+PROMQL = "promql"
 
-ASK = Parameter("ask", "string", f"What is asked for: {', '.join(KINDS)}.")
+ASKABLE = (*KINDS, PROMQL)
+
+OPERATIONS_BY_KIND: Mapping[str, Operation] = {
+    **{each.name: each for each in V2 if each.name in KINDS},
+    PROMQL: next(each for each in PROMETHEUS if each.name == "prometheus_query_range"),
+}
+
+ASK = Parameter("ask", "string", f"What is asked for: {', '.join(ASKABLE)}.")
 METER = Parameter("meter", "string", "The meter.")
 GROUPBY = Parameter("groupby", "string", "What statistics are grouped by.", many=True)
 PERIOD = Parameter("period", "string", "Length of a window of statistics in seconds.")
 AGGREGATE = Parameter("aggregate", "string", "An aggregate, with its parameter after a slash.", many=True)
 
-PARAMETERS = (ASK, METER, QUERY, RANGE, START, END, GROUPBY, PERIOD, AGGREGATE, MARKER)
+EXPRESSION = Parameter("expr", "string", "An expression in PromQL.")
+
+PARAMETERS = (ASK, METER, EXPRESSION, QUERY, RANGE, START, END, GROUPBY, PERIOD, AGGREGATE, MARKER)
 
 DEFAULT_RANGE = "24h"
 
@@ -107,8 +119,10 @@ def question_of(arguments: Mapping[str, Any], now: float) -> Question | None:
     kind = arguments["ask"]
     if kind is None:
         return None
-    if kind not in KINDS:
-        raise invalid_input("ask", kind, f"use {', '.join(KINDS)}.")
+    if kind not in ASKABLE:
+        raise invalid_input("ask", kind, f"use {', '.join(ASKABLE)}.")
+    if kind == PROMQL:
+        return _promql(arguments, now)
     terms = given_terms(arguments["q"])
     meter = arguments["meter"]
     if kind == "samples" and meter is not None:
@@ -136,11 +150,25 @@ def question_of(arguments: Mapping[str, Any], now: float) -> Question | None:
     return Question(kind, {"meter": meter}, terms, pairs)
 
 
+def _promql(arguments: Mapping[str, Any], now: float) -> Question:
+    """Return the question for the values of an expression at the end of each window of the range."""
+    if arguments["expr"] is None:
+        raise ApiError(400, "PromQL: enter an expression.")
+    asked = page_range(arguments, now, DEFAULT_RANGE)
+    step = arguments["period"] or str(usual_window(asked.seconds))
+    range = _range({**arguments, "period": step}, now, PROMQL)
+    first = range.start
+    if step.isascii() and step.isdecimal() and int(step) < range.seconds:
+        first += timedelta(seconds=int(step))
+    pairs = [("query", arguments["expr"]), ("start", iso(first)), ("end", iso(range.end)), ("step", step)]
+    return Question(PROMQL, {}, (), pairs)
+
+
 def _range(arguments: Mapping[str, Any], now: float, kind: str) -> PageRange:
     """Return the range; one that ends now has whole windows of statistics, so that rollups serve them."""
     range = page_range(arguments, now, DEFAULT_RANGE)
     period = arguments["period"] or ""
-    if range.name is None or kind != STATISTICS or not (period.isascii() and period.isdecimal()):
+    if range.name is None or kind not in (STATISTICS, PROMQL) or not (period.isascii() and period.isdecimal()):
         return range
     return aligned_range(range, int(period)) if 0 < int(period) <= range.seconds else range
 

@@ -42,8 +42,9 @@ def table(text: str) -> list[dict[str, str]]:
     found = re.search(r'<table class="answer">(.*?)</table>', text, re.DOTALL)
     if found is None:
         return []
-    columns = [html.unescape(each) for each in re.findall(r'<th scope="col"><bdi>(.*?)</bdi>', found[1])]
-    body = [re.findall(r"<td[^>]*>(?:<a [^>]*>)?<bdi>(.*?)</bdi>", row) for row in found[1].split("<tr>")[2:]]
+    columns = [html.unescape(each) for each in re.findall(r'<th scope="col"[^>]*><bdi>(.*?)</bdi>', found[1])]
+    cell = re.compile(r"<td[^>]*>(?:<a [^>]*>|<details>.*?<pre>)?<bdi>(.*?)</bdi>", re.DOTALL)
+    body = [cell.findall(row) for row in found[1].split("<tr>")[2:]]
     return [dict(zip(columns, map(html.unescape, cells), strict=True)) for cells in body]
 
 
@@ -98,7 +99,8 @@ def test_statistics_are_those_of_the_api_as_table_chart_url_and_command() -> Non
 def test_the_command_is_quoted_for_the_shell() -> None:
     api = sent(delta(0, 1, "a", name="it's $(date) `id`"))
     text = shown([("ask", "statistics"), ("meter", "it's $(date) `id`"), ("range", "1h")], api=api)
-    assert command_of(text)[4] == "http://cloud:8777" + url_of(text)
+    command = re.findall(r"<pre [^>]*><code>(.*?)</code></pre>", text, re.DOTALL)
+    assert html.unescape(command[0]).endswith(f" {shlex.quote('http://cloud:8777' + url_of(text))}")
     assert len(table(text)) == 1
 
 
@@ -259,7 +261,7 @@ def test_units_are_warned_of() -> None:
 
 def test_a_range_that_ends_now_has_whole_windows() -> None:
     text = shown([("ask", "statistics"), ("meter", "cpu"), ("range", "24h"), ("period", "3600")])
-    assert "q.value=2026-11-21T12:00:00Z" in url_of(text)
+    assert "q.value=2026-11-21T13:00:00Z" in url_of(text)
     exact = [("ask", "statistics"), ("meter", "cpu"), ("start", "2026-11-21T12:34:00"), ("period", "3600")]
     assert "q.value=2026-11-21T12:34:00Z" in url_of(shown(exact))
 
@@ -269,3 +271,48 @@ def test_a_relative_address_is_left_to_the_reader() -> None:
     text = shown(STATISTICS, api=api)
     assert '"$METER"' in html.unescape(text)
     assert "<code>METER</code> is the address of this API" in text
+
+
+def promql(expression: str, **more: str) -> list[tuple[str, str]]:
+    return [("ask", "promql"), ("expr", expression), *({"range": "1h", "period": "300", **more}.items())]
+
+
+def test_promql_is_answered_by_the_api_of_prometheus() -> None:
+    text = shown(promql("sum by (project) (ceilometer_cpu)"))
+    url = url_of(text)
+    assert url.startswith("/api/v1/query_range?query=sum%20by" if "%20" in url else "/api/v1/query_range?query=sum+by")
+    assert url.endswith("&start=2026-11-22T11:20:00Z&end=2026-11-22T12:15:00Z&step=300")
+    answer = usual()(url, headers={"X-Auth-Token": "admin-token"}).json["data"]["result"]
+    newest = {each["metric"]["project"]: each["values"][-1][1] for each in answer}
+    assert newest == {"blue": "20", "red": "60"}
+    assert {each["project"]: each["value"] for each in table(text)} == newest
+    found = re.search(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    chart = json.loads(found[1])
+    points = {each["metric"]["project"]: len(each["values"]) for each in answer}
+    assert {each["name"]: 12 - each["values"].count(None) for each in chart["series"]} == {
+        f"project={project}": count for project, count in points.items()
+    }
+    assert command_of(text)[4] == "http://cloud:8777" + url
+
+
+@pytest.mark.parametrize(
+    ("query", "said", "field"),
+    [
+        (promql("sum("), "parse error", "expr"),
+        (promql(""), "enter an expression", "expr"),
+        (promql("ceilometer_cpu", period="x"), "valid duration", "period"),
+        (promql("ceilometer_cpu", range="", start="never"), "invalid timestamp", "range"),
+    ],
+)
+def test_an_expression_that_is_wrong_is_said_beside_its_field(
+    query: list[tuple[str, str]], said: str, field: str
+) -> None:
+    text = shown(query)
+    assert said in problem(text)
+    assert f'id="problem-{field}"' in text
+
+
+def test_a_tenant_gets_only_own_series() -> None:
+    assert [each["project"] for each in table(shown(promql("ceilometer_cpu"), "blue"))] == ["blue"]
+    assert "The answer is empty" in shown(promql("ceilometer_cpu"), "green")

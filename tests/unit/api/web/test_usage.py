@@ -119,6 +119,7 @@ def test_gauges_are_averages_by_default_and_the_average_of_the_rest_is_weighted(
     text = shown(sent(*many, *rest), meter="memory", group="resource", window="300")
     assert "Average of memory" in text
     assert drawn(text)["2 others"] == [2, None]
+    assert re.findall(r"2 others</bdi></th>.*?<td class=\"n\">(.*?)</td>", text) == ["2"]
     line = rows(sent(*many, *rest), "/usage.csv", meter="memory", group="resource", window="300")[-1]
     assert (line["group_name"], line["value"], line["group_id"], line["unit"]) == ("2 others", "2", "", "MiB")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -55,6 +56,13 @@ def test_a_range_is_extended_to_whole_windows() -> None:
     whole = between("2026-11-04T10:00:00", "2026-11-04T12:00:00")
     assert aligned_range(whole, 3600) == whole
     assert number_of_windows(whole, 3600) == 2
+
+
+def test_a_range_that_ends_now_keeps_its_length() -> None:
+    asked = replace(between("2026-11-04T10:05:00", "2026-11-05T10:05:00"), name="24h")
+    assert aligned_range(asked, 3600) == replace(between("2026-11-04T11:00:00", "2026-11-05T11:00:00"), name="24h")
+    year = replace(between("2025-11-05T11:00:00", "2026-11-05T11:00:00"), name="365d")
+    assert aligned_range(year, 7 * DAY) == replace(between("2025-11-03", "2026-11-09"), name="365d")
 
 
 def test_the_ends_of_the_calendar_stay() -> None:
