@@ -55,7 +55,7 @@ class LifeLine:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
+class _LifePart:
     value: str
     began: datetime
     ended: datetime
@@ -91,7 +91,7 @@ def life_line(
         ("Flavor or size", flavor, _plain_look),
         ("Project", owner, _plain_look),
     ):
-        bars = _bars(_stretches(segments, value, start, last), start, end, look)
+        bars = _bars(_parts(segments, value, start, last), start, end, look)
         if bars:
             lanes.append(LifeLane(name, bars))
     return LifeLine(start, end, lanes, axis_ticks(start, end), _summary(segments))
@@ -112,11 +112,11 @@ def _plain_look(value: str) -> str:
     return "unknown" if value == UNKNOWN else "plain"
 
 
-def _stretches(
+def _parts(
     segments: Sequence[LifeSegment], value: Callable[[LifeSegment], str | None], start: datetime, last: datetime
-) -> list[_Stretch]:
+) -> list[_LifePart]:
     """Return how long each value lasted between ``start`` and ``last``; equal neighbours are one."""
-    found: list[_Stretch] = []
+    found: list[_LifePart] = []
     for each in segments:
         began, ended = max(each.began, start), last if each.ended is None else min(each.ended, last)
         text = value(each)
@@ -124,13 +124,13 @@ def _stretches(
             continue
         if found and found[-1].value == text and found[-1].ended == began:
             began = found.pop().began
-        found.append(_Stretch(text, began, ended, each.ended is None))
+        found.append(_LifePart(text, began, ended, each.ended is None))
     return found
 
 
-def _bars(stretches: Sequence[_Stretch], start: datetime, end: datetime, look: Callable[[str], str]) -> list[LifeBar]:
+def _bars(parts: Sequence[_LifePart], start: datetime, end: datetime, look: Callable[[str], str]) -> list[LifeBar]:
     bars: list[LifeBar] = []
-    short: list[_Stretch] = []
+    short: list[_LifePart] = []
 
     def add_short() -> None:
         if short:
@@ -142,7 +142,7 @@ def _bars(stretches: Sequence[_Stretch], start: datetime, end: datetime, look: C
             bars.append(LifeBar(left, max(round(right - left, 3), MIN_WIDTH), shown, "", title))
             short.clear()
 
-    for each in stretches:
+    for each in parts:
         left, right = position_of(each.began, start, end), position_of(each.ended, start, end)
         if short and (right - left >= MIN_WIDTH or position_of(short[0].began, start, end) + MIN_WIDTH <= left):
             add_short()
@@ -154,7 +154,7 @@ def _bars(stretches: Sequence[_Stretch], start: datetime, end: datetime, look: C
     return bars
 
 
-def _title(each: _Stretch) -> str:
+def _title(each: _LifePart) -> str:
     return f"{each.value}, {utc(each.began)} to {'now' if each.lasts else utc(each.ended)}"
 
 
