@@ -213,5 +213,8 @@ class ICompletenessLedger(Interface):
     async def audited_periods(start: datetime, end: datetime) -> Sequence[AuditedPeriod]:
         """Return the audit periods of Nova that ended from ``start`` until before ``end``, the newest first, at most 100."""
 
+    async def hours_not_final(start: datetime, end: datetime, now: datetime) -> Sequence[datetime]:
+        """Return hours from ``start`` until before ``end`` that have samples and should be final and are not, the oldest ones."""
+
     async def closable(query: CompletenessQuery, now: datetime) -> Closable:
         """Return whether the period of ``query`` may be closed, for its project or for all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
@@ -13,13 +14,13 @@ from meter.api.auth.requester import Requester
 from meter.api.auth.visibility import VisibleStore
 from meter.api.prometheus.evaluation import evaluate_instant
 from meter.api.prometheus.evaluation import evaluate_range
+from meter.api.prometheus.limits import PromqlLimits
 from meter.api.prometheus.results import Labels
 from meter.api.prometheus.results import Matrix
 from meter.api.prometheus.results import PromqlAnswer
 from meter.api.prometheus.results import ScalarPoint
 from meter.api.prometheus.results import StringPoint
 from meter.api.prometheus.results import Vector
-from meter.api.prometheus.source import PromqlLimits
 from meter.api.prometheus.source import PromqlSource
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
@@ -39,8 +40,7 @@ def source_of(
         store=VisibleStore(store, requester),
         slices=SharedSlices(Clock(), 1e9, 1e9).of("tests"),
         visible_project=None if requester.is_admin else requester.project_id,
-        limits=limits,
-        metadata_labels=metadata_labels or {},
+        limits=replace(limits, metadata_labels=metadata_labels or {}),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -52,12 +51,12 @@ def time_of(seconds: float) -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class SeriesRow:
-    """A row of statistics with the labels of its series. ``subject`` is the same for all series of one resource and meter."""
+class SeriesRows:
+    """A series and its rows of statistics, oldest first. ``subject`` is the same for all series of one resource and meter."""
 
     labels: Labels
     subject: tuple[str, str, str | None]
-    row: Statistics
+    rows: list[Statistics]
 
 
 @dataclass(slots=True)
@@ -114,11 +113,11 @@ class SeriesQuestions:
         *,
         period: int | None = None,
         whole_resources: bool = False,
-    ) -> AsyncIterator[SeriesRow]:
-        """Yield the rows of statistics of all series of ``meter`` that match, from ``start`` up to ``end``, oldest first.
+    ) -> list[SeriesRows]:
+        """Return all series of ``meter`` that match, with their rows of statistics from ``start`` up to ``end``.
 
-        With ``whole_resources`` it yields those of all series of a resource of which one matches, and perhaps others:
-        the caller selects.
+        With ``whole_resources`` these are all series of a resource of which one matches, and perhaps others: the caller
+        selects.
         """
         filter = await self.filter(
             meter,
@@ -140,19 +139,26 @@ class SeriesQuestions:
                 f"{meter.metric} needs more than {limit} rows of statistics: select fewer series, a shorter time or"
                 " a longer step",
             )
-        known: dict[tuple[str | None, ...], SeriesRow | None] = {}
-        async for batch in self.source.slices.consume(list(found), CONVERTED_ROWS):
+        of_key: dict[tuple[str | None, ...], list[Statistics]] = {}
+        async for batch in self.source.slices.batches(found, CONVERTED_ROWS):
             for row in batch:
                 key = (row.unit, *row.group.values())
-                if key in known:
-                    prototype = known[key]
-                else:
-                    labels = self.labels(meter, row.unit, tuple(row.group.values()))
-                    selected = whole_resources or all_match(matchers, labels)
-                    subject = (meter.name, row.unit, row.group["resource_id"])
-                    prototype = known[key] = SeriesRow(labels, subject, row) if selected else None
-                if prototype is not None:
-                    yield SeriesRow(prototype.labels, prototype.subject, row)
+                rows = of_key.get(key)
+                if rows is None:
+                    rows = of_key[key] = []
+                rows.append(row)
+        of_labels: dict[Labels, SeriesRows] = {}
+        async for keys in self.source.slices.batches(list(of_key.items()), CONVERTED_ROWS):
+            for (unit, *group), rows in keys:
+                labels = self.labels(meter, unit or "", group)
+                if whole_resources or all_match(matchers, labels):
+                    other = of_labels.get(labels)
+                    if other is not None:  # a value that is missing, and one that is empty
+                        rows = sorted(other.rows + rows, key=_by_time)
+                    of_labels[labels] = SeriesRows(labels, (meter.name, unit or "", group[0]), rows)
+        if len(of_labels) > self.source.limits.max_series:
+            raise PromqlError("execution", f"a selector matches more than {self.source.limits.max_series} series")
+        return list(of_labels.values())
 
     def labels(self, meter: NamedMeter, unit: str, group: Sequence[str | None]) -> Labels:
         """Return the labels of a series of ``meter``; ``group`` has a value for each of :attr:`groupby`."""
@@ -237,6 +243,10 @@ class SeriesQuestions:
             f"{meter.metric} has samples of the types {', '.join(meter.types)}: rate and increase count the cumulative ones"
         ] = None
         return [Comparison("type", "=", "cumulative")]
+
+
+def _by_time(row: Statistics) -> tuple[datetime, datetime]:
+    return row.period_start, row.last
 
 
 def _in_each(pushed: dict[str, tuple[str, ...]]) -> list[Expression]:

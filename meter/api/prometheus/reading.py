@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
+from datetime import datetime
+from datetime import timedelta
 
 from meter.api.prometheus.current import FoundSample
 from meter.api.prometheus.current import carried
@@ -20,7 +21,7 @@ from meter.api.prometheus.grid import joined
 from meter.api.prometheus.grid import without_name
 from meter.api.prometheus.matchers import all_match
 from meter.api.prometheus.questions import SeriesQuestions
-from meter.api.prometheus.questions import SeriesRow
+from meter.api.prometheus.questions import SeriesRows
 from meter.api.prometheus.questions import time_of
 from meter.api.prometheus.results import Labels
 from meter.api.prometheus.results import PromqlError
@@ -44,20 +45,12 @@ SPARSE = 4
 """Windows that cover less than this part of the time are asked for one by one, if they are few."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Tiles:
     """The tiles of a series that have samples: their positions, and their aggregates by label."""
 
-    positions: list[int] = field(default_factory=list)
-    columns: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-
-@dataclass(slots=True)
-class _NewestSamples:
-    """The newest samples of tiles of a series: positions of the tiles, times, volumes and how long they are valid."""
-
-    subject: tuple[str, str, str | None]
-    found: list[FoundSample] = field(default_factory=list)
+    positions: list[int]
+    columns: Mapping[str, list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,25 +102,13 @@ class SeriesReader:
         step = whole_seconds(at.step) if at.count > 1 else None
         earlier = 1 if step is None else math.ceil(longest / step)
         start = at.start - (longest if step is None else earlier * step)
-        origin = time_of(start)
-        series: dict[Labels, _NewestSamples] = {}
+        found: list[SeriesRows] = []
         for meter in await self._questions.meters(node.matchers):
-            rows = self._questions.rows(meter, node.matchers, start, at.end, NEWEST, period=step, whole_resources=True)
-            async for each in rows:
-                row = each.row
-                if each.labels not in series:
-                    series[each.labels] = _NewestSamples(each.subject)
-                    self._check(len(series), at)
-                position = 0 if step is None else round((row.period_start - origin).total_seconds() / step)
-                series[each.labels].found.append(
-                    FoundSample(
-                        position - earlier + 1 if step is not None else 0,
-                        row.last.timestamp(),
-                        row.values["last"],
-                        self._validity(row.values["polling_interval"]),
-                    )
-                )
-        values, sample_times = await self._current(series, at)
+            found += await self._questions.rows(
+                meter, node.matchers, start, at.end, NEWEST, period=step, whole_resources=True
+            )
+            self._check(len(found), at)
+        values, sample_times = await self._current(found, at, time_of(start), step, earlier)
         selected = [all_match(node.matchers, each.labels) for each in values]
         result = NewestVector(
             VectorGrid([each for each, is_selected in zip(values, selected, strict=True) if is_selected]),
@@ -144,20 +125,32 @@ class SeriesReader:
         return min(INTERVALS_CARRIED * polling_interval, self._limits.max_lookback_seconds)
 
     async def _current(
-        self, series: Mapping[Labels, _NewestSamples], times: EvaluationTimes
+        self, found: Sequence[SeriesRows], times: EvaluationTimes, origin: datetime, step: int | None, earlier: int
     ) -> tuple[list[GridSeries], list[GridSeries]]:
-        """Return the values and the times of the samples that are current at each time."""
+        """Return the values and the times of the samples that are current at each time.
+
+        ``earlier`` tiles, each ``step`` seconds long, are from the ``origin`` to the first time.
+        """
         of_subject: defaultdict[tuple[str, str, str | None], list[tuple[Labels, Column, Column]]] = defaultdict(list)
-        for labels, samples in series.items():
+        tile = timedelta(seconds=step or 1)
+        for series in found:
             if self._slices.over:
                 await self._slices.pause()
-            values, sample_times = carried(sorted(samples.found), times)
-            of_subject[samples.subject].append((labels, values, sample_times))
+            samples = [
+                FoundSample(
+                    (row.period_start - origin) // tile - earlier + 1 if step is not None else 0,
+                    row.last.timestamp(),
+                    row.values["last"],
+                    self._validity(row.values["polling_interval"]),
+                )
+                for row in series.rows
+            ]
+            of_subject[series.subject].append((series.labels, *carried(samples, times)))
         result: tuple[list[GridSeries], list[GridSeries]] = [], []
         for variants in of_subject.values():
+            if self._slices.over:
+                await self._slices.pause()
             if len(variants) > 1:
-                if self._slices.over:
-                    await self._slices.pause()
                 keep_newest([(values, sample_times) for _, values, sample_times in variants])
             for labels, values, sample_times in variants:
                 if any(value is not None for value in values):
@@ -195,12 +188,21 @@ class SeriesReader:
                 f"this function of overlapping windows is evaluated at {MAX_QUESTIONS} times at most, not {times.count}:"
                 " use a step that is a multiple of the range, or fewer steps",
             )
-        tiles: defaultdict[Labels, _Tiles] = defaultdict(_Tiles)
+        tiles: dict[Labels, _Tiles] = {}
+        names = [aggregate.label for aggregate in aggregates]
         for number, time in enumerate(times.all):
             for meter in await self._questions.meters(node.selector.matchers):
-                rows = self._questions.rows(meter, node.selector.matchers, time - node.seconds, time, aggregates)
-                async for each in rows:
-                    self._add(tiles, number, each, times)
+                for series in await self._questions.rows(
+                    meter, node.selector.matchers, time - node.seconds, time, aggregates
+                ):
+                    if series.labels not in tiles:
+                        tiles[series.labels] = _Tiles([], {name: [] for name in names})
+                    of_series = tiles[series.labels]
+                    for row in series.rows:
+                        of_series.positions.append(number)
+                        for name in names:
+                            of_series.columns[name].append(row.values[name])
+                self._check(len(tiles), times)
         return await self._computed(tiles, function, times, node.seconds, every=1, length=1)
 
     async def _tiled_windows(
@@ -214,22 +216,22 @@ class SeriesReader:
         """Ask for all tiles of the windows together."""
         start = times.start - node.seconds
         origin = time_of(start)
-        tiles: defaultdict[Labels, _Tiles] = defaultdict(_Tiles)
+        length_of_tile = timedelta(seconds=tile)
+        tiles: dict[Labels, _Tiles] = {}
+        names = [aggregate.label for aggregate in aggregates]
         for meter in await self._questions.meters(node.selector.matchers):
-            rows = self._questions.rows(meter, node.selector.matchers, start, times.end, aggregates, period=tile)
-            async for each in rows:
-                position = round((each.row.period_start - origin).total_seconds() / tile)
-                self._add(tiles, position, each, times)
+            for series in await self._questions.rows(
+                meter, node.selector.matchers, start, times.end, aggregates, period=tile
+            ):
+                if self._slices.over:
+                    await self._slices.pause()
+                tiles[series.labels] = _Tiles(
+                    [(row.period_start - origin) // length_of_tile for row in series.rows],
+                    {name: [row.values[name] for row in series.rows] for name in names},
+                )
+            self._check(len(tiles), times)
         every, length = round(times.step / tile), round(node.seconds / tile)
         return await self._computed(tiles, function, times, node.seconds, every=every, length=length)
-
-    def _add(self, tiles: defaultdict[Labels, _Tiles], position: int, each: SeriesRow, times: EvaluationTimes) -> None:
-        if each.labels not in tiles:
-            self._check(len(tiles) + 1, times)
-        series = tiles[each.labels]
-        series.positions.append(position)
-        for label, value in each.row.values.items():
-            series.columns[label].append(value)
 
     async def _computed(
         self,

@@ -38,7 +38,7 @@ async def matching_series(
     with as_promql_errors():
         for node in nodes:
             for meter in await questions.meters(node.matchers):
-                async for each in questions.rows(meter, node.matchers, start, end, COUNT):
+                for each in await questions.rows(meter, node.matchers, start, end, COUNT):
                     found[each.labels] = None
                 if len(found) > source.limits.max_points:
                     raise PromqlError("execution", f"there are more than {source.limits.max_points} series")

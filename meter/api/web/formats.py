@@ -9,6 +9,7 @@ from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 MINUS = "\u2212"
 THIN_SPACE = "\u202f"
@@ -76,6 +77,11 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.1f}\u202f%".replace("-", MINUS)
 
 
+def urlencode_all(value: str) -> str:
+    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
+    return quote(value, safe="")
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
     "utc": utc,
@@ -83,5 +89,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "iso": iso,
     "duration": duration,
     "percent": percent,
+    "urlencode_all": urlencode_all,
 }
 """The filters by their names in templates."""

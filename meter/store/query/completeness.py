@@ -209,6 +209,12 @@ class CompletenessReader:
         with self._request_errors():
             return [agent_state(AgentRow(*row), now.timestamp()) for row in await self._pool.rows(AGENT_STATES)]
 
+    async def hours_not_final(self, start: datetime, end: datetime, now: datetime) -> Sequence[datetime]:
+        """See :class:`~meter.completeness_query.ICompletenessLedger`."""
+        with self._request_errors():
+            finality = await self._source.finality(start.timestamp(), end.timestamp(), now.timestamp())
+        return finality.overdue
+
     async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
         """See :class:`~meter.completeness_query.ICompletenessLedger`."""
         asked = replace(query, by=None, group="agent")

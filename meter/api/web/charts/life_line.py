@@ -55,7 +55,7 @@ class LifeLine:
 
 
 @dataclass(frozen=True, slots=True)
-class _LifePart:
+class _Interval:
     value: str
     began: datetime
     ended: datetime
@@ -91,7 +91,7 @@ def life_line(
         ("Flavor or size", flavor, _plain_look),
         ("Project", owner, _plain_look),
     ):
-        bars = _bars(_parts(segments, value, start, last), start, end, look)
+        bars = _bars(_intervals(segments, value, start, last), start, end, look)
         if bars:
             lanes.append(LifeLane(name, bars))
     return LifeLine(start, end, lanes, axis_ticks(start, end), _summary(segments))
@@ -112,11 +112,11 @@ def _plain_look(value: str) -> str:
     return "unknown" if value == UNKNOWN else "plain"
 
 
-def _parts(
+def _intervals(
     segments: Sequence[LifeSegment], value: Callable[[LifeSegment], str | None], start: datetime, last: datetime
-) -> list[_LifePart]:
+) -> list[_Interval]:
     """Return how long each value lasted between ``start`` and ``last``; equal neighbours are one."""
-    found: list[_LifePart] = []
+    found: list[_Interval] = []
     for each in segments:
         began, ended = max(each.began, start), last if each.ended is None else min(each.ended, last)
         text = value(each)
@@ -124,13 +124,13 @@ def _parts(
             continue
         if found and found[-1].value == text and found[-1].ended == began:
             began = found.pop().began
-        found.append(_LifePart(text, began, ended, each.ended is None))
+        found.append(_Interval(text, began, ended, each.ended is None))
     return found
 
 
-def _bars(parts: Sequence[_LifePart], start: datetime, end: datetime, look: Callable[[str], str]) -> list[LifeBar]:
+def _bars(intervals: Sequence[_Interval], start: datetime, end: datetime, look: Callable[[str], str]) -> list[LifeBar]:
     bars: list[LifeBar] = []
-    short: list[_LifePart] = []
+    short: list[_Interval] = []
 
     def add_short() -> None:
         if short:
@@ -142,7 +142,7 @@ def _bars(parts: Sequence[_LifePart], start: datetime, end: datetime, look: Call
             bars.append(LifeBar(left, max(round(right - left, 3), MIN_WIDTH), shown, "", title))
             short.clear()
 
-    for each in parts:
+    for each in intervals:
         left, right = position_of(each.began, start, end), position_of(each.ended, start, end)
         if short and (right - left >= MIN_WIDTH or position_of(short[0].began, start, end) + MIN_WIDTH <= left):
             add_short()
@@ -154,7 +154,7 @@ def _bars(parts: Sequence[_LifePart], start: datetime, end: datetime, look: Call
     return bars
 
 
-def _title(each: _LifePart) -> str:
+def _title(each: _Interval) -> str:
     return f"{each.value}, {utc(each.began)} to {'now' if each.lasts else utc(each.ended)}"
 
 
