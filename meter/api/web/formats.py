@@ -71,7 +71,16 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.1f}\u202f%".replace("-", MINUS)
 
 
+def amount(value: Decimal | None) -> str:
+    """Return an amount of money with all its digits, as it was billed: ``−1 234.50``; absence is not 0."""
+    if value is None:
+        return ABSENT
+    return f"{value:,f}".replace(",", THIN_SPACE).replace("-", MINUS)
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
+    "amount": amount,
+    "decimal": Decimal,
     "number": number,
     "utc": utc,
     "iso": iso,

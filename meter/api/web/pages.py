@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from meter.api.operation import Operation
 from meter.api.web import overview
+from meter.api.web import statement
+from meter.api.web import statements
 from meter.api.web.failure_page import render_failure_page
 from meter.api.web.static_files import MEDIA_TYPES
 from meter.api.web.static_files import VERSION
@@ -26,5 +28,7 @@ STATIC = Operation(
 
 PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
+    *statements.PAGES,
+    *statement.PAGES,
     STATIC,
 )
