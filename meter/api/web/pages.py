@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from meter.api.operation import Operation
+from meter.api.web import book_difference
 from meter.api.web import overview
+from meter.api.web import prices
+from meter.api.web import quote
 from meter.api.web import statement
 from meter.api.web import statements
 from meter.api.web.failure_page import render_failure_page
@@ -30,5 +33,8 @@ PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
     *statements.PAGES,
     *statement.PAGES,
+    *prices.PAGES,
+    *book_difference.PAGES,
+    *quote.PAGES,
     STATIC,
 )
