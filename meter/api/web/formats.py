@@ -109,7 +109,16 @@ def urlencode_all(value: str) -> str:
     return quote(value, safe="")
 
 
+def amount(value: Decimal | None) -> str:
+    """Return an amount of money with all its digits, as it was billed: ``−1 234.50``; absence is not 0."""
+    if value is None:
+        return ABSENT
+    return f"{value:,f}".replace(",", THIN_SPACE).replace("-", MINUS)
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
+    "amount": amount,
+    "decimal": Decimal,
     "number": number,
     "utc": utc,
     "utc_short": utc_short,

@@ -55,7 +55,10 @@ def listed(response: Response) -> list[str]:
 
 def test_resources_have_names_kinds_and_states(api: ApiClient) -> None:
     rows = dict(
-        re.findall(r'<tr><th scope="row" class="what"><a href="/resource\?id=(\w+)">(.*?)</tr>', text_of(get(api, "/resources")))
+        re.findall(
+            r'<tr><th scope="row" class="what"><a href="/resource\?id=(\w+)">(.*?)</tr>',
+            text_of(get(api, "/resources")),
+        )
     )
     assert "name of i1" in rows["i1"]
     assert "deleted" in rows["i1"]
