@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -19,6 +20,7 @@ import msgspec
 from zope.interface import Interface
 
 from meter.cycle_report import CycleReport
+from meter.cycle_report import SucceededListing
 from meter.heartbeat import Heartbeat
 from meter.message import BadMessage
 from meter.message import parse_timestamp
@@ -77,6 +79,16 @@ class ReceivedCycle:
     def whole(self) -> bool:
         """Whether a poll in it lists all its series, or the last of them."""
         return any(poll.completes for poll in self.report.polls)
+
+    @property
+    def predecessors(self) -> Mapping[str, datetime]:
+        """The other agents whose lists it succeeds, and the due time of the last poll of each."""
+        found: dict[str, datetime] = {}
+        for poll in self.report.polls:
+            if poll.succeeds is not None and poll.succeeds.agent != self.report.agent:
+                due = utc_time(poll.succeeds.due, "due")
+                found[poll.succeeds.agent] = max(due, found.get(poll.succeeds.agent, due))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +236,8 @@ def received_cycle(report: CycleReport, mac: bytes, limits: ReportLimits) -> Rec
         _check_range(poll.samples, "samples", 0, MAX_COUNT)
         _check_groups(poll.series)
         _check_groups(poll.removed)
+        if poll.succeeds is not None:
+            _check_succeeded(report, poll.succeeds)
         for skip in poll.skipped:
             _check_range(skip.samples, "samples", 0, MAX_COUNT)
             _check_resources(skip.resources)
@@ -280,6 +294,14 @@ def _check_agent(name: str, daemon: str, host: str) -> None:
     _check_name(host, "host")
     if name != f"{daemon}@{host}":
         raise BadMessage(f"the name must be daemon@host, {daemon}@{host}, not {name!r:.300}")
+
+
+def _check_succeeded(report: CycleReport, succeeds: SucceededListing) -> None:
+    daemon, _, host = succeeds.agent.partition("@")
+    _check_agent(succeeds.agent, daemon, host)
+    if daemon != report.daemon:
+        raise BadMessage(f"{report.agent} cannot succeed {succeeds.agent}, which is another daemon")
+    utc_time(succeeds.due, "due")
 
 
 def _check_groups(groups: Sequence[object]) -> None:

@@ -58,12 +58,21 @@ class SkipReport(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: tuple[str, ...] = ()
 
 
+class SucceededListing(msgspec.Struct, frozen=True):
+    """What another agent listed with a pollster before it lost the leadership: its name, and the due time of its last poll."""
+
+    agent: str
+    due: str
+
+
 class PollReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """One poll of one pollster. ``samples`` are those on disk. ``asked`` is false if an earlier poll was still running.
 
     A poll with so many series that they need several reports is *continued* in those that follow, which have the same due time:
     they add and remove series and name what was skipped, and are no other poll. None of them is ``whole``: of a list of all
     series each part has all those of the resources from ``listed_from`` on, and before ``listed_before`` unless that is empty.
+
+    The first list of all series of a new leader ``succeeds`` that of the leader before, whose series end with it.
     """
 
     pollster: str
@@ -81,6 +90,7 @@ class PollReport(msgspec.Struct, frozen=True, omit_defaults=True):
     continued: bool = False
     listed_from: str | None = None
     listed_before: str = ""
+    succeeds: SucceededListing | None = None
 
     @property
     def completes(self) -> bool:

@@ -26,6 +26,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from meter.agent.listing_handover import ListingHandover
 from meter.agent.measured_series import Changes
 from meter.agent.measured_series import KnownSeries
 from meter.agent.measured_series import MeasuredSeries
@@ -118,7 +119,8 @@ class _UnwrittenReport(NamedTuple):
 class CycleReporter:
     """Makes the reports of one agent.
 
-    ``inactive`` returns the pollsters that are not active. ``keys`` sign the reports. ``metrics`` counts them.
+    ``inactive`` returns the pollsters that are not active. ``keys`` sign the reports. ``metrics`` counts them. :attr:`handover` has
+    the lists of earlier leaders, if the agent takes part in an election.
     """
 
     _log = Logger()
@@ -134,6 +136,7 @@ class CycleReporter:
         inactive: Callable[[], Sequence[InactivePollster]] = lambda: (),
     ) -> None:
         self._agent = agent
+        self.handover = ListingHandover(f"{agent.daemon}@{agent.host}")
         self._spool = spool
         self._keys = keys
         self._clock = clock
@@ -186,6 +189,10 @@ class CycleReporter:
                 for at, groups in poll.measured.repeated_groups().items():
                     self._off_schedule.append(OffSchedulePoll(poll.pollster, utc_text(at), groups))
             await self._spool_parts(self._report(utc_text(due), polls=tuple(reports)), series)
+            if not self._waiting:
+                for each in reports:
+                    if each.outcome == "ok" and (each.whole or self.handover.predecessor(each.pollster) is None):
+                        self.handover.listed(each.pollster, utc_text(due))
 
     async def tell(self, *, standby: bool = False, stopping: bool = False) -> None:
         """Spool a report without polls: that this agent stands by, that it stops, or that it runs and has no pollsters."""
@@ -223,7 +230,9 @@ class CycleReporter:
         successful = poll.outcome in ("ok", "not stored")  # what the pollster measures is known in both cases
         changes: Changes = await known.update(poll.measured, said.missing, self._clock, successful=successful)
         now = self._clock.seconds()
-        whole = poll.outcome == "ok" and known.known and now - self._whole_at.get(name, -WHOLE_SECONDS) >= WHOLE_SECONDS
+        predecessor = self.handover.predecessor(name)
+        whole_is_due = now - self._whole_at.get(name, -WHOLE_SECONDS) >= WHOLE_SECONDS or predecessor is not None
+        whole = poll.outcome == "ok" and known.known and whole_is_due
         every: tuple[SeriesGroup, ...] = known.groups() if whole or changes.any else ()
         if whole:
             self._whole_at[name] = now
@@ -239,6 +248,7 @@ class CycleReporter:
             series=every if whole else changes.added,
             removed=changes.removed,
             skipped=said.skip_reports(changes),
+            succeeds=predecessor if whole else None,
         ), encoded_groups(every) if whole or changes.any else None
 
     def _report(
@@ -369,13 +379,13 @@ def _parts(report: CycleReport) -> Iterator[CycleReport]:
             polls.append(poll)
             continue
         room += size
-        polls.append(msgspec.structs.replace(poll, whole=False, series=(), removed=(), skipped=()))
+        polls.append(msgspec.structs.replace(poll, whole=False, series=(), removed=(), skipped=(), succeeds=None))
         more = PollReport(poll.pollster, poll.interval_seconds, poll.outcome, 0, 0.0, continued=True)
         if poll.removed:
             continued += [msgspec.structs.replace(more, removed=part) for part in parts_of(poll.removed, PART_BYTES)]
         if poll.whole:
             continued += [
-                msgspec.structs.replace(more, series=part, listed_from=begin, listed_before=end)
+                msgspec.structs.replace(more, series=part, listed_from=begin, listed_before=end, succeeds=poll.succeeds)
                 for begin, end, part in listed_parts(poll.series, PART_BYTES)
             ]
         elif poll.series:

@@ -3,8 +3,8 @@
 The agents share a queue of the bus that delivers to one of its consumers only (RabbitMQ's *single active consumer*).
 When work is due each agent publishes a *probe* to the queue: the agent that receives its own probe is the leader. The
 leader publishes what it begins and what it has done as a *checkpoint*, and leaves the newest checkpoint unacknowledged.
-When it dies the broker delivers that checkpoint to the next leader, which learns from it what was done, and repeats what
-was only begun.
+When it dies the broker delivers that checkpoint to the next leader, which learns from it what was done, repeats what
+was only begun, and learns whose lists of resources it continues (:mod:`meter.agent.listing_handover`).
 
 While the broker cannot be reached there is no election, and each agent keeps its role, so that no work is skipped. An
 agent waits once for the broker to return, for at most half an interval, so that no slot is missed meanwhile. If only the
@@ -28,6 +28,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.agent.listing_handover import ListingHandover
+from meter.cycle_report import SucceededListing
 from meter.daemon.locks import Lock
 from meter.daemon.services import sleep
 from meter.daemon.services import wall_seconds
@@ -49,31 +51,44 @@ Work = Callable[[frozenset[float]], Awaitable[object]]
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """A message of the queue: the last slot of each interval that was begun or done; or a probe."""
+    """A message of the queue: the last slot of each interval that was begun or done; or a probe.
+
+    ``listings`` are the newest lists of series, by pollster.
+    """
 
     agent: str
     probe: str = ""
     begun: Mapping[str, int] = {}
     done: Mapping[str, int] = {}
+    listings: Mapping[str, SucceededListing] = {}
 
 
 class LeaderElection(Service):
     """Runs ``work`` in only one of the agents with the same ``name`` on ``bus``.
 
     Time is divided into slots, the multiples of each interval since 1970; the work of an interval is done once per slot.
-    ``patience_seconds`` is how long an agent waits for its probe before it stands by, and for the bus at its start.
+    ``patience_seconds`` is how long an agent waits for its probe before it stands by, and for the bus at its start. ``handover``
+    has the lists that checkpoints contain.
     """
 
     _log = Logger()
 
     def __init__(
-        self, bus: IBus, name: str, work: Work, clock: IReactorTime, *, patience_seconds: float = 10.0
+        self,
+        bus: IBus,
+        name: str,
+        work: Work,
+        clock: IReactorTime,
+        *,
+        patience_seconds: float = 10.0,
+        handover: ListingHandover | None = None,
     ) -> None:
         self.setName(f"leader election {name}")
         self._bus = bus
         self._work = work
         self._clock = clock
         self._patience_seconds = patience_seconds
+        self._handover = handover
         self._key = f"leader.{name}"
         self._agent = uuid.uuid4().hex
         self._probes: dict[str, Deferred[None]] = {}
@@ -120,10 +135,14 @@ class LeaderElection(Service):
         if not fresh:
             return
         begun = self._slots(fresh)
-        await self._publish_checkpoint(Checkpoint(self._agent, begun=begun, done=self._done), patience)
+        await self._publish_checkpoint(self._checkpoint(begun), patience)
         await self._work(fresh)
         self._done |= begun
-        await self._publish_checkpoint(Checkpoint(self._agent, done=self._done), patience)
+        await self._publish_checkpoint(self._checkpoint({}), patience)
+
+    def _checkpoint(self, begun: Mapping[str, int]) -> Checkpoint:
+        listings = {} if self._handover is None else self._handover.listings
+        return Checkpoint(self._agent, begun=begun, done=self._done, listings=listings)
 
     def _slots(self, intervals: frozenset[float]) -> dict[str, int]:
         # A timer that fires slightly early belongs to the slot that begins now.
@@ -207,6 +226,8 @@ class LeaderElection(Service):
                 received.callback(None)
             return
         self._done |= message.done
+        if self._handover is not None and message.agent != self._agent:
+            self._handover.received(message.listings)
         begun = {interval: slot for interval, slot in message.begun.items() if self._done.get(interval) != slot}
         if message.agent != self._agent and begun and self.running:
             Deferred.fromCoroutine(self._finish(begun)).addErrback(

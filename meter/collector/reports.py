@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -18,9 +19,11 @@ from typing import Generic
 from typing import NamedTuple
 from typing import TypeVar
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import call_at_once
@@ -152,6 +155,8 @@ class ReportConsumer:
     rejected. ``identities`` records names. ``off_reactor`` runs a function in a thread, for large reports.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         store: ICompletenessStore,
@@ -246,7 +251,7 @@ class ReportConsumer:
         if verified.kind == "cycle":
             received = received_cycle(cycle_report(verified.content), verified.mac, limits)
             self._check_key(verified, received.report.agent, received.due)
-            return _Opened(verified.kind, received)
+            return _Opened(verified.kind, self._without_foreign_lists(verified, received))
         if verified.kind == "heartbeat":
             beat = received_heartbeat(heartbeat(verified.content), limits)
             self._check_key(verified, beat.heartbeat.name, beat.clock)
@@ -257,6 +262,26 @@ class ReportConsumer:
             raise BadSignature(f"key {key.id} may not report names of projects, domains and users")
         self._check_key(verified, None, parse_timestamp(report.at, "at"))
         return _Opened(verified.kind, report)
+
+    def _without_foreign_lists(self, verified: VerifiedReport, received: ReceivedCycle) -> ReceivedCycle:
+        """Return the report without what it succeeds of agents for which its key may not report: their series go on."""
+        key = self._keys.get(verified.key_id)
+        foreign = {each for each in received.predecessors if key is None or not key.may_report_for(each)}
+        if not foreign:
+            return received
+        self._log.warn(
+            "key {key} may not report for {foreign}, whose list of resources {agent} succeeds: their resources do not end with it",
+            key=verified.key_id,
+            foreign=", ".join(sorted(foreign)),
+            agent=received.report.agent,
+        )
+        polls = tuple(
+            msgspec.structs.replace(poll, succeeds=None)
+            if poll.succeeds is not None and poll.succeeds.agent in foreign
+            else poll
+            for poll in received.report.polls
+        )
+        return replace(received, report=msgspec.structs.replace(received.report, polls=polls))
 
     def _check_key(self, verified: VerifiedReport, agent: str | None, time: datetime) -> None:
         key = self._keys.get(verified.key_id)

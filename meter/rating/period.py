@@ -16,6 +16,14 @@ _YEARS = range(1970, 9999)
 """Outside of these a period's first and last instants, in UTC, may be outside of what ``datetime`` can represent."""
 
 
+def timezone_named(name: str) -> ZoneInfo:
+    """Return the time zone with a name of the IANA database that anybody may have written; ``ValueError`` if there is none."""
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError) as error:
+        raise ValueError(f"{name!r:.80} is no time zone") from error
+
+
 def start_of_day(day: date, timezone: ZoneInfo) -> datetime:
     """Return the first instant of ``day`` in ``timezone``, in UTC; where midnight does not exist, the instant of the change."""
     return datetime(day.year, day.month, day.day, tzinfo=timezone).astimezone(UTC)

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from meter.completeness.ledger.cycle_effects import apply_cycle
 from meter.completeness.ledger.cycle_effects import follows_earlier_boot
+from meter.completeness.ledger.cycle_effects import follows_predecessors
 from meter.completeness.ledger.cycle_effects import give_up_before
 from meter.completeness.ledger.cycle_effects import gives_up
 from meter.completeness.ledger.cycle_effects import outcome_by_number
@@ -27,6 +28,7 @@ from meter.completeness.ledger.ledger_changes import CycleEffects
 from meter.completeness.ledger.ledger_changes import CycleRunRow
 from meter.completeness.ledger.ledger_changes import PollingExceptionRow
 from meter.completeness.ledger.ledger_changes import SeriesEdit
+from meter.completeness.ledger.ledger_changes import Succession
 from meter.completeness.ledger.ledger_changes import WaitingReport
 from meter.completeness_store import MAX_EARLIER_BOOTS
 from meter.completeness_store import MAX_REJECTED_ROWS
@@ -166,7 +168,7 @@ class MemoryCompletenessStore:
         if result.outcome == "late":
             self._apply(received, agent, boot, late=True)
         elif result.outcome == "applied" and not self._follows(received, agent):
-            result = ReportResult("waiting", "reports of an earlier boot have not come yet")
+            result = ReportResult("waiting", "reports of an earlier boot or leader have not come yet")
         if result.outcome == "applied":
             self._apply(received, agent, boot)
         elif result.outcome == "waiting" and other is not None:
@@ -179,7 +181,11 @@ class MemoryCompletenessStore:
     def _follows(self, received: ReceivedCycle, agent: _KnownAgent) -> bool:
         confirmed = received.report.confirmed
         boot = agent.boots.get(uuid.UUID(confirmed.boot)) if confirmed is not None else None
-        return follows_earlier_boot(received, boot.applied if boot is not None else 0)
+        applied = boot.applied if boot is not None else 0
+        return follows_earlier_boot(received, applied) and follows_predecessors(received, self._states())
+
+    def _states(self) -> dict[str, AgentState]:
+        return {name: agent.state for name, agent in self._agents.items()}
 
     def _drain(self, agent: _KnownAgent) -> int:
         """Apply what waits no longer, until nothing changes; return how many reports."""
@@ -221,7 +227,7 @@ class MemoryCompletenessStore:
         return sum(self._drain(agent) for agent in self._agents.values())
 
     def _apply(self, received: ReceivedCycle, agent: _KnownAgent, boot: BootState, *, late: bool = False) -> None:
-        apply_cycle(received, agent.state, boot, self._effects, late=late)
+        apply_cycle(received, self._states(), boot, self._effects, late=late)
         name, effects = agent.name, self._effects
         for run in effects.changed_runs.values():
             if not any(run is each for each in self.cycle_runs):
@@ -253,6 +259,8 @@ class MemoryCompletenessStore:
     def _edit(self, edit: SeriesEdit, name: str) -> None:
         listed = {(edit.pollster, edit.interval, *series) for series in _listed(edit.series)}
         removed = {series: group.reason for group in edit.removed for series in _listed([group])}
+        if edit.succeeds is not None:
+            self._succeed(edit, edit.succeeds)
         for row in self.metered_resources:
             if row.agent != name or row.until_due != FOREVER or edit.pollster not in ("", row.pollster):
                 continue
@@ -269,6 +277,17 @@ class MemoryCompletenessStore:
         for pollster, interval, resource, project, meters in sorted(listed):
             row = MeteredResourceRow(name, pollster, interval, resource, project, meters, edit.at)
             self.metered_resources.append(row)
+
+    def _succeed(self, edit: SeriesEdit, succession: Succession) -> None:
+        name, listed = self.agent_names[succession.agent_id], {resource for resource, _, _ in _listed(edit.series)}
+        for row in self.metered_resources:
+            if (
+                (row.agent, row.pollster, row.until_due) == (name, edit.pollster, FOREVER)
+                and edit.covers(row.resource)
+                and row.first_due < succession.at
+            ):
+                row.until_due = succession.at
+                row.ended = "gone" if succession.gone and row.resource not in listed else ""
 
     async def agents(self, names: Collection[str] | None = None) -> Sequence[StoredAgent]:
         """Return agents by name; see ``ICompletenessStore.agents``."""

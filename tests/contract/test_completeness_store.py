@@ -28,6 +28,7 @@ from meter.cycle_report import OffSchedulePoll
 from meter.cycle_report import SeriesGroup
 from meter.cycle_report import SkippedCycles
 from meter.cycle_report import SkipReport
+from meter.cycle_report import SucceededListing
 from meter.message import parse_timestamp
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
@@ -523,6 +524,128 @@ async def test_any_order_and_repetition_of_reports_gives_the_same_tables(store, 
     size = rng.randint(1, 6)
     for first in range(0, len(shuffled), size):
         await store.record_cycle_reports(shuffled[first : first + size])
+
+    assert await ledger_tables(store) == await ledger_tables(reference)
+
+
+# --- a new leader succeeds the list of the one before ----------------------------------------------------------------
+
+ALL = SeriesGroup(("cpu",), ("a", "b", "c", "d"), "p1")
+LEFT = (SeriesGroup(("cpu",), ("a",), "p2"), SeriesGroup(("memory",), ("c",), "p1"))
+BEFORE = SucceededListing("meter-compute@h1", "2026-11-27T12:01:00")
+"""What the agent h1 listed at 12:01."""
+
+
+def first_leader():
+    return [
+        cycle(BOOT, 1, at(0), poll(whole=True, series=(ALL,)), poll("disk", whole=True, series=(ALL,))),
+        cycle(BOOT, 2, at(60), poll(), poll("disk")),
+    ]
+
+
+def second_leader(number=1, due=120, **changes):
+    return cycle(
+        OTHER, number, at(due), poll(**{"whole": True, "series": LEFT, "succeeds": BEFORE, **changes}), host="h2"
+    )
+
+
+async def ends(store, host="h1", pollster="cpu"):
+    """Return until when, and why not longer, a pollster of a host measured each resource."""
+    rows = (await ledger_tables(store))["metered_resource"]
+    return [(row[3], row[7], row[8]) for row in rows if (row[0], row[1]) == (f"meter-compute@{host}", pollster)]
+
+
+SUCCEEDED = [("a", at(120), ""), ("b", at(120), "gone"), ("c", at(120), ""), ("d", at(120), "gone")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_new_leader_does_not_list_of_its_predecessors_resources_is_gone(store):
+    await told(store, *first_leader())
+    assert await told(store, second_leader(), second_leader()) == ["applied", "repeated"]
+
+    assert await ends(store) == SUCCEEDED
+    assert [end for _, end, _ in await ends(store, pollster="disk")] == [None] * 4
+    assert await ends(store, "h2") == [("a", None, ""), ("c", None, "")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_failed_list_of_a_new_leader_ends_nothing_and_its_first_good_one_does(store):
+    await told(store, *first_leader(), second_leader(outcome="error", whole=False, series=(), error="no answer"))
+    assert [end for _, end, _ in await ends(store)] == [None] * 4
+
+    await told(store, second_leader(2, 180))
+    assert await ends(store) == [(name, at(180), reason) for name, _, reason in SUCCEEDED]
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_part_of_a_new_leaders_list_ends_what_it_covers(store):
+    await told(store, *first_leader(), cycle(OTHER, 1, at(120), poll(), host="h2"))
+    part = {"whole": False, "continued": True, "listed_from": "", "listed_before": "c", "series": LEFT[:1]}
+    await told(store, second_leader(2, **part))
+    assert await ends(store) == [*SUCCEEDED[:2], ("c", None, ""), ("d", None, "")]
+
+    await told(store, second_leader(3, **{**part, "listed_from": "c", "listed_before": "", "series": LEFT[1:]}))
+    assert await ends(store) == SUCCEEDED
+
+
+@pytest_twisted.ensureDeferred
+async def test_new_leaders_list_waits_for_the_reports_of_its_predecessor(store):
+    first = first_leader()[0]
+    late = cycle(BOOT, 2, at(60), poll(series=(SeriesGroup(("cpu",), ("e",)),)), poll("disk"))
+    assert await told(store, second_leader(), first, second_leader(2, 180, whole=False, series=(), succeeds=None)) == [
+        "waiting",
+        "applied",
+        "waiting",
+    ]
+    assert await ends(store, "h2") == []
+    assert await told(store, late) == ["applied"]
+    assert await store.apply_waiting_reports() == 2
+    assert await ends(store) == [*SUCCEEDED, ("e", at(120), "gone")]
+    assert await ends(store, "h2") == [("a", None, ""), ("c", None, "")]
+
+
+@pytest.mark.parametrize("rules", [AT_ONCE])
+@pytest_twisted.ensureDeferred
+async def test_reports_of_a_predecessor_that_never_come_are_given_up(store):
+    await told(store, first_leader()[0], second_leader())
+    assert await store.apply_waiting_reports() <= 1
+    assert await ends(store) == SUCCEEDED
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_gone_that_another_leader_lists_later_than_the_new_one(store):
+    await told(store, *first_leader(), cycle(BOOT, 3, at(130), poll(), poll("disk")), second_leader())
+    instant = timedelta(microseconds=1)
+    assert await ends(store) == [(name, at(130) + instant, "") for name in "abcd"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_leader_that_returns_succeeds_its_successor_and_lists_its_own_anew(store):
+    await told(store, *first_leader(), second_leader())
+    again = SucceededListing("meter-compute@h2", "2026-11-27T12:02:00")
+    listed = SeriesGroup(("cpu",), ("a", "b"), "p1")
+    await told(store, cycle(BOOT, 3, at(180), poll(whole=True, series=(listed,), succeeds=again)))
+
+    assert await ends(store, "h2") == [("a", at(180), ""), ("c", at(180), "gone")]
+    assert await ends(store) == sorted(
+        [*SUCCEEDED, ("a", None, ""), ("b", None, "")], key=lambda row: (row[0], row[1] is None)
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest_twisted.ensureDeferred
+async def test_any_order_of_two_leaders_reports_gives_the_same_tables(store, seed):
+    rng = random.Random(seed)
+    sent = [*first_leader(), second_leader(), second_leader(2, 180, whole=False, series=(), succeeds=None)]
+    reference = MemoryStore(reactor)
+    await told(reference, *sent)
+
+    shuffled = [*sent, *rng.choices(sent, k=2)]
+    rng.shuffle(shuffled)
+    size = rng.randint(1, 3)
+    for first in range(0, len(shuffled), size):
+        await store.record_cycle_reports(shuffled[first : first + size])
+    await store.apply_waiting_reports()
 
     assert await ledger_tables(store) == await ledger_tables(reference)
 

@@ -219,6 +219,46 @@ async def test_usage_is_computed_in_pages_as_it_is_at_once(postgresql, monkeypat
 
 
 @pytest_twisted.ensureDeferred
+async def test_pages_without_samples_are_not_computed_and_what_was_kept_of_them_goes(postgresql, monkeypatch):
+    dsn = postgresql.dsn()
+    computed = []
+    keep = usage_refresh.keep_measured
+
+    async def counting(session, parts, parameters):
+        computed.append(parameters["day"].day)
+        return await keep(session, parts, parameters)
+
+    monkeypatch.setattr(usage_refresh, "PAGE_RESOURCES", 2)
+    monkeypatch.setattr(usage_refresh, "SAMPLED_RESOURCES", 3)
+    monkeypatch.setattr(usage_refresh, "keep_measured", counting)
+    prices = book(sku("cpu", "increase", "cpu"))
+
+    async def kept(store):
+        atoms = store.rating.usage.atoms(prices, PERIOD, ["p1"])
+        return [(atom.day.day, atom.resource_id, int(atom.quantity)) async for atom in atoms]
+
+    async with rating(dsn) as store:
+        # Five resources on one day, one of them two days later too; a sixth had samples before the period alone.
+        early = polled("cpu", 1, PERIOD.start - timedelta(days=3), "vm0", type="cumulative")
+        await store.write([early, *(counter(n * h, h, f"vm{n}") for n in range(1, 6) for h in range(2))])
+        await store.write([counter(99, 48, "vm5"), counter(777, 49, "vm5")])
+        days = await store.rating.usage.refresh(prices, PERIOD, NOW)
+        assert days == (PERIOD.until - PERIOD.first).days
+        # The first and the last sample of vm5 are two days apart: the day between is not known to be empty.
+        assert computed == [4, 4, 4, 5, 6]
+        first = [(4, f"vm{n}", n) for n in range(1, 6)]
+        assert await kept(store) == [*first, (6, "vm5", 772)]
+
+        await store.maintenance._pool.run(_execute, VOID, [777])
+        await store.maintenance._pool.run(_execute, VOID, [99])
+        await store.maintenance._pool.run(_execute, "DELETE FROM usage_day", [])
+        computed.clear()
+        await store.rating.usage.refresh(prices, PERIOD, NOW)
+        assert computed == [4, 4, 4, 6]
+        assert await kept(store) == first
+
+
+@pytest_twisted.ensureDeferred
 async def test_usage_is_the_same_from_rollups_of_lives_and_with_late_samples(postgresql):
     memory, messages, period = MemoryStore(reactor), cloud(7), october(EVERY_KIND)
     lives = [sku for sku in EVERY_KIND.skus.values() if sku.usage in ("exists", "integral")]

@@ -17,9 +17,7 @@ HOME = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / f"meter-
 COLLECT = """
 import json, sys
 from datetime import datetime
-from unittest import mock
 from oslo_config import cfg
-from cloudkitty import service
 from cloudkitty.collector.aetos import AetosCollector
 from cloudkitty.collector.prometheus import PrometheusCollector
 name, url, token, metrics, begin, end, scope = sys.argv[1:]
@@ -34,6 +32,9 @@ if name == "aetos":
     collector = AetosCollector(period=3600, conf=json.loads(metrics))
 else:
     cfg.CONF.set_override("prometheus_url", url + "/api/v1", "collector_prometheus")
+    if token:
+        cfg.CONF.set_override("prometheus_user", "any", "collector_prometheus")
+        cfg.CONF.set_override("prometheus_password", token, "collector_prometheus")
     collector = PrometheusCollector(period=3600, conf=json.loads(metrics))
 points = {
     metric: [

@@ -10,10 +10,26 @@ from datetime import datetime
 from typing import Any
 
 from tests.servers.openstack import PASSWORD
+from tests.system.daemons import Daemon
 from tests.system.daemons import House
 from tests.system.daemons import until
 
 INTERVAL_SECONDS = 2.0
+
+
+def cloud(openstack: Any) -> str:
+    """Return the settings with which an agent reads the services of a real cloud."""
+    return f"""
+        [openstack]
+        page_size = 2
+        [openstack.auth]
+        auth_url = "{openstack.auth_url}"
+        username = "admin"
+        password = "{PASSWORD}"
+        project_name = "admin"
+        """
+
+
 HEARTBEAT = "meter.dependency.ready"
 
 
@@ -23,12 +39,8 @@ def slots(samples: list[dict[str, Any]]) -> Counter[int]:
     return Counter(int(each // INTERVAL_SECONDS) for each in times)
 
 
-def test_another_agent_goes_on_when_the_one_that_measures_is_killed(furnished: House) -> None:
-    furnished.daemon("meter-collector").start().until_ready()
-    api = furnished.daemon("meter-api").start().until_ready()
-    agents = [furnished.daemon("meter-central", f"[polling]\ninterval_seconds = {INTERVAL_SECONDS}\n") for _ in "ab"]
-    for agent in agents:
-        agent.start()
+def leader_and_other(agents: list[Daemon]) -> tuple[Daemon, Daemon]:
+    """Wait until one of two agents is the leader and the other stands by, and return them in this order."""
 
     def active() -> Any:
         return [
@@ -40,6 +52,17 @@ def test_another_agent_goes_on_when_the_one_that_measures_is_killed(furnished: H
     [first] = until(active, "one of them to be the leader")
     [second] = [each for each in agents if each is not first]
     until(lambda: "on standby" in second.log, "the other to stand by")
+    return first, second
+
+
+def test_another_agent_goes_on_when_the_one_that_measures_is_killed(furnished: House) -> None:
+    furnished.daemon("meter-collector").start().until_ready()
+    api = furnished.daemon("meter-api").start().until_ready()
+    agents = [furnished.daemon("meter-central", f"[polling]\ninterval_seconds = {INTERVAL_SECONDS}\n") for _ in "ab"]
+    for agent in agents:
+        agent.start()
+
+    first, _ = leader_and_other(agents)
 
     def seen() -> list[dict[str, Any]]:
         return list(api.get(f"/v2/meters/{HEARTBEAT}?limit=1000"))
@@ -88,14 +111,7 @@ def test_images_of_a_real_cloud_are_what_glance_says(furnished: House, openstack
         f"""
         [polling]
         interval_seconds = {INTERVAL_SECONDS}
-        [openstack]
-        page_size = 2
-        [openstack.auth]
-        auth_url = "{openstack.auth_url}"
-        username = "admin"
-        password = "{PASSWORD}"
-        project_name = "admin"
-        """,
+        {cloud(openstack)}""",
     ).start()
     central.until_ready()
     collector.until_ready()
@@ -113,3 +129,35 @@ def test_images_of_a_real_cloud_are_what_glance_says(furnished: House, openstack
     images[openstack.image("late", b"x" * 5)] = 5
     until(lambda: sizes() == images, "the size of the new image")
     assert "works again" not in central.log  # no poll has failed meanwhile
+
+
+def test_an_image_that_is_deleted_between_two_leaders_ends(furnished: House, openstack: Any) -> None:
+    deleted, kept = (openstack.image(name, b"x" * 7) for name in ("deleted", "kept"))
+    furnished.daemon("meter-collector").start()
+    api = furnished.daemon("meter-api").start().until_ready()
+    settings = f"[polling]\ninterval_seconds = {INTERVAL_SECONDS}\n{cloud(openstack)}"
+    agents = [furnished.daemon("meter-central", settings) for _ in "ab"]
+    for agent, host in zip(agents, ("central-a", "central-b"), strict=True):
+        agent.host_name = host
+        agent.start()
+    first, second = leader_and_other(agents)
+
+    def life(image: str) -> list[dict[str, Any]]:
+        return list(api.get(f"/v2/segments?kind=image&resource_id={image}"))
+
+    until(lambda: len(life(deleted)) == len(life(kept)) == 1, "both images to be known")
+    until(
+        lambda: {each["resource_id"] for each in api.get("/v2/meters/image?limit=1000")} >= {deleted, kept}, "samples"
+    )
+    assert second.process is not None
+    second.process.send_signal(signal.SIGSTOP)  # it lists nothing until the image is deleted
+    first.stop(signal.SIGKILL)
+    openstack.ask("DELETE", f"{openstack.image_url}/v2/images/{deleted}", openstack.token())
+    second.process.send_signal(signal.SIGCONT)
+
+    def end(image: str) -> Any:
+        [found] = life(image)
+        return found["segments"][-1]["ended_told_by"]
+
+    until(lambda: end(deleted) is not None, "the end of the deleted image")
+    assert (end(deleted), end(kept)) == ("report", None)

@@ -105,15 +105,15 @@ async def work(context: RateContext, options: Any) -> int:
     async with AsyncExitStack() as stack:
         statements = _StoredStatements(context, stack)
         sources = options["sources"] or await _ids_of(options["period"], await statements.get())
-        if options["check"]:
-            return await _check(statements, sources, options)
-        output = stack.enter_context(output_file(options["output"]))
         try:
-            await _write(statements, sources, options, output)
+            if options["check"]:
+                return await _check(statements, sources, options)
+            await _write(statements, sources, options, stack.enter_context(output_file(options["output"])))
         except ParquetUnavailable as error:
             raise CommandError(str(error)) from error
         except ValueError as error:
-            raise CommandError(f"the annex is wrong: {error}") from error
+            wrong = "the statement" if options["annex"] is None else "the statement or its annex"
+            raise CommandError(f"{wrong} is wrong: {error}") from error
     return EXIT_OK
 
 

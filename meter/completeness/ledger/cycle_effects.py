@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
 from datetime import timedelta
@@ -26,6 +27,7 @@ from meter.completeness.ledger.ledger_changes import InactiveEdit
 from meter.completeness.ledger.ledger_changes import OffScheduleGroup
 from meter.completeness.ledger.ledger_changes import PollingExceptionRow
 from meter.completeness.ledger.ledger_changes import SeriesEdit
+from meter.completeness.ledger.ledger_changes import Succession
 from meter.completeness.ledger.ledger_changes import WaitingReport
 from meter.completeness_store import ReceivedCycle
 from meter.completeness_store import ReportResult
@@ -67,6 +69,15 @@ def follows_earlier_boot(received: ReceivedCycle, applied: int) -> bool:
     """Return whether all reports of the earlier boot that the first report of a boot names were applied, up to ``applied``."""
     confirmed = received.report.confirmed
     return received.report.sequence != 1 or confirmed is None or applied >= confirmed.sequence
+
+
+def follows_predecessors(received: ReceivedCycle, agents: Mapping[str, AgentState]) -> bool:
+    """Return whether all reports of the agents whose lists it succeeds were applied; ``agents`` are those that are known."""
+    for name, due in received.predecessors.items():
+        last_due = agents[name].last_due if name in agents else None
+        if last_due is None or last_due < due:
+            return False
+    return True
 
 
 def gives_up(rules: WaitingRules, waiting: Sequence[WaitingReport]) -> bool:
@@ -111,9 +122,18 @@ def give_up_before(received: ReceivedCycle, agent: AgentState, boot: BootState, 
 
 
 def apply_cycle(
-    received: ReceivedCycle, agent: AgentState, boot: BootState, effects: CycleEffects, *, late: bool = False
+    received: ReceivedCycle,
+    agents: Mapping[str, AgentState],
+    boot: BootState,
+    effects: CycleEffects,
+    *,
+    late: bool = False,
 ) -> None:
-    """Apply a report, which is the next one of its boot, or one that came ``late``, and advance ``agent`` and ``boot``."""
+    """Apply a report, which is the next one of its boot, or one that came ``late``, and advance its agent and ``boot``.
+
+    ``agents`` are its agent and those whose lists it succeeds, as far as they are known.
+    """
+    agent = agents[received.report.agent]
     report, due = received.report, received.due
     if not boot.applied:
         boot.first_due = boot.last_due = due  # until now those of a report that waits
@@ -144,7 +164,7 @@ def apply_cycle(
         if _takes_over(received, agent):
             agent.newest_boot = received.boot
         if agent.newest_boot == received.boot:
-            _change_series(received, agent, effects)
+            _change_series(received, agent, agents, effects)
         boot.applied = report.sequence
         boot.macs = (boot.macs + received.mac[:MAC_BYTES])[-MAC_BYTES * KEPT_MACS :]
         boot.stopped = report.stopping
@@ -168,7 +188,9 @@ def _takes_over(received: ReceivedCycle, agent: AgentState) -> bool:
     )
 
 
-def _change_series(received: ReceivedCycle, agent: AgentState, effects: CycleEffects) -> None:
+def _change_series(
+    received: ReceivedCycle, agent: AgentState, agents: Mapping[str, AgentState], effects: CycleEffects
+) -> None:
     """Change what the agent measures from this cycle on, but never what was told of earlier ones: its clock may be set back."""
     report = received.report
     at = received.due
@@ -185,6 +207,7 @@ def _change_series(received: ReceivedCycle, agent: AgentState, effects: CycleEff
             _unlisted(poll.removed, poll.series),
             "" if poll.whole else poll.listed_from or "",
             "" if poll.whole else poll.listed_before,
+            _succession(poll, at, agent, agents),
         )
         for poll in report.polls
         if poll.whole or poll.listed_from is not None or poll.series or poll.removed
@@ -196,6 +219,20 @@ def _change_series(received: ReceivedCycle, agent: AgentState, effects: CycleEff
         agent.last_due = at  # the next change is later, even if the clock stays behind
     if report.sequence == 1 or report.inactive or any(poll.whole for poll in report.polls):
         effects.inactive.append(InactiveEdit(agent.id, at, report.inactive))
+
+
+def _succession(
+    poll: PollReport, at: datetime, agent: AgentState, agents: Mapping[str, AgentState]
+) -> Succession | None:
+    """Return what ends of the agent whose list a poll succeeds, but never what was told of its last cycle."""
+    before = agents.get(poll.succeeds.agent) if poll.succeeds is not None else None
+    if before is None or before.last_due is None or before.id == agent.id or poll.outcome != "ok":
+        return None
+    if not poll.whole and poll.listed_from is None:
+        return None
+    if before.last_due < at:
+        return Succession(before.id, at, gone=True)
+    return Succession(before.id, before.last_due + INSTANT, gone=False)
 
 
 def _unlisted(removed: tuple[SeriesGroup, ...], listed: tuple[SeriesGroup, ...]) -> tuple[SeriesGroup, ...]:

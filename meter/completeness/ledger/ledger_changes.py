@@ -108,6 +108,18 @@ class PollingExceptionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Succession:
+    """All that the agent ``agent_id`` measured with a pollster ends at ``at``, as another agent has listed the same after it.
+
+    ``gone``: what that list does not have was not told of later than it, and has ceased to exist.
+    """
+
+    agent_id: int
+    at: datetime
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesEdit:
     """A change of what a pollster measures, from the time ``at``; ``complete``: what ``series`` does not list has ended.
 
@@ -123,6 +135,12 @@ class SeriesEdit:
     removed: tuple[SeriesGroup, ...]
     listed_from: str = ""
     listed_before: str = ""
+    succeeds: Succession | None = None
+
+    @property
+    def agents(self) -> set[int]:
+        """The ids of the agents whose series it changes."""
+        return {self.agent_id} if self.succeeds is None else {self.agent_id, self.succeeds.agent_id}
 
     def covers(self, resource: str) -> bool:
         """Return whether a complete list would have the series of ``resource``; texts are compared by code point."""

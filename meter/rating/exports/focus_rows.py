@@ -27,6 +27,7 @@ from meter.rating.exports.focus_columns import subcategory_of
 from meter.rating.exports.resource_shares import ResourceShare
 from meter.rating.exports.resource_shares import shared_lines
 from meter.rating.period import start_of_day
+from meter.rating.period import timezone_named
 from meter.rating.statements.statement import AnnexRow
 from meter.rating.statements.statement import Statement
 from meter.rating.statements.statement import StatementLine
@@ -76,10 +77,10 @@ def cost_and_usage(
 ) -> Iterator[FocusRow]:
     """Yield the rows of the Cost and Usage data set; with ``annex`` a row for each line and resource.
 
-    :raises ValueError: the annex is not in its order, or not that of the statement.
+    :raises ValueError: the annex is not in its order, or not that of the statement; or the statement's time zone is not known.
     """
     common = _common(statement, version)
-    timezone = ZoneInfo(statement.period.timezone)
+    timezone = timezone_named(statement.period.timezone)
     for line, share in shared_lines(statement, annex):
         yield {**common, **_line_columns(statement, line, share, version, timezone)}
 

@@ -181,6 +181,9 @@ MAX_WHOLE_DIGITS = 40
 MAX_DECIMALS = 50
 """Digits that a number of a statement may have before and after its point: sums of such numbers are exact in ``EXACT``."""
 
+FIRST_YEAR, LAST_YEAR = 1970, 9998
+"""Times of a statement are of these years: in any time zone they are times that Python has."""
+
 MAX_INTEGER = 2**53 - 1
 """Largest integer of the canonical form."""
 
@@ -232,13 +235,22 @@ def statement_of(document: Any) -> SignedStatement:
         signed = msgspec.convert(document, type=SignedStatement)
     except (msgspec.MsgspecError, ValueError, OverflowError) as fault:
         raise ValueError(f"this is not a signed statement of Meter: {fault}") from fault
-    for place, number in _numbers(msgspec.to_builtins(signed, builtin_types=(Decimal,)), "$"):
-        if not _in_bounds(number):
-            text = f"{number:.20}" if isinstance(number, Decimal) else "an integer"
-            raise ValueError(
-                f"this is not a signed statement of Meter: {text} is out of the bounds of numbers - at `{place}`"
-            )
+    for place, value in _bounded(msgspec.to_builtins(signed, builtin_types=(Decimal, datetime, date)), "$"):
+        if problem := _out_of_bounds(value):
+            raise ValueError(f"this is not a signed statement of Meter: {problem} - at `{place}`")
     return signed
+
+
+def _out_of_bounds(value: Decimal | int | date) -> str:
+    """Return what is wrong with a number or time, which formats could not write; an empty text if nothing is."""
+    if isinstance(value, date):
+        if not FIRST_YEAR <= value.year <= LAST_YEAR:
+            return f"{value} is not in the years {FIRST_YEAR} to {LAST_YEAR}"
+        return f"{value} has no time zone" if isinstance(value, datetime) and value.utcoffset() is None else ""
+    if _in_bounds(value):
+        return ""
+    text = f"{value:.20}" if isinstance(value, Decimal) else "an integer"
+    return f"{text} is out of the bounds of numbers"
 
 
 def _in_bounds(number: Decimal | int) -> bool:
@@ -248,12 +260,12 @@ def _in_bounds(number: Decimal | int) -> bool:
     return isinstance(exponent, int) and exponent >= -MAX_DECIMALS and number.adjusted() < MAX_WHOLE_DIGITS
 
 
-def _numbers(value: Any, place: str) -> Iterator[tuple[str, Decimal | int]]:
-    if isinstance(value, Decimal | int):
+def _bounded(value: Any, place: str) -> Iterator[tuple[str, Decimal | int | date]]:
+    if isinstance(value, Decimal | int | date):
         yield place, value
     elif isinstance(value, dict):
         for name, member in value.items():
-            yield from _numbers(member, f"{place}.{name}")
+            yield from _bounded(member, f"{place}.{name}")
     elif isinstance(value, list | tuple):
         for number, member in enumerate(value):
-            yield from _numbers(member, f"{place}[{number}]")
+            yield from _bounded(member, f"{place}[{number}]")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 import rfc8785
 from cryptography.exceptions import InvalidSignature
@@ -24,6 +23,7 @@ from meter.rating.exact import EXACT
 from meter.rating.exact import total_of
 from meter.rating.money.rated import LINE_ORDER
 from meter.rating.period import BillingPeriod
+from meter.rating.period import timezone_named
 from meter.rating.statements.annex import AnnexDigest
 from meter.rating.statements.annex import read_annex_line
 from meter.rating.statements.statement import FORMAT
@@ -129,8 +129,8 @@ def _description(statement: Statement) -> Iterator[str]:
         yield f"the statement of the account and period is called {expected!r:.200}"
     stated = statement.period
     try:
-        period = BillingPeriod.named(stated.name, ZoneInfo(stated.timezone))
-    except (ValueError, OSError, KeyError) as error:
+        period = BillingPeriod.named(stated.name, timezone_named(stated.timezone))
+    except ValueError as error:
         yield f"the period: {error}"
         return
     if (stated.first, stated.until) != (period.first, period.until):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from collections.abc import Set
@@ -47,12 +48,15 @@ from meter.store.rating.usage_changes import kept_days
 from meter.store.rating.usage_changes import late_samples_since
 from meter.store.rating.usage_changes import meters_of_sku
 from meter.store.rating.usage_lives import RatedLives
+from meter.store.rating.usage_rows import HAS_ATOMS
 from meter.store.rating.usage_rows import KNOWN_SKUS
 from meter.store.rating.usage_rows import LAST_RESOURCE
 from meter.store.rating.usage_rows import NEXT_RESOURCES
+from meter.store.rating.usage_rows import RESOURCES_WITH_SAMPLES
 from meter.store.rating.usage_rows import DayMark
 from meter.store.rating.usage_rows import GivenAtom
 from meter.store.rating.usage_rows import ResourceRange
+from meter.store.rating.usage_rows import SampledTime
 from meter.store.rating.usage_rows import keep_given
 from meter.store.rating.usage_rows import keep_lives
 from meter.store.rating.usage_rows import keep_measured
@@ -63,6 +67,9 @@ from meter.store.rating.usage_sql import measuring
 PAGE_RESOURCES = 500
 """Resources whose usage is computed with one statement."""
 
+SAMPLED_RESOURCES = 5_000
+"""Resources of which one statement finds out when they have samples."""
+
 ATTEMPTS = 3
 """How often lives are read again because late samples arrived meanwhile."""
 
@@ -72,6 +79,9 @@ OVER_FOR = timedelta(days=1)
 LIVES_AGAIN_SECONDS = 6 * 3600.0
 """Of a period that has been over for a day and whose samples have not changed, lives are read again after so long: a resource that
 is found late may have existed then."""
+
+DAYS_WORTH_LOOKING = 3
+"""For more days of a SKU than these it is looked up first when each of its resources has samples, and pages without are not computed."""
 
 COMPUTED_UNTIL = "SELECT FROM usage_day WHERE (sku_id, day) = (%s, %s) AND finish >= %s"
 
@@ -129,10 +139,12 @@ class UsageRefresh:
         error: RequestError | None = None
         for id, measured in plan.skus.items():
             if measured.sku.usage != "exists":
-                for day in self._to_measure(plan, id, measured):
+                days = self._to_measure(plan, id, measured)
+                sampled = await self._sampled(measured, days) if len(days) > DAYS_WORTH_LOOKING else None
+                for day in days:
                     changed.add(day.day)
                     try:
-                        await self._measure(id, measured, day, plan.as_of)
+                        await self._measure(id, measured, day, plan.as_of, sampled)
                     except RequestError as expired:
                         failed.add((id, day.day))
                         error = error or expired
@@ -208,8 +220,35 @@ class UsageRefresh:
         ]
         return [*planned, *marked]
 
-    async def _measure(self, id: int, measured: MeasuredSku, day: MeasuredDay, as_of: datetime) -> None:
-        """Compute a SKU and day from samples, unless these have begun to expire."""
+    async def _sampled(self, measured: MeasuredSku, days: Sequence[MeasuredDay]) -> list[SampledTime]:
+        """Return when each resource has samples from which the usage of ``days`` is computed, by the ids of the resources.
+
+        They include what was recorded later than the usage is computed as of, and all that was until then.
+        """
+        since = min(day.start for day in days)
+        parameters = {
+            "meter": measured.sku.meter,
+            "since": since - LOOK_BACK if measured.sku.usage == "integral" else since,
+            "finish": max(day.finish for day in days),
+            "rows": SAMPLED_RESOURCES,
+        }
+        found: list[SampledTime] = []
+        while True:
+            after = found[-1].resource_id if found else 0
+            rows = await self._pool.rows(RESOURCES_WITH_SAMPLES, {**parameters, "after": after})
+            found += [SampledTime(*row) for row in rows]
+            if len(rows) < SAMPLED_RESOURCES:
+                return found
+
+    async def _measure(
+        self,
+        id: int,
+        measured: MeasuredSku,
+        day: MeasuredDay,
+        as_of: datetime,
+        sampled: Sequence[SampledTime] | None,
+    ) -> None:
+        """Compute a SKU and day from samples, unless these have begun to expire; ``sampled``: of these resources alone."""
         meter = measured.sku.meter
         assert meter is not None
         [[before]] = await self._pool.rows(EXPIRED, [meter])
@@ -223,8 +262,17 @@ class UsageRefresh:
             )
         parts, parameters = measuring(measured.sku)
         parameters |= {"sku": id, "day": day.day, "days": [day.day], "start": day.start, "finish": day.finish}
-        async for within, _ in self.pages([meter], since=day.start - LOOK_BACK):
-            await self._pool.run(keep_measured, parts, {**parameters, "as_of": as_of, **within._asdict()})
+        parameters["as_of"] = as_of
+        if sampled is None:
+            async for within, _ in self.pages([meter], since=day.start - LOOK_BACK):
+                await self._pool.run(keep_measured, parts, {**parameters, **within._asdict()})
+            return
+        since = day.start - LOOK_BACK if measured.sku.usage == "integral" else day.start
+        ids = [each.resource_id for each in sampled if each.has_between(since, day.finish)]
+        if not ids and not await self._pool.rows(HAS_ATOMS, [id, day.day]):
+            return
+        for within, page in pages_of(ids):
+            await self._pool.run(keep_measured, parts, {**parameters, **within._asdict(), "resources": page})
 
     async def pages(
         self, meters: Sequence[str], since: datetime | None = None, projects: Collection[str] | None = None
@@ -331,3 +379,13 @@ class UsageRefresh:
             if (id, day.day) not in failed
         ]
         await self._pool.run(partial(mark_computed, as_of=plan.as_of, marks=marks))
+
+
+def pages_of(ids: Sequence[int]) -> Iterator[tuple[ResourceRange, Sequence[int]]]:
+    """Yield ``ids``, which are sorted, in pages, and ranges that together have all resources: the last one reaches to the end."""
+    after = 0
+    for begin in range(0, max(1, len(ids)), PAGE_RESOURCES):
+        page = ids[begin : begin + PAGE_RESOURCES]
+        through = page[-1] if begin + PAGE_RESOURCES < len(ids) else LAST_RESOURCE
+        yield ResourceRange(after, through), page
+        after = through

@@ -35,6 +35,29 @@ SELECT used.resource_id, r.name FROM (
 ORDER BY 1
 """
 
+# The first and the last time are each one step on the index of a week.
+RESOURCES_WITH_SAMPLES = """
+SELECT x.resource_id, min(sampled.first), max(sampled.last) FROM (
+    SELECT x.id, x.resource_id FROM series x
+    WHERE x.meter_id IN (SELECT id FROM meter WHERE name = %(meter)s)
+        AND x.retained_until >= %(since)s AND x.resource_id > %(after)s AND x.resource_id <= coalesce((
+            SELECT max(resource_id) FROM (
+                SELECT DISTINCT p.resource_id FROM series p
+                WHERE p.meter_id IN (SELECT id FROM meter WHERE name = %(meter)s) AND p.retained_until >= %(since)s
+                    AND p.resource_id > %(after)s
+                ORDER BY 1 LIMIT %(rows)s
+            ) AS page
+        ), %(after)s)
+    OFFSET 0
+) AS x CROSS JOIN LATERAL (
+    SELECT min(s.timestamp) AS first, max(s.timestamp) AS last FROM sample s
+    WHERE s.series_id = x.id AND s.timestamp >= %(since)s AND s.timestamp < %(finish)s
+) AS sampled
+GROUP BY x.resource_id ORDER BY 1
+"""
+
+HAS_ATOMS = "SELECT FROM usage_atom WHERE (sku_id, day) = (%s, %s) LIMIT 1"
+
 KNOWN_SKUS = "SELECT fingerprint, id FROM usage_sku WHERE fingerprint = ANY(%s)"
 
 SKU_IDS = """
@@ -155,6 +178,18 @@ class GivenAtom(msgspec.Struct, frozen=True):
     document: str
     quantity: Decimal
     unmetered_seconds: int
+
+
+class SampledTime(NamedTuple):
+    """The times of the first and the last sample of a resource in some time, ``None`` if it has none."""
+
+    resource_id: int
+    first: datetime | None
+    last: datetime | None
+
+    def has_between(self, since: datetime, finish: datetime) -> bool:
+        """Return whether there may be a sample from ``since`` until before ``finish``."""
+        return self.first is not None and self.last is not None and self.first < finish and self.last >= since
 
 
 class ResourceRange(NamedTuple):

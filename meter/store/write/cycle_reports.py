@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from meter.completeness.ledger.cycle_effects import apply_cycle
 from meter.completeness.ledger.cycle_effects import follows_earlier_boot
+from meter.completeness.ledger.cycle_effects import follows_predecessors
 from meter.completeness.ledger.cycle_effects import give_up_before
 from meter.completeness.ledger.cycle_effects import gives_up
 from meter.completeness.ledger.cycle_effects import outcome_by_number
@@ -76,6 +77,12 @@ SELECT boot::text, sequence, extract(epoch FROM now() - received_at)::float8, oc
 FROM waiting_report WHERE agent_id = %s ORDER BY boot, sequence
 """
 
+WAITING_PREDECESSORS = """
+SELECT DISTINCT one->'succeeds'->>'agent' FROM agent a JOIN waiting_report w ON w.agent_id = a.id
+CROSS JOIN LATERAL json_array_elements(w.content::json->'polls') AS one
+WHERE a.name = %s AND w.whole AND one->'succeeds' IS NOT NULL
+"""
+
 NEXT_WAITING = """
 SELECT encode(mac, 'hex'), content FROM waiting_report WHERE agent_id = %s AND boot = %s ORDER BY sequence LIMIT %s
 """
@@ -107,7 +114,9 @@ class _LockedAgents:
         return self.agents[received.report.agent].id, received.boot
 
     def follows(self, received: ReceivedCycle) -> bool:
-        """Return whether a report does not wait for those of an earlier boot."""
+        """Return whether a report does not wait for those of an earlier boot, or of an agent whose list it succeeds."""
+        if not follows_predecessors(received, self.agents):
+            return False
         confirmed = received.report.confirmed
         if confirmed is None:
             return True
@@ -155,11 +164,13 @@ class CycleReportWriter:
         return applied
 
 
-async def _lock(session: Session, agents: Collection[tuple[str, str, str]]) -> _LockedAgents:
-    """Lock agents, given by name, daemon and host; those that are not known are added."""
-    names = sorted({name for name, _, _ in agents})
+async def _lock(
+    session: Session, agents: Collection[tuple[str, str, str]], predecessors: Collection[str]
+) -> _LockedAgents:
+    """Lock agents, given by name, daemon and host, and ``predecessors``; those of ``agents`` that are not known are added."""
+    names = sorted({*(name for name, _, _ in agents), *predecessors})
     rows = await session.rows(LOCK_AGENTS, [names])
-    if len(rows) < len(names):
+    if not {name for name, _, _ in agents} <= {row[1] for row in rows}:
         new = sorted({agent[0]: agent for agent in agents}.values())
         await session.count(INSERT_AGENTS, [list(column) for column in zip(*new, strict=True)])
         rows = await session.rows(LOCK_AGENTS, [names])
@@ -191,10 +202,10 @@ async def _record(
 ) -> tuple[Sequence[ReportResult], Collection[tuple[str, str, str]]]:
     """Apply or store reports; return what became of each, and the agents with reports that wait, as name, daemon and host."""
     identities = {each.report.agent: (each.report.agent, each.report.daemon, each.report.host) for each in reports}
-    locked = await _lock(session, list(identities.values()))
+    locked = await _lock(session, list(identities.values()), {name for each in reports for name in each.predecessors})
     await _load_boots(session, locked, reports)
     waiting: dict[BootKey, dict[int, bytes]] = {locked.key(each): {} for each in reports}
-    ids = [agent.id for agent in locked.agents.values()]
+    ids = [locked.agents[name].id for name in identities]
     for agent_id, boot, sequence, mac in await session.rows(LOAD_WAITING, [ids]):
         waiting.setdefault((agent_id, uuid.UUID(boot)), {})[sequence] = bytes.fromhex(mac)
     effects = await load_effects(session, reports, locked.agents)
@@ -210,9 +221,9 @@ async def _record(
             results[n] = ReportResult("conflict", f"another report with the number {sequence} waits")
             continue
         if result.outcome == "applied" and not locked.follows(received):
-            result = ReportResult("waiting", "reports of an earlier boot have not come yet")
+            result = ReportResult("waiting", "reports of an earlier boot or leader have not come yet")
         if result.outcome in ("applied", "late"):
-            apply_cycle(received, agent, boot_state, effects, late=result.outcome == "late")
+            apply_cycle(received, locked.agents, boot_state, effects, late=result.outcome == "late")
         elif result.outcome == "waiting" and sequence in of_boot:
             result = ReportResult("repeated")
         elif result.outcome == "waiting":
@@ -224,9 +235,7 @@ async def _record(
     if new:
         await session.count(INSERT_WAITING, [list(column) for column in zip(*new, strict=True)])
     # A first report may wait for an earlier boot that this call has advanced.
-    still = {
-        name for name, agent in locked.agents.items() if any(id == agent.id and waiting[id, b] for id, b in waiting)
-    }
+    still = {name for name in identities if any(id == locked.agents[name].id and waiting[id, b] for id, b in waiting)}
     return results, [identities[name] for name in sorted(still)]
 
 
@@ -237,7 +246,8 @@ def _waiting_row(agent_id: int, received: ReceivedCycle) -> tuple[Any, ...]:
 
 async def _apply_waiting(session: Session, agent: tuple[str, str, str], rules: WaitingRules) -> int:
     """Apply some of the waiting reports of an agent that wait no longer; return how many."""
-    locked = await _lock(session, [agent])
+    predecessors = {name for [name] in await session.rows(WAITING_PREDECESSORS, [agent[0]])}
+    locked = await _lock(session, [agent], predecessors)
     state = locked.agents[agent[0]]
     waiting: dict[str, list[WaitingReport]] = {}
     for boot, *row in await session.rows(WAITING_OF_AGENT, [state.id]):
@@ -264,13 +274,13 @@ async def _apply_waiting(session: Session, agent: tuple[str, str, str], rules: W
                     if not ready and not gives_up(rules, of_boot):
                         break
                     give_up_before(received, state, boot_state, effects)
-                    apply_cycle(received, state, boot_state, effects)
+                    apply_cycle(received, locked.agents, boot_state, effects)
                     applied += 1
                 ended.append(some.pop(0))
                 del of_boot[0]
     if ended:
         boots = [(state.id, locked.boots[key]) for key in sorted(locked.changed)]
-        await save(session, [state], boots, effects)
+        await save(session, locked.agents.values(), boots, effects)
         keys = [(state.id, str(each.boot), each.report.sequence) for each in ended]
         await session.count(DELETE_WAITING, [list(column) for column in zip(*keys, strict=True)])
     return applied

@@ -130,6 +130,30 @@ WHERE m.ctid = ended.row_id
 """
 """Ends what complete lists do not have. They are grouped: a join might become a nested loop, as the sizes are not known."""
 
+# What the successor lists, whatever its meters and project, exists; the rest of what it would have listed does not.
+END_SUCCEEDED = f"""
+WITH edit AS MATERIALIZED (
+    SELECT * FROM unnest(%s::int[], %s::text[], %s::float8[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::int[],
+        %s::timestamptz[], %s::boolean[])
+        AS edit (agent_id, pollster, interval, at, series, listed_from, listed_before, predecessor_id, until_due, gone)
+), grouped AS MATERIALIZED ({GROUPS}), listed AS MATERIALIZED ({LISTED}), open AS MATERIALIZED (
+    SELECT edit.agent_id, edit.until_due, edit.gone, m.pollster, m.resource, m.row_id FROM edit CROSS JOIN LATERAL (
+        SELECT m.pollster, m.resource, m.ctid AS row_id FROM metered_resource m
+        WHERE m.agent_id = edit.predecessor_id AND m.pollster = edit.pollster AND m.until_due = 'infinity'
+            AND m.resource >= edit.listed_from AND (edit.listed_before = '' OR m.resource < edit.listed_before)
+            AND m.first_due < edit.until_due OFFSET 0
+    ) AS m
+), ended AS MATERIALIZED (
+    SELECT unnest(array_agg(row_id)) AS row_id, max(until_due) AS until_due, bool_or(gone) AND NOT bool_or(listed) AS gone FROM (
+        SELECT agent_id, pollster, resource, until_due, row_id, gone, false AS listed FROM open
+        UNION ALL SELECT agent_id, pollster, resource, NULL, NULL, NULL, true FROM listed
+    ) AS either GROUP BY agent_id, pollster, resource
+)
+UPDATE metered_resource m SET until_due = ended.until_due, ended = CASE WHEN ended.gone THEN 'gone' ELSE '' END FROM ended
+WHERE m.ctid = ended.row_id
+"""
+"""Ends what an agent measured before another one, which lists all of it."""
+
 # Found by the resource: the index of agents and pollsters has all that the pollster measures, for each one that is removed.
 END_REMOVED = f"""
 {EDIT}
@@ -311,13 +335,13 @@ async def _save_series(session: Session, effects: CycleEffects) -> None:
 
 
 def _turns(reports: Sequence[Sequence[SeriesEdit]]) -> list[list[SeriesEdit]]:
-    """Return the edits in turns, each with those of at most one report of each agent."""
+    """Return the edits in turns, each with those of at most one report that changes an agent's series."""
     turns: list[list[SeriesEdit]] = []
     reached: dict[int, int] = {}
     for edits in reports:
-        agent_id = edits[0].agent_id
-        turn = reached.get(agent_id, 0)
-        reached[agent_id] = turn + 1
+        agents = {agent_id for edit in edits for agent_id in edit.agents}
+        turn = max(reached.get(agent_id, 0) for agent_id in agents)
+        reached |= dict.fromkeys(agents, turn + 1)
         if turn == len(turns):
             turns.append([])
         turns[turn] += edits
@@ -341,6 +365,15 @@ async def _save_turn(session: Session, edits: Sequence[SeriesEdit], lists: Mappi
         ]
 
     await _change(session, END_REMOVED, rows((edit for edit in edits if edit.removed), removed=True))
+    successions = [(edit, edit.succeeds) for edit in edits if edit.succeeds is not None]
+    limited = [
+        (edit.listed_from, edit.listed_before, before.agent_id, before.at, before.gone) for edit, before in successions
+    ]
+    await _change(
+        session,
+        END_SUCCEEDED,
+        [(*row, *limits) for row, limits in zip(rows(edit for edit, _ in successions), limited, strict=True)],
+    )
     complete = [edit for edit in edits if edit.complete]
     limits = [(edit.listed_from, edit.listed_before) for edit in complete]
     await _change(session, END_UNLISTED, [(*row, *limit) for row, limit in zip(rows(complete), limits, strict=True)])

@@ -114,7 +114,8 @@ def add_polling(
         agent = StagedService(daemon.reactor)
         if reports is not None:
             CycleReportService(reports, has_cycles=bool(active)).setServiceParent(agent)
-        election = LeaderElection(bus, leader_group, cycle, daemon.reactor) if leader_group else None
+        handover = None if reports is None else reports.handover
+        election = LeaderElection(bus, leader_group, cycle, daemon.reactor, handover=handover) if leader_group else None
         if election:
             election.setServiceParent(agent)
         AlignedSchedule(

@@ -11,7 +11,9 @@ from twisted.internet.task import Clock
 from zope.interface import directlyProvides
 
 from meter.agent.leader import LeaderElection
+from meter.agent.listing_handover import ListingHandover
 from meter.agent.scheduler import AlignedSchedule
+from meter.cycle_report import SucceededListing
 from meter.interfaces import Delivery
 from meter.interfaces import IDependency
 from meter.interfaces import Publication
@@ -100,11 +102,19 @@ class Bus:
 class Agent:
     """An agent whose work takes as long as the test wants."""
 
-    def __init__(self, queue: QueueOfOne, clock: Clock, *, slow: bool = False) -> None:
+    def __init__(self, queue: QueueOfOne, clock: Clock, *, slow: bool = False, name: str = "d@a") -> None:
+        self.handover = ListingHandover(name)
         self.worked: list[tuple[float, frozenset[float]]] = []
         self.clock, self.slow = clock, slow
         self.bus = Bus(queue)
-        self.election = LeaderElection(self.bus, "central", self.work, clock, patience_seconds=5)  # type: ignore[arg-type]
+        self.election = LeaderElection(
+            self.bus,  # type: ignore[arg-type]
+            "central",
+            self.work,
+            clock,
+            patience_seconds=5,
+            handover=self.handover,
+        )
         self.election.startService()
 
     async def work(self, due: frozenset[float]) -> None:
@@ -305,6 +315,37 @@ def test_only_the_newest_checkpoint_stays_in_the_queue(queue: QueueOfOne, clock:
         clock.advance(54)
     assert len(queue.subscribers[0].unacknowledged) == 1
     assert queue.waiting == []
+
+
+def test_checkpoint_tells_the_next_leader_whose_lists_it_succeeds(queue: QueueOfOne, clock: Clock) -> None:
+    first, second = Agent(queue, clock), Agent(queue, clock, name="d@b")
+    third = Agent(queue, clock, name="d@c")
+    first.handover.listed("image", "2026-11-27T12:00:00")
+    first.handover.listed("volume", "2026-11-27T12:00:00")
+    tick(clock, first, second, third)
+    assert first.handover.predecessor("image") is None  # its own checkpoint tells it nothing
+    assert second.handover.listings == {}
+    clock.advance(54)
+    first.die()
+    assert second.handover.predecessor("image") == SucceededListing("d@a", "2026-11-27T12:00:00")
+    second.handover.listed("image", "2026-11-27T12:01:00")
+    tick(clock, second, third)
+    clock.advance(54)
+    second.die()
+    tick(clock, third)
+
+    assert third.handover.listings == {
+        "image": SucceededListing("d@b", "2026-11-27T12:01:00"),
+        "volume": SucceededListing("d@a", "2026-11-27T12:00:00"),
+    }
+
+
+def test_checkpoint_of_an_earlier_version_tells_of_no_lists(queue: QueueOfOne, clock: Clock) -> None:
+    agent = Agent(queue, clock)
+    queue.waiting.append(b'{"agent": "x", "probe": "", "begun": {}, "done": {"60.0": 10}, "of a later version": 1}')
+    queue.deliver()
+    tick(clock, agent)
+    assert (agent.times, agent.handover.listings) == ([], {})
 
 
 def test_invalid_message_is_ignored(queue: QueueOfOne, clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from datetime import UTC
 from datetime import datetime
@@ -18,6 +19,7 @@ from meter.bus.dead_letters import DeadLetterPublisher
 from meter.collector.reports import REPORTS_AT_ONCE
 from meter.collector.reports import ReportConsumer
 from meter.cycle_report import SeriesGroup
+from meter.cycle_report import SucceededListing
 from meter.daemon.report_metrics import ReportMetrics
 from meter.identity_report import IdentityReport
 from meter.interfaces import Delivery
@@ -32,6 +34,7 @@ from tests.ledger_tables import poll
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
 BOOT = uuid.UUID("11111111-1111-4111-8111-111111111111")
+OTHER = uuid.UUID("22222222-2222-4222-8222-222222222222")
 KEY = SigningKey("main", b"a shared secret")
 EDGE = SigningKey("edge", b"another secret", agents=("meter-compute@edge-*",))
 OLD = SigningKey("old", b"an old secret", not_after=NOON - timedelta(days=1))
@@ -166,6 +169,49 @@ def test_repeated_report_is_acknowledged_and_one_with_its_number_is_dead_lettere
     assert "has the number 1" in collector.dead[0][1]
     assert (collector.counted("cycle", "repeated"), collector.counted("cycle", "conflict")) == (1, 1)
     assert [run.pollsters for run in collector.store.cycle_runs] == [("cpu",)]
+
+
+@pytest.mark.parametrize(
+    ("key", "predecessor", "ends"),
+    [(KEY, "h1", True), (EDGE, "edge-1", True), (EDGE, "h1", False)],
+    ids=["any agent", "an agent of the key", "another agent"],
+)
+def test_list_succeeds_those_of_agents_alone_for_which_its_key_may_report(key, predecessor, ends):
+    collector = Collector()
+    before = SucceededListing(f"meter-compute@{predecessor}", "2026-11-27T11:59:00")
+    series = (SeriesGroup(("cpu",), ("r1",)),)
+    collector.receive(
+        signed(cycle(BOOT, 1, NOON - timedelta(minutes=1), poll(whole=True, series=series), host=predecessor))
+    )
+    new = cycle(OTHER, 1, NOON, poll(whole=True, succeeds=before), host="edge-2")
+
+    collector.receive(signed(new, key))
+
+    assert collector.dead == []
+    assert [row.ended for row in collector.store.metered_resources] == ["gone" if ends else ""]
+    assert {agent.name for agent in collector.store._agents.values()} >= {"meter-compute@edge-2"}
+    assert collector.counted("cycle", "applied") == 2
+
+
+@pytest.mark.parametrize(
+    ("agent", "due", "why"),
+    [
+        ("meter-central@h1", "2026-11-27T11:59:00", "which is another daemon"),
+        ("meter-compute@", "2026-11-27T11:59:00", "host"),
+        ("h1", "2026-11-27T11:59:00", "another daemon|host"),
+        ("meter-compute@h1", "noon", "due"),
+        ("meter-compute@h1", "2026-11-27T11:59:00+01:00", "must be in UTC"),
+    ],
+)
+def test_report_that_succeeds_nonsense_is_dead_lettered(agent, due, why):
+    collector = Collector()
+
+    collector.receive(signed(cycle(BOOT, 1, NOON, poll(whole=True, succeeds=SucceededListing(agent, due)), host="h2")))
+
+    [(kind, reason)] = collector.dead
+    assert kind == "invalid"
+    assert re.search(why, reason)
+    assert collector.unchanged
 
 
 def test_heartbeats_and_names_go_to_their_methods():
