@@ -27,8 +27,8 @@ class Operation:
     objects. ``media_types`` are those of
     the response, the default first. ``public``: no authentication. ``costly``: a project can have fewer of
     these in progress. ``streaming``: the response lasts until the client disconnects. ``form``: only pages of this API may
-    send it. ``render_failure`` renders errors in another form than that of all other operations; ``failure`` is the type of
-    their JSON.
+    send it, with all fields in the body. ``render_failure`` renders errors in another form than that of all other operations;
+    ``failure`` is the type of their JSON.
     """
 
     name: str

@@ -40,11 +40,13 @@ class ListResponse:
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """An encoded body, and additional headers."""
+    """An encoded body, additional headers, and headers ``Set-Cookie``. ``status`` is that of the operation by default."""
 
     media_type: str
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int | None = None
+    cookies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

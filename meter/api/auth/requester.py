@@ -39,8 +39,13 @@ def well_formed_token(request: IRequest, *, blanks: bool = False) -> str | None:
     if not values and (in_cookie := cookie_token(request)) is not None:
         values = [in_cookie.encode()]
     values = values or [*_authorization_tokens(request, b"basic")]
+    return checked_form(values[0], blanks=blanks) if len(values) == 1 else None
+
+
+def checked_form(value: bytes, *, blanks: bool = False) -> str | None:
+    """Return ``value`` as a token, ``None`` for what cannot be one by its form."""
     form = _PHRASE if blanks else _TOKEN
-    return values[0].decode("ascii") if len(values) == 1 and form.fullmatch(values[0]) else None
+    return value.decode("ascii") if form.fullmatch(value) else None
 
 
 def _authorization_tokens(request: IRequest, wanted: bytes) -> Iterator[bytes]:
@@ -63,13 +68,16 @@ def _password(credentials: bytes) -> bytes:
 class Requester:
     """An authenticated client. An administrator sees all samples, anyone else those of ``project_id``.
 
-    ``expires_at`` is the expiry of the token, in seconds since 1970; it does not count when requesters are compared.
+    ``expires_at`` is the expiry of the token, in seconds since 1970; names are for people, and empty if they are not known.
+    These do not count when requesters are compared.
     """
 
     is_admin: bool
     project_id: str | None = None
     user_id: str | None = None
     expires_at: float | None = field(default=None, compare=False)
+    user_name: str = field(default="", compare=False)
+    project_name: str = field(default="", compare=False)
 
 
 class IAuth(Interface):
@@ -77,6 +85,16 @@ class IAuth(Interface):
 
     async def requester(request: IRequest) -> Requester:  # noqa: N805 - methods of an Interface have no self
         """Return the :class:`Requester`; raises :class:`~meter.api.errors.Unauthenticated`, or ``Unavailable``."""
+
+
+class ITokenAuth(IAuth):
+    """Authenticates requests by a token, and people who sign in with one."""
+
+    async def owner(token: str, address: str) -> Requester:  # noqa: N805
+        """Return whom ``token``, from the client ``address``, identifies; raises as :meth:`IAuth.requester` does."""
+
+    def forget(token: str) -> None:  # noqa: N805
+        """Do not accept ``token``, which has been revoked, from a cache."""
 
 
 @implementer(IAuth)

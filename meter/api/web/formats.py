@@ -9,6 +9,7 @@ from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 MINUS = "\u2212"
 THIN_SPACE = "\u202f"
@@ -44,6 +45,11 @@ def utc(value: datetime | None) -> str:
     return f"{value.astimezone(UTC):{form}} UTC"
 
 
+def utc_short(value: datetime | None) -> str:
+    """Return a time such as ``2026-11-01 12:00:00``, for columns whose heading says that times are in UTC."""
+    return ABSENT if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
 def iso(value: datetime) -> str:
     """Return a time in ISO 8601, for attributes, links and scripts: ``2026-11-01T12:00:00Z``."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -71,11 +77,18 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.1f}\u202f%".replace("-", MINUS)
 
 
+def urlencode_all(value: str) -> str:
+    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
+    return quote(value, safe="")
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
     "utc": utc,
+    "utc_short": utc_short,
     "iso": iso,
     "duration": duration,
     "percent": percent,
+    "urlencode_all": urlencode_all,
 }
 """The filters by their names in templates."""
