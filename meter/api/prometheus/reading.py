@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
@@ -170,24 +171,41 @@ class SeriesReader:
         return result
 
     async def windows(
-        self, node: RangeNode, function: WindowFunction, aggregates: Sequence[Aggregate], times: EvaluationTimes
+        self,
+        node: RangeNode,
+        function: WindowFunction,
+        aggregates: Sequence[Aggregate],
+        times: EvaluationTimes,
+        needed: Set[str] | None = None,
     ) -> VectorGrid:
-        """Return ``function`` of the windows that end at each time; where a window has no samples, nothing."""
+        """Return ``function`` of the windows that end at each time; where a window has no samples, nothing.
+
+        The store may add up series that differ only in labels that are not ``needed``.
+        """
+        if needed is not None and len(await self._questions.meters(node.selector.matchers)) == 1:
+            needed |= {matcher.label for matcher in node.selector.matchers}
+        else:
+            needed = None  # without the name of the metric they would be the same
         at = selected_times(node.selector, times)
         if at.count == 1:
-            result = await self._single_windows(node, function, aggregates, at)
+            result = await self._single_windows(node, function, aggregates, at, needed)
         else:
             tile = whole_seconds(at.step, node.seconds)
             one_tile = tile == node.seconds
             sparse = node.seconds * SPARSE <= at.step and at.count <= MAX_QUESTIONS
             if sparse or (function.whole and not one_tile):
-                result = await self._single_windows(node, function, aggregates, at)
+                result = await self._single_windows(node, function, aggregates, at, needed)
             else:
-                result = await self._tiled_windows(node, function, aggregates, at, tile)
+                result = await self._tiled_windows(node, function, aggregates, at, tile, needed)
         return result if at.count == times.count else repeated(result, times.count)
 
     async def _single_windows(
-        self, node: RangeNode, function: WindowFunction, aggregates: Sequence[Aggregate], times: EvaluationTimes
+        self,
+        node: RangeNode,
+        function: WindowFunction,
+        aggregates: Sequence[Aggregate],
+        times: EvaluationTimes,
+        needed: Set[str] | None,
     ) -> VectorGrid:
         """Ask for each window by itself."""
         if times.count > MAX_QUESTIONS:
@@ -201,7 +219,9 @@ class SeriesReader:
         for number, time in enumerate(times.all):
             for meter in await self._questions.meters(node.selector.matchers):
                 ask = self._window_of_counters if function.counter else self._questions.rows
-                for series in await ask(meter, node.selector.matchers, time - node.seconds, time, aggregates):
+                for series in await ask(
+                    meter, node.selector.matchers, time - node.seconds, time, aggregates, needed=needed
+                ):
                     if series.labels not in tiles:
                         tiles[series.labels] = _Tiles([], {name: [] for name in names})
                     of_series = tiles[series.labels]
@@ -219,14 +239,16 @@ class SeriesReader:
         start: float,
         end: float,
         aggregates: Sequence[Aggregate],
+        *,
+        needed: Set[str] | None,
     ) -> list[SeriesRows]:
         """Return the increases in a window, with that from the last sample before it.
 
         It is the increase since some time before the window, less the one until its start: rollups serve both.
         """
         earlier = start - self._limits.max_lookback_seconds
-        since = await self._questions.rows(meter, matchers, earlier, end, aggregates)
-        before = await self._questions.rows(meter, matchers, earlier, start, aggregates)
+        since = await self._questions.rows(meter, matchers, earlier, end, aggregates, needed=needed)
+        before = await self._questions.rows(meter, matchers, earlier, start, aggregates, needed=needed)
         until = {each.labels: total([row.values[INCREASE] for row in each.rows]) for each in before}
         window = time_of(start)
         result = []
@@ -245,6 +267,7 @@ class SeriesReader:
         aggregates: Sequence[Aggregate],
         times: EvaluationTimes,
         tile: int,
+        needed: Set[str] | None,
     ) -> VectorGrid:
         """Ask for all tiles of the windows together."""
         # The increase from the last sample before a window belongs to the window.
@@ -256,7 +279,7 @@ class SeriesReader:
         names = [aggregate.label for aggregate in aggregates]
         for meter in await self._questions.meters(node.selector.matchers):
             for series in await self._questions.rows(
-                meter, node.selector.matchers, start, times.end, aggregates, period=tile
+                meter, node.selector.matchers, start, times.end, aggregates, period=tile, needed=needed
             ):
                 if self._slices.over:
                     await self._slices.pause()

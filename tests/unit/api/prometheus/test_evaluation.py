@@ -257,6 +257,84 @@ async def test_delta_is_the_difference_of_the_last_and_the_first_sample_and_need
     }
 
 
+class RecordingStore(MemoryStore):
+    """A store that records the statistics that it is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    async def statistics(self, query):
+        self.asked.append(query)
+        return await super().statistics(query)
+
+
+@pytest.mark.parametrize(
+    ("expression", "groupby"),
+    [
+        ("sum by (project) (increase(ceilometer_cpu[1h]))", {("project_id",)}),
+        ('sum by (project) (rate(ceilometer_cpu{flavor="small"}[1h]))', {("project_id", "metadata.flavor.name")}),
+        ("sum(increase(ceilometer_cpu[1h]))", {()}),
+        ("max by (unit) (max_over_time(ceilometer_cpu[1h]))", {()}),
+        ("sum without (user) (increase(ceilometer_cpu[1h]))", None),
+        ("avg by (project) (avg_over_time(ceilometer_cpu[1h]))", None),
+        ("max by (project) (increase(ceilometer_cpu[1h]))", None),
+        ('sum(increase({__name__=~"ceilometer_(cpu|memory)"}[1h]))', None),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_store_adds_up_what_is_added_up_anyway(expression, groupby):
+    small, large = ({"flavor": {"name": name}} for name in ("small", "large"))
+    store = await stored(
+        *(
+            counter(n * n * m, n * 500 + 1, f"r{m}", project_id=f"p{m % 2}", metadata=small if m else large)
+            for n in range(30)
+            for m in range(4)
+        ),
+        *(message("memory", n, at=n * 500 + 2, type="cumulative") for n in range(30)),
+        store=RecordingStore(),
+    )
+    source = source_of(store, metadata_labels=FLAVOR)
+
+    found = await over_range(expression, HOUR, 4 * HOUR, HOUR, source)
+    asked = {query.groupby for query in store.asked}
+    one_by_one = await over_range(expression.replace("[1h]))", "[1h]) + 0)"), HOUR, 4 * HOUR, HOUR, source)
+    assert found == {labels: pytest.approx(values) for labels, values in one_by_one.items()}
+    assert len(store.asked) > len(asked)
+    if groupby is not None:
+        assert asked == groupby
+    else:
+        assert all("resource_id" in each for each in asked)
+
+
+@pytest_twisted.ensureDeferred
+async def test_windows_are_grouped_by_metadata_only_of_resources_whose_labels_change():
+    def flavor(n, m):
+        return {"flavor": {"name": "large" if m == 0 and n >= 15 else "small"}}
+
+    store = await stored(
+        *(counter(n * n * (m + 1), n * 500 + 1, f"r{m}", metadata=flavor(n, m)) for n in range(30) for m in range(4)),
+        store=RecordingStore(),
+    )
+    source = source_of(store, metadata_labels=FLAVOR)
+
+    found = await over_range("increase(ceilometer_cpu[1h])", HOUR, 4 * HOUR, HOUR, source)
+    described, narrow, of_varying = store.asked
+    assert (described.period, narrow.groupby, of_varying.groupby) == (None, ("resource_id",), described.groupby)
+    assert set(found) == {
+        *(f"flavor=small project=p1 resource=r{m}" for m in range(4)),
+        "flavor=large project=p1 resource=r0",
+    }
+    whole = await over_range("sum(increase(ceilometer_cpu[1h]))", HOUR, 4 * HOUR, HOUR, source)
+    assert whole[""] == {at: sum(each.get(at, 0) for each in found.values()) for at in whole[""]}
+    assert found["flavor=large project=p1 resource=r0"] == {
+        at: value
+        for at, value in (
+            await over_range('increase(ceilometer_cpu{flavor="large"}[1h])', HOUR, 4 * HOUR, HOUR, source)
+        )["flavor=large project=p1 resource=r0"].items()
+    }
+
+
 # --- tenancy -------------------------------------------------------------------------------------------------------
 
 
