@@ -104,11 +104,6 @@ def readable_size(size: float | None) -> str:
     return f"{number(round(value, 1))} TiB"
 
 
-def urlencode_all(value: str) -> str:
-    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
-    return quote(value, safe="")
-
-
 def amount(value: Decimal | None) -> str:
     """Return an amount of money with all its digits, as it was billed: ``−1 234.50``; absence is not 0."""
     if value is None:

@@ -231,7 +231,7 @@ def test_errors_of_every_operation_have_the_form_of_prometheus(cloud: CloudClien
 
 
 def test_a_busy_project_is_429() -> None:
-    api = ApiClient(store=PendingMeters(), limits=RequestLimits(max_costly_per_project=1), auth=TOKENS)
+    api = ApiClient(store=PendingMeters(), limits=RequestLimits(max_requests_per_project=1), auth=TOKENS)
     headers = {"Authorization": "Bearer blue-token"}
     api.pending("/api/v1/query?query=ceilometer_cpu", headers=headers)
     api.flush()
