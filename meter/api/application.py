@@ -79,6 +79,7 @@ from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
 from meter.rating.book.watched_directory import WatchedPriceDirectory
+from meter.rating.statements.recent_previews import RecentPreviews
 from meter.signing_keys import Keyring
 
 
@@ -147,6 +148,7 @@ class Api:
         self._started_at = clock.seconds()
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
+        self._recent_previews = RecentPreviews()
         self._hosts = hosts or HostPolicy()
         self._sender = ResponseSender(clock, self._limits)
         self._admission = Admission(self._limits, clock)
@@ -253,6 +255,7 @@ class Api:
                     requester,
                     authorize=authorization.check,
                     place=partial(self._admission.query, requester, address, costly=costly or operation.streaming),
+                    recent_previews=self._recent_previews,
                 ),
                 flatten=self._flatten,
                 slices=slices,

@@ -23,7 +23,7 @@ from meter.api.request.arguments import parse_pairs
 from meter.api.request.body import decode_body
 from meter.api.request.media_types import FORM_TYPE
 
-MAX_FORM_BYTES = 256 * 1024
+MAX_FORM_BYTES = 512 * 1024
 """Maximum size of a form, which is parsed in one step."""
 
 MAX_BYTES = 32 * 1024
