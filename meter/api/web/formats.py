@@ -68,6 +68,11 @@ def duration(seconds: float | None) -> str:
     return f"{sign}{whole} s"
 
 
+def urlencode_all(value: str) -> str:
+    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
+    return quote(value, safe="")
+
+
 def percent(share: float | None) -> str:
     """Return a part of a whole, 0 to 1, as ``12.3 %``; a part below 0.05 % that is not 0 as ``< 0.1 %``."""
     if share is None or not math.isfinite(share):
@@ -99,12 +104,16 @@ def readable_size(size: float | None) -> str:
     return f"{number(round(value, 1))} TiB"
 
 
-def urlencode_all(value: str) -> str:
-    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
-    return quote(value, safe="")
+def amount(value: Decimal | None) -> str:
+    """Return an amount of money with all its digits, as it was billed: ``−1 234.50``; absence is not 0."""
+    if value is None:
+        return ABSENT
+    return f"{value:,f}".replace(",", THIN_SPACE).replace("-", MINUS)
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
+    "amount": amount,
+    "decimal": Decimal,
     "number": number,
     "utc": utc,
     "utc_short": utc_short,
