@@ -306,3 +306,13 @@ def test_a_page_asks_the_store_a_handful_of_questions(monkeypatch: pytest.Monkey
     calls.clear()
     shown(api, "/top", meter="requests", by="project")
     assert calls == ["meters", "statistics"]
+
+
+def test_links_say_what_the_url_left_to_the_page() -> None:
+    headers = {"X-Auth-Token": "blue-token", "Accept": "text/html"}
+    text = html.unescape(usual()("/top", headers=headers).body.decode())
+    assert 'href="/top.csv?meter=cpu&range=30d&by=resource"' in text
+    assert 'href="/usage?meter=cpu&range=30d&group=resource"' in text
+    assert 'href="/top?meter=cpu&range=7d&by=resource"' in text
+    text = html.unescape(usual()("/usage", headers=headers).body.decode())
+    assert 'href="/usage.csv?meter=cpu&range=24h&group=resource"' in text
