@@ -32,7 +32,8 @@ class CompletenessQuery:
     """The expected samples from ``start`` until before ``end``, of one project, resource, meter or agent, or of all.
 
     ``by``: a row for each hour or day, in UTC; without it, one row covers the period. ``group``: a row for each value of the
-    field. ``project_id`` is :data:`NO_PROJECT` for resources without a project, ``None`` for all resources.
+    field, or only for those in ``groups``. ``project_id`` is :data:`NO_PROJECT` for resources without a project, ``None`` for all
+    resources.
     """
 
     start: datetime
@@ -43,6 +44,11 @@ class CompletenessQuery:
     agent: str | None = None
     by: Resolution | None = None
     group: GroupField | None = None
+    groups: tuple[str, ...] | None = None
+
+    def has_row_of(self, group: str | None) -> bool:
+        """Return whether the answer has rows of this value of the field ``group``."""
+        return self.groups is None or group in self.groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +212,9 @@ class ICompletenessLedger(Interface):
 
     async def audited_periods(start: datetime, end: datetime) -> Sequence[AuditedPeriod]:
         """Return the audit periods of Nova that ended from ``start`` until before ``end``, the newest first, at most 100."""
+
+    async def hours_not_final(start: datetime, end: datetime, now: datetime) -> Sequence[datetime]:
+        """Return hours from ``start`` until before ``end`` that have samples and should be final and are not, the oldest ones."""
 
     async def closable(query: CompletenessQuery, now: datetime) -> Closable:
         """Return whether the period of ``query`` may be closed, for its project or for all."""

@@ -220,3 +220,8 @@ def keyring(secrets: Iterable[str], *, ceilometer_signature: bool = True) -> Key
     """Return a keyring of secrets that may sign everything with both schemes, with ids ``key-1``, ``key-2``…"""
     keys = [SigningKey(f"key-{n}", text.encode(), schemes=SCHEMES) for n, text in enumerate(secrets, 1)]
     return Keyring(keys, ceilometer_signature=ceilometer_signature)
+
+
+def keys_for_audit(keys: Keyring) -> Sequence[SigningKey]:
+    """Return those of ``keys`` that may write the audit log: those that may sign batches of all meters and sources."""
+    return [key for key in keys.keys if "meter" in key.schemes and not (key.meters or key.sources)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from collections.abc import Sequence
 from decimal import Decimal
@@ -43,6 +44,7 @@ def shared_statement() -> Statement:
         lines=tuple(map(renamed, document.lines)),
         unpriced=tuple(map(renamed, document.unpriced)),
         unmetered=tuple(map(renamed, document.unmetered)),
+        annex_sha256=hashlib.sha256(b"".join(map(annex_line, annex_rows()))).hexdigest(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC
@@ -78,6 +79,8 @@ class Accounting:
         self.ledger = ScriptedLedger(*projects)
         self.directories: dict[str, PriceDirectory] = {}
         self.correct_periods = 2
+        self.recorded: list[tuple[str, Mapping[str, Any]]] = []
+        self.audit_log_is_down = False
         self.use(directory)
         self.at(IN_DECEMBER)
 

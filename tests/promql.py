@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+from typing import TypeVar
 
 from twisted.internet.task import Clock
 
@@ -13,17 +16,19 @@ from meter.api.auth.requester import Requester
 from meter.api.auth.visibility import VisibleStore
 from meter.api.prometheus.evaluation import evaluate_instant
 from meter.api.prometheus.evaluation import evaluate_range
+from meter.api.prometheus.limits import PromqlLimits
 from meter.api.prometheus.results import Labels
 from meter.api.prometheus.results import Matrix
 from meter.api.prometheus.results import PromqlAnswer
 from meter.api.prometheus.results import ScalarPoint
 from meter.api.prometheus.results import StringPoint
 from meter.api.prometheus.results import Vector
-from meter.api.prometheus.source import PromqlLimits
 from meter.api.prometheus.source import PromqlSource
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
 from tests.store_messages import NOON
+
+T = TypeVar("T")
 
 ADMIN = Requester(is_admin=True)
 
@@ -39,14 +44,23 @@ def source_of(
         store=VisibleStore(store, requester),
         slices=SharedSlices(Clock(), 1e9, 1e9).of("tests"),
         visible_project=None if requester.is_admin else requester.project_id,
-        limits=limits,
-        metadata_labels=metadata_labels or {},
+        limits=replace(limits, metadata_labels=metadata_labels or {}),
     )
 
 
 def seconds(time: datetime | float) -> float:
     """Return ``time`` in seconds since 1970; a number is of seconds after noon."""
     return (time if isinstance(time, datetime) else NOON + timedelta(seconds=time)).timestamp()
+
+
+def result_of(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of ``work``, which waits for nothing: the memory store answers at once."""
+    try:
+        work.send(None)
+    except StopIteration as stopped:
+        result: T = stopped.value
+        return result
+    raise AssertionError("the work is not done")
 
 
 async def instant(expression: str, at: datetime | float, source: PromqlSource) -> Any:

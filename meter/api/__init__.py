@@ -25,6 +25,7 @@ from meter.api.client_address import ClientAddresses
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
 from meter.api.posted_samples import PostedSampleRules
+from meter.api.prometheus.limits import PromqlLimits
 from meter.api.request.host import HostPolicy
 from meter.api.site import make_site
 
@@ -38,6 +39,7 @@ __all__ = [
     "KeystoneTokens",
     "NoAuth",
     "PostedSampleRules",
+    "PromqlLimits",
     "RequestLimits",
     "Requester",
     "SampleIngest",

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,19 +17,24 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 from zope.interface import implementer
 
 from meter.api.admission import Admission
 from meter.api.admission import owner_of
 from meter.api.auth.authorization import Authorization
+from meter.api.auth.browser_session import browser_session
 from meter.api.auth.browser_session import sent_by_own_page
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import NoAuth
 from meter.api.auth.requester import Requester
+from meter.api.auth.sign_in import SignIn
+from meter.api.auth.sign_in import TokenIssuer
 from meter.api.auth.visibility import VisibleStore
 from meter.api.budget import DELAYED_STATUSES
 from meter.api.budget import RefusalDelay
+from meter.api.bus_services import BusServices
 from meter.api.client_address import ClientAddresses
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
@@ -39,8 +45,12 @@ from meter.api.operation import Operation
 from meter.api.operations import GONE
 from meter.api.operations import OPERATIONS
 from meter.api.operations import VERSIONS
+from meter.api.prometheus_operations import PREFIX
+from meter.api.prometheus_operations import missing_endpoint
 from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
+from meter.api.rendering.prometheus_errors import PrometheusError
+from meter.api.request.arguments import Pair
 from meter.api.request.arguments import check_pairs
 from meter.api.request.arguments import parse_arguments
 from meter.api.request.arguments import parse_pairs
@@ -48,10 +58,9 @@ from meter.api.request.body import check_size
 from meter.api.request.body import decode_body
 from meter.api.request.body import decode_list
 from meter.api.request.body import read_body
-from meter.api.request.body_parameters import MAX_BYTES
-from meter.api.request.body_parameters import MAX_FORM_BYTES
 from meter.api.request.body_parameters import check_no_overlap
 from meter.api.request.body_parameters import pairs_from_body
+from meter.api.request.body_parameters import pairs_of_form
 from meter.api.request.context import RequestContext
 from meter.api.request.host import HostPolicy
 from meter.api.request.media_types import JSON_TYPES
@@ -62,6 +71,7 @@ from meter.api.request.url import link_url
 from meter.api.root_resource import RootResource
 from meter.api.sending import ResponseSender
 from meter.api.streaming.export import MEDIA_TYPES
+from meter.api.web.failure_page import render_failure_page
 from meter.api.web.page import HTML
 from meter.api.web.pages import HOME
 from meter.api.web.pages import PAGES
@@ -102,7 +112,8 @@ class Api:
     ``addresses`` finds the client addresses that limits apply to and that the log names. All requests convert, parse and
     encode in ``slices``.
     ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again. Without
-    ``prices``, rating is not configured.
+    ``prices``, rating is not configured; without ``bus``, pages say nothing about the message bus. With ``issuer``, people
+    can sign in at Keystone.
     """
 
     def __init__(
@@ -111,6 +122,7 @@ class Api:
         clock: IReactorTime,
         *,
         auth: IAuth | None = None,
+        issuer: TokenIssuer | None = None,
         ingest: SampleIngest | None = None,
         keys: Keyring | None = None,
         rating: RatingServices | None = None,
@@ -121,15 +133,19 @@ class Api:
         slices: SharedSlices | None = None,
         max_unchecked_seconds: float = 300.0,
         prices: WatchedPriceDirectory | None = None,
+        bus: BusServices | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._auth = auth or NoAuth()
+        self._sign_in = SignIn(self._auth, clock, issuer)
         self._ingest = ingest
         self._keys = keys
         self._rating = rating
         self._max_unchecked_seconds = max_unchecked_seconds
         self._prices = prices
+        self._bus = bus
+        self._started_at = clock.seconds()
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._recent_previews = RecentPreviews()
@@ -164,7 +180,8 @@ class Api:
         for path, text in GONE.items():
             app.route(path, endpoint=path)(_gone(text))
             app.route(f"{path}/<path:_rest>", endpoint=f"{path}/")(_gone(text))
-        app.handle_errors(Exception)(render_failure)  # type: ignore[arg-type] # klein declares fewer arguments than it passes
+        app.route(f"{PREFIX}/<path:rest>", endpoint=PREFIX)(_missing_endpoint)
+        app.handle_errors(Exception)(_render_any_failure)  # type: ignore[arg-type] # klein declares fewer arguments than it passes
         return app
 
     def _make_route(
@@ -176,7 +193,10 @@ class Api:
             address = self.addresses.address_of(request)
             chosen = for_browsers if for_browsers is not None and _prefers_html(request) else operation
             try:
-                return await self._respond(chosen, request, address, path)
+                body = await self._respond(chosen, request, address, path)
+                if request.code in DELAYED_STATUSES:  # a form shown again after a wrong password
+                    await self._refusal_delay.wait(address)
+                return body
             except Exception as error:
                 if isinstance(error, ApiError) and error.status in DELAYED_STATUSES:
                     await self._refusal_delay.wait(address)
@@ -200,6 +220,11 @@ class Api:
         auth = _PUBLIC if operation.public else self._auth
         requester = await auth.requester(request)
         request.user_id = requester.user_id  # type: ignore[attr-defined] # for the access log
+        session = browser_session(
+            request, mode=self._sign_in.mode, requester=requester, address=address, base_url=base_url
+        )
+        if not operation.public:
+            request.browser_session = session  # type: ignore[attr-defined] # for the page of a failure
         authorization = Authorization(
             auth, request, requester, self._clock, max_unchecked_seconds=self._max_unchecked_seconds
         )
@@ -209,13 +234,13 @@ class Api:
             if slices.over:
                 await slices.pause()
             query_pairs = parse_pairs(request.uri.partition(b"?")[2])
-            body_pairs = (
-                ()
-                if operation.body is not None
-                else pairs_from_body(
-                    body, body_type, operation.parameters, MAX_FORM_BYTES if operation.form else MAX_BYTES
-                )
-            )
+            if operation.form and query_pairs:
+                raise ApiError(400, "The fields of a form must be in its body: an address is kept in logs.")
+            body_pairs: Sequence[Pair] = ()
+            if operation.form:
+                body_pairs = pairs_of_form(body, body_type)
+            elif operation.body is None:
+                body_pairs = pairs_from_body(body, body_type, operation.parameters)
             check_no_overlap(query_pairs, body_pairs)
             pairs = [*query_pairs, *body_pairs]
             check_pairs(pairs)
@@ -239,9 +264,13 @@ class Api:
                 rating=self._rating,
                 clock=self._clock,
                 base_url=base_url,
-                url=append_pairs(link_url(base_url, request.uri), body_pairs),
+                url=append_pairs(link_url(base_url, request.uri), () if operation.form else body_pairs),
                 limits=self._limits,
+                session=session,
+                sign_in=self._sign_in,
                 prices=self._prices,
+                bus=self._bus,
+                started_at=self._started_at,
             )
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client
@@ -254,7 +283,18 @@ def _prefers_html(request: Request) -> bool:
     Java's URLConnection prefers HTML too, whatever its program wants.
     """
     accept = accept_header(request)
-    return negotiate(accept, (JSON_TYPES[0], HTML)) == HTML and ("xhtml" in accept or "*" not in accept)
+    try:
+        preferred = negotiate(accept, (JSON_TYPES[0], HTML))
+    except HttpError:
+        return False  # 406, in JSON
+    return preferred == HTML and ("xhtml" in accept or "*" not in accept)
+
+
+def _render_any_failure(request: Request, failure: Failure) -> bytes:
+    """Render a failure, for a browser as a page if it is that of no operation: an unknown path, or a method that it does not have."""
+    if failure.check(HTTPException) and _prefers_html(request):
+        return render_failure_page(request, failure)
+    return render_failure(request, failure)
 
 
 def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
@@ -262,6 +302,10 @@ def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
         raise HttpError(410, text)
 
     return respond
+
+
+async def _missing_endpoint(request: Request, rest: str) -> bytes:
+    raise PrometheusError("not_found", missing_endpoint(rest))
 
 
 async def _decoded(operation: Operation, body: bytes, slices: OwnedSlices) -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import field
+
+from meter.api.prometheus.limits import PromqlLimits
 
 MAX_TERMS = 100
 """Terms of a simple query."""
@@ -56,7 +59,7 @@ class RequestLimits:
     ``max_wait_seconds`` at most.
 
     Clients that read slowly: a client that takes longer than ``max_stall_seconds`` for a part of a response has to read
-    ``min_bytes_per_second``; an export takes at most ``max_export_seconds``.
+    ``min_bytes_per_second``; an export takes at most ``max_export_seconds``. ``promql`` are the limits of queries in PromQL.
     """
 
     default_limit: int = 100
@@ -77,3 +80,4 @@ class RequestLimits:
     min_bytes_per_second: int = 16 * 1024
     max_stall_seconds: float = 60.0
     max_export_seconds: float = 3600.0
+    promql: PromqlLimits = field(default_factory=PromqlLimits)

@@ -41,7 +41,7 @@ def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:
 @cache
 def _document(operations: tuple[Any, ...]) -> dict[str, Any]:
     """Return the document without its servers: anyone can request it, and it takes milliseconds to make."""
-    types = [each for operation in operations for each in (operation.result, operation.body) if each is not None]
+    types = [each for one in operations for each in (one.result, one.body, one.failure) if each is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(map(str, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -79,7 +79,9 @@ def _operation(operation: Any, by_type: Mapping[str, Any]) -> dict[str, Any]:
         media_type: {"schema": schema if media_type == "application/json" else {"type": "string"}}
         for media_type in operation.media_types
     }
-    error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    failure = {"$ref": "#/components/schemas/Error"} if operation.failure is None else by_type[str(operation.failure)]
+    error = {"content": {"application/json": {"schema": failure}}}
+    errors = ERRORS if operation.failure is None else {**ERRORS, "422": "The query cannot be evaluated."}
     description: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -89,7 +91,7 @@ def _operation(operation: Any, by_type: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "responses": {
             str(operation.status): {"description": operation.summary, "content": content},
-            **{status: {"description": text, **error} for status, text in ERRORS.items()},
+            **{status: {"description": text, **error} for status, text in errors.items()},
         },
     }
     if operation.public:

@@ -27,7 +27,8 @@ class Operation:
     objects. ``media_types`` are those of
     the response, the default first. ``public``: no authentication. ``costly``: a project can have fewer of
     these in progress. ``streaming``: the response lasts until the client disconnects. ``form``: only pages of this API may
-    send it. ``render_failure`` renders errors in another form than that of all other operations.
+    send it, with all fields in the body. ``render_failure`` renders errors in another form than that of all other operations;
+    ``failure`` is the type of their JSON.
     """
 
     name: str
@@ -46,3 +47,4 @@ class Operation:
     streaming: bool = False
     form: bool = False
     render_failure: Callable[[Request, Failure], bytes] | None = None
+    failure: Any = None

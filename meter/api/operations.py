@@ -27,6 +27,7 @@ from meter.api.operation import JSON
 from meter.api.operation import LIMIT
 from meter.api.operation import MARKER
 from meter.api.operation import Operation
+from meter.api.prometheus_operations import PROMETHEUS
 from meter.api.rating_operations import CLOUDKITTY
 from meter.api.rating_operations import STATEMENTS
 from meter.api.rendering import completeness as rendering_completeness
@@ -370,7 +371,7 @@ V1: tuple[Operation, ...] = (
     ),
 )
 
-OPERATIONS = (*V2, *V1)
+OPERATIONS = (*V2, *V1, *PROMETHEUS)
 
 GONE: dict[str, str] = dict.fromkeys(
     ("/v2/alarms", "/v2/query/alarms"), "alarms URLs is unavailable when Aodh is disabled or unavailable."

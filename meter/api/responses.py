@@ -25,22 +25,28 @@ class ListResponse:
     """A list of any length, of which ``render`` returns a record per row; it is rendered and encoded in slices.
 
     ``rows`` is emptied meanwhile.
-    With ``member`` the response is an object, which has the list in this member.
+    With ``member`` the response is an object, which has the list in this member; with ``envelope`` it is these bytes, from
+    the first through the bracket that opens the list, and from the one that closes it through the last. ``rows_per_slice``
+    is the number of rows that are rendered before the time is checked.
     """
 
     rows: list[Any]
     render: Callable[[Any], Any]
     headers: Mapping[str, str] = field(default_factory=dict)
     member: str | None = None
+    envelope: tuple[bytes, bytes] | None = None
+    rows_per_slice: int = 10
 
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """An encoded body, and additional headers."""
+    """An encoded body, additional headers, and headers ``Set-Cookie``. ``status`` is that of the operation by default."""
 
     media_type: str
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int | None = None
+    cookies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -71,10 +72,11 @@ class ResponseSender:
                     time = ReadingTime(self._clock, self._limits, self._limits.max_export_seconds)
                     await stream(request, _in_turn(parts), time, client=client, authorize=authorization.check)
                 return b""
-            case RawResponse(media_type, body, headers):
-                for name, value in headers.items():
-                    request.setHeader(name, value)
-                return with_headers(request, status, body, f"{media_type}; charset=utf-8")
+            case RawResponse(media_type, body, headers, own_status, cookies):
+                add_headers(request, headers)
+                for cookie in cookies:
+                    request.responseHeaders.addRawHeader("set-cookie", cookie)
+                return with_headers(request, own_status or status, body, f"{media_type}; charset=utf-8")
             case JsonResponse(content, headers):
                 for name, value in headers.items():
                     request.setHeader(name, value)
@@ -85,6 +87,14 @@ class ResponseSender:
 async def _in_turn(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
+
+
+def add_headers(request: Request, headers: Mapping[str, str]) -> None:
+    """Set ``headers``; ``Vary`` is added to what the response depends on already."""
+    for name, value in headers.items():
+        if name.lower() == "vary":
+            value = ", ".join([*request.responseHeaders.getRawHeaders("vary", []), value])
+        request.setHeader(name, value)
 
 
 def with_headers(request: Request, status: int, body: bytes, content_type: str = JSON_TYPES[0]) -> bytes:

@@ -20,6 +20,7 @@ import meter
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import parse_timestamp
+from meter.printable import printable
 from meter.settings import Config
 from meter.settings.config_file import DEFAULT_FILE
 from meter.settings.config_file import SINGLE
@@ -183,8 +184,4 @@ def spool_of(config: Config, name: str) -> Path:
 
 def escape_terminal(text: str) -> str:
     """Return ``text`` with all unprintable characters escaped, except line breaks."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text
-    )
+    return printable(text)

@@ -5,13 +5,27 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncIterator
-from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.python import usage
 
+from meter.audit_record import Record
+from meter.bus.dead_letter_queues import BrokerDeadLetters
+from meter.bus.dead_letter_queues import DeadLetterQueue
+from meter.bus.dead_letter_queues import Entry
+from meter.bus.dead_letter_queues import SpooledDeadLetters
+from meter.bus.dead_letter_replay import DISCARD_ACTION
+from meter.bus.dead_letter_replay import MIN_ID_CHARACTERS
+from meter.bus.dead_letter_replay import NoSuchDeadLetter
+from meter.bus.dead_letter_replay import entries
+from meter.bus.dead_letter_replay import entries_by_id
+from meter.bus.dead_letter_replay import pretty_body
+from meter.bus.dead_letter_replay import recorded
+from meter.bus.dead_letter_replay import replay_each
 from meter.bus.dead_letters import DEAD_LETTER_KINDS
 from meter.bus.dead_letters import DeadLetter
 from meter.bus.masking import masked_body
@@ -24,27 +38,14 @@ from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.commands.command import spool_of
-from meter.commands.dead_letter_queues import BrokerDeadLetters
-from meter.commands.dead_letter_queues import DeadLetterQueue
-from meter.commands.dead_letter_queues import Entry
-from meter.commands.dead_letter_queues import SpooledDeadLetters
 from meter.commands.operator import REASON
 from meter.commands.operator import UNRECORDED
 from meter.commands.operator import WHO
-from meter.commands.operator import Record
 from meter.commands.operator import audit_recorder
 from meter.settings.config_file import SINGLE
 
-MIN_ID_CHARACTERS = 8
-"""Minimum length of an abbreviated id. A shorter number is a position in the list."""
-
 MAX_SHOWN = 64 * 1024
 """Maximum number of characters of a body that ``show`` prints."""
-
-
-RECORDED_LETTERS = 100
-RECORDED_BYTES = 16 * 1024 * 1024
-"""Dead letters, and the bytes of their bodies, that one entry of the audit log is about at most: so many are in memory."""
 
 
 def check_kind(command: str, kind: str | None) -> None:
@@ -158,7 +159,9 @@ async def work(reactor: Any, options: Any) -> int:
                     return await discard(queue, arguments["ids"], record)
             case _:
                 chosen = (
-                    entries(queue, arguments["kind"]) if arguments["all"] else entries_by_id(queue, arguments["ids"])
+                    entries(queue, arguments["kind"])
+                    if arguments["all"]
+                    else entries_by_id(entries(queue), arguments["ids"])
                 )
                 async with audit_recorder(reactor, configuration(options["config"]), arguments) as record:
                     return await replay(queue, chosen, record, force=bool(arguments["force"]))
@@ -184,38 +187,6 @@ async def dead_letter_queue(reactor: Any, config_path: str | None) -> AsyncItera
         yield queue, await queue.open()
     finally:
         await queue.close()
-
-
-async def entries(queue: DeadLetterQueue, kind: str | None = None) -> AsyncIterator[Entry]:
-    """Yield the dead letters of ``kind``, or all."""
-    while (entry := await queue.next()) is not None:
-        if kind in (None, entry.dead_letter.kind):
-            yield entry
-
-
-async def entries_by_id(queue: DeadLetterQueue, ids: Iterable[str]) -> AsyncIterator[Entry]:
-    """Yield the dead letters with these ids, after reading the whole queue.
-
-    Raises :class:`CommandError` before the first if an id is too short, unknown or ambiguous.
-    """
-    wanted = dict.fromkeys(ids)
-    for each in wanted:
-        if len(each) < MIN_ID_CHARACTERS:
-            raise CommandError(
-                f"{each}: give at least the first {MIN_ID_CHARACTERS} characters of an id; list prints them"
-            )
-    matches: dict[str, list[Entry]] = {each: [] for each in wanted}
-    async for entry in entries(queue):
-        for prefix, found in matches.items():
-            if entry.dead_letter.id.startswith(prefix):
-                found.append(entry)
-    for prefix, found in matches.items():
-        if len(found) != 1:
-            raise CommandError(
-                f"{prefix}: {len(found)} dead letters match" if found else f"{prefix}: no such dead letter"
-            )
-    for entry in {id(found[0]): found[0] for found in matches.values()}.values():
-        yield entry
 
 
 # --- list ----------------------------------------------------------------------------------------------------------
@@ -274,7 +245,8 @@ async def show(queue: DeadLetterQueue, which: str) -> int:
         if entry is None:
             raise CommandError(f"{which}: the queue has fewer dead letters")
     else:
-        [entry] = [each async for each in entries_by_id(queue, [which])]
+        with unknown_ids():
+            [entry] = [each async for each in entries_by_id(entries(queue), [which])]
     dead_letter = entry.dead_letter
     for name, value in {"meter-id": dead_letter.id, **dead_letter.headers}.items():
         sys.stdout.write(f"{escape_terminal(str(name))}: {escape_terminal(str(value))}\n")
@@ -287,74 +259,22 @@ async def show(queue: DeadLetterQueue, which: str) -> int:
     return EXIT_OK
 
 
-def pretty_body(body: bytes) -> str:
-    """Return a JSON body indented, with the message in its envelope decoded; any other body as text."""
-    try:
-        content = json.loads(body)
-        if isinstance(content, dict) and isinstance(content.get("oslo.message"), str):
-            content["oslo.message"] = json.loads(content["oslo.message"])
-        return json.dumps(content, indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return body.decode("utf-8", "backslashreplace")
-
-
 # --- replay and discard --------------------------------------------------------------------------------------------
 
 
-async def recorded(chosen: AsyncIterator[Entry], record: Record, action: str) -> AsyncIterator[Entry]:
-    """Yield the dead letters of ``chosen``, each after it has been recorded that ``action`` is done with it."""
-    batch: list[Entry] = []
-
-    async def record_batch() -> None:
-        names = ("id", "kind", "subject", "reason")
-        letters = [{name: getattr(entry.dead_letter, name)[:200] for name in names} for entry in batch]
-        await record(action, {"dead_letters": letters})
-
-    async for entry in chosen:
-        batch.append(entry)
-        size = sum(len(each.dead_letter.body) for each in batch)
-        if len(batch) >= RECORDED_LETTERS or size >= RECORDED_BYTES:
-            await record_batch()
-            for each in batch:
-                yield each
-            batch = []
-    if batch:
-        await record_batch()
-    for each in batch:
-        yield each
-
-
 async def replay(queue: DeadLetterQueue, chosen: AsyncIterator[Entry], record: Record, *, force: bool) -> int:
-    """Send dead letters back and remove each once that is confirmed; print those that are not replayed and why.
-
-    ``record`` records that before it is done.
-    """
+    """Replay dead letters, and print what became of each; see :func:`~meter.bus.dead_letter_replay.replay_each`."""
     replayed = kept = 0
-
-    async def replayable() -> AsyncIterator[Entry]:
-        nonlocal kept
-        async for entry in chosen:
-            problem = entry.dead_letter.not_replayable
-            if problem is None or force:
-                yield entry
+    with unknown_ids():
+        async for result in replay_each(queue, chosen, record, force=force):
+            if result.problem is None:
+                replayed += 1
+                sys.stdout.write(escape_terminal(f"{result.dead_letter.id} replayed to {result.to}") + "\n")
             else:
                 kept += 1
-                sys.stderr.write(f"{escape_terminal(entry.dead_letter.id)} not replayed: {problem}\n")
-
-    async for entry in recorded(replayable(), record, "dead-letter.replay"):
-        publication = entry.dead_letter.publication()
-        try:
-            await queue.send(publication)
-        except ValueError as error:
-            kept += 1
-            sys.stderr.write(f"{escape_terminal(entry.dead_letter.id)} not replayed: {escape_terminal(str(error))}\n")
-            continue
-        await queue.remove(entry)
-        replayed += 1
-        to = (
-            publication.routing_key if not publication.exchange else f"{publication.exchange}/{publication.routing_key}"
-        )
-        sys.stdout.write(escape_terminal(f"{entry.dead_letter.id} replayed to {to}") + "\n")
+                sys.stderr.write(
+                    f"{escape_terminal(result.dead_letter.id)} not replayed: {escape_terminal(result.problem)}\n"
+                )
     sys.stdout.write(f"{replayed} replayed, {kept} kept\n")
     sys.stdout.flush()
     return EXIT_FOUND_PROBLEMS if kept else EXIT_OK
@@ -362,8 +282,18 @@ async def replay(queue: DeadLetterQueue, chosen: AsyncIterator[Entry], record: R
 
 async def discard(queue: DeadLetterQueue, ids: Sequence[str], record: Record) -> int:
     """Delete dead letters permanently; ``record`` records that before it is done."""
-    async for entry in recorded(entries_by_id(queue, ids), record, "dead-letter.discard"):
-        await queue.remove(entry)
-        sys.stdout.write(f"{escape_terminal(entry.dead_letter.id)} discarded\n")
+    with unknown_ids():
+        async for entry in recorded(entries_by_id(entries(queue), ids), record, DISCARD_ACTION):
+            await queue.remove(entry)
+            sys.stdout.write(f"{escape_terminal(entry.dead_letter.id)} discarded\n")
     sys.stdout.flush()
     return EXIT_OK
+
+
+@contextmanager
+def unknown_ids() -> Iterator[None]:
+    """Raise :class:`CommandError` for ids that no dead letter has."""
+    try:
+        yield
+    except NoSuchDeadLetter as error:
+        raise CommandError(str(error)) from error

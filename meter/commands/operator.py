@@ -7,14 +7,13 @@ import pwd
 import socket
 import sys
 from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from contextlib import asynccontextmanager
 from typing import Any
 
+from meter.audit_record import Record
 from meter.commands.command import CommandError
 from meter.commands.command import escape_terminal
 from meter.commands.database import connected
@@ -22,8 +21,8 @@ from meter.commands.database import database_server
 from meter.interfaces import Unavailable
 from meter.settings import Config
 from meter.settings.config_file import keyring
-from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
+from meter.signing_keys import keys_for_audit
 from meter.store import MAX_REASON
 from meter.store import Act
 from meter.store import Administration
@@ -40,9 +39,6 @@ UNRECORDED = [
     "Go on even if the audit log cannot be written; note the act later with meter-audit note.",
 ]
 """The flag of commands that work while the database is unavailable."""
-
-Record = Callable[[str, Mapping[str, Any]], Awaitable[None]]
-"""Records an action with its details; :class:`Unavailable` if that fails, and then the action must not be done."""
 
 
 def audit_keys(config: Config) -> Sequence[SigningKey]:
@@ -63,11 +59,6 @@ def audit_keys(config: Config) -> Sequence[SigningKey]:
             "the audit log needs a signing key for all meters and sources: each in [signing] is restricted to some of them"
         )
     return keys
-
-
-def keys_for_audit(keys: Keyring) -> Sequence[SigningKey]:
-    """Return those of ``keys`` that may write the audit log: those that may sign batches of all meters and sources."""
-    return [key for key in keys.keys if "meter" in key.schemes and not (key.meters or key.sources)]
 
 
 def act(config: Config, options: Mapping[str, Any], *, needs_reason: bool = True, **members: Any) -> Act:

@@ -22,7 +22,6 @@ from meter.commands.command import parse_range
 from meter.commands.command import run
 from meter.commands.database import connected
 from meter.commands.database import database_server
-from meter.commands.operator import keys_for_audit
 from meter.commands.range_verifier import RangeVerifier
 from meter.commands.range_verifier import VerifiedRange
 from meter.commands.row_verifier import Finding
@@ -34,6 +33,7 @@ from meter.settings import Config
 from meter.settings.config_file import has_key
 from meter.settings.config_file import keyring
 from meter.signing_keys import Keyring
+from meter.signing_keys import keys_for_audit
 from meter.store import StoredRow
 from meter.store import Verification
 

@@ -5,6 +5,7 @@
 - :mod:`~meter.openstack.keystone`: tokens; :mod:`~meter.openstack.credentials`: how to get one.
 - :mod:`~meter.openstack.catalogue`: the URLs of services.
 - :mod:`~meter.openstack.validation`: validates the tokens of the API's clients.
+- :mod:`~meter.openstack.sign_in`: tokens for people who sign in to the pages of the API.
 """
 
 from meter.openstack.catalogue import NoService

@@ -31,13 +31,15 @@ Send = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A token: its validity, user, scope, roles and service catalogue."""
+    """A token: its validity, user, scope, roles and service catalogue. A name that Keystone does not send is empty."""
 
     id: str = field(repr=False)
     issued_at: datetime
     expires_at: datetime
     user_id: str | None = None
+    user_name: str = ""
     project_id: str | None = None
+    project_name: str = ""
     domain_id: str | None = None
     system: bool = False
     roles: frozenset[str] = frozenset()
@@ -103,10 +105,7 @@ class Keystone:
             if error.status == UNAUTHORIZED:
                 raise ErrorResponse(f"Keystone rejects our credentials: {error}", error.status) from None
             raise
-        id_ = response.header("x-subject-token")
-        if not id_:
-            raise BadResponse(f"{response.request}: the response has no X-Subject-Token header; is this Keystone v3?")
-        token = _parse_token(id_, response)
+        token = issued_token(response)
         lifetime = (token.expires_at - token.issued_at).total_seconds()
         self._token = token
         self._renew_at = sent_at + lifetime - min(self._renew_before_seconds, lifetime / 4)
@@ -140,6 +139,14 @@ class Keystone:
         return _parse_token(subject_token, response.checked())
 
 
+def issued_token(response: HttpResponse) -> Token:
+    """Return the token that Keystone issued by ``response``; raise :class:`BadResponse` for one without a token."""
+    id_ = response.header("x-subject-token")
+    if not id_:
+        raise BadResponse(f"{response.request}: the response has no X-Subject-Token header; is this Keystone v3?")
+    return _parse_token(id_, response)
+
+
 def _parse_token(id_: str, response: HttpResponse) -> Token:
     """Return the token in the body of ``response``; raise :class:`BadResponse` for one that is not a token."""
     document = response.json()
@@ -150,7 +157,9 @@ def _parse_token(id_: str, response: HttpResponse) -> Token:
             issued_at=datetime.fromisoformat(body["issued_at"]),
             expires_at=datetime.fromisoformat(body["expires_at"]),
             user_id=_id(body.get("user")),
+            user_name=_name(body.get("user")),
             project_id=_id(body.get("project")),
+            project_name=_name(body.get("project")),
             domain_id=_id(body.get("domain")),
             system=bool(body.get("system")),
             roles=frozenset(str(role["name"]) for role in body.get("roles") or ()),
@@ -164,6 +173,10 @@ def _parse_token(id_: str, response: HttpResponse) -> Token:
 
 def _id(entity: Any) -> str | None:
     return str(entity["id"]) if entity else None
+
+
+def _name(entity: Any) -> str:
+    return str(entity.get("name") or "") if entity else ""
 
 
 __all__ = ["Keystone", "Send", "Token", "Unavailable"]

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic import SecretStr
 
+from meter.settings.prometheus import ApiPrometheusSection
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
@@ -234,4 +235,5 @@ class ApiSection(Section):
     )
     access_log: bool = Field(default=False, description="Log each request with its client and its status.")
     shares: ApiSharesSection = ApiSharesSection()
+    prometheus: ApiPrometheusSection = ApiPrometheusSection()
     auth: ApiAuthSection = ApiAuthSection()

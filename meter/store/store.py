@@ -17,8 +17,12 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from meter.batch_signature import BatchEntry
+from meter.completeness.activity import Arrivals
+from meter.completeness.activity import IActivity
+from meter.completeness.activity import ResourceCounts
 from meter.completeness.ledger.unmetered import unmetered
 from meter.completeness.ledger.usage_audits import audited_periods
+from meter.completeness.lives.kinds import ResourceKind
 from meter.completeness.lives.life_store import ILifeStore
 from meter.completeness.lives.life_store import ListedTime
 from meter.completeness.lives.life_store import SampleRun
@@ -94,7 +98,9 @@ MAINTENANCE_TIMEOUT_SECONDS = 900.0
 that cannot be finalized never expire."""
 
 
-@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IRated, IDependency)
+@implementer(
+    IStore, IActivity, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IRated, IDependency
+)
 class PostgresStore(Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
@@ -308,6 +314,16 @@ class PostgresStore(Service):
         """Return what cycle reports listed; see ``ILifeStore.life_reports``."""
         return await self._query_runner.life_reports(resources, pollsters, as_of)
 
+    async def arrivals(self, project_id: str | None, since: datetime, seconds: int, limit: int) -> Arrivals:
+        """Return what was stored lately; see ``IActivity.arrivals``."""
+        return await self._query_runner.activity.arrivals(project_id, since, seconds, limit)
+
+    async def resource_counts(
+        self, project_id: str | None, kinds: Sequence[ResourceKind], since: datetime, limit: int
+    ) -> ResourceCounts:
+        """Return numbers of resources; see ``IActivity.resource_counts``."""
+        return await self._query_runner.activity.resource_counts(project_id, kinds, since, limit)
+
     async def proof(self, message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
         """Return a message and how it was signed; see ``IStore.proof``."""
         return await self._query_runner.proof(message_id, filter)
@@ -385,6 +401,10 @@ class PostgresStore(Service):
     async def audited_periods(self, start: datetime, end: datetime) -> Sequence[AuditedPeriod]:
         """Return the audit periods of Nova; see ``ICompletenessLedger.audited_periods``."""
         return await audited_periods(self, start, end)
+
+    async def hours_not_final(self, start: datetime, end: datetime, now: datetime) -> Sequence[datetime]:
+        """Return hours that should be final; see ``ICompletenessLedger.hours_not_final``."""
+        return await self._completeness.hours_not_final(start, end, now)
 
     async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
         """Return whether a period may be closed; see ``ICompletenessLedger.closable``."""

@@ -290,6 +290,11 @@ class MemoryLedgerStore(MemoryCompletenessStore):
         """Return the audit periods of Nova; see ``ICompletenessLedger.audited_periods``."""
         return await audited_periods(self, start, end)
 
+    async def hours_not_final(self, start: datetime, end: datetime, now: datetime) -> Sequence[datetime]:
+        """Return hours that should be final and are not."""
+        finality = await self.ledger.finality(start.timestamp(), end.timestamp(), now.timestamp())
+        return finality.overdue
+
     async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
         """Return whether a period may be closed."""
         return await self.ledger.closable(query, now)

@@ -20,6 +20,10 @@ from zope.interface import implementer
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.completeness.activity import Arrivals
+from meter.completeness.activity import IActivity
+from meter.completeness.activity import ResourceCounts
+from meter.completeness.lives.kinds import ResourceKind
 from meter.completeness.lives.life_store import ILifeStore
 from meter.completeness.lives.life_store import ListedTime
 from meter.completeness.lives.life_store import SampleRun
@@ -66,6 +70,8 @@ from meter.stored_batch import UnstoredReason
 from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
+from meter.testing.memory_activity import arrivals_of
+from meter.testing.memory_activity import resource_counts_of
 from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.memory_ledger import MemoryLedgerStore
 from meter.testing.memory_life_runs import runs_of_samples
@@ -75,7 +81,7 @@ from meter.testing.statistics import compute_statistics
 from meter.testing.storable import unstorable
 
 
-@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IRated)
+@implementer(IStore, IActivity, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IRated)
 class MemoryStore(MemoryLedgerStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
@@ -226,6 +232,16 @@ class MemoryStore(MemoryLedgerStore):
         self._check()
         given = [each for each in self.listed_times if each.resource_id in resources and each.pollster in pollsters]
         return [*given, *listed_times(self, resources, pollsters, as_of)]
+
+    async def arrivals(self, project_id: str | None, since: datetime, seconds: int, limit: int) -> Arrivals:
+        """Return what was stored lately."""
+        return arrivals_of(self._matching(_of(project_id)), since, seconds, limit)
+
+    async def resource_counts(
+        self, project_id: str | None, kinds: Sequence[ResourceKind], since: datetime, limit: int
+    ) -> ResourceCounts:
+        """Return numbers of resources."""
+        return resource_counts_of(self._matching(_of(project_id)), kinds, since)
 
     async def names_of_others(
         self, project_id: str, meters: Collection[str], resources: Collection[str]
@@ -397,3 +413,7 @@ def _row(message: MeteringMessage, recorded_at: datetime) -> StoredSample:
 
 def _without_signature(message: MeteringMessage) -> dict[str, Any]:
     return copy.deepcopy({name: value for name, value in message.fields.items() if name != SIGNATURE_FIELD})
+
+
+def _of(project_id: str | None) -> SampleFilter:
+    return SampleFilter() if project_id is None else SampleFilter(equals={"project_id": project_id})

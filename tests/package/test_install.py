@@ -97,7 +97,9 @@ def test_the_source_distribution_has_what_the_wheel_is_made_of(distributions: Pa
     with tarfile.open(archive) as members:
         names = {name.partition("/")[2] for name in members.getnames()}
     package = {path.relative_to(checkout).as_posix() for path in (checkout / "meter").rglob("*") if path.is_file()}
-    assert package | {PLUGIN, "setup.py", "pyproject.toml", "README.rst", "LICENSE"} <= names
+    etc = {path.relative_to(checkout).as_posix() for path in (checkout / "etc").rglob("*") if path.is_file()}
+    assert "etc/prometheus/alerts.yml" in etc
+    assert package | etc | {PLUGIN, "setup.py", "pyproject.toml", "README.rst", "LICENSE"} <= names
     assert not any(name.startswith("twisted/") and name != PLUGIN and name.count(".") for name in names)
 
 

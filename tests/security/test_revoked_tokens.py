@@ -40,6 +40,7 @@ class KeystoneToken:
 
     def __init__(self, *roles: str, project_id: str = "blue", minutes: float = 600) -> None:
         self.project_id = project_id
+        self.user_name = self.project_name = ""
         self.user_id = "ann"
         self.roles = roles
         self.domain_id = None

@@ -17,8 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
-from meter.api.auth.requester import IAuth
+from meter.api.auth.requester import ITokenAuth
 from meter.api.auth.requester import Requester
+from meter.api.auth.requester import checked_form
 from meter.api.auth.requester import well_formed_token
 from meter.api.auth.validation_limiter import ValidationLimiter
 from meter.api.auth.validation_limiter import ValidationLimits
@@ -58,8 +59,16 @@ class TokenInfo(Protocol):
         """The owner of the token."""
 
     @property
+    def user_name(self) -> str:
+        """The name of the owner, empty if it is not known."""
+
+    @property
     def project_id(self) -> str | None:
         """The project that the token is scoped to, if any."""
+
+    @property
+    def project_name(self) -> str:
+        """The name of that project, empty if it is not known."""
 
     @property
     def domain_id(self) -> str | None:
@@ -102,7 +111,7 @@ class _CachedToken:
     valid_until: float
 
 
-@implementer(IAuth, IDependency)
+@implementer(ITokenAuth, IDependency)
 class KeystoneTokens:
     """Identifies requesters by their ``X-Auth-Token``, which ``validate`` looks up in Keystone.
 
@@ -166,10 +175,25 @@ class KeystoneTokens:
         token = well_formed_token(request)
         if token is None:
             raise Unauthenticated(self._challenge)
+        return await self._owner(token, lambda: self._addresses.address_of(request))
+
+    async def owner(self, token: str, address: str) -> Requester:
+        """Return the owner of ``token``, which a person at ``address`` signs in with; raises as :meth:`requester` does."""
+        if checked_form(token.encode()) is None:
+            raise Unauthenticated(self._challenge)
+        return await self._owner(token, lambda: address)
+
+    def forget(self, token: str) -> None:
+        """Refuse ``token``, which has been revoked, from now on."""
+        digest = hashlib.sha256(token.encode()).digest()
+        self._cache.pop(digest, None)
+        self._refused[digest] = None
+
+    async def _owner(self, token: str, find_address: Callable[[], str]) -> Requester:
         digest = hashlib.sha256(token.encode()).digest()
         if (requester := self._cached(digest)) is not None:
             return requester
-        address = self._addresses.address_of(request)
+        address = find_address()
         with self._limiter.waiting(address):
             while digest in self._waiters:
                 waiter: Deferred[None] = Deferred()
@@ -257,7 +281,8 @@ class KeystoneTokens:
             self._refused[digest] = None
             raise Unauthenticated(self._challenge)
         is_admin = self._admins.applies_to(info)
-        requester = Requester(is_admin, info.project_id, info.user_id, info.expires_at.timestamp())
+        expires_at = info.expires_at.timestamp()
+        requester = Requester(is_admin, info.project_id, info.user_id, expires_at, info.user_name, info.project_name)
         self._cache[digest] = _CachedToken(requester, now + min(self._revalidate_seconds, remaining))
         return requester
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
-from meter.api.auth.requester import IAuth
+from meter.api.auth.requester import ITokenAuth
 from meter.api.auth.requester import Requester
+from meter.api.auth.requester import checked_form
 from meter.api.auth.requester import well_formed_token
 from meter.api.errors import Unauthenticated
 
@@ -26,7 +27,7 @@ class StaticToken:
     requester: Requester
 
 
-@implementer(IAuth)
+@implementer(ITokenAuth)
 class StaticTokens:
     """Identifies requesters by the token in their ``X-Auth-Token`` header."""
 
@@ -35,7 +36,16 @@ class StaticTokens:
 
     async def requester(self, request: IRequest) -> Requester:
         """Return the requester of the token; raise :class:`Unauthenticated` for an unknown one."""
-        token = well_formed_token(request, blanks=True)
+        return self._owner(well_formed_token(request, blanks=True))
+
+    async def owner(self, token: str, address: str) -> Requester:
+        """Return the requester of ``token``, which a person signs in with; raise :class:`Unauthenticated` for an unknown one."""
+        return self._owner(checked_form(token.encode(), blanks=True))
+
+    def forget(self, token: str) -> None:
+        """Do nothing: there is no cache."""
+
+    def _owner(self, token: str | None) -> Requester:
         found = None if token is None else self.find(token)
         if found is None:
             raise Unauthenticated(CHALLENGE)

@@ -10,8 +10,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
-from meter.api.auth.requester import IAuth
+from meter.api.auth.requester import ITokenAuth
 from meter.api.auth.requester import Requester
+from meter.api.auth.requester import checked_form
 from meter.api.auth.requester import well_formed_token
 from meter.api.auth.static_tokens import CHALLENGE
 from meter.api.auth.static_tokens import StaticTokens
@@ -26,7 +27,7 @@ from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
 
 
-@implementer(IAuth, IDependency)
+@implementer(ITokenAuth, IDependency)
 class StoredTokens:
     """Identifies requesters by their ``X-Auth-Token``: one of ``configured``, or one that ``source`` has.
 
@@ -53,7 +54,16 @@ class StoredTokens:
 
     async def requester(self, request: IRequest) -> Requester:
         """Return the owner of the token; :class:`Unauthenticated`, or ``Unavailable`` while that is unknown."""
-        token = well_formed_token(request, blanks=True)
+        return self._owner(well_formed_token(request, blanks=True))
+
+    async def owner(self, token: str, address: str) -> Requester:
+        """Return the owner of ``token``, which a person signs in with; raises as :meth:`requester` does."""
+        return self._owner(checked_form(token.encode(), blanks=True))
+
+    def forget(self, token: str) -> None:
+        """Do nothing: :meth:`refresh` forgets."""
+
+    def _owner(self, token: str | None) -> Requester:
         if token is None:
             raise Unauthenticated(CHALLENGE)
         if (configured := self._configured.find(token)) is not None:

@@ -23,6 +23,7 @@ KNOWN_SECONDS = 3600.0
 
 UNKNOWN = "client addresses without a valid token in the last hour"
 WAITING = "requests that wait for the validation of a token"
+REFUSED = "tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,25 @@ class ValidationLimits:
 
 
 class ValidationLimiter:
-    """Admits requests to validation by ``limits``; what it refuses is :class:`TryLater` 429 or 503."""
+    """Admits requests to validation by ``limits``; what it refuses is :class:`TryLater` 429 or 503.
 
-    def __init__(self, clock: IReactorTime, limits: ValidationLimits | None = None) -> None:
+    ``what`` and ``refused`` are words of its errors: for what waits, and for what was not valid.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        limits: ValidationLimits | None = None,
+        *,
+        what: str = WAITING,
+        refused: str = REFUSED,
+    ) -> None:
         limits = limits or ValidationLimits()
+        self._refused = refused
         self._places = Places(
-            limits.max_in_progress, limits.max_in_progress_per_address, what=WAITING, owner="one client address"
+            limits.max_in_progress, limits.max_in_progress_per_address, what=what, owner="one client address"
         )
-        self._unknown_places = Places(max(1, limits.max_in_progress // 2), what=WAITING, everybody=f"all {UNKNOWN}")
+        self._unknown_places = Places(max(1, limits.max_in_progress // 2), what=what, everybody=f"all {UNKNOWN}")
         self._unknown = Budget(clock, limits.max_refusals * limits.unknown_addresses, limits.refusal_seconds)
         self._budgets = AddressBudgets(clock, limits.max_refusals, limits.refusal_seconds)
         self._known: TTLCache[str, None] = TTLCache(MAX_ADDRESSES, KNOWN_SECONDS, clock.seconds)
@@ -78,7 +90,7 @@ class ValidationLimiter:
             ((payer, budget.wait_seconds()) for payer, budget in payers.items()), key=lambda each: each[1]
         )
         if wait > 0:
-            text = f"Too many tokens from {payer} were not valid, or their requests were given up during the validation"
+            text = f"Too many {self._refused} from {payer} were not valid, or given up during the validation"
             raise TryLater(429, text, math.ceil(wait))
         for budget in payers.values():
             budget.spend()

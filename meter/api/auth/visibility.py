@@ -24,6 +24,9 @@ from meter.api.auth.visible_statements import VisibleStatement
 from meter.api.auth.visible_statements import VisibleStatements
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
+from meter.completeness.activity import Arrivals
+from meter.completeness.activity import IActivity
+from meter.completeness.activity import ResourceCounts
 from meter.completeness.lives.kinds import ResourceKind
 from meter.completeness.lives.life_store import ILifeStore
 from meter.completeness.lives.resource_lives import Pausing
@@ -37,6 +40,8 @@ from meter.completeness_query import Gap
 from meter.completeness_query import ICompletenessLedger
 from meter.completeness_query import ReportingAgent
 from meter.completeness_query import Unmetered
+from meter.completeness_store import ICompletenessStore
+from meter.completeness_store import StoredHeartbeat
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
 from meter.identity_names import IdentityKey
@@ -354,6 +359,28 @@ class VisibleStore:
         if not self._requester.is_admin:
             raise HttpError(403, "Agents are shown to administrators only.")
         return await self._authorized(lambda: ICompletenessLedger(self._store).agent_states(now))
+
+    async def heartbeats(self) -> Sequence[StoredHeartbeat]:
+        """Return the last heartbeat of each daemon; :class:`HttpError` 403 for anyone but an administrator."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "Daemons are shown to administrators only.")
+        return await self._authorized(lambda: ICompletenessStore(self._store).heartbeats())
+
+    async def hours_not_final(self, start: datetime, end: datetime, now: datetime) -> Sequence[datetime]:
+        """Return hours that should be final and are not; :class:`HttpError` 403 for anyone but an administrator."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "Which hours are final is shown to administrators only.")
+        return await self._authorized(lambda: ICompletenessLedger(self._store).hours_not_final(start, end, now))
+
+    async def arrivals(self, since: datetime, seconds: int, limit: int) -> Arrivals:
+        """Return what was stored lately, of the requester's project; see ``IActivity.arrivals``."""
+        project = self._visible_project(None)
+        return await self._authorized(lambda: IActivity(self._store).arrivals(project, since, seconds, limit))
+
+    async def resource_counts(self, kinds: Sequence[ResourceKind], since: datetime, limit: int) -> ResourceCounts:
+        """Return how many resources the requester's project has, by kind and state."""
+        project = self._visible_project(None)
+        return await self._authorized(lambda: IActivity(self._store).resource_counts(project, kinds, since, limit))
 
     async def unmetered(self) -> Sequence[Unmetered]:
         """Return what reconciliation found; :class:`HttpError` 403 for anyone but an administrator."""

@@ -21,6 +21,7 @@ from meter.api.responses import ListResponse
 from meter.completeness.lives.kinds import INSTANCE
 from meter.completeness.lives.kinds import KINDS
 from meter.completeness.lives.kinds import ResourceKind
+from meter.completeness.lives.resource_lives import ResourceLife
 from meter.query import IdField
 from meter.query import SampleFilter
 from meter.sample import utc_text
@@ -65,21 +66,31 @@ async def segments(context: RequestContext) -> ListResponse:
     filter = SampleFilter(equals=equals, as_of=context.as_of)
     if arguments["marker"] is not None:
         filter = replace(filter, expression=after_key_marker(arguments["marker"], ("resource_id",)))
-    # The future is not counted, nor, with as_of, the time after it.
-    known_until = min(datetime.fromtimestamp(context.now, UTC), filter.as_of or datetime.max.replace(tzinfo=UTC))
-    end = known_until if end is None else min(end, known_until)
-    found, last = await context.store.lives(
-        filter,
-        start,
-        end,
-        known_until,
-        _kinds(context.arguments["kind"]),
-        limit,
-        context.slices,
-    )
+    end = until_now(context, end, filter.as_of)
+    kinds = _kinds(context.arguments["kind"])
+    found, last = await visible_lives(context, filter, start, end, kinds, limit)
     link = {} if last is None else {"Link": next_link(context.url, key_marker(last))}
     names_of_owners = await context.store.name_histories(identities_in(found))
     return ListResponse(found, lambda each: resource_segments(each, start, end, names_of_owners), link)
+
+
+def until_now(context: RequestContext, end: datetime | None, as_of: datetime | None = None) -> datetime:
+    """Return the end of a period of lives: the future is not counted, nor, with ``as_of``, the time after it."""
+    known_until = min(datetime.fromtimestamp(context.now, UTC), as_of or datetime.max.replace(tzinfo=UTC))
+    return known_until if end is None else min(end, known_until)
+
+
+async def visible_lives(
+    context: RequestContext,
+    filter: SampleFilter,
+    start: datetime | None,
+    end: datetime,
+    kinds: Sequence[ResourceKind],
+    limit: int,
+) -> tuple[list[ResourceLife], str | None]:
+    """Return the lives of at most ``limit`` resources that existed in the period, and the id after which the next page begins."""
+    known_until = until_now(context, None, filter.as_of)
+    return await context.store.lives(filter, start, end, known_until, kinds, limit, context.slices)
 
 
 def _kinds(names: Sequence[str]) -> list[ResourceKind]:

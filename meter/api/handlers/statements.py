@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
+from tempfile import SpooledTemporaryFile
+from typing import IO
+from typing import cast
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
@@ -44,6 +47,11 @@ MEDIA_TYPES = (JSON, CSV, HTML)
 CHUNK_CHARACTERS = 16 * 1024
 """Text that is collected before it is written."""
 
+MEMORY_BYTES = 64 * 1024
+"""Of a longer document the text is in a temporary file until it is sent."""
+
+RAW_BYTES = 1024 * 1024
+"""Longer JSON documents are streamed, without a Content-Length."""
 ENDINGS = {"json": "json", "csv": "csv", "html": "html", "focus": "focus.csv"}
 """Endings of the names of downloaded files, by format."""
 
@@ -105,11 +113,12 @@ async def statement(context: RequestContext) -> RawResponse | JsonResponse | Str
     sha256 = await _sha256(context, found.whole) if chosen == "html" else ""
     made = TEXT_FORMATS[chosen]
     headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY} if chosen == "html" else {}
+    # A statement takes many times the memory of its document: it is not kept until a slow client has read that.
+    document = await _written(context, made.write(found.whole, sha256))
     headers.update(_download(found.whole.statement.statement_id, ENDINGS[chosen], inline=chosen == "html"))
-    pieces = made.write(found.whole, sha256)
-    if chosen == "json":
-        return RawResponse(JSON, b"".join([chunk async for chunk in _chunks(context, pieces)]), headers)
-    return StreamingResponse(f"{made.media_type}; charset=utf-8", _chunks(context, pieces), headers=headers)
+    if chosen == "json" and document.tell() <= RAW_BYTES:
+        return RawResponse(JSON, b"".join([chunk async for chunk in _content(document)]), headers)
+    return StreamingResponse(f"{made.media_type}; charset=utf-8", _content(document), headers=headers)
 
 
 async def annex(context: RequestContext) -> StreamingResponse:
@@ -119,8 +128,12 @@ async def annex(context: RequestContext) -> StreamingResponse:
     assert document is not None
     if document.state != "closed":
         raise ApiError(404, "An open statement has no annex.")
+    lines = context.store.statements.annex(document.statement_id)
+    # The rows of one project alone have another hash than the annex.
+    if found.whole is not None and context.requester.is_admin:
+        lines = _with_sha256(lines, found.whole.statement.annex_sha256)
     headers = _download(document.statement_id, "annex.jsonl")
-    return StreamingResponse(JSON_LINES, context.store.statements.annex(document.statement_id), headers=headers)
+    return StreamingResponse(JSON_LINES, lines, headers=headers)
 
 
 async def statement_keys(context: RequestContext) -> Sequence[StatementKey]:
@@ -204,6 +217,44 @@ async def _sha256(context: RequestContext, signed: SignedStatement) -> str:
         if context.slices.over:
             await context.slices.pause()
     return digest.hexdigest()
+
+
+async def _written(context: RequestContext, pieces: Iterator[str]) -> IO[bytes]:
+    """Return a temporary file, which nobody else can open, with ``pieces``; it is in memory while it is small."""
+    file = SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115  # closed by its reader
+    try:
+        async for chunk in _chunks(context, pieces):
+            file.write(chunk)
+    except BaseException:
+        file.close()
+        raise
+    return cast("IO[bytes]", file)
+
+
+async def _content(file: IO[bytes]) -> AsyncIterator[bytes]:
+    """Yield what is in ``file`` from its begin on; then it is closed."""
+    with file:
+        file.seek(0)
+        while chunk := file.read(CHUNK_CHARACTERS):
+            yield chunk
+
+
+async def _with_sha256(chunks: AsyncIterator[bytes], sha256: str) -> AsyncIterator[bytes]:
+    """Yield ``chunks``, the last one only if all of them have the hash: an annex that was altered is not complete.
+
+    :raises ValueError: they have another one, which aborts the response.
+    """
+    digest = hashlib.sha256()
+    held = b""
+    async for chunk in chunks:
+        digest.update(chunk)
+        if held:
+            yield held
+        held = chunk
+    if digest.hexdigest() != sha256:
+        raise ValueError(f"the SHA-256 of the stored annex is {digest.hexdigest()}; the statement has {sha256}")
+    if held:
+        yield held
 
 
 async def _chunks(context: RequestContext, pieces: Iterator[str]) -> AsyncIterator[bytes]:

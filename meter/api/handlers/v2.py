@@ -40,6 +40,7 @@ from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StoredMeter
 from meter.query import StoredResource
+from meter.stored_batch import StoredProof
 
 Entry = TypeVar("Entry")
 
@@ -166,11 +167,15 @@ async def live(context: RequestContext) -> StreamingResponse:
 
 async def proof(context: RequestContext) -> rendering.Proof:
     """Handle ``/v2/samples/{id}/proof``."""
-    sample_id = context.path["id"]
+    return rendering.proof(await stored_proof(context, context.path["id"]), context.keys)
+
+
+async def stored_proof(context: RequestContext, sample_id: str) -> StoredProof:
+    """Return the signed message of a sample; :class:`ApiError` 404 if there is no visible one."""
     found = await context.store.proof(sample_id)
     if found is None:
         raise ApiError(404, f"Sample {sample_id} Not Found")
-    return rendering.proof(found, context.keys)
+    return found
 
 
 async def sample(context: RequestContext) -> rendering.Sample:
@@ -205,8 +210,21 @@ async def resource(context: RequestContext) -> rendering.Resource:
         # Ceilometer decoded this id twice, so its clients encode it twice.
         row = await _find_resource(context, decoded)
     if row is None:
-        raise ApiError(404, f"Resource {resource_id} Not Found")
+        raise no_resource(resource_id)
     return rendering.resource(row, context.flatten, context.base_url, meter_links=True)
+
+
+async def stored_resource(context: RequestContext, resource_id: str) -> StoredResource:
+    """Return the resource with exactly this id; :class:`ApiError` 404 if there is no visible one."""
+    row = await _find_resource(context, resource_id)
+    if row is None:
+        raise no_resource(resource_id)
+    return row
+
+
+def no_resource(resource_id: str) -> ApiError:
+    """Return the error 404 of a resource that does not exist or is not visible."""
+    return ApiError(404, f"Resource {resource_id} Not Found")
 
 
 async def _find_resource(context: RequestContext, resource_id: str) -> StoredResource | None:

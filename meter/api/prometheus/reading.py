@@ -7,9 +7,15 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import replace
+from datetime import datetime
+from datetime import timedelta
 
+import msgspec
+
+from meter.api.prometheus.aggregation import total
 from meter.api.prometheus.current import FoundSample
 from meter.api.prometheus.current import carried
 from meter.api.prometheus.current import keep_newest
@@ -18,9 +24,11 @@ from meter.api.prometheus.grid import GridSeries
 from meter.api.prometheus.grid import VectorGrid
 from meter.api.prometheus.grid import joined
 from meter.api.prometheus.grid import without_name
+from meter.api.prometheus.matchers import LabelMatcher
 from meter.api.prometheus.matchers import all_match
+from meter.api.prometheus.names import NamedMeter
 from meter.api.prometheus.questions import SeriesQuestions
-from meter.api.prometheus.questions import SeriesRow
+from meter.api.prometheus.questions import SeriesRows
 from meter.api.prometheus.questions import time_of
 from meter.api.prometheus.results import Labels
 from meter.api.prometheus.results import PromqlError
@@ -31,6 +39,8 @@ from meter.api.prometheus.times import selected_times
 from meter.api.prometheus.windows import WindowFunction
 from meter.counter_runs import INTERVALS_CARRIED
 from meter.query import Aggregate
+
+INCREASE = "increase"
 
 NEWEST = (Aggregate("last"), Aggregate("polling_interval"))
 
@@ -44,20 +54,12 @@ SPARSE = 4
 """Windows that cover less than this part of the time are asked for one by one, if they are few."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Tiles:
     """The tiles of a series that have samples: their positions, and their aggregates by label."""
 
-    positions: list[int] = field(default_factory=list)
-    columns: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-
-@dataclass(slots=True)
-class _NewestSamples:
-    """The newest samples of tiles of a series: positions of the tiles, times, volumes and how long they are valid."""
-
-    subject: tuple[str, str, str | None]
-    found: list[FoundSample] = field(default_factory=list)
+    positions: list[int]
+    columns: Mapping[str, list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,25 +111,13 @@ class SeriesReader:
         step = whole_seconds(at.step) if at.count > 1 else None
         earlier = 1 if step is None else math.ceil(longest / step)
         start = at.start - (longest if step is None else earlier * step)
-        origin = time_of(start)
-        series: dict[Labels, _NewestSamples] = {}
+        found: list[SeriesRows] = []
         for meter in await self._questions.meters(node.matchers):
-            rows = self._questions.rows(meter, node.matchers, start, at.end, NEWEST, period=step, whole_resources=True)
-            async for each in rows:
-                row = each.row
-                if each.labels not in series:
-                    series[each.labels] = _NewestSamples(each.subject)
-                    self._check(len(series), at)
-                position = 0 if step is None else round((row.period_start - origin).total_seconds() / step)
-                series[each.labels].found.append(
-                    FoundSample(
-                        position - earlier + 1 if step is not None else 0,
-                        row.last.timestamp(),
-                        row.values["last"],
-                        self._validity(row.values["polling_interval"]),
-                    )
-                )
-        values, sample_times = await self._current(series, at)
+            found += await self._questions.rows(
+                meter, node.matchers, start, at.end, NEWEST, period=step, whole_resources=True
+            )
+            self._check(len(found), at)
+        values, sample_times = await self._current(found, at, time_of(start), step, earlier)
         selected = [all_match(node.matchers, each.labels) for each in values]
         result = NewestVector(
             VectorGrid([each for each, is_selected in zip(values, selected, strict=True) if is_selected]),
@@ -144,20 +134,32 @@ class SeriesReader:
         return min(INTERVALS_CARRIED * polling_interval, self._limits.max_lookback_seconds)
 
     async def _current(
-        self, series: Mapping[Labels, _NewestSamples], times: EvaluationTimes
+        self, found: Sequence[SeriesRows], times: EvaluationTimes, origin: datetime, step: int | None, earlier: int
     ) -> tuple[list[GridSeries], list[GridSeries]]:
-        """Return the values and the times of the samples that are current at each time."""
+        """Return the values and the times of the samples that are current at each time.
+
+        ``earlier`` tiles, each ``step`` seconds long, are from the ``origin`` to the first time.
+        """
         of_subject: defaultdict[tuple[str, str, str | None], list[tuple[Labels, Column, Column]]] = defaultdict(list)
-        for labels, samples in series.items():
+        tile = timedelta(seconds=step or 1)
+        for series in found:
             if self._slices.over:
                 await self._slices.pause()
-            values, sample_times = carried(sorted(samples.found), times)
-            of_subject[samples.subject].append((labels, values, sample_times))
+            samples = [
+                FoundSample(
+                    (row.period_start - origin) // tile - earlier + 1 if step is not None else 0,
+                    row.last.timestamp(),
+                    row.values["last"],
+                    self._validity(row.values["polling_interval"]),
+                )
+                for row in series.rows
+            ]
+            of_subject[series.subject].append((series.labels, *carried(samples, times)))
         result: tuple[list[GridSeries], list[GridSeries]] = [], []
         for variants in of_subject.values():
+            if self._slices.over:
+                await self._slices.pause()
             if len(variants) > 1:
-                if self._slices.over:
-                    await self._slices.pause()
                 keep_newest([(values, sample_times) for _, values, sample_times in variants])
             for labels, values, sample_times in variants:
                 if any(value is not None for value in values):
@@ -169,24 +171,41 @@ class SeriesReader:
         return result
 
     async def windows(
-        self, node: RangeNode, function: WindowFunction, aggregates: Sequence[Aggregate], times: EvaluationTimes
+        self,
+        node: RangeNode,
+        function: WindowFunction,
+        aggregates: Sequence[Aggregate],
+        times: EvaluationTimes,
+        needed: Set[str] | None = None,
     ) -> VectorGrid:
-        """Return ``function`` of the windows that end at each time; where a window has no samples, nothing."""
+        """Return ``function`` of the windows that end at each time; where a window has no samples, nothing.
+
+        The store may add up series that differ only in labels that are not ``needed``.
+        """
+        if needed is not None and len(await self._questions.meters(node.selector.matchers)) == 1:
+            needed |= {matcher.label for matcher in node.selector.matchers}
+        else:
+            needed = None  # without the name of the metric they would be the same
         at = selected_times(node.selector, times)
         if at.count == 1:
-            result = await self._single_windows(node, function, aggregates, at)
+            result = await self._single_windows(node, function, aggregates, at, needed)
         else:
             tile = whole_seconds(at.step, node.seconds)
             one_tile = tile == node.seconds
             sparse = node.seconds * SPARSE <= at.step and at.count <= MAX_QUESTIONS
             if sparse or (function.whole and not one_tile):
-                result = await self._single_windows(node, function, aggregates, at)
+                result = await self._single_windows(node, function, aggregates, at, needed)
             else:
-                result = await self._tiled_windows(node, function, aggregates, at, tile)
+                result = await self._tiled_windows(node, function, aggregates, at, tile, needed)
         return result if at.count == times.count else repeated(result, times.count)
 
     async def _single_windows(
-        self, node: RangeNode, function: WindowFunction, aggregates: Sequence[Aggregate], times: EvaluationTimes
+        self,
+        node: RangeNode,
+        function: WindowFunction,
+        aggregates: Sequence[Aggregate],
+        times: EvaluationTimes,
+        needed: Set[str] | None,
     ) -> VectorGrid:
         """Ask for each window by itself."""
         if times.count > MAX_QUESTIONS:
@@ -195,13 +214,51 @@ class SeriesReader:
                 f"this function of overlapping windows is evaluated at {MAX_QUESTIONS} times at most, not {times.count}:"
                 " use a step that is a multiple of the range, or fewer steps",
             )
-        tiles: defaultdict[Labels, _Tiles] = defaultdict(_Tiles)
+        tiles: dict[Labels, _Tiles] = {}
+        names = [aggregate.label for aggregate in aggregates]
         for number, time in enumerate(times.all):
             for meter in await self._questions.meters(node.selector.matchers):
-                rows = self._questions.rows(meter, node.selector.matchers, time - node.seconds, time, aggregates)
-                async for each in rows:
-                    self._add(tiles, number, each, times)
+                ask = self._window_of_counters if function.counter else self._questions.rows
+                for series in await ask(
+                    meter, node.selector.matchers, time - node.seconds, time, aggregates, needed=needed
+                ):
+                    if series.labels not in tiles:
+                        tiles[series.labels] = _Tiles([], {name: [] for name in names})
+                    of_series = tiles[series.labels]
+                    for row in series.rows:
+                        of_series.positions.append(number)
+                        for name in names:
+                            of_series.columns[name].append(row.values[name])
+                self._check(len(tiles), times)
         return await self._computed(tiles, function, times, node.seconds, every=1, length=1)
+
+    async def _window_of_counters(
+        self,
+        meter: NamedMeter,
+        matchers: Sequence[LabelMatcher],
+        start: float,
+        end: float,
+        aggregates: Sequence[Aggregate],
+        *,
+        needed: Set[str] | None,
+    ) -> list[SeriesRows]:
+        """Return the increases in a window, with that from the last sample before it.
+
+        It is the increase since some time before the window, less the one until its start: rollups serve both.
+        """
+        earlier = start - self._limits.max_lookback_seconds
+        since = await self._questions.rows(meter, matchers, earlier, end, aggregates, needed=needed)
+        before = await self._questions.rows(meter, matchers, earlier, start, aggregates, needed=needed)
+        until = {each.labels: total([row.values[INCREASE] for row in each.rows]) for each in before}
+        window = time_of(start)
+        result = []
+        for each in since:
+            newest = max(each.rows, key=lambda row: row.last)
+            if newest.last >= window:
+                increase = total([row.values[INCREASE] for row in each.rows]) - until.get(each.labels, 0.0)
+                values = {INCREASE: max(increase, 0.0)}  # the difference of two roundings
+                result.append(replace(each, rows=[msgspec.structs.replace(newest, values=values)]))
+        return result
 
     async def _tiled_windows(
         self,
@@ -210,26 +267,29 @@ class SeriesReader:
         aggregates: Sequence[Aggregate],
         times: EvaluationTimes,
         tile: int,
+        needed: Set[str] | None,
     ) -> VectorGrid:
         """Ask for all tiles of the windows together."""
-        start = times.start - node.seconds
+        # The increase from the last sample before a window belongs to the window.
+        earlier = math.ceil(self._limits.max_lookback_seconds / tile) if function.counter else 0
+        start = times.start - node.seconds - earlier * tile
         origin = time_of(start)
-        tiles: defaultdict[Labels, _Tiles] = defaultdict(_Tiles)
+        length_of_tile = timedelta(seconds=tile)
+        tiles: dict[Labels, _Tiles] = {}
+        names = [aggregate.label for aggregate in aggregates]
         for meter in await self._questions.meters(node.selector.matchers):
-            rows = self._questions.rows(meter, node.selector.matchers, start, times.end, aggregates, period=tile)
-            async for each in rows:
-                position = round((each.row.period_start - origin).total_seconds() / tile)
-                self._add(tiles, position, each, times)
+            for series in await self._questions.rows(
+                meter, node.selector.matchers, start, times.end, aggregates, period=tile, needed=needed
+            ):
+                if self._slices.over:
+                    await self._slices.pause()
+                tiles[series.labels] = _Tiles(
+                    [(row.period_start - origin) // length_of_tile - earlier for row in series.rows],
+                    {name: [row.values[name] for row in series.rows] for name in names},
+                )
+            self._check(len(tiles), times)
         every, length = round(times.step / tile), round(node.seconds / tile)
         return await self._computed(tiles, function, times, node.seconds, every=every, length=length)
-
-    def _add(self, tiles: defaultdict[Labels, _Tiles], position: int, each: SeriesRow, times: EvaluationTimes) -> None:
-        if each.labels not in tiles:
-            self._check(len(tiles) + 1, times)
-        series = tiles[each.labels]
-        series.positions.append(position)
-        for label, value in each.row.values.items():
-            series.columns[label].append(value)
 
     async def _computed(
         self,

@@ -7,9 +7,6 @@ import msgspec
 from meter.api.responses import ListResponse
 from meter.daemon.shared_slices import OwnedSlices
 
-BATCH_ROWS = 10
-"""Rows that are rendered before the time is checked: their metadata can be long."""
-
 PART_BYTES = 256 * 1024
 """Size at which a part of the response ends; a part is written at once."""
 
@@ -21,7 +18,7 @@ async def encoded_list(response: ListResponse, slices: OwnedSlices) -> list[byte
     parts: list[bytes] = []
     batches: list[bytes] = []
     size = 0
-    async for rows in slices.consume(response.rows, BATCH_ROWS):
+    async for rows in slices.consume(response.rows, response.rows_per_slice):
         batch = _ENCODER.encode([response.render(row) for row in rows])[1:-1]
         batches.append(batch)
         size += len(batch)
@@ -33,6 +30,8 @@ async def encoded_list(response: ListResponse, slices: OwnedSlices) -> list[byte
     elif parts:
         parts[-1] = parts[-1][:-1]
     before, after = (b"[", b"]") if response.member is None else (b'{"%b":[' % response.member.encode(), b"]}")
+    if response.envelope is not None:
+        before, after = response.envelope
     if len(parts) <= 1:
         return [before + b"".join(parts) + after]
     return [before + parts[0], *parts[1:-1], parts[-1] + after]

@@ -23,27 +23,22 @@ from meter.api.request.arguments import parse_pairs
 from meter.api.request.body import decode_body
 from meter.api.request.media_types import FORM_TYPE
 
+MAX_FORM_BYTES = 512 * 1024
+"""Maximum size of a form, which is parsed in one step."""
+
 MAX_BYTES = 32 * 1024
 """Maximum size of such a body: it is repeated in the ``Link`` header of a page, and clients limit the length of a header line."""
 
 
-MAX_FORM_BYTES = 512 * 1024
-"""Maximum size of a form that a page sends; percent-encoded text is up to three times as long as the text."""
-
-
-def pairs_from_body(
-    content: bytes, media_type: str, parameters: Sequence[Parameter], max_bytes: int = MAX_BYTES
-) -> Sequence[Pair]:
-    """Return the pairs in the body ``content`` of a GET request, or of a form that a page sends; :class:`ApiError` 400 if it is invalid.
+def pairs_from_body(content: bytes, media_type: str, parameters: Sequence[Parameter]) -> Sequence[Pair]:
+    """Return the pairs in the body ``content`` of a GET request; :class:`ApiError` 400 if it is invalid.
 
     curl calls any body a form by default. A body of that type, or without a type, is therefore parsed as JSON if it
     begins like JSON, and otherwise as a form, which has the syntax of a query string.
     """
     if not content.strip():
         return ()
-    if len(content) > max_bytes > MAX_BYTES:
-        raise ApiError(400, f"A form can have at most {max_bytes} bytes; this one has {len(content)}.")
-    if len(content) > max_bytes:
+    if len(content) > MAX_BYTES:
         raise ApiError(
             400, f"The body of a GET request can have at most {MAX_BYTES} bytes; use POST /v2/query/samples."
         )
@@ -53,6 +48,17 @@ def pairs_from_body(
     if not isinstance(decoded, dict):
         raise ApiError(400, 'The body must be a JSON object such as {"q": [{"field": "user_id", "value": "ann"}]}.')
     return [pair for name, value in decoded.items() for pair in _pairs(_find(name, parameters), name, value)]
+
+
+def pairs_of_form(content: bytes, media_type: str) -> Sequence[Pair]:
+    """Return the fields of a form of a page; :class:`ApiError` 400, 413 or 415 if it is none. No error has a value of a field."""
+    if not content:
+        return ()
+    if media_type != FORM_TYPE:
+        raise ApiError(415, f"A form has the media type {FORM_TYPE}.")
+    if len(content) > MAX_FORM_BYTES:
+        raise ApiError(413, f"A form can have at most {MAX_FORM_BYTES} bytes.")
+    return parse_pairs(content, "The form")
 
 
 def check_no_overlap(query_pairs: Iterable[Pair], body_pairs: Iterable[Pair]) -> None:

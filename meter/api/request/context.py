@@ -9,8 +9,11 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from meter.api.auth.browser_session import BrowserSession
 from meter.api.auth.requester import Requester
+from meter.api.auth.sign_in import SignIn
 from meter.api.auth.visibility import VisibleStore
+from meter.api.bus_services import BusServices
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.ingest import SampleIngest
@@ -35,8 +38,10 @@ class RequestContext:
     JSON, ``UNSET`` if it is empty. ``keys`` are the signing keys, ``None`` if this server has none; so is ``rating``. ``media_type`` is the
     negotiated type of the response. ``flatten`` encodes the metadata in the response. Long work is done in ``slices``.
     ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end, and is empty if links are
-    relative; ``url`` is that of the request, with the parameters of its body in the query string. ``prices`` is ``None``
-    if rating is not configured.
+    relative; ``url`` is that of the request, with the parameters of its body in the query string unless it is a form, which
+    can have passwords. ``session`` is that of the browser, ``sign_in`` begins and ends one. ``prices`` is ``None`` if rating is
+    not configured, ``bus`` if this server does not know the message bus. ``started_at`` is when the API was
+    started, in seconds since 1970.
     """
 
     path: Mapping[str, str]
@@ -54,7 +59,11 @@ class RequestContext:
     base_url: str
     url: str
     limits: RequestLimits
+    session: BrowserSession
+    sign_in: SignIn
     prices: WatchedPriceDirectory | None = None
+    bus: BusServices | None = None
+    started_at: float = 0.0
 
     @property
     def now(self) -> float:

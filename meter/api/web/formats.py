@@ -9,6 +9,7 @@ from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 MINUS = "\u2212"
 THIN_SPACE = "\u202f"
@@ -44,6 +45,11 @@ def utc(value: datetime | None) -> str:
     return f"{value.astimezone(UTC):{form}} UTC"
 
 
+def utc_short(value: datetime | None) -> str:
+    """Return a time such as ``2026-11-01 12:00:00``, for columns whose heading says that times are in UTC."""
+    return ABSENT if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
 def iso(value: datetime) -> str:
     """Return a time in ISO 8601, for attributes, links and scripts: ``2026-11-01T12:00:00Z``."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -62,6 +68,11 @@ def duration(seconds: float | None) -> str:
     return f"{sign}{whole} s"
 
 
+def urlencode_all(value: str) -> str:
+    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
+    return quote(value, safe="")
+
+
 def percent(share: float | None) -> str:
     """Return a part of a whole, 0 to 1, as ``12.3 %``; a part below 0.05 % that is not 0 as ``< 0.1 %``."""
     if share is None or not math.isfinite(share):
@@ -78,13 +89,39 @@ def amount(value: Decimal | None) -> str:
     return f"{value:,f}".replace(",", THIN_SPACE).replace("-", MINUS)
 
 
+def lag(seconds: float | None) -> str:
+    """Return seconds with a tenth if they are few: ``0.4 s``, ``−12 s``, ``3 min 5 s``."""
+    if seconds is None:
+        return ABSENT
+    if abs(seconds) < 10:
+        tenths = f"{seconds:.1f}"
+        return f"{'0.0' if tenths == '-0.0' else tenths} s".replace("-", MINUS)
+    return duration(seconds)
+
+
+def readable_size(size: float | None) -> str:
+    """Return a number of bytes in the largest binary unit: ``12 KiB``, ``1.5 GiB``."""
+    if size is None:
+        return ABSENT
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{number(round(value, 1))} {unit}"
+        value /= 1024
+    return f"{number(round(value, 1))} TiB"
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "amount": amount,
     "decimal": Decimal,
     "number": number,
     "utc": utc,
+    "utc_short": utc_short,
     "iso": iso,
     "duration": duration,
+    "lag": lag,
+    "bytes": readable_size,
     "percent": percent,
+    "urlencode_all": urlencode_all,
 }
 """The filters by their names in templates."""

@@ -13,6 +13,7 @@ from jinja2 import StrictUndefined
 from meter.api.request.context import RequestContext
 from meter.api.responses import RawResponse
 from meter.api.web import formats
+from meter.api.web.session import session_view
 from meter.api.web.static_files import static_url
 
 HTML = "text/html"
@@ -21,6 +22,8 @@ HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
     "Vary": "Accept, Cookie",
 }
 """Headers of every page: nothing is loaded from elsewhere, nothing inline runs or styles."""
@@ -39,22 +42,28 @@ NAVIGATION = (
 """Paths and names of the pages in the navigation."""
 
 
-async def page_response(context: RequestContext, template: str, title: str, **values: Any) -> RawResponse:
+async def page_response(
+    context: RequestContext, template: str, title: str, *, status: int | None = None, **values: Any
+) -> RawResponse:
     """Return the page ``template``, which extends ``layout.html``; ``values`` are its variables.
 
-    Every template also has ``title``, ``context``, ``requester`` and ``navigation``.
+    Every template also has ``title``, ``context``, ``requester``, ``navigation`` and ``session``, a
+    :class:`~meter.api.web.session.SessionView`.
     """
+    common: dict[str, Any] = {
+        "title": title,
+        "context": context,
+        "requester": context.requester,
+        "navigation": NAVIGATION,
+        "session": session_view(context.session, context.url),
+    }
     parts: list[str] = []
-    stream = (
-        environment()
-        .get_template(template)
-        .generate(title=title, context=context, requester=context.requester, navigation=NAVIGATION, **values)
-    )
+    stream = environment().get_template(template).generate({**common, **values})
     for part in stream:
         parts.append(part)
         if context.slices.over:
             await context.slices.pause()
-    return RawResponse(HTML, "".join(parts).encode(), HEADERS)
+    return RawResponse(HTML, "".join(parts).encode(), HEADERS, status)
 
 
 @cache

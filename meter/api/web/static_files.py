@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,10 +27,11 @@ VERSION = Parameter("v", "string", "The beginning of the file's SHA-256, which l
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """The content of a file, and the beginning of its SHA-256."""
+    """The content of a file, the same compressed if that is shorter, and the beginning of its SHA-256."""
 
     media_type: str
     content: bytes
+    compressed: bytes | None
     version: str
 
 
@@ -41,7 +43,11 @@ def static_files() -> Mapping[str, StaticFile]:
         media_type = MEDIA_TYPES.get(each.name.rpartition(".")[2])
         if media_type is not None:
             content = each.read_bytes()
-            found[each.name] = StaticFile(media_type, content, hashlib.sha256(content).hexdigest()[:16])
+            compressed = gzip.compress(content, 9, mtime=0)
+            version = hashlib.sha256(content).hexdigest()[:16]
+            found[each.name] = StaticFile(
+                media_type, content, compressed if len(compressed) < len(content) else None, version
+            )
     return found
 
 
@@ -55,6 +61,20 @@ async def static_file(context: RequestContext) -> RawResponse:
     file = static_files().get(context.path["name"])
     if file is None:
         raise HttpError(404)
-    kept = context.arguments["v"] == file.version
-    headers = {"Cache-Control": "public, max-age=31536000, immutable" if kept else "no-cache"}
+    return _response(context, file, kept=context.arguments["v"] == file.version)
+
+
+async def favicon(context: RequestContext) -> RawResponse:
+    """Handle ``/favicon.ico``, which browsers ask for also where a page names its icon."""
+    return _response(context, static_files()["icon.svg"], kept=False)
+
+
+def _response(context: RequestContext, file: StaticFile, *, kept: bool) -> RawResponse:
+    headers = {
+        "Cache-Control": "public, max-age=31536000, immutable" if kept else "no-cache",
+        "Vary": "Accept-Encoding",
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    }
+    if file.compressed is not None and context.session.accepts_gzip:
+        return RawResponse(file.media_type, file.compressed, {**headers, "Content-Encoding": "gzip"})
     return RawResponse(file.media_type, file.content, headers)

@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from meter.bus.amqp import QueueState
+from meter.bus.dead_letter_advice import KIND_ADVICE
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.dead_letters import DeadLetter
+from meter.bus.queue_names import CONSUMED_QUEUES
+from meter.bus.queue_names import MAX_WAITING_MESSAGES
+from meter.bus.queue_names import WAITING_QUEUES
 from meter.commands.doctor.finding import Finding
 
 EXCHANGE = "metering"
@@ -18,36 +22,10 @@ EXCHANGE = "metering"
 MIN_RABBITMQ = (3, 8)
 """Oldest version on which Meter's queues work; 3.10 is the oldest that is tested."""
 
-CONSUMED_QUEUES = ("meter.metering", "meter.notifications", "meter.reports")
-"""Queues that a running collector consumes."""
-
-WAITING_QUEUES = tuple(f"{name}.waiting" for name in CONSUMED_QUEUES)
-"""Queues of bad messages for which there was no room among the dead letters."""
-
 NEEDED_QUEUES = ("meter.metering",)
-
-MAX_WAITING_MESSAGES = 10_000
-"""More messages than these in a queue with a consumer are a warning: the collector is behind."""
 
 SAMPLED_LETTERS = 200
 """How many dead letters are read, the oldest first."""
-
-KIND_ADVICE = {
-    "undecodable": "find the sender of messages that are not metering messages: meter-dead-letters show ID",
-    "invalid": "a sender violates the limits of samples: meter-dead-letters show ID has the reason",
-    "unverified": "the signing keys of the sender and the collector differ: run meter-doctor on the sender's host, whose check"
-    " keys compares them, and add the missing key to [[signing.keys]]; or somebody forges samples",
-    "unstorable": "meter-dead-letters show ID says what the database refuses",
-    "conflict": "one id was used for two samples: a forgery, or a defect of the sender; meter-dead-letters show ID has both",
-    "misunderstood": "meter-notify explain shows what a listener makes of the notification; update the listener or its definition",
-    "unsignable": "add a key to [[signing.keys]] that covers the time of the notification, then replay them",
-    "unpublishable": "raise [bus] max_body_bytes on the collector, then replay them",
-    "listener": "a defect of the listener: the collector's log has the traceback; replay them after an update",
-    "too-complex": "find the sender: no service needs so many values; docs/dead-letters has the limits",
-    "too-large": "raise [bus] max_body_bytes, or lower [polling] batch_samples of the sender",
-    "defect": "a defect of Meter: the collector's log has the traceback; please report it, and replay them after an update",
-}
-"""What to do about dead letters, by kind."""
 
 
 def version_finding(broker: str, where: str) -> Finding:

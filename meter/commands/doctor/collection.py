@@ -17,9 +17,9 @@ from twisted.internet.defer import gatherResults
 from meter.bus.amqp import BrokerInspection
 from meter.bus.amqp import QueueState
 from meter.bus.dead_letters import DeadLetter
+from meter.bus.queue_names import CONSUMED_QUEUES
 from meter.commands.database import connected
 from meter.commands.database import database_server
-from meter.commands.doctor.broker import CONSUMED_QUEUES
 from meter.commands.doctor.configuration import configured_plugins
 from meter.commands.doctor.daemons import DaemonState
 from meter.commands.doctor.daemons import daemon_states

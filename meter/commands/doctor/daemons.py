@@ -19,34 +19,24 @@ import meter
 from meter.commands.doctor.database import readable_bytes
 from meter.commands.doctor.finding import Finding
 from meter.commands.doctor.finding import Level
-from meter.heartbeat import HEARTBEAT_SECONDS
+from meter.completeness.daemon_limits import LOW_DISK_BYTES
+from meter.completeness.daemon_limits import OLD_SPOOL_SECONDS
+from meter.completeness.daemon_limits import REMOVED
+from meter.completeness.daemon_limits import SILENT
+from meter.completeness.daemon_limits import SKEW_FAULT
+from meter.completeness.daemon_limits import SKEW_WARNING
+from meter.completeness.daemon_limits import SPOOL_FAULT
+from meter.completeness.daemon_limits import SPOOL_WARNING
+from meter.completeness.daemon_limits import VERY_OLD_SPOOL_SECONDS
 from meter.heartbeat import Heartbeat
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 from meter.settings.config_file import SINGLE
 from meter.store import HeartbeatRow
 
-SILENT = timedelta(seconds=3 * HEARTBEAT_SECONDS)
-"""A daemon whose last heartbeat is older is silent."""
-
-REMOVED = timedelta(days=7)
-"""A daemon that is silent for longer counts as removed."""
-
 COLLECTORS = ("meter-collector", SINGLE)
 
 RECENT_ERROR = timedelta(hours=1)
-
-SKEW_WARNING = timedelta(seconds=5)
-SKEW_FAULT = timedelta(seconds=60)
-
-SPOOL_WARNING = 0.5
-SPOOL_FAULT = 0.9
-"""Share of its limit that a spool uses."""
-
-OLD_SPOOL_SECONDS = 900.0
-VERY_OLD_SPOOL_SECONDS = 6 * 3600.0
-
-LOW_DISK_BYTES = 200_000_000
 
 MAX_NAMED = 20
 """Maximum number of daemons that one check names one by one; the rest are counted."""

@@ -23,13 +23,15 @@ from twisted.internet.defer import gatherResults
 
 from meter.agent.destination import fingerprints
 from meter.bus.amqp import BrokerInspection
+from meter.bus.dead_letter_queues import BrokerDeadLetters
+from meter.bus.dead_letter_queues import DeadLetterQueue
+from meter.bus.dead_letter_queues import SpooledDeadLetters
 from meter.bus.dead_letters import DeadLetter
+from meter.bus.queue_names import CONSUMED_QUEUES
+from meter.bus.queue_names import WAITING_QUEUES
 from meter.commands.command import spool_of
 from meter.commands.database import connected
 from meter.commands.database import database_server
-from meter.commands.dead_letter_queues import BrokerDeadLetters
-from meter.commands.dead_letter_queues import DeadLetterQueue
-from meter.commands.dead_letter_queues import SpooledDeadLetters
 from meter.commands.doctor import broker as broker_checks
 from meter.commands.doctor import certificates as certificate_checks
 from meter.commands.doctor import configuration as configuration_checks
@@ -221,7 +223,7 @@ async def _broker(context: ExaminationContext, found: Found) -> None:
                     "give it memory or disk space: rabbitmqctl status shows the alarm",
                 )
             )
-        names = (*broker_checks.CONSUMED_QUEUES, *broker_checks.WAITING_QUEUES)
+        names = (*CONSUMED_QUEUES, *WAITING_QUEUES)
         queues = {name: await inspection.queue(name) for name in names}
         found += broker_checks.queue_findings(queues)
     finally:

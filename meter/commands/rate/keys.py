@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.python import usage
 
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
+from meter.commands.operator import REASON
+from meter.commands.operator import UNRECORDED
+from meter.commands.operator import WHO
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
@@ -19,6 +23,7 @@ from meter.rating.statements.statement_keys import listed
 from meter.rating.statements.statement_keys import public_directory
 from meter.rating.statements.statement_keys import read_private_key
 from meter.rating.statements.statement_keys import read_public_keys
+from meter.rating.statements.statement_keys import refuse_existing
 from meter.rating.statements.statement_keys import rotate_key
 
 ACTIONS = ("generate", "list", "rotate")
@@ -27,7 +32,9 @@ ACTIONS = ("generate", "list", "rotate")
 class KeysOptions(RateOptions):
     """The options of ``keys``."""
 
-    synopsis = "generate|list|rotate [--json]"
+    synopsis = "generate|list|rotate [--reason TEXT] [--json]"
+    optParameters = [REASON, WHO]  # noqa: N815, RUF012  # Twisted reads it so
+    optFlags = [UNRECORDED]  # noqa: N815, RUF012
 
     def parseArgs(self, action: str) -> None:  # type: ignore[override]  # Twisted passes the arguments
         """Take the action."""
@@ -37,7 +44,7 @@ class KeysOptions(RateOptions):
 
 
 async def work(context: RateContext, options: Any) -> int:
-    """Do it, and write the keys; return the exit status."""
+    """Do it, after the audit log has it, and write the keys; return the exit status."""
     settings, output = context.config.rating, Output(bool(options["json"]))
     private = Path(settings.signing_key_file)
     try:
@@ -46,12 +53,20 @@ async def work(context: RateContext, options: Any) -> int:
             return _list(settings.signing_key_file, public, output)
         if not settings.signing_key_file:
             raise CommandError("there is no file for the private key: set [rating] signing_key_file")
+        key = Ed25519PrivateKey.generate()
+        details = {"key_id": key_id_of(key.public_key()), "private": str(private), "public_directory": str(public)}
         if options["action"] == "generate":
-            id = generate_key(private, public)
+            refuse_existing(private)
+        else:
+            details["replaces"] = key_id_of(read_private_key(private).public_key())
+        async with context.recorder(options) as record:
+            await record(f"statement-key.{options['action']}", details)
+        if options["action"] == "generate":
+            id = generate_key(private, public, key)
             text = f"key {id}: private in {private}, public in {public / f'{id}.pem'}"
             output.write([{"key_id": id, "private": str(private), "public": str(public / f"{id}.pem")}], [text])
             return EXIT_OK
-        id, old = rotate_key(private, public)
+        id, old = rotate_key(private, public, key)
     except ValueError as error:
         raise CommandError(str(error)) from error
     lines = [

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from typing import NamedTuple
 
+from meter.audit_record import Record
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import SubcommandOptions
@@ -26,7 +27,6 @@ from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import options_first
 from meter.commands.database import database_server
-from meter.commands.operator import Record
 from meter.commands.operator import audit_recorder
 from meter.daemon.services import sleep
 from meter.daemon.supervised import READY_SECONDS

@@ -6,12 +6,12 @@ from typing import Any
 
 from twisted.python import usage
 
+from meter.audit_record import Record
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.operator import REASON
 from meter.commands.operator import UNRECORDED
 from meter.commands.operator import WHO
-from meter.commands.operator import Record
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions

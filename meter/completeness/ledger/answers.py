@@ -195,7 +195,9 @@ class LedgerAnswers:
         """Return the sums by the index of a bucket and by the group of ``query``."""
         found: dict[tuple[int, str | None], Tally] = defaultdict(Tally)
         async for result, agent in self.results(query, buckets, now):
-            found[result.bucket, group_of(query, result, agent)].add(result)
+            group = group_of(query, result, agent)
+            if query.has_row_of(group):
+                found[result.bucket, group].add(result)
             if len(found) > MAX_SUMS:
                 raise RequestError(f"the answer has more than {MAX_SUMS} rows: narrow the period, or what is selected")
         return found

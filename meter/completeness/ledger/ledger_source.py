@@ -161,6 +161,11 @@ class Finality:
     expired_before: Mapping[str, float] = field(default_factory=dict)
     kept_hours: frozenset[float] = frozenset()
 
+    @property
+    def overdue(self) -> list[datetime]:
+        """The hours that should be final and are not, oldest first."""
+        return [datetime.fromtimestamp(hour, UTC) for hour in sorted(self.open_hours)]
+
     def is_open(self, at: float) -> bool:
         """Return whether the hour of ``at`` is not final."""
         hour = at - at % HOUR_SECONDS

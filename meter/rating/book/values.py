@@ -32,6 +32,10 @@ FIRST_YEAR, LAST_YEAR = 1970, 9998
 _DECIMAL = re.compile(r"(-?)(\d+)(?:\.(\d+))?", re.ASCII)
 _FRACTION = re.compile(r"(\d{1,30})\s*/\s*(\d{1,30})", re.ASCII)
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Characters of other categories than Cf that are shown as nothing, or as a blank: joiners and selectors, fillers, empty Braille.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
 
 
 class FloatText(str):
@@ -146,13 +150,23 @@ def _foreign_id(value: Any) -> str:
         raise _wrong("must not be empty")
     if text != text.strip():
         raise _wrong(f"must not begin or end with a blank: {shown(value)}")
+    return _visible(text)
+
+
+def _visible(text: str) -> str:
+    """Return ``text``, if it can be told from another one that looks the same: one with an invisible character would be billed wrongly."""
+    for each in text:
+        if unicodedata.category(each) == "Cf" or _INVISIBLE.match(each):
+            raise _wrong(f"must not contain the invisible character U+{ord(each):04X}: {shown(text)}")
+        if unicodedata.category(each) == "Zs" and each != " ":
+            raise _wrong(f"must have plain blanks, not the character U+{ord(each):04X}: {shown(text)}")
     return text
 
 
 def _matched(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _text(value, most=MAX_CHARACTERS)
+    return _visible(_text(value, most=MAX_CHARACTERS))
 
 
 ExactDecimal = Annotated[Decimal, BeforeValidator(exact_decimal)]
@@ -163,11 +177,11 @@ TaxPercent = Annotated[Amount, AfterValidator(_at_most_100)]
 Factor = Annotated[Fraction, BeforeValidator(_fraction)]
 Day = Annotated[date, BeforeValidator(_day)]
 Name = Annotated[str, BeforeValidator(_name)]
-"""A text for people, in normal form C."""
+"""A text for people, in normal form C. It may have invisible characters, which some languages need; nothing is found by it."""
 LongText = Annotated[str, BeforeValidator(lambda value: _text(value, most=MAX_TEXT_CHARACTERS, lines=True))]
 OwnId = Annotated[str, BeforeValidator(_foreign_id), AfterValidator(lambda value: unicodedata.normalize("NFC", value))]
-"""An id of the price directory itself, in normal form C: two that look the same are the same."""
+"""An id of the price directory itself, in normal form C and without invisible characters: two that look the same are the same."""
 ForeignId = Annotated[str, BeforeValidator(_foreign_id)]
-"""An id of a project, domain or resource, or a key of metadata: as the store has it."""
+"""An id of a project, domain or resource, or a key of metadata: as the store has it, without invisible characters."""
 MatchedValue = Annotated[str, BeforeValidator(_matched)]
 """A value of metadata; whole numbers are texts there."""

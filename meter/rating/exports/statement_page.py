@@ -75,9 +75,15 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["number"] = _number
+    environment.filters["visible"] = visible
     environment.filters["utc"] = _utc
     environment.filters["hours"] = _hours
     return environment.get_template("statement.html")
+
+
+def visible(id: str) -> str:
+    """Return an id whose unprintable and invisible characters are escaped: two that are not the same do not look the same."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in id)
 
 
 def _number(value: Decimal | None) -> str:

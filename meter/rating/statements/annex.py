@@ -11,6 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 from decimal import localcontext
 from typing import Any
@@ -26,6 +27,9 @@ from meter.rating.usage.sku_definition import values_order
 
 _ROWS = msgspec.json.Decoder(AnnexRow)
 _CANONICAL = msgspec.json.Encoder(order="sorted")
+
+MAX_DIGITS = 400
+"""Digits that a quantity may have before and after its point: sums of such quantities are exact in ``EXACT``."""
 
 PAGE_BYTES = 256 * 1024
 """Size of the lines of a page before they are compressed, about; a project's last page is smaller."""
@@ -66,11 +70,21 @@ def _digits(quantity: Decimal) -> str:
 
 
 def read_annex_line(line: bytes) -> AnnexRow:
-    """Return the row in ``line``; ``ValueError`` if it is none."""
+    """Return the row in ``line``, which anybody may have written; ``ValueError`` if it is none."""
     try:
-        return msgspec.convert(decoded(line), type=AnnexRow)
-    except (msgspec.MsgspecError, OverflowError) as fault:
+        row = msgspec.convert(decoded(line), type=AnnexRow)
+        for day, quantity in row.days.items():
+            date.fromisoformat(day)
+            if not _is_exact(quantity):
+                raise ValueError(f"{quantity:.20} is out of the bounds of numbers - at `$.days.{day}`")
+    except (msgspec.MsgspecError, ValueError, OverflowError) as fault:
         raise ValueError(f"this is not a row of an annex: {fault}") from fault
+    return row
+
+
+def _is_exact(quantity: Decimal) -> bool:
+    exponent = quantity.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -MAX_DIGITS and quantity.adjusted() < MAX_DIGITS
 
 
 class AnnexDigest:

@@ -163,20 +163,25 @@ def _public_key(pem: bytes, where: str) -> Ed25519PublicKey:
 # --- making --------------------------------------------------------------------------------------------------------
 
 
-def generate_key(private_file: Path, public_keys: Path) -> str:
-    """Make a key pair and return its id. Nothing is overwritten.
-
-    :raises ValueError: ``private_file`` exists, or one of the files cannot be written.
-    """
+def refuse_existing(private_file: Path) -> None:
+    """Raise :class:`ValueError` if there is a file ``private_file``, which a new key would overwrite."""
     if os.path.lexists(private_file):
         raise ValueError(
             f"{private_file} exists: meter-rate keys rotate replaces a key, and keeps what it signed valid"
         )
-    return _make(private_file, public_keys, lambda new: os.link(new, private_file))
 
 
-def rotate_key(private_file: Path, public_keys: Path) -> tuple[str, Path]:
-    """Replace the private key by a new one; return the new id, and the file that the old one has been moved to.
+def generate_key(private_file: Path, public_keys: Path, key: Ed25519PrivateKey | None = None) -> str:
+    """Write ``key``, or a new one, and its public key; return its id. Nothing is overwritten.
+
+    :raises ValueError: ``private_file`` exists, or one of the files cannot be written.
+    """
+    refuse_existing(private_file)
+    return _make(private_file, public_keys, key, lambda new: os.link(new, private_file))
+
+
+def rotate_key(private_file: Path, public_keys: Path, key: Ed25519PrivateKey | None = None) -> tuple[str, Path]:
+    """Replace the private key by ``key``, or a new one; return the new id, and the file that the old one has been moved to.
 
     At every moment ``private_file`` is one of the two. The public key of the old one is written again if it is missing.
 
@@ -194,11 +199,11 @@ def rotate_key(private_file: Path, public_keys: Path) -> tuple[str, Path]:
         publish_key(old, public_keys)
     except OSError as error:
         raise ValueError(f"the public key cannot be written: {error}") from error
-    return _make(private_file, public_keys, replace), kept
+    return _make(private_file, public_keys, key, replace), kept
 
 
-def _make(private_file: Path, public_keys: Path, put: Any) -> str:
-    key = Ed25519PrivateKey.generate()
+def _make(private_file: Path, public_keys: Path, key: Ed25519PrivateKey | None, put: Any) -> str:
+    key = key or Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         # The public key first: a private one without it would sign what nobody can verify.

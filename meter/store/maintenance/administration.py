@@ -66,12 +66,20 @@ GROUP BY 1 ORDER BY 5 DESC, 1
 class Administration(AdministeredDatabase):
     """One connection to the database at ``dsn``. Open it before any other method, and close it."""
 
-    def __init__(self, reactor: Any, dsn: str, *, clock: IReactorTime, statement_timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        dsn: str,
+        *,
+        clock: IReactorTime,
+        statement_timeout_seconds: float = 30.0,
+        application_name: str = "meter-db",
+    ) -> None:
         super().__init__(
             reactor,
             dsn,
             clock=clock,
-            application_name="meter-db",
+            application_name=application_name,
             statement_timeout_seconds=statement_timeout_seconds,
         )
 

@@ -162,6 +162,8 @@ class CompletenessReader:
             scope.append(Sql("d.project = %s", (query.project_id,)))
         if query.meter is not None:
             scope.append(Sql("d.meter = %s", (query.meter,)))
+        if query.group is not None and query.groups is not None:
+            scope.append(Sql(f"{GROUP_COLUMNS[query.group]} = ANY(%s)", (list(query.groups),)))
         parts: dict[str, Any] = {
             "table": what.table,
             "group": GROUP_COLUMNS[query.group],
@@ -206,6 +208,12 @@ class CompletenessReader:
         """See :class:`~meter.completeness_query.ICompletenessLedger`."""
         with self._request_errors():
             return [agent_state(AgentRow(*row), now.timestamp()) for row in await self._pool.rows(AGENT_STATES)]
+
+    async def hours_not_final(self, start: datetime, end: datetime, now: datetime) -> Sequence[datetime]:
+        """See :class:`~meter.completeness_query.ICompletenessLedger`."""
+        with self._request_errors():
+            finality = await self._source.finality(start.timestamp(), end.timestamp(), now.timestamp())
+        return finality.overdue
 
     async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
         """See :class:`~meter.completeness_query.ICompletenessLedger`."""

@@ -35,6 +35,7 @@ from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.sql import Sql
+from meter.store.query.activity import ActivityReader
 from meter.store.query.as_of import wait_for_writers_before
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import split_filter
@@ -83,6 +84,7 @@ class QueryRunner:
         self._seconds = seconds
         self._dimensions = DimensionCaches(pool)
         self._lives = LifeQueries(self._query, self._dimensions)
+        self.activity = ActivityReader(self._query)
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None

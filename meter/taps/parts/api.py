@@ -16,6 +16,7 @@ from meter.settings import Config
 from meter.settings.config_file import has_key
 from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
+from meter.taps.parts.bus_services import bus_services
 from meter.taps.parts.full_collections import add_full_collections
 from meter.taps.parts.prices import add_prices
 
@@ -26,6 +27,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
     from meter.api import Api
     from meter.api import HostPolicy
     from meter.api import PostedSampleRules
+    from meter.api import PromqlLimits
     from meter.api import RequestLimits
     from meter.api import SampleIngest
     from meter.api import make_site
@@ -39,6 +41,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
         store,
         daemon.reactor,
         auth=_authentication(daemon, addresses, store.tokens),
+        issuer=_issuer(daemon),
         ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store, rules) if bus else None,
         keys=daemon.keys if bus or has_key(daemon.config) else None,
         limits=RequestLimits(
@@ -60,6 +63,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
             min_bytes_per_second=settings.min_bytes_per_second,
             max_stall_seconds=settings.max_stall_seconds,
             max_export_seconds=settings.max_export_seconds,
+            promql=PromqlLimits(**settings.prometheus.model_dump()),
         ),
         hosts=HostPolicy(
             [*settings.host_names, socket.gethostname()],
@@ -69,6 +73,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
         cors_origins=settings.cors_origins,
         addresses=addresses,
         prices=add_prices(daemon),
+        bus=bus_services(daemon),
         rating=_rating(daemon),
         # In mode tokens, StoredTokens itself accepts tokens for that long.
         max_unchecked_seconds=settings.auth.max_unchecked_seconds if settings.auth.mode == "keystone" else 0.0,
@@ -119,6 +124,22 @@ def _client_addresses(daemon: Daemon) -> Any:
     except ValueError as error:
         daemon.problems.append(f"[api] trusted_proxies: {error}")
         return ClientAddresses()
+
+
+def _issuer(daemon: Daemon) -> Any:
+    """Return what issues tokens to people who sign in to the pages, ``None`` without Keystone."""
+    from meter.http import BadTlsOptions
+    from meter.http import TlsOptions
+    from meter.openstack.sign_in import keystone_sign_in
+
+    keystone = daemon.config.api.auth.keystone
+    if daemon.config.api.auth.mode != "keystone":
+        return None
+    try:
+        tls = TlsOptions(ca_file=keystone.ca_file, insecure=keystone.insecure)
+        return keystone_sign_in(daemon.reactor, tls, keystone.auth_url)
+    except BadTlsOptions:
+        return None  # _authentication() tells it
 
 
 def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:

@@ -12,6 +12,13 @@ from meter.taps.daemon import Daemon
 from meter.taps.parts.rating import RATING_CONNECTIONS
 
 
+def database_dsn(daemon: Daemon) -> str:
+    """Return the DSN of the database, also of an embedded one."""
+    dsn = daemon.config.store.dsn.get_secret_value()
+    directory = embedded_directory(dsn)
+    return dsn if directory is None else EmbeddedPostgres(daemon.reactor, directory, clock=daemon.reactor).dsn
+
+
 def add_store(
     daemon: Daemon, *, reads: bool = False, writes: bool = False, reading_suffices: bool = False
 ) -> PostgresStore:

@@ -14,22 +14,22 @@ from twisted.python import usage
 
 from meter.agent.outbox import Outbox
 from meter.agent.spool import Spool
+from meter.bus.dead_letter_advice import KIND_ADVICE
+from meter.bus.dead_letter_queues import SpooledDeadLetters
+from meter.bus.dead_letter_replay import entries
+from meter.bus.dead_letter_replay import entries_by_id
+from meter.bus.dead_letter_replay import pretty_body
 from meter.bus.dead_letters import DEAD_LETTER_KINDS
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.local import LocalBus
 from meter.commands.command import CommandError
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
-from meter.commands.dead_letter_queues import SpooledDeadLetters
 from meter.commands.dead_letters import Options
 from meter.commands.dead_letters import discard
-from meter.commands.dead_letters import entries
-from meter.commands.dead_letters import entries_by_id
 from meter.commands.dead_letters import list_dead_letters
-from meter.commands.dead_letters import pretty_body
 from meter.commands.dead_letters import replay
 from meter.commands.dead_letters import show
-from meter.commands.doctor.broker import KIND_ADVICE
 from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.metrics import metrics_registry
 from meter.interfaces import Binding
@@ -212,7 +212,7 @@ async def test_unknown_id_is_reported_before_anything_is_replayed(single, word, 
     [good] = await ids(single)
     with pytest.raises(CommandError, match=complaint):
         await with_queue(
-            single, lambda queue, _: replay(queue, entries_by_id(queue, [good, word]), record, force=False)
+            single, lambda queue, _: replay(queue, entries_by_id(entries(queue), [good, word]), record, force=False)
         )
     assert await ids(single) == [good]
 

@@ -94,6 +94,8 @@ def test_every_mistake_is_reported_at_once_with_its_place():
         ("[bus]\nurl_file = '/nowhere'", "meter", "[bus] url_file: cannot be read"),
         (WEBHOOK.format("x", "https://h/", "x") * 2, "meter", "two targets have the same name"),
         ("[rating]\ninterval_seconds = 3601", "meter", "less than or equal to 3600"),
+        ("[api.prometheus]\nmetadata_labels = {project = 'x'}", "meter", "the label project is reserved"),
+        ("[api.prometheus]\nmetadata_labels = {'a-b' = 'x'}", "meter", "metadata_labels"),
         ("not toml", "meter", "not TOML"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -91,8 +92,8 @@ class TimeSeriesChart:
 
 
 def _drawn(value: float | None) -> float | int | None:
-    """Return ``value`` with the digits that are drawn, integers in their short form."""
-    if value is None:
+    """Return ``value`` with the digits that are drawn, integers in their short form; ``None`` if it is not a finite number."""
+    if value is None or not math.isfinite(value):
         return None
     rounded = float(f"{value:.{DRAWN_DIGITS}g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded

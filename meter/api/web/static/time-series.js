@@ -271,4 +271,7 @@ function draw(figure) {
   }).observe(frame);
 }
 
-for (const figure of document.querySelectorAll('figure[data-chart="time-series"]')) draw(figure);
+for (const figure of document.querySelectorAll('figure[data-chart="time-series"]')) {
+  draw(figure);
+  figure.dataset.drawn = "";
+}

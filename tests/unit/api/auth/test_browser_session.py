@@ -8,7 +8,7 @@ import pytest
 from twisted.web.http_headers import Headers
 from twisted.web.test.requesthelper import DummyRequest
 
-from meter.api.auth.browser_session import ended_cookie
+from meter.api.auth.browser_session import ended_cookies
 from meter.api.auth.browser_session import session_cookie
 from meter.api.auth.requester import well_formed_token
 
@@ -56,5 +56,5 @@ def test_a_cookie_counts_in_a_post_only_from_our_own_pages(headers: Mapping[str,
 
 
 def test_cookies_are_for_this_site_and_not_for_scripts() -> None:
-    assert session_cookie("abc", secure=True) == "meter_token=abc; Path=/; HttpOnly; SameSite=Lax; Secure"
-    assert ended_cookie(secure=False) == "meter_token=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax"
+    assert session_cookie("abc", secure=True) == "__Host-meter_token=abc; Path=/; HttpOnly; SameSite=Lax; Secure"
+    assert ended_cookies(secure=False)[0] == "meter_token=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax"

@@ -34,6 +34,7 @@ class Token:
         system: bool = False,
     ) -> None:
         self.project_id = project_id
+        self.user_name = self.project_name = ""
         self.domain_id = domain_id
         self.system = system
         self.user_id = "ann"

@@ -61,6 +61,13 @@ WITHOUT_SAMPLES = (
     "summary",
     "dataframes",
     "budgets",
+    "prometheus_buildinfo",
+    "prometheus_runtimeinfo",
+    "prometheus_targets",
+    "prometheus_rules",
+    "prometheus_alerts",
+    "prometheus_exemplars",
+    "prometheus_exemplars_by_post",
 )
 """Operations that return nothing about samples; those of rating have tests of their own in tests/unit/api/handlers."""
 
@@ -78,6 +85,16 @@ READ_OPERATIONS = [
 ]
 RED = {"resources": "a/b%20c", "users": "bob", "projects": "red", "sources": "test", "samples": "s2"}
 """An id in project *red* for each collection of a path."""
+
+
+CPU = "ceilometer_cpu%7Bresource!=%22%22%7D"
+ARGUMENTS = {
+    "query": f"?query={CPU}",
+    "query_range": f"?query={CPU}&start=2026-11-22T12:00:00Z&end=2026-11-22T12:10:00Z&step=1m",
+    "series": f"?match[]={CPU}",
+    "federate": f"?match[]={CPU}",
+}
+"""The query string of operations that need one, by the last part of their path."""
 
 
 def names(operations: Sequence[Operation]) -> list[str]:
@@ -110,7 +127,8 @@ def request_as(api: ApiClient, who: str, path: str, **request: Any) -> Response:
 def request_red(api: ApiClient, who: str, operation: Operation) -> Response:
     """Send a request of ``operation`` for data of project *red*."""
     owners = operation.path.split("/")[2] if operation.path.count("/") > 1 else ""
-    path = operation.path.format(meter="cpu", id=RED.get(owners))
+    path = operation.path.format(meter="cpu", id=RED.get(owners), name="project")
+    path += ARGUMENTS.get(path.rpartition("/")[2], "")
     body = b"{}" if operation.body is not None else None
     return request_as(api, who, path, method=operation.method, body=body)
 
@@ -154,11 +172,16 @@ def test_operation_shows_nothing_of_other_projects(api: ApiClient, operation: Op
     assert visible.status == 200
     if operation.name.startswith("completeness"):
         return  # tests/unit/api/handlers/test_completeness.py: they answer with numbers
-    assert any(text in visible.body for text in (b"a/b c", b"bob", b"red", b"60.0", b"12:02:00", b"test"))
+    assert any(
+        text in visible.body
+        for text in (b"a/b c", b"bob", b"red", b"60.0", b"12:02:00", b"test", b'"resource"', b"_cpu")
+    )
     response = request_red(api, "green", operation)
     assert response.status in (200, 404)
     assert not any(text in response.body for text in (b"bob", b"60.0", b"12:02:00", b"signature", b"cumulative"))
-    assert response.status == 404 or not any(isinstance(one, dict) for one in entries(response.json))
+    assert (
+        response.status == 404 or not response.body or not any(isinstance(one, dict) for one in entries(response.json))
+    )
 
 
 def entries(response: Any) -> Sequence[Any]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from meter.api.handlers import statements as handlers
 from meter.api.rating_services import RatingServices
 from meter.daemon.shared_slices import SharedSlices
 from meter.rating.exports.focus_check import focus_problems
@@ -31,6 +35,7 @@ from tests.closed_statements import close_both
 from tests.closed_statements import closing
 from tests.closed_statements import own_statement
 from tests.closed_statements import shared_statement
+from tests.hygiene import LoggedErrors
 from tests.statement_documents import KEY
 from tests.statement_documents import signed
 from tests.unit.api.auth.test_visibility import TOKENS
@@ -205,6 +210,59 @@ def test_unknown_format_is_an_error(api: ApiClient) -> None:
 
 def test_annex_is_the_file_that_was_hashed(api: ApiClient) -> None:
     assert get(api, f"{SHARED}/annex").body == b"".join(map(annex_line, annex_rows()))
+
+
+def test_response_with_an_annex_that_was_altered_is_aborted_before_its_end(logged_errors: LoggedErrors) -> None:
+    altered = ApiClient(auth=TOKENS)
+    Deferred.fromCoroutine(altered.store.rating.statements.add(closing(signed(shared_statement())), annex_pages([])))
+    pages = list(map(annex_line, annex_rows()))
+    pages[0] = pages[0].replace(b"1", b"7", 1)
+
+    async def stored(*_: Any) -> AsyncIterator[bytes]:
+        for page in pages:
+            yield page
+
+    sent: list[bytes] = []
+
+    async def send() -> None:
+        async for chunk in handlers._with_sha256(stored(), shared_statement().annex_sha256):
+            sent.append(chunk)
+
+    failed = Deferred.fromCoroutine(send())
+    failed.addErrback(lambda failure: sent.append(str(failure.value).encode()))
+    assert sent[:-1] == pages[:-1]
+    assert b"the SHA-256 of the stored annex is" in sent[-1]
+    with pytest.raises(AssertionError, match="ResponseNeverReceived"):  # the annex in the store is empty
+        get(altered, f"{SHARED}/annex")
+    logged_errors.flush()
+
+
+@pytest.mark.parametrize("chosen", ["json", "csv", "html", "focus"])
+def test_statement_is_written_as_a_whole_before_its_reader_gets_the_first_chunk(
+    api: ApiClient, monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    monkeypatch.setattr(handlers, "MEMORY_BYTES", 100)
+    monkeypatch.setattr(handlers, "RAW_BYTES", 100)
+    whole = get(api, f"{SHARED}?format={chosen}").body
+    made = handlers.TEXT_FORMATS[chosen]
+    told: list[str] = []
+
+    def write(signed: Any, sha256: str) -> Iterator[str]:
+        yield from made.write(signed, sha256)
+        told.append("written")
+
+    content = handlers._content
+
+    async def reading(file: Any) -> AsyncIterator[bytes]:
+        told.append("read")
+        async for chunk in content(file):
+            yield chunk
+        assert file.closed
+
+    monkeypatch.setattr(handlers, "TEXT_FORMATS", {chosen: replace(made, write=write)})
+    monkeypatch.setattr(handlers, "_content", reading)
+    assert get(api, f"{SHARED}?format={chosen}").body == whole
+    assert told == ["written", "read"]
 
 
 def test_tenant_sees_their_own_rows_of_the_annex(api: ApiClient) -> None:

@@ -13,7 +13,9 @@ import pytest
 
 import meter
 from meter.bus.amqp import QueueState
+from meter.bus.dead_letter_advice import KIND_ADVICE
 from meter.bus.dead_letters import parse_dead_letter
+from meter.bus.queue_names import CONSUMED_QUEUES
 from meter.commands.doctor import broker
 from meter.commands.doctor import certificates
 from meter.commands.doctor import daemons
@@ -53,7 +55,7 @@ def advised(findings):
 
 # --- broker, queues, dead letters ----------------------------------------------------------------------------------
 
-IDLE = {name: QueueState(0, 1) for name in broker.CONSUMED_QUEUES}
+IDLE = {name: QueueState(0, 1) for name in CONSUMED_QUEUES}
 
 
 def test_broker_version_and_permissions():
@@ -126,7 +128,7 @@ def test_every_kind_of_dead_letters_has_advice():
     page = (TOP / "docs/dead-letters.rst").read_text(encoding="utf-8")
     table = page.partition("=============  ===")[2].partition("\n\n")[0]
     kinds = {line.split()[0] for line in table.splitlines()[2:] if line[:1].isalpha()}
-    assert kinds - {"Kind"} == set(broker.KIND_ADVICE)
+    assert kinds - {"Kind"} == set(KIND_ADVICE)
 
 
 # --- the database --------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from meter.commands.rate import verify
 from meter.commands.rate.command import Options
 from meter.commands.rate.subcommand import RateContext
 from meter.completeness_query import ClosingReason
+from meter.interfaces import Unavailable
 from meter.rating.book.book_text import with_text
 from meter.rating.statements.statement_keys import generate_key
 from meter.settings.config_file import parse
@@ -61,6 +62,15 @@ class MemoryContext(RateContext):
         store.closable, store.completeness = self._accounting.ledger.closable, self._accounting.ledger.completeness
         store.rating.exclusively = self._exclusively
         yield store
+
+    @asynccontextmanager
+    async def recorder(self, options):
+        async def record(action, details):
+            if self._accounting.audit_log_is_down and not options["unrecorded"]:
+                raise Unavailable("the audit log cannot be written")
+            self._accounting.recorded.append((action, details))
+
+        yield record
 
     async def _exclusively(self, work):
         await work()
@@ -265,6 +275,28 @@ async def test_keys_are_listed_and_rotated(rate, tmp_path):
 
     with pytest.raises(CommandError, match="exists: meter-rate keys rotate"):
         await rate(keys, keys.KeysOptions, "generate")
+
+
+@pytest_twisted.ensureDeferred
+async def test_new_keys_are_in_the_audit_log_before_they_are_written(rate, accounting, tmp_path):
+    _, [first] = await rate(keys, keys.KeysOptions, "list", "--json")
+    _, [rotated] = await rate(keys, keys.KeysOptions, "rotate", "--json")
+    (tmp_path / "statement.pem").unlink()
+    _, [generated] = await rate(keys, keys.KeysOptions, "generate", "--json")
+    paths = {"private": f"{tmp_path}/statement.pem", "public_directory": f"{tmp_path}/statement-keys"}
+    assert accounting.recorded == [
+        ("statement-key.rotate", {"key_id": rotated["key_id"], "replaces": first["key_id"], **paths}),
+        ("statement-key.generate", {"key_id": generated["key_id"], **paths}),
+    ]
+
+    accounting.audit_log_is_down = True
+    pem = (tmp_path / "statement.pem").read_bytes()
+    with pytest.raises(Unavailable):
+        await rate(keys, keys.KeysOptions, "rotate")
+    assert (tmp_path / "statement.pem").read_bytes() == pem
+    assert len((await rate(keys, keys.KeysOptions, "list", "--json"))[1]) == 3
+    await rate(keys, keys.KeysOptions, "rotate", "--unrecorded")
+    assert (tmp_path / "statement.pem").read_bytes() != pem
 
 
 @pytest_twisted.ensureDeferred

@@ -86,3 +86,11 @@ def test_a_page_with_many_lines_is_made_in_pieces() -> None:
         )
     )
     assert max(map(len, statement_page(signed(document)))) < 5_000
+
+
+def test_invisible_characters_of_ids_are_shown_and_those_of_names_stay() -> None:
+    persian = "می\u200cخواهم"
+    odd = msgspec.structs.replace(LINES[0], project_id="shop\u200b", project_name=persian, resource_id="vm\u2060")
+    text = page(signed(statement(lines=(odd,))))
+    assert f"<bdi>{persian}</bdi> <code>shop\\u200b</code>" in text
+    assert "<bdi>vm\\u2060</bdi>" in text

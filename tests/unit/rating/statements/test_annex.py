@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from decimal import Decimal
 
 import pytest
@@ -93,3 +95,20 @@ def test_rows_out_of_order_are_refused():
         spool.add(ROWS[1])
         with pytest.raises(ValueError, match="row 2 of the annex is not in order"):
             spool.add(ROWS[0])
+
+
+@pytest.mark.parametrize(
+    ("days", "problem"),
+    [
+        ({"2026-11-01": "1E999999999"}, "out of the bounds of numbers - at `$.days.2026-11-01`"),
+        ({"2026-11-01": "1E-999999999"}, "out of the bounds"),
+        ({"2026-11-01": "sNaN"}, "out of the bounds"),
+        ({"2026-11-01": "Infinity"}, "out of the bounds"),
+        ({"tomorrow": "1"}, "isoformat"),
+        ({"0000-01-01": "1"}, "year"),
+    ],
+)
+def test_forged_row_is_refused(days, problem):
+    row = {"project_id": "p", "sku": "s", "resource_id": "r", "values": {}, "days": days}
+    with pytest.raises(ValueError, match=f"this is not a row of an annex: .*{re.escape(problem)}"):
+        read_annex_line(json.dumps(row).encode())

@@ -13,6 +13,7 @@ from typing import Protocol
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
+from meter.agent.spool import Runner
 from meter.agent.spool import Spool
 from meter.bus.amqp import AmqpBus
 from meter.bus.amqp import Browser
@@ -92,11 +93,14 @@ class SpooledDeadLetters:
     """The spool ``dead``. Replayed messages go into the spool ``outbox``, which the daemon delivers.
 
     The daemon may be running or not: SQLite locks the files. A running daemon reads its outbox at least once a minute.
+    ``run`` runs what reads and writes the files.
     """
 
-    def __init__(self, dead: Path, outbox: Path, *, clock: IReactorTime, max_bytes: int) -> None:
-        self._dead = _spool(dead, clock)
-        self._outbox = _spool(outbox, clock)
+    def __init__(
+        self, dead: Path, outbox: Path, *, clock: IReactorTime, max_bytes: int, run: Runner = maybeDeferred
+    ) -> None:
+        self._dead = _spool(dead, clock, run)
+        self._outbox = _spool(outbox, clock, run)
         self._exists = dead.exists()
         self._max_bytes = max_bytes
         self._page: deque[Entry] = deque()
@@ -141,6 +145,6 @@ class SpooledDeadLetters:
         await self._outbox.close()
 
 
-def _spool(path: Path, clock: IReactorTime) -> Spool:
+def _spool(path: Path, clock: IReactorTime, run: Runner) -> Spool:
     """Return a spool without limits: only the daemon expires messages."""
-    return Spool(path, max_bytes=sys.maxsize, max_age_seconds=math.inf, clock=clock, run=maybeDeferred)
+    return Spool(path, max_bytes=sys.maxsize, max_age_seconds=math.inf, clock=clock, run=run)

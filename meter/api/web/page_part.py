@@ -1,0 +1,44 @@
+"""A part of a page that may fail, or that its requester may not see, without taking the rest of the page away."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Generic
+from typing import TypeVar
+
+from twisted.logger import Logger
+
+from meter.api.errors import HttpError
+from meter.interfaces import RequestError
+from meter.interfaces import Unavailable
+
+T = TypeVar("T")
+
+_log = Logger()
+
+UNAVAILABLE_PART = "This part is temporarily unavailable: try again later."
+
+
+@dataclass(frozen=True, slots=True)
+class PagePart(Generic[T]):
+    """What a part shows, or the sentence that says why there is nothing; ``hidden``: the requester may not see it."""
+
+    value: T | None
+    problem: str | None = None
+    hidden: bool = False
+
+
+async def page_part(question: Awaitable[T]) -> PagePart[T]:
+    """Return the answer to ``question`` as a part. Lost authorization, 401, still fails the page."""
+    try:
+        return PagePart(await question)
+    except HttpError as error:
+        if error.status != 403:
+            raise
+        return PagePart(None, error.text, hidden=True)
+    except RequestError as error:
+        return PagePart(None, f"This part cannot be shown: {error}.")
+    except Unavailable as error:
+        _log.warn("A part of a page is unavailable: {error}", error=str(error))
+        return PagePart(None, UNAVAILABLE_PART)
