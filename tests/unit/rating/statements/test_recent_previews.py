@@ -56,7 +56,7 @@ async def test_other_prices_accounts_and_a_close_have_their_own_previews(account
     accounting.use(replace(accounting.directory))
     second = await asked(recent, accounting)
     assert second is not first
-    await accounting.close(accounts=["lab"])
+    await accounting.close(accounts=["lab"], accept_gaps="test")
     assert await accounting.store.rating.statements.last_close() is not None
     assert await asked(recent, accounting) is not second
 
