@@ -54,6 +54,11 @@ FAVICON = Operation(
 PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
     *pipeline.PAGES,
+    *statements.PAGES,
+    *statement.PAGES,
+    *prices.PAGES,
+    *book_difference.PAGES,
+    *quote.PAGES,
     *usage.PAGES,
     *top.PAGES,
     *query.PAGES,

@@ -36,7 +36,7 @@ MAX_ACCOUNTS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenMonth:
+class PresentMonth:
     """The open statement of an account, ``None`` if there is nothing of it; ``problem`` says why it cannot be computed."""
 
     visible: VisibleStatement | None = None
@@ -75,18 +75,18 @@ def _query(account: str | None, offset: int = 0) -> str:
     return urlencode({name: value for name, value in given.items() if value is not None})
 
 
-async def _open_month(context: RequestContext, account: str | None, project: str | None) -> OpenMonth | None:
+async def _open_month(context: RequestContext, account: str | None, project: str | None) -> PresentMonth | None:
     """Return the present month of an account or of the requester's project; ``None`` if an administrator has chosen no account."""
     if context.prices is None or (account is None and project is None):
         return None
     try:
-        return OpenMonth(visible=await open_statement(context, account, project, None))
+        return PresentMonth(visible=await open_statement(context, account, project, None))
     except Unavailable as error:
-        return OpenMonth(problem=str(error))
+        return PresentMonth(problem=str(error))
     except ApiError as error:
         if error.status != 400:
             raise
-        return OpenMonth(problem=error.text)
+        return PresentMonth(problem=error.text)
 
 
 async def _accounts(context: RequestContext) -> Sequence[tuple[str, str]]:
