@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from typing import Literal
@@ -92,6 +94,7 @@ MAX_PATTERNS = 20
 _TEXT = r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`'
 _TEXTS = re.compile(rf"(?P<operator>[=!]~(?:\s|#[^\n]*\n)*)(?P<pattern>{_TEXT})|#[^\n]*|{_TEXT}", re.DOTALL)
 _OPERATORS = re.compile(r"[-+*/%^(<>]|[!=]=|\b(?:and|or|unless|atan2)\b", re.IGNORECASE)
+_NEGATIVE_TIME = re.compile(r"@\s*-")
 # The enumerations of promql_parser 0.12 cannot be hashed, so these are no mappings.
 _MATCH_OPERATORS: Sequence[tuple[Any, MatchOperator]] = (
     (promql_parser.MatchOp.Equal, "="),
@@ -122,16 +125,29 @@ def parse(expression: str, max_bytes: int) -> Node:
         raise _invalid(f"the expression has more than {MAX_OPERATORS} matchers and comparisons")
     if len(patterns) > MAX_PATTERNS:
         raise _invalid(f"the expression has more than {MAX_PATTERNS} regular expressions")
-    try:
+    if _NEGATIVE_TIME.search(outside_of_texts):  # promql_parser 0.12 panics
+        raise _invalid("a time of @ must not be before 1970")
+    with _parser_errors():
         parsed = promql_parser.parse(shortened)
         values = [str(getattr(promql_parser.parse(each), "val", "")) for each in patterns]
-    except ValueError as error:
-        raise _invalid(f"parse error: {error}") from error
-    reader = _TreeReader(values)
-    node = reader.node(parsed, MAX_NESTING)
+        reader = _TreeReader(values)
+        node = reader.node(parsed, MAX_NESTING)
     if reader.read != len(values):
         raise _invalid("parse error: a regular expression must follow its operator")
     return node
+
+
+@contextmanager
+def _parser_errors() -> Iterator[None]:
+    """Raise :class:`PromqlError` for what the parser raises: also for a panic of Rust, which is no :class:`Exception`."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise _invalid(f"parse error: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _invalid("parse error: the parser cannot read the expression") from error
 
 
 def _without_pattern(found: re.Match[str], patterns: list[str]) -> str:

@@ -91,12 +91,31 @@ def test_what_is_outside_of_the_subset_is_named(expression, named):
         "m{" + ",".join(f'a{n}=~"b.*"' for n in range(300)) + "}",
         'm{a=~"(((x{1,100}){1,100}){1,100}){1,100}"}',
         "sum by (1x) (m)",
+        "m @ -5",
+        "m @ # before 1970\n -1e300",
+        "m @ 1e300",
+        "m @ NaN",
+        "m[1s] @ 99999999999999",
+        "m[99999999y]",
+        "m offset 99999999y",
     ],
 )
 def test_expression_that_is_invalid_or_too_large_is_refused(expression):
     with pytest.raises(PromqlError) as refused:
         parsed(expression)
     assert refused.value.kind == "bad_data"
+
+
+def test_panic_of_the_parser_is_an_error_of_the_expression(monkeypatch):
+    class PanicException(BaseException):
+        pass
+
+    def panic(expression):
+        raise PanicException
+
+    monkeypatch.setattr("promql_parser.parse", panic)
+    with pytest.raises(PromqlError, match="cannot read"):
+        parsed("m")
 
 
 def test_operators_in_texts_do_not_count():
