@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from selenium.webdriver import ActionChains
 from selenium.webdriver import Chrome
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -87,6 +88,19 @@ class Browser:
     def text(self) -> str:
         """The text of the page that a reader sees."""
         return self.find("body").text
+
+    def click_text(self, text: str) -> None:
+        """Click the first button or link with this text."""
+        self.driver.find_element(
+            By.XPATH, f"//*[self::button or self::a or self::summary][normalize-space()='{text}']"
+        ).click()
+
+    def drag(self, selector: str, start: float, end: float) -> None:
+        """Drag the mouse over an element, from one fraction of its width to another."""
+        element = self.find(selector)
+        width = element.size["width"]
+        actions = ActionChains(self.driver).move_to_element_with_offset(element, int(width * (start - 0.5)), 0)
+        actions.click_and_hold().move_by_offset(int(width * (end - start)), 0).release().perform()
 
     def width(self, pixels: int, height: int = 1100) -> None:
         """Set the width of the page as a device of this width shows it."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from typing import NamedTuple
+
+from twisted.internet.threads import deferToThread
 
 from meter.api.errors import ApiError
 from meter.api.handlers.completeness import MAX_DAYS
@@ -36,6 +39,8 @@ from meter.api.web.page_range import RANGES
 from meter.api.web.page_range import START
 from meter.api.web.page_range import PageRange
 from meter.api.web.page_range import page_range
+from meter.api.web.resource_chart import charted_meter
+from meter.api.web.resource_chart import resource_chart
 from meter.api.web.resource_search import name_of
 from meter.api.web.resources import project_names
 from meter.completeness.ledger.causes import EXPLANATIONS
@@ -54,6 +59,9 @@ PAGE_SAMPLES = 100
 MAX_METERS = 200
 MAX_SEGMENTS = 100
 """Segments in the table, the newest ones."""
+
+MANY_SEGMENTS = 500
+"""A life of more segments is drawn in a thread."""
 
 MAX_GAPS = 50
 MAX_METADATA = 200
@@ -113,6 +121,8 @@ async def resource(context: RequestContext) -> RawResponse:
     samples, following = await _samples(context, id, meter, marker)
     owners = {each.project_id for life in lives.value or () for each in life.segments}
     names = await project_names(context, {found.project_id, *owners})
+    charted = charted_meter([each.meter for each in meters.value or ()], meter)
+    chart = None if charted is None else await page_part(resource_chart(context, id, charted, shown))
     metadata = flatten(found.metadata)
     name = name_of(found.metadata)
     same: dict[str, Any] = {"id": id, "range": arguments["range"], "start": arguments["start"], "end": arguments["end"]}
@@ -127,9 +137,10 @@ async def resource(context: RequestContext) -> RawResponse:
         project_name=names.get(found.project_id or ""),
         shown=shown,
         ranges=ranges,
-        lives=[_shown_life(each, shown, context, names) for each in lives.value or ()],
+        lives=[await _shown(each, shown, context, names) for each in lives.value or ()],
         lives_problem=lives.problem,
         meters=meters,
+        chart=chart,
         completeness=completeness,
         explanations=EXPLANATIONS,
         metadata=list(metadata.items())[:MAX_METADATA],
@@ -153,7 +164,13 @@ async def _lives(context: RequestContext, id: str, shown: PageRange) -> list[Res
     return found
 
 
-def _shown_life(life: ResourceLife, shown: PageRange, context: RequestContext, names: Any) -> ShownLife:
+async def _shown(life: ResourceLife, shown: PageRange, context: RequestContext, names: Mapping[str, str]) -> ShownLife:
+    if len(life.segments) > MANY_SEGMENTS:
+        return await deferToThread(_shown_life, life, shown, context, names)
+    return _shown_life(life, shown, context, names)
+
+
+def _shown_life(life: ResourceLife, shown: PageRange, context: RequestContext, names: Mapping[str, str]) -> ShownLife:
     now = until_now(context, None)
     end = min(shown.end, now)
     within = [each for each in life.segments if each.seconds(shown.start, end) > 0]

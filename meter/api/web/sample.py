@@ -12,9 +12,9 @@ from meter.api.responses import RawResponse
 from meter.api.web.links import view_link
 from meter.api.web.operation import page
 from meter.api.web.page import page_response
-from meter.api.web.signature_checks import checks_of
 from meter.api.web.signature_checks import covered_members
 from meter.api.web.signature_checks import outcome_of
+from meter.api.web.signature_checks import signature_checks
 from meter.api.web.signature_checks import verify_command
 
 MAX_MESSAGE_CHARACTERS = 20_000
@@ -29,7 +29,7 @@ async def sample(context: RequestContext) -> RawResponse:
         raise ApiError(400, "A sample is shown by its id: /sample?id=…")
     proof = await stored_proof(context, id)
     shown = await context.store.sample(id)
-    checks = checks_of(proof, shown, context.keys)
+    checks = signature_checks(proof, shown, context.keys)
     message = msgspec.json.format(msgspec.json.encode(proof.message), indent=2).decode()
     return await page_response(
         context,

@@ -36,7 +36,7 @@ class SignatureCheck:
     found: str
 
 
-def checks_of(proof: StoredProof, shown: StoredSample | None, keys: Keyring | None) -> list[SignatureCheck]:
+def signature_checks(proof: StoredProof, shown: StoredSample | None, keys: Keyring | None) -> list[SignatureCheck]:
     """Return all checks of a stored message; ``shown`` is the sample as lists show it, ``None`` if none does."""
     try:
         message: MeteringMessage | BadMessage = parse(dict(proof.message))

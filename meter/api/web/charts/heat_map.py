@@ -124,10 +124,10 @@ def cell_look(row: CompletenessRow) -> str:
 
 
 def short_count(count: int) -> str:
-    """Return ``count`` with at most three characters: ``240``, ``1k``, ``12k``, ``3M``."""
+    """Return ``count`` in at most four characters, rounded down: ``240``, ``1k``, ``12k``, ``3M``."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size:
-            return f"{min(count // size, 99)}{unit}"
+            return f"{count // size}{unit}"
     return str(count)
 
 

@@ -104,6 +104,21 @@ def test_operators_in_texts_do_not_count():
     assert parse(f'm{{a="{text}"}}', 4096).matchers[1].value == text
 
 
+@pytest.mark.parametrize(
+    "written",
+    ['"a|b"', "'a|b'", "`a|b`", ' # as "said"\n "a|b"', '\n\t"a\\x7cb"'],
+)
+def test_regular_expression_can_be_quoted_in_every_way(written):
+    node = parsed(f'm{{x="=~", a=~{written}}} # or {{a=~"c"}}')
+    assert node.matchers[1:] == (LabelMatcher("x", "=", "=~"), LabelMatcher("a", "=~", "a|b"))
+
+
+def test_each_regular_expression_belongs_to_its_matcher():
+    node = parsed("""max by (x) (m{a=~"1", b!~"0"}) + sum_over_time({c=~"2"}[5m])""")
+    assert node.left.operand.matchers[1:] == (LabelMatcher("a", "=~", "1"), LabelMatcher("b", "!~", "0"))
+    assert node.right.arguments[0].selector.matchers == (LabelMatcher("c", "=~", "2"),)
+
+
 @pytest.mark.parametrize("expression", ["1", "m[5m]", "m offset 5m", "m @ 5", "sum(m)", "m + m"])
 def test_selector_of_series_is_an_instant_selector_alone(expression):
     with pytest.raises(PromqlError, match="series selector"):
