@@ -305,7 +305,7 @@ def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
 
 
 async def _missing_endpoint(request: Request, rest: str) -> bytes:
-    raise PrometheusError("not_found", missing_endpoint(rest))
+    raise PrometheusError("not_found", missing_endpoint(request.method.decode("ascii"), rest))
 
 
 async def _decoded(operation: Operation, body: bytes, slices: OwnedSlices) -> Any:

@@ -172,6 +172,6 @@ REFUSED: dict[str, str] = {
 """What Prometheus has below :data:`PREFIX` and Meter refuses on purpose, by the first part of the path, with the reason."""
 
 
-def missing_endpoint(path: str) -> str:
-    """Return the text of the 404 for ``path``, which is below :data:`PREFIX` and not one of :data:`PROMETHEUS`."""
-    return REFUSED.get(path.partition("/")[0], f"Meter does not serve {PREFIX}/{path[:80]}.")
+def missing_endpoint(method: str, path: str) -> str:
+    """Return the text of the 404 for what is below :data:`PREFIX` and not one of :data:`PROMETHEUS`."""
+    return REFUSED.get(path.partition("/")[0], f"Meter does not serve {method[:20]} {PREFIX}/{path[:80]}.")

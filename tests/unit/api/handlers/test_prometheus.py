@@ -194,7 +194,7 @@ BAD: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("label/x/values", {"start": "then"}, 400, "bad_data", 'invalid parameter "start"'),
     ("metadata", {"limit_per_metric": "x"}, 400, "bad_data", 'invalid parameter "limit_per_metric"'),
     *((f"{path}/x", {}, 404, "not_found", text) for path, text in REFUSED.items()),
-    ("query_magic", {}, 404, "not_found", "does not serve /api/v1/query_magic"),
+    ("query_magic", {}, 404, "not_found", "does not serve GET /api/v1/query_magic"),
 ]
 
 
@@ -213,6 +213,15 @@ def test_pushed_data_are_refused_by_name_whatever_their_type(api: CloudClient, p
     status, kind, text = error(api(path, method="POST", body=b"\x00", headers=headers))
     assert (status, kind) == (404, "not_found")
     assert text.startswith("Meter does not")
+
+
+def test_method_that_an_endpoint_does_not_have_is_refused_by_name(api: CloudClient) -> None:
+    assert error(api("/api/v1/query", method="DELETE")) == (
+        404,
+        "not_found",
+        "Meter does not serve DELETE /api/v1/query.",
+    )
+    assert error(api("/api/v1/targets", method="POST"))[2] == "Meter does not serve POST /api/v1/targets."
 
 
 def test_errors_of_every_operation_have_the_form_of_prometheus(cloud: CloudClient) -> None:
