@@ -137,7 +137,7 @@ def test_tenant_sees_the_own_resources_only(api: ApiClient) -> None:
     assert listed(page) == ["i1", "i2", "i4"]
     assert "Project" not in text_of(page)
     assert listed(get(api, "/resources", "green")) == []
-    assert get(api, "/resources?project=red", "blue").status == 401
+    assert get(api, "/resources?project=red", "blue").status == 403
     assert get(api, "/resources", "unscoped").status == 403
 
 
