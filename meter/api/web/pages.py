@@ -53,7 +53,6 @@ FAVICON = Operation(
 
 PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
-    *pipeline.PAGES,
     *usage.PAGES,
     *top.PAGES,
     *query.PAGES,
