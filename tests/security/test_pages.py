@@ -12,6 +12,7 @@ from meter.api import Api
 from meter.api import HostPolicy
 from meter.api import make_site
 from meter.api.operation import Operation
+from meter.api.request.body_parameters import MAX_FORM_BYTES
 from meter.api.web.pages import PAGES
 from meter.testing import MemoryStore
 from tests.api_client import ApiClient
@@ -253,7 +254,7 @@ def test_a_repeated_secret_is_refused_without_being_echoed() -> None:
             assert b"hunter2" not in response.body
     json = {**form, "Content-Type": "application/json"}
     assert browser.api("/sign-in", method="POST", body=b'{"password": "hunter2"}', headers=json).status == 415
-    assert browser.api("/sign-in", method="POST", body=b"a=" + b"a" * 300_000, headers=form).status == 413
+    assert browser.api("/sign-in", method="POST", body=b"a=" + b"a" * MAX_FORM_BYTES, headers=form).status == 413
 
 
 def test_a_page_of_a_foreign_name_of_this_host_cannot_send_forms() -> None:
