@@ -161,7 +161,7 @@ def test_new_book_is_compared_and_nothing_is_kept(api: ApiClient, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("fields", "status"),
-    [({"text": ""}, 400), ({"text": "x" * 131073}, 400), ({"text": "x" * 600_000}, 400)],
+    [({"text": ""}, 400), ({"text": "x" * 131073}, 400), ({"text": "x" * 600_000}, 413)],
 )
 def test_size_of_a_new_book_is_limited(api: ApiClient, fields: dict[str, str], status: int) -> None:
     assert post(api, **fields).status == status
