@@ -65,7 +65,7 @@ def demo_site(house: House, *, days: int, hostile: bool = False) -> DemoSite:
     prices.mkdir()
     (prices / "prices.toml").write_text(PRICES, encoding="utf-8")
     names = names_file(house.directory / "names.toml")
-    shared = f'[rating]\nprice_directory = "{prices}"\ninterval_seconds = 3.0\n[identities]\nfile = "{names}"\n'
+    shared = f'[rating]\nprice_directory = "{prices}"\ninterval_seconds = 3.0\nsigning_key_file = "{house.directory}/statements.pem"\n[identities]\nfile = "{names}"\n'
     collector = house.daemon("meter-collector", shared).start().until_ready()
     api = house.daemon("meter-api", shared + _tokens()).start().until_ready()
     cloud = demo_cloud(house.directory / "agents", KEYS, datetime.now(UTC), days=days, hostile=hostile)
