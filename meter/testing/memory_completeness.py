@@ -21,6 +21,7 @@ from meter.completeness.ledger.cycle_effects import follows_earlier_boot
 from meter.completeness.ledger.cycle_effects import follows_predecessors
 from meter.completeness.ledger.cycle_effects import give_up_before
 from meter.completeness.ledger.cycle_effects import gives_up
+from meter.completeness.ledger.cycle_effects import order_of_batch
 from meter.completeness.ledger.cycle_effects import outcome_by_number
 from meter.completeness.ledger.ledger_changes import AgentState
 from meter.completeness.ledger.ledger_changes import BootState
@@ -148,7 +149,7 @@ class MemoryCompletenessStore:
         """Apply each report, in the order of their numbers; see ``ICompletenessStore.record_cycle_reports``."""
         self._check()
         results: list[ReportResult | None] = [None] * len(reports)
-        order = sorted(range(len(reports)), key=lambda n: (reports[n].report.agent, reports[n].report.sequence))
+        order = order_of_batch(reports)
         for n in order:
             results[n] = self._record(reports[n])
         return [result for result in results if result is not None]

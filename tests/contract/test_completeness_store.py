@@ -432,6 +432,26 @@ async def test_first_report_of_a_boot_waits_for_those_of_the_boot_before(store):
 
 
 @pytest_twisted.ensureDeferred
+async def test_boots_that_arrive_together_and_do_not_name_each_other_follow_each_other(store):
+    """The agent lost its spool between them; what ended in the earlier boot has ended then."""
+    later = uuid.UUID(int=1)
+    earlier = uuid.UUID(int=2)
+    reports = [
+        cycle(earlier, 1, at(0), poll(whole=True, series=(GROUP,))),
+        cycle(earlier, 2, at(60), poll(removed=(SeriesGroup(("cpu", "memory"), ("r2",), "p1", reason="gone"),))),
+        cycle(later, 1, at(600), poll(whole=True, series=(SMALLER,))),
+    ]
+
+    await store.record_cycle_reports(reports)
+
+    rows = (await ledger_tables(store))["metered_resource"]
+    assert [(row[3], row[6], row[7], row[8]) for row in rows] == [
+        ("r1", at(0), None, ""),
+        ("r2", at(0), at(60), "gone"),
+    ]
+
+
+@pytest_twisted.ensureDeferred
 async def test_late_report_of_an_earlier_boot_does_not_change_the_series(store):
     await told(store, cycle(OTHER, 1, at(180), poll(whole=True, series=(GROUP,))))
     before = await ledger_tables(store)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -63,6 +64,24 @@ def outcome_by_number(received: ReceivedCycle, boot: BootState) -> ReportResult:
     if other:
         return ReportResult("conflict", f"another report of the boot {boot.boot} has the number {sequence}")
     return ReportResult("repeated")
+
+
+def order_of_batch(reports: Sequence[ReceivedCycle]) -> list[int]:
+    """Return the positions of reports that arrived together, in the order in which they are applied.
+
+    The boots of an agent follow each other by the earliest cycle of each, as one that lost its spool does not name its predecessor;
+    within a boot the numbers count, for its clock may be set back.
+    """
+    begins: dict[tuple[str, uuid.UUID], datetime] = {}
+    for each in reports:
+        key = each.report.agent, each.boot
+        begins[key] = min(each.due, begins.get(key, each.due))
+
+    def place(position: int) -> tuple[str, datetime, uuid.UUID, int]:
+        each = reports[position]
+        return each.report.agent, begins[each.report.agent, each.boot], each.boot, each.report.sequence
+
+    return sorted(range(len(reports)), key=place)
 
 
 def follows_earlier_boot(received: ReceivedCycle, applied: int) -> bool:

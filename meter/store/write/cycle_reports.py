@@ -22,6 +22,7 @@ from meter.completeness.ledger.cycle_effects import follows_earlier_boot
 from meter.completeness.ledger.cycle_effects import follows_predecessors
 from meter.completeness.ledger.cycle_effects import give_up_before
 from meter.completeness.ledger.cycle_effects import gives_up
+from meter.completeness.ledger.cycle_effects import order_of_batch
 from meter.completeness.ledger.cycle_effects import outcome_by_number
 from meter.completeness.ledger.ledger_changes import AgentState
 from meter.completeness.ledger.ledger_changes import BootState
@@ -211,7 +212,7 @@ async def _record(
     effects = await load_effects(session, reports, locked.agents)
     results: list[ReportResult] = [ReportResult("repeated")] * len(reports)
     new: list[tuple[Any, ...]] = []
-    order = sorted(range(len(reports)), key=lambda n: (reports[n].report.agent, reports[n].report.sequence))
+    order = order_of_batch(reports)
     for n in order:
         received = reports[n]
         agent, boot_state = locked.agents[received.report.agent], locked.boot_of(received)
