@@ -493,6 +493,26 @@ async def test_query_selects_by_project_meter_resource_and_agent(store, rows):
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("by", [None, "hour", "day"])
+async def test_only_the_named_groups_have_rows(store, rows, by):
+    for host, project in (("hv1", "p1"), ("hv2", "p2"), ("hv3", "")):
+        agent = rows.agent(host)
+        rows.run(agent, 0, 86100)
+        rows.metered(agent, f"r of {host}", project=project)
+    store.fill(rows)
+
+    async def groups(group, *names):
+        query = CompletenessQuery(start=NOON, end=after(3600), by=by, group=group, groups=names)
+        return [(row.group, row.expected) for row in await store.completeness(query, LATER, 10)]
+
+    named = ("meter-compute@hv1", "meter-compute@hv3")
+    assert await groups("agent", *named, "no such agent") == [(each, 12) for each in named]
+    assert await groups("project_id", "p2", "") == [("", 12), ("p2", 12)]
+    assert await groups("meter", "memory") == []
+    assert await groups("resource_id", "r of hv2") == [("r of hv2", 12)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_rows_by_hour_and_by_day(store, healthy):
     store.fill(healthy)
     await write(store, [at for at in every_300_seconds(0, 86400) if not 3600 <= at < 7200])
