@@ -51,7 +51,9 @@ PAINT = "return performance.getEntriesByName('first-contentful-paint').map(each 
 def fetched(connection: http.client.HTTPConnection, path: str) -> tuple[float, int, bytes]:
     """Return the milliseconds until the last byte, the bytes as they were sent, and the content."""
     begin = time.perf_counter()
-    connection.request("GET", path, headers={"X-Auth-Token": TOKEN, "Accept": "text/html", "Accept-Encoding": "gzip"})
+    connection.request(
+        "GET", path, headers={"X-Auth-Token": TOKEN, "Accept": "text/html, */*;q=0.1", "Accept-Encoding": "gzip"}
+    )
     answer = connection.getresponse()
     content = answer.read()
     took = (time.perf_counter() - begin) * 1e3

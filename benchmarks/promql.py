@@ -74,7 +74,7 @@ async def measure(reactor: Any, report: Report, dsn: str, options: argparse.Name
     table = Table(f"{options.days} days by the hour, {options.instances} resources")
     for name, case in CASES.items():
         query = StatisticsQuery(
-            filter=SampleFilter(equals={"meter": case.meter}, start=start, end=TODAY),
+            filter=SampleFilter(equals={"meter": case.meter}, start=start - timedelta(hours=1), end=TODAY),
             period=HOUR,
             groupby=(case.groupby,),
             aggregates=(Aggregate(case.function),),
@@ -90,14 +90,20 @@ async def measure(reactor: Any, report: Report, dsn: str, options: argparse.Name
                 table.add(f"{name}, statistics", plain, "ms")
                 table.add(f"{name}, PromQL", took, "ms", f"{name}, statistics")
         assert isinstance(answer.result, Matrix)
-        report.compare(name, _of_statistics(case, rows), _of_promql(case, answer.result))
+        report.compare(name, _of_statistics(case, rows, start), _of_promql(case, answer.result))
     report.table(table)
     await store.stopService()
 
 
-def _of_statistics(case: PromqlCase, rows: list[Statistics]) -> Mapping[tuple[str | None, datetime], float]:
-    """Return the values by group and end of window."""
-    return {(row.group[case.groupby], row.period_end): _rounded(row.values[case.function]) for row in rows}
+def _of_statistics(
+    case: PromqlCase, rows: list[Statistics], start: datetime
+) -> Mapping[tuple[str | None, datetime], float]:
+    """Return the values by group and end of window. Windows before ``start`` have the samples from which steps lead."""
+    return {
+        (row.group[case.groupby], row.period_end): _rounded(row.values[case.function])
+        for row in rows
+        if row.period_start >= start
+    }
 
 
 def _of_promql(case: PromqlCase, matrix: Matrix) -> Mapping[tuple[str | None, datetime], float]:

@@ -61,11 +61,12 @@ def term(field: str, value: str, op: str | None = None, kind: str | None = None,
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response: status, headers with lower-case names, body as bytes."""
+    """A response: status, headers with lower-case names, body as bytes, and its headers ``Set-Cookie``."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    cookies: tuple[str, ...] = ()
 
     @property
     def json(self) -> Any:
@@ -103,9 +104,12 @@ class ApiClient:
         return Deferred.fromCoroutine(self._request(path, method, {"Host": "cloud:8777", **(headers or {})}, body))
 
     async def _request(self, path: str, method: str, headers: Mapping[str, str], body: bytes | None) -> Response:
-        response = await self._treq.request(method, f"http://cloud:8777{path}", headers=dict(headers), data=body)
+        response = await self._treq.request(
+            method, f"http://cloud:8777{path}", headers=dict(headers), data=body, allow_redirects=False
+        )
         names = {name.decode().lower(): values[0].decode() for name, values in response.headers.getAllRawHeaders()}
-        return Response(response.code, names, await response.content())
+        cookies = tuple(response.headers.getRawHeaders("set-cookie", ()))
+        return Response(response.code, names, await response.content(), cookies)
 
     def flush(self) -> None:
         """Transfer the data sent so far to the other side."""

@@ -312,6 +312,7 @@ def _polled(
             host=host,
             interval=float(interval),
             config=_Config(host),
+            max_bytes=2_000_000_000,
             batch_samples=100,
         )
         while at < end:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+from typing import TypeVar
 
 from twisted.internet.task import Clock
 
@@ -25,6 +27,8 @@ from meter.api.prometheus.source import PromqlSource
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
 from tests.store_messages import NOON
+
+T = TypeVar("T")
 
 ADMIN = Requester(is_admin=True)
 
@@ -47,6 +51,16 @@ def source_of(
 def seconds(time: datetime | float) -> float:
     """Return ``time`` in seconds since 1970; a number is of seconds after noon."""
     return (time if isinstance(time, datetime) else NOON + timedelta(seconds=time)).timestamp()
+
+
+def result_of(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of ``work``, which waits for nothing: the memory store answers at once."""
+    try:
+        work.send(None)
+    except StopIteration as stopped:
+        result: T = stopped.value
+        return result
+    raise AssertionError("the work is not done")
 
 
 async def instant(expression: str, at: datetime | float, source: PromqlSource) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -49,6 +50,7 @@ from meter.api.prometheus_operations import missing_endpoint
 from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.rendering.prometheus_errors import PrometheusError
+from meter.api.request.arguments import Pair
 from meter.api.request.arguments import check_pairs
 from meter.api.request.arguments import parse_arguments
 from meter.api.request.arguments import parse_pairs
@@ -58,6 +60,7 @@ from meter.api.request.body import decode_list
 from meter.api.request.body import read_body
 from meter.api.request.body_parameters import check_no_overlap
 from meter.api.request.body_parameters import pairs_from_body
+from meter.api.request.body_parameters import pairs_of_form
 from meter.api.request.context import RequestContext
 from meter.api.request.host import HostPolicy
 from meter.api.request.media_types import JSON_TYPES
@@ -76,6 +79,7 @@ from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
 from meter.rating.book.watched_directory import WatchedPriceDirectory
+from meter.rating.statements.recent_previews import RecentPreviews
 from meter.signing_keys import Keyring
 
 
@@ -144,6 +148,7 @@ class Api:
         self._started_at = clock.seconds()
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
+        self._recent_previews = RecentPreviews()
         self._hosts = hosts or HostPolicy()
         self._sender = ResponseSender(clock, self._limits)
         self._admission = Admission(self._limits, clock)
@@ -231,7 +236,11 @@ class Api:
             query_pairs = parse_pairs(request.uri.partition(b"?")[2])
             if operation.form and query_pairs:
                 raise ApiError(400, "The fields of a form must be in its body: an address is kept in logs.")
-            body_pairs = () if operation.body is not None else pairs_from_body(body, body_type, operation.parameters)
+            body_pairs: Sequence[Pair] = ()
+            if operation.form:
+                body_pairs = pairs_of_form(body, body_type)
+            elif operation.body is None:
+                body_pairs = pairs_from_body(body, body_type, operation.parameters)
             check_no_overlap(query_pairs, body_pairs)
             pairs = [*query_pairs, *body_pairs]
             check_pairs(pairs)
@@ -246,6 +255,7 @@ class Api:
                     requester,
                     authorize=authorization.check,
                     place=partial(self._admission.query, requester, address, costly=costly or operation.streaming),
+                    recent_previews=self._recent_previews,
                 ),
                 flatten=self._flatten,
                 slices=slices,
@@ -273,7 +283,11 @@ def _prefers_html(request: Request) -> bool:
     Java's URLConnection prefers HTML too, whatever its program wants.
     """
     accept = accept_header(request)
-    return negotiate(accept, (JSON_TYPES[0], HTML)) == HTML and ("xhtml" in accept or "*" not in accept)
+    try:
+        preferred = negotiate(accept, (JSON_TYPES[0], HTML))
+    except HttpError:
+        return False  # 406, in JSON
+    return preferred == HTML and ("xhtml" in accept or "*" not in accept)
 
 
 def _render_any_failure(request: Request, failure: Failure) -> bytes:
@@ -291,7 +305,7 @@ def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
 
 
 async def _missing_endpoint(request: Request, rest: str) -> bytes:
-    raise PrometheusError("not_found", missing_endpoint(rest))
+    raise PrometheusError("not_found", missing_endpoint(request.method.decode("ascii"), rest))
 
 
 async def _decoded(operation: Operation, body: bytes, slices: OwnedSlices) -> Any:

@@ -32,10 +32,16 @@ def _operation(name: str, path: str, summary: str, result: Any, handler: Any, **
 
 
 def _both_methods(
-    name: str, summary: str, result: Any, handler: Any, parameters: tuple[Parameter, ...]
+    name: str,
+    summary: str,
+    result: Any,
+    handler: Any,
+    parameters: tuple[Parameter, ...],
+    *,
+    costly: bool = False,
 ) -> tuple[Operation, Operation]:
     """Return the operation by GET, and by POST with a form in the body, which is for long expressions."""
-    options: dict[str, Any] = {"parameters": parameters, "costly": True}
+    options: dict[str, Any] = {"parameters": parameters, "costly": costly}
     path = f"{PREFIX}/{name}"
     return (
         _operation(name, path, summary, result, handler, **options),
@@ -64,6 +70,7 @@ PROMETHEUS: tuple[Operation, ...] = (
             prometheus.LIMIT,
             prometheus.STATS,
         ),
+        costly=True,
     ),
     *_both_methods(
         "series",
@@ -86,7 +93,6 @@ PROMETHEUS: tuple[Operation, ...] = (
         rendering.NamesAnswer,
         prometheus.values_of_label,
         parameters=(prometheus.MATCH, *_TIMES, prometheus.LIMIT),
-        costly=True,
     ),
     _operation(
         "metadata",
@@ -95,7 +101,6 @@ PROMETHEUS: tuple[Operation, ...] = (
         rendering.MetadataAnswer,
         prometheus.metadata,
         parameters=(prometheus.METRIC, prometheus.LIMIT, prometheus.LIMIT_PER_METRIC),
-        costly=True,
     ),
     _operation(
         "federate",
@@ -167,6 +172,6 @@ REFUSED: dict[str, str] = {
 """What Prometheus has below :data:`PREFIX` and Meter refuses on purpose, by the first part of the path, with the reason."""
 
 
-def missing_endpoint(path: str) -> str:
-    """Return the text of the 404 for ``path``, which is below :data:`PREFIX` and not one of :data:`PROMETHEUS`."""
-    return REFUSED.get(path.partition("/")[0], f"Meter does not serve {PREFIX}/{path[:80]}.")
+def missing_endpoint(method: str, path: str) -> str:
+    """Return the text of the 404 for what is below :data:`PREFIX` and not one of :data:`PROMETHEUS`."""
+    return REFUSED.get(path.partition("/")[0], f"Meter does not serve {method[:20]} {PREFIX}/{path[:80]}.")

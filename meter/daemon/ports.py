@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -24,6 +25,7 @@ class Port(SupervisedService):
     """Serves ``factory`` on the endpoint ``description``; retries after growing pauses while it cannot listen.
 
     Stopping closes the port; open connections stay. ``advice`` ends the log line about an address in use.
+    ``announce`` is called with the address when the port listens.
     """
 
     _log = Logger()
@@ -38,6 +40,7 @@ class Port(SupervisedService):
         reactor: IReactorCore,
         clock: IReactorTime,
         advice: str = "",
+        announce: Callable[[Any], object] = lambda host: None,
     ) -> None:
         super().__init__(clock, backoff=Backoff(1.0, 30.0), reason="not listening yet")
         self.setName(name)
@@ -45,6 +48,7 @@ class Port(SupervisedService):
         self._description = description
         self._factory = factory
         self._advice = advice
+        self._announce = announce
         self.port: IListeningPort | None = None
 
     def stopService(self) -> Deferred[None]:
@@ -55,6 +59,7 @@ class Port(SupervisedService):
         self.port = await self._endpoint.listen(self._factory)
         self._set_state(True, f"listens on {address(self.port.getHost())}")
         self._log.info("{name} {reason}", name=self.name, reason=self.reason)
+        self._announce(self.port.getHost())
 
     def _attempt_failed(self, error: Exception) -> None:
         if not isinstance(error, CannotListenError):

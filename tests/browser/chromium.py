@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from selenium.webdriver import ActionChains
 from selenium.webdriver import Chrome
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -42,7 +43,7 @@ const scrolls = element => {
 };
 return [...document.querySelectorAll("body *")].filter(each => {
   const box = each.getBoundingClientRect();
-  return box.width > 0 && box.right > wide + 1 && !scrolls(each) && !each.closest("svg svg, .skip");
+  return box.width > 0 && box.right > wide + 1 && !scrolls(each) && !each.closest("svg svg, .skip, details:not([open]) > :not(summary)");
 }).slice(0, 5).map(each => each.outerHTML.slice(0, 120));
 """
 """Elements that stick out of the page on the right, and do not lie in one that scrolls."""
@@ -88,6 +89,19 @@ class Browser:
         """The text of the page that a reader sees."""
         return self.find("body").text
 
+    def click_text(self, text: str) -> None:
+        """Click the first button or link with this text."""
+        self.driver.find_element(
+            By.XPATH, f"//*[self::button or self::a or self::summary][normalize-space()='{text}']"
+        ).click()
+
+    def drag(self, selector: str, start: float, end: float) -> None:
+        """Drag the mouse over an element, from one fraction of its width to another."""
+        element = self.find(selector)
+        width = element.size["width"]
+        actions = ActionChains(self.driver).move_to_element_with_offset(element, int(width * (start - 0.5)), 0)
+        actions.click_and_hold().move_by_offset(int(width * (end - start)), 0).release().perform()
+
     def width(self, pixels: int, height: int = 1100) -> None:
         """Set the width of the page as a device of this width shows it."""
         mobile = pixels < 600
@@ -100,6 +114,10 @@ class Browser:
         """Show pages as for ``print`` or for a screen, and in a ``dark`` or ``light`` colour scheme."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": features})
+
+    def open_details(self) -> None:
+        """Open all parts of the page that are closed at first."""
+        self.driver.execute_script("document.querySelectorAll('details').forEach(each => { each.open = true; })")
 
     def faults(self) -> list[str]:
         """Return what is wrong with the page: errors on the console, requests to elsewhere, a blank page, what overflows."""

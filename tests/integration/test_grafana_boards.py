@@ -17,6 +17,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from grafana_foundation_sdk.models.prometheus import Dataquery
 
+from meter.api import RequestLimits
 from meter.api.prometheus.names import metric_name
 from tests.api_client import Response
 from tests.metered_cloud import END
@@ -78,6 +79,22 @@ def test_board_of_the_project_shows_a_tenant_their_own(api: CloudClient, target:
     rows = replay(api, target, "(blue|red)", "blue").json["data"]["result"]
     assert "vm-3" not in json.dumps(rows)
     assert 'db \\"1\\"' not in json.dumps(rows)
+
+
+def test_all_panels_of_a_tenant_can_load_at_once() -> None:
+    limits = RequestLimits()
+    panels = [panel["targets"] for panel in BOARDS["project"]["panels"] if "targets" in panel]
+    assert len(panels) <= limits.max_requests_per_project
+    assert sum(not targets[0]["instant"] for targets in panels) <= limits.max_costly_per_project
+
+
+def test_variable_of_the_project_lists_the_visible_ones(api: CloudClient) -> None:
+    [variable] = [each for each in BOARDS["project"]["templating"]["list"] if each["type"] == "query"]
+    [(metric, label)] = re.findall(r"label_values\((\w+), (\w+)\)", variable["query"])
+    for who, projects in (("admin", ["blue", "red"]), ("blue", ["blue"])):
+        question = urlencode({"match[]": metric, "start": START.timestamp(), "end": END.timestamp()})
+        answer = api(f"/api/v1/label/{label}/values?{question}", headers={"Authorization": f"Bearer {who}-token"})
+        assert answer.json["data"] == projects
 
 
 def metrics(document: Any) -> set[str]:

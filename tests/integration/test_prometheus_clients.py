@@ -102,11 +102,16 @@ async def open_cloud() -> AsyncIterator[ServedCloud]:
 
 def observe(url: str, who: str) -> dict[str, Any]:
     """Ask as an OpenStack service does, whose session finds Meter in the catalogue as ``metric-storage``."""
+    import requests
     from keystoneauth1.session import Session
     from keystoneauth1.token_endpoint import Token
     from observabilityclient.v1.client import Client
 
-    client = Client(Session(auth=Token(url, f"{who}-token")))
+    with requests.Session() as connections:
+        return questions(Client(Session(auth=Token(url, f"{who}-token"), session=connections)))
+
+
+def questions(client: Any) -> dict[str, Any]:
     times = f"@ {END.timestamp():.0f}"
     prom = client.prometheus_client
     return {
@@ -122,6 +127,9 @@ def observe(url: str, who: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The osc_lib.version module:DeprecationWarning"
+)  # osc-lib 4 says so of its own import
 @pytest.mark.parametrize(("who", "projects"), [("admin", ["blue", "red"]), ("blue", ["blue"])])
 @pytest_twisted.ensureDeferred
 async def test_observabilityclient_gets_what_its_project_may_see(

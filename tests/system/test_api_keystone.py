@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import sys
 import urllib.request
 from typing import Any
 
@@ -208,3 +209,41 @@ def test_openstacksdk_finds_the_api_in_the_catalogue(furnished: House, keystone:
     [meter] = found["meters"]
     assert (meter["name"], meter["project_id"]) == ("apples", green)
     assert [sample["volume"] for sample in found["samples"]] == [3.0]
+
+
+OBSERVE = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+from keystoneauth1.identity.v3 import Password
+from keystoneauth1.session import Session
+from observabilityclient.v1.client import Client
+url, user, password, project = sys.argv[1:]
+domains = {"user_domain_id": "default", "project_domain_id": "default"}
+auth = Password(url, username=user, password=password, project_name=project, **domains)
+client = Client(Session(auth=auth))
+answers = [client.query.query("ceilometer_apples", disable_rbac=each) for each in (True, False)]
+print(json.dumps({
+    "metrics": client.query.list(),
+    "answers": [[(each.labels["project"], each.value) for each in answer] for answer in answers],
+}))
+"""
+
+
+def test_observabilityclient_finds_metric_storage_in_the_catalogue(
+    furnished: House,
+    keystone: Keystone,  # noqa: F811
+) -> None:
+    pink = keystone.add("pink", "pia", "hers")
+    grey = keystone.add("grey", "gus", "his")
+    api = validating(furnished, keystone)
+    keystone.publish("metric-storage", api.api)
+    send(api, keystone.token("pia", "hers", "pink"), pink)
+    send(api, keystone.token("admin", PASSWORD, "admin"), grey)
+
+    command = [sys.executable, "-c", OBSERVE, keystone.url, "pia", "hers", "pink"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "ceilometer_apples" in found["metrics"]
+    # The second is restricted by the client too, as in front of a Prometheus that knows no projects.
+    assert found["answers"] == [[[pink, "3"]], [[pink, "3"]]]

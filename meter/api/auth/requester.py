@@ -30,14 +30,15 @@ _PHRASE = re.compile(rb"(?=.{1,%d}\Z)[!-~](?:[ -~]*[!-~])?" % MAX_TOKEN_CHARACTE
 def well_formed_token(request: IRequest, *, blanks: bool = False) -> str | None:
     """Return the token of ``request``; ``None`` if it has none, or several, or one that cannot be a token by its form.
 
-    It is in ``X-Auth-Token``; in ``Authorization: Bearer``, as Prometheus and Grafana send it; in ``Authorization: Basic`` as
-    the password of any user, for clients that have nothing else (a header of a proxy does not count beside a token); or in the cookie of a browser.
+    It is in ``X-Auth-Token``; in ``Authorization: Bearer``, as Prometheus and Grafana send it; in the cookie of a browser; or,
+    if it is in none of these, in ``Authorization: Basic`` as the password of any user, for clients that have nothing else.
     With ``blanks`` it can contain some: whoever writes a token into the configuration can choose a phrase.
     """
     values = request.requestHeaders.getRawHeaders(TOKEN_HEADER.encode()) or []
-    values = [*values, *_authorization_tokens(request, b"bearer")] or [*_authorization_tokens(request, b"basic")]
+    values = [*values, *_authorization_tokens(request, b"bearer")]
     if not values and (in_cookie := cookie_token(request)) is not None:
         values = [in_cookie.encode()]
+    values = values or [*_authorization_tokens(request, b"basic")]
     return checked_form(values[0], blanks=blanks) if len(values) == 1 else None
 
 

@@ -74,7 +74,10 @@ from meter.rating.costs.cost_query import cost_sums
 from meter.rating.costs.rated_days import RatedDay
 from meter.rating.costs.rated_days import RatedDays
 from meter.rating.rating_store import IRated
+from meter.rating.statements.book_comparison import BookComparison
+from meter.rating.statements.book_comparison import ProjectDifference
 from meter.rating.statements.preview import Previews
+from meter.rating.statements.recent_previews import RecentPreviews
 from meter.stored_batch import StoredProof
 
 T = TypeVar("T")
@@ -122,6 +125,7 @@ class VisibleStore:
     a long query, or the next of many, returns nothing to a requester whose token has become invalid
     (:meth:`~meter.api.auth.authorization.Authorization.check`).
 
+    ``recent_previews`` are those that all requests share.
     When a client disconnects, the pending call is cancelled, which cancels the query in the store.
     """
 
@@ -132,11 +136,13 @@ class VisibleStore:
         *,
         authorize: Callable[[], Awaitable[None]] = _always,
         place: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        recent_previews: RecentPreviews | None = None,
     ) -> None:
         self._store = store
         self._requester = requester
         self._authorize = authorize
         self.place = place
+        self._recent_previews = recent_previews or RecentPreviews()
 
     async def check_authorization(self) -> None:
         """Raise what a query would raise because the requester is not authorized any more."""
@@ -185,7 +191,22 @@ class VisibleStore:
             correct_periods=correct_periods,
             slices=slices,
         )
-        return await self.statements.preview(previews, directory.accounts, account_id, project_id, period, now)
+        return await self.statements.preview(
+            previews, self._recent_previews, directory.accounts, account_id, project_id, period, now
+        )
+
+    async def book_differences(
+        self, directory: PriceDirectory, other: PriceDirectory, period: str, now: datetime
+    ) -> list[ProjectDifference]:
+        """Return what ``period`` costs by two price directories, to administrators; :class:`HttpError` 403 for others.
+
+        :raises ValueError: ``period`` is not the name of a period.
+        """
+        if not self._requester.is_admin:
+            raise HttpError(403, "RBAC Authorization Failed: only administrators compare price books.")
+        rating, names = IRated(self._store).rating, IIdentityNames(self._store)
+        comparison = BookComparison(rating, names, directory, other)
+        return await self._authorized(lambda: comparison.compare(period, now))
 
     async def cost_sums(self, directory: PriceDirectory, query: CostQuery, slices: Pausing) -> list[CostSum]:
         """Return sums of costs by the price ``directory``, to a tenant those of the requester's project."""

@@ -26,6 +26,7 @@ from meter.rating.statements.extract import projects_of
 from meter.rating.statements.preview import PeriodClosed
 from meter.rating.statements.preview import Previews
 from meter.rating.statements.preview import StatementPreview
+from meter.rating.statements.recent_previews import RecentPreviews
 from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement_store import IStatementStore
 from meter.rating.statements.statement_store import StatementSummary
@@ -90,6 +91,7 @@ class VisibleStatements:
     async def preview(
         self,
         previews: Previews,
+        recent: RecentPreviews,
         accounts: Collection[str],
         account_id: str | None,
         project_id: str | None,
@@ -98,7 +100,7 @@ class VisibleStatements:
     ) -> VisibleStatement | None:
         """Return the open statement of an account, or of that of a project; ``None`` if it has nothing that the requester may see.
 
-        ``accounts`` are those of the price directory. Any other, which stands for one project, exists if it has usage.
+        ``recent`` has those that were computed moments ago. ``accounts`` are those of the price directory. Any other, which stands for one project, exists if it has usage.
 
         :raises ValueError: ``period`` is not the name of a period, or nobody is named.
         """
@@ -111,7 +113,7 @@ class VisibleStatements:
             if payer is None:
                 raise ValueError("name an account or a project")
             try:
-                return await previews.preview(payer, now, period) if account_id in (None, payer) else None
+                return await recent.preview(previews, payer, now, period) if account_id in (None, payer) else None
             except PeriodClosed:
                 # As if nothing were there: who may not see the account is not told that it has a statement.
                 return None

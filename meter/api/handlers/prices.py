@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC
 from datetime import date
 from datetime import datetime
@@ -22,6 +23,7 @@ from meter.api.request.context import RequestContext
 from meter.api.responses import JsonResponse
 from meter.identity_names import IdentityKey
 from meter.query import SampleFilter
+from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.visible_prices import DomainIn
 from meter.rating.book.visible_prices import VisibleBook
 from meter.rating.book.visible_prices import visible_books
@@ -41,19 +43,29 @@ T = TypeVar("T")
 
 async def prices(context: RequestContext) -> JsonResponse:
     """Handle ``/v2/prices``."""
-    context.store.check(SampleFilter())
-    day = _day(context.arguments["day"])
+    return JsonResponse(await price_lists(context, day_argument(context)))
+
+
+async def price_lists(context: RequestContext, day: date | None) -> list[rendering.PriceList]:
+    """Return what the requester may see of each book: what is valid on ``day``, or today and later."""
     if context.prices is None:
         raise HttpError(404, NOT_CONFIGURED)
-    project = None if context.requester.is_admin else context.requester.project_id
     directory = await context.prices.current()
+    return [await _list(context, each, day) for each in await books_of(context, directory)]
+
+
+async def books_of(context: RequestContext, directory: PriceDirectory) -> Sequence[VisibleBook]:
+    """Return the books that the requester may see."""
+    project = None if context.requester.is_admin else context.requester.project_id
     domain_in = await _domains(context, project)
     await context.store.check_authorization()
-    now = datetime.fromtimestamp(context.now, UTC)
-    return JsonResponse([await _list(context, each, day) for each in visible_books(directory, project, domain_in, now)])
+    return [*visible_books(directory, project, domain_in, datetime.fromtimestamp(context.now, UTC))]
 
 
-def _day(text: str | None) -> date | None:
+def day_argument(context: RequestContext) -> date | None:
+    """Return the argument ``day``; :class:`ApiError` 400 if it is none, or what a query without a project is answered with."""
+    context.store.check(SampleFilter())
+    text = context.arguments["day"]
     if text is None:
         return None
     try:

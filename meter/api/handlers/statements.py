@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from meter.api.request.arguments import Parameter
 from meter.api.request.context import RequestContext
 from meter.api.request.paging import offset_of
 from meter.api.request.paging import offset_page_link
+from meter.api.responses import JsonResponse
 from meter.api.responses import ListResponse
 from meter.api.responses import RawResponse
 from meter.api.responses import StreamingResponse
@@ -50,6 +52,13 @@ MEMORY_BYTES = 64 * 1024
 
 RAW_BYTES = 1024 * 1024
 """Longer JSON documents are streamed, without a Content-Length."""
+ENDINGS = {"json": "json", "csv": "csv", "html": "html", "focus": "focus.csv"}
+"""Endings of the names of downloaded files, by format."""
+
+MAX_NAME = 150
+"""Characters of the id of a statement in the name of a file."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 ACCOUNT = Parameter("account_id", "string", "Only statements of this account.", narrows=True)
 PROJECT = Parameter("project_id", "string", "Only statements with lines or usage of this project.", narrows=True)
@@ -76,7 +85,7 @@ async def statements(context: RequestContext) -> ListResponse:
     if state not in ("closed", "open"):
         raise invalid_input("state", state, "use closed or open.")
     if state == "open":
-        preview = await _preview(context, arguments["account_id"], arguments["project_id"], arguments["period"])
+        preview = await open_statement(context, arguments["account_id"], arguments["project_id"], arguments["period"])
         return ListResponse([] if preview is None else [preview], open_entry)
     _check_period(arguments["period"])
     limit, offset = context.limit, offset_of(arguments["marker"])
@@ -92,27 +101,29 @@ async def statements(context: RequestContext) -> ListResponse:
     )
 
 
-async def statement(context: RequestContext) -> RawResponse | StreamingResponse | object:
+async def statement(context: RequestContext) -> RawResponse | JsonResponse | StreamingResponse:
     """Handle ``/v2/statements/{id}``."""
     chosen = _format(context)
-    found = await _visible(context)
+    found = await visible_statement(context, context.path["id"])
     if found.whole is None:
         if chosen != "json":
             raise HttpError(403, "This format is for whole statements: the extract of a project is JSON.")
-        return found.part
+        assert found.part is not None
+        return JsonResponse(found.part, headers=_download(found.part.statement_id, "extract.json"))
     sha256 = await _sha256(context, found.whole) if chosen == "html" else ""
     made = TEXT_FORMATS[chosen]
     headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY} if chosen == "html" else {}
     # A statement takes many times the memory of its document: it is not kept until a slow client has read that.
     document = await _written(context, made.write(found.whole, sha256))
+    headers.update(_download(found.whole.statement.statement_id, ENDINGS[chosen], inline=chosen == "html"))
     if chosen == "json" and document.tell() <= RAW_BYTES:
-        return RawResponse(JSON, b"".join([chunk async for chunk in _content(document)]))
+        return RawResponse(JSON, b"".join([chunk async for chunk in _content(document)]), headers)
     return StreamingResponse(f"{made.media_type}; charset=utf-8", _content(document), headers=headers)
 
 
 async def annex(context: RequestContext) -> StreamingResponse:
     """Handle ``/v2/statements/{id}/annex``."""
-    found = await _visible(context)
+    found = await visible_statement(context, context.path["id"])
     document = found.whole.statement if found.whole is not None else found.part
     assert document is not None
     if document.state != "closed":
@@ -121,7 +132,8 @@ async def annex(context: RequestContext) -> StreamingResponse:
     # The rows of one project alone have another hash than the annex.
     if found.whole is not None and context.requester.is_admin:
         lines = _with_sha256(lines, found.whole.statement.annex_sha256)
-    return StreamingResponse(JSON_LINES, lines)
+    headers = _download(document.statement_id, "annex.jsonl")
+    return StreamingResponse(JSON_LINES, lines, headers=headers)
 
 
 async def statement_keys(context: RequestContext) -> Sequence[StatementKey]:
@@ -138,25 +150,31 @@ def _format(context: RequestContext) -> str:
     return chosen
 
 
-async def _visible(context: RequestContext) -> VisibleStatement:
-    """Return the statement in the path; :class:`ApiError` 404 if there is none that the requester may see.
+def _download(statement_id: str, ending: str, *, inline: bool = False) -> dict[str, str]:
+    """Return the header with the file name under which a browser saves a statement; any file system has such names."""
+    name = _UNSAFE.sub("_", statement_id)[:MAX_NAME]
+    how = "inline" if inline else "attachment"
+    return {"Content-Disposition": f'{how}; filename="statement-{name}.{ending}"'}
+
+
+async def visible_statement(context: RequestContext, asked: str) -> VisibleStatement:
+    """Return the statement with the id ``asked``; :class:`ApiError` 404 if there is none that the requester may see.
 
     Its id may be written with an account that is not percent-encoded, as a decoded path has it.
     """
-    asked = context.path["id"]
     period, _, account = asked.partition(".")
     for id in dict.fromkeys((asked, statement_id(period, unquote(account)))):
         found = await context.store.statements.statement(id)
         if found is not None:
             return found
     if context.prices is not None and account and _is_period(period):
-        preview = await _preview(context, unquote(account), None, period)
+        preview = await open_statement(context, unquote(account), None, period)
         if preview is not None:
             return preview
     raise ApiError(404, f"There is no statement {asked}.")
 
 
-async def _preview(
+async def open_statement(
     context: RequestContext, account_id: str | None, project_id: str | None, period: str | None
 ) -> VisibleStatement | None:
     """Return the open statement of an account or project, ``None`` if there is nothing to be seen."""

@@ -47,7 +47,8 @@ def variance(values: Sequence[float]) -> float:
     if not all(map(math.isfinite, values)):
         return math.nan
     middle = mean(values)
-    return total([(value - middle) ** 2 for value in values]) / len(values)
+    distances = [value - middle for value in values]
+    return total([distance * distance for distance in distances]) / len(values)  # ** raises for huge numbers
 
 
 def deviation(values: Sequence[float]) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 
 from meter.api.prometheus.aggregation import aggregated
 from meter.api.prometheus.binary import combined
@@ -41,6 +43,13 @@ from meter.api.prometheus.windows import WINDOW_FUNCTIONS
 from meter.api.prometheus.windows import quantile_aggregate
 from meter.api.prometheus.windows import quantile_function
 from meter.query import Aggregate
+
+ADDED_UP: Mapping[str, Set[str]] = {
+    "sum": frozenset({"increase", "rate", "sum_over_time", "count_over_time"}),
+    "min": frozenset({"min_over_time"}),
+    "max": frozenset({"max_over_time"}),
+}
+"""Functions of windows that the store can compute for several series together, by the aggregation that follows."""
 
 Grid = ScalarGrid | TextGrid | VectorGrid
 
@@ -109,10 +118,15 @@ class Evaluator:
         parameter: Sequence[float] | None = None
         if node.parameter is not None:
             parameter = (await self._scalar(node.parameter)).values
-        return await aggregated(node, await self._vector(node.operand), parameter, self._slices)
+        operand = node.operand
+        if node.by and isinstance(operand, CallNode) and operand.function in ADDED_UP.get(node.operator, ()):
+            vector = await self._over_time(operand, frozenset(node.labels))
+        else:
+            vector = await self._vector(operand)
+        return await aggregated(node, vector, parameter, self._slices)
 
-    async def _over_time(self, node: CallNode) -> VectorGrid:
-        """Return a function of range vectors."""
+    async def _over_time(self, node: CallNode, needed: Set[str] | None = None) -> VectorGrid:
+        """Return a function of range vectors, perhaps added up over labels that are not ``needed``."""
         selected = node.arguments[-1]
         if not isinstance(selected, RangeNode):
             raise PromqlError("bad_data", f"{node.function}() requires a range vector")
@@ -128,7 +142,7 @@ class Evaluator:
         absence = node.function == "absent_over_time"
         function = WINDOW_FUNCTIONS["present_over_time" if absence else node.function]
         vector = await self._reader.windows(
-            selected, function, tuple(Aggregate(name) for name in function.aggregates), self._times
+            selected, function, tuple(Aggregate(name) for name in function.aggregates), self._times, needed
         )
         if absence:
             labels = absent_labels(selected.selector.matchers)

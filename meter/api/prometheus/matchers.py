@@ -15,8 +15,8 @@ from meter.api.prometheus.results import PromqlError
 
 MatchOperator = Literal["=", "!=", "=~", "!~"]
 
-MAX_PROGRAM_BYTES = 1 << 20
-"""Memory of a compiled expression, which bounds how long matching a value takes."""
+MAX_PROGRAM_BYTES = 1 << 18
+"""Memory of a compiled regular expression, which bounds how long compiling it and matching a value takes."""
 
 _LITERALS = re.compile(
     r"(?:[A-Za-z0-9_ /@:,=#&;~-]|\\[.+*?()|\[\]{}^$\\-])+(?:\|(?:[A-Za-z0-9_ /@:,=#&;~-]|\\[.+*?()|\[\]{}^$\\-])+)*"

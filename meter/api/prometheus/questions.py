@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -67,11 +70,11 @@ class SeriesQuestions:
     warnings: dict[str, None] = field(default_factory=dict)
     _meters: Sequence[NamedMeter] | None = None
 
-    @property
-    def groupby(self) -> tuple[str, ...]:
-        """What statistics are grouped by, one for each label other than the unit."""
-        keys = self.source.metadata_labels.values()
-        return (*SERIES_LABELS.values(), *(METADATA_PREFIX + key for key in keys))
+    def groupings(self, needed: Set[str] | None = None) -> Mapping[str, str]:
+        """Return by label what statistics are grouped by, for all labels other than the unit, or for those ``needed``."""
+        keys = {label: METADATA_PREFIX + key for label, key in self.source.metadata_labels.items()}
+        every = {**SERIES_LABELS, **keys}
+        return {label: grouping for label, grouping in every.items() if needed is None or label in needed}
 
     async def all_meters(self) -> Sequence[NamedMeter]:
         """Return all meters that the requester sees."""
@@ -113,11 +116,12 @@ class SeriesQuestions:
         *,
         period: int | None = None,
         whole_resources: bool = False,
+        needed: Set[str] | None = None,
     ) -> list[SeriesRows]:
         """Return all series of ``meter`` that match, with their rows of statistics from ``start`` up to ``end``.
 
-        With ``whole_resources`` these are all series of a resource of which one matches, and perhaps others: the caller
-        selects.
+        Series that differ only in labels that are not ``needed`` can be one. With ``whole_resources`` these are all series
+        of a resource of which one matches, and perhaps others: the caller selects.
         """
         filter = await self.filter(
             meter,
@@ -127,10 +131,62 @@ class SeriesQuestions:
             counters=any(each.function == "increase" for each in aggregates),
             whole_resources=whole_resources,
         )
+        if period is None or (needed is not None and "resource" not in needed):
+            found = await self._all_rows(meter, filter, aggregates, period, self.groupings(needed))
+        else:
+            found = await self._rows_of_resources(meter, filter, aggregates, period)
+        selected = [each for each in found if whole_resources or all_match(matchers, each.labels)]
+        if len(selected) > self.source.limits.max_series:
+            raise PromqlError("execution", f"a selector matches more than {self.source.limits.max_series} series")
+        return selected
+
+    async def _rows_of_resources(
+        self, meter: NamedMeter, filter: SampleFilter, aggregates: Sequence[Aggregate], period: int
+    ) -> list[SeriesRows]:
+        """Return :meth:`_all_rows`, grouped by the resource alone where its labels are the same at all times.
+
+        Its labels are asked for first, which is one row for each series. To group each window by metadata costs as much as
+        all else.
+        """
+        every = self.groupings()
+        described = await self._all_rows(meter, filter, (Aggregate("count"),), None, every)
+        variants: defaultdict[tuple[str, str | None], list[SeriesRows]] = defaultdict(list)
+        for each in described:
+            variants[each.subject[1:]].append(each)
+        varying = [resource for (_, resource), several in variants.items() if len(several) > 1 and resource is not None]
+        if len(varying) > MAX_PUSHED_VALUES or 2 * len(varying) > len(variants):
+            return await self._all_rows(meter, filter, aggregates, period, every)
+        resource_only = {"resource": every["resource"]}
+        found = await self._all_rows(meter, filter, aggregates, period, resource_only)
+        if any(each.subject[1:] not in variants for each in found):  # samples have come in between
+            return await self._all_rows(meter, filter, aggregates, period, every)
+        excluded = set(varying)
+        result = [
+            replace(variants[each.subject[1:]][0], rows=each.rows) for each in found if each.subject[2] not in excluded
+        ]
+        if varying:
+            parts = [] if filter.expression is None else [filter.expression]
+            of_varying = replace(filter, expression=And((*parts, In("resource_id", tuple(varying)))))
+            result += await self._all_rows(meter, of_varying, aggregates, period, every)
+        return result
+
+    async def _all_rows(
+        self,
+        meter: NamedMeter,
+        filter: SampleFilter,
+        aggregates: Sequence[Aggregate],
+        period: int | None,
+        groupings: Mapping[str, str],
+    ) -> list[SeriesRows]:
+        """Return the rows of statistics by series, for which one question is asked."""
         limit = self.source.limits.max_rows
         found = await self.source.store.statistics(
             StatisticsQuery(
-                filter=filter, period=period, groupby=self.groupby, aggregates=tuple(aggregates), limit=limit + 1
+                filter=filter,
+                period=period,
+                groupby=tuple(groupings.values()),
+                aggregates=tuple(aggregates),
+                limit=limit + 1,
             )
         )
         if len(found) > limit:
@@ -150,24 +206,20 @@ class SeriesQuestions:
         of_labels: dict[Labels, SeriesRows] = {}
         async for keys in self.source.slices.batches(list(of_key.items()), CONVERTED_ROWS):
             for (unit, *group), rows in keys:
-                labels = self.labels(meter, unit or "", group)
-                if whole_resources or all_match(matchers, labels):
-                    other = of_labels.get(labels)
-                    if other is not None:  # a value that is missing, and one that is empty
-                        rows = sorted(other.rows + rows, key=_by_time)
-                    of_labels[labels] = SeriesRows(labels, (meter.name, unit or "", group[0]), rows)
-        if len(of_labels) > self.source.limits.max_series:
-            raise PromqlError("execution", f"a selector matches more than {self.source.limits.max_series} series")
+                labels = self.labels(meter, unit or "", dict(zip(groupings, group, strict=True)))
+                other = of_labels.get(labels)
+                if other is not None:  # a value that is missing, and one that is empty
+                    rows = sorted(other.rows + rows, key=_by_time)
+                subject = (meter.name, unit or "", rows[0].group.get("resource_id"))
+                of_labels[labels] = SeriesRows(labels, subject, rows)
         return list(of_labels.values())
 
-    def labels(self, meter: NamedMeter, unit: str, group: Sequence[str | None]) -> Labels:
-        """Return the labels of a series of ``meter``; ``group`` has a value for each of :attr:`groupby`."""
+    def labels(self, meter: NamedMeter, unit: str, given: Mapping[str, str | None]) -> Labels:
+        """Return the labels of a series of ``meter``; ``given`` are those of :meth:`groupings`."""
         labels = {METRIC_NAME: meter.metric, UNIT_LABEL: unit}
         if meter.ambiguous:
             labels[METER_LABEL] = meter.name
-        labels |= {
-            name: value or "" for name, value in zip((*SERIES_LABELS, *self.source.metadata_labels), group, strict=True)
-        }
+        labels |= {name: value or "" for name, value in given.items()}
         return tuple(sorted((name, value) for name, value in labels.items() if value))
 
     async def filter(

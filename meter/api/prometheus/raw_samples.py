@@ -49,7 +49,7 @@ async def raw_samples(node: RangeNode, time: float, questions: SeriesQuestions) 
                 )
                 key = (meter.name, sample.unit, *group)
                 if key not in known:
-                    labels = questions.labels(meter, sample.unit, group)
+                    labels = questions.labels(meter, sample.unit, dict(zip(questions.groupings(), group, strict=True)))
                     known[key] = labels if all_match(matchers, labels) else None
                 selected = known[key]
                 if selected is not None:

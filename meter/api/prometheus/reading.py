@@ -7,10 +7,15 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 
+import msgspec
+
+from meter.api.prometheus.aggregation import total
 from meter.api.prometheus.current import FoundSample
 from meter.api.prometheus.current import carried
 from meter.api.prometheus.current import keep_newest
@@ -19,7 +24,9 @@ from meter.api.prometheus.grid import GridSeries
 from meter.api.prometheus.grid import VectorGrid
 from meter.api.prometheus.grid import joined
 from meter.api.prometheus.grid import without_name
+from meter.api.prometheus.matchers import LabelMatcher
 from meter.api.prometheus.matchers import all_match
+from meter.api.prometheus.names import NamedMeter
 from meter.api.prometheus.questions import SeriesQuestions
 from meter.api.prometheus.questions import SeriesRows
 from meter.api.prometheus.questions import time_of
@@ -32,6 +39,8 @@ from meter.api.prometheus.times import selected_times
 from meter.api.prometheus.windows import WindowFunction
 from meter.counter_runs import INTERVALS_CARRIED
 from meter.query import Aggregate
+
+INCREASE = "increase"
 
 NEWEST = (Aggregate("last"), Aggregate("polling_interval"))
 
@@ -162,24 +171,41 @@ class SeriesReader:
         return result
 
     async def windows(
-        self, node: RangeNode, function: WindowFunction, aggregates: Sequence[Aggregate], times: EvaluationTimes
+        self,
+        node: RangeNode,
+        function: WindowFunction,
+        aggregates: Sequence[Aggregate],
+        times: EvaluationTimes,
+        needed: Set[str] | None = None,
     ) -> VectorGrid:
-        """Return ``function`` of the windows that end at each time; where a window has no samples, nothing."""
+        """Return ``function`` of the windows that end at each time; where a window has no samples, nothing.
+
+        The store may add up series that differ only in labels that are not ``needed``.
+        """
+        if needed is not None and len(await self._questions.meters(node.selector.matchers)) == 1:
+            needed |= {matcher.label for matcher in node.selector.matchers}
+        else:
+            needed = None  # without the name of the metric they would be the same
         at = selected_times(node.selector, times)
         if at.count == 1:
-            result = await self._single_windows(node, function, aggregates, at)
+            result = await self._single_windows(node, function, aggregates, at, needed)
         else:
             tile = whole_seconds(at.step, node.seconds)
             one_tile = tile == node.seconds
             sparse = node.seconds * SPARSE <= at.step and at.count <= MAX_QUESTIONS
             if sparse or (function.whole and not one_tile):
-                result = await self._single_windows(node, function, aggregates, at)
+                result = await self._single_windows(node, function, aggregates, at, needed)
             else:
-                result = await self._tiled_windows(node, function, aggregates, at, tile)
+                result = await self._tiled_windows(node, function, aggregates, at, tile, needed)
         return result if at.count == times.count else repeated(result, times.count)
 
     async def _single_windows(
-        self, node: RangeNode, function: WindowFunction, aggregates: Sequence[Aggregate], times: EvaluationTimes
+        self,
+        node: RangeNode,
+        function: WindowFunction,
+        aggregates: Sequence[Aggregate],
+        times: EvaluationTimes,
+        needed: Set[str] | None,
     ) -> VectorGrid:
         """Ask for each window by itself."""
         if times.count > MAX_QUESTIONS:
@@ -192,8 +218,9 @@ class SeriesReader:
         names = [aggregate.label for aggregate in aggregates]
         for number, time in enumerate(times.all):
             for meter in await self._questions.meters(node.selector.matchers):
-                for series in await self._questions.rows(
-                    meter, node.selector.matchers, time - node.seconds, time, aggregates
+                ask = self._window_of_counters if function.counter else self._questions.rows
+                for series in await ask(
+                    meter, node.selector.matchers, time - node.seconds, time, aggregates, needed=needed
                 ):
                     if series.labels not in tiles:
                         tiles[series.labels] = _Tiles([], {name: [] for name in names})
@@ -205,6 +232,34 @@ class SeriesReader:
                 self._check(len(tiles), times)
         return await self._computed(tiles, function, times, node.seconds, every=1, length=1)
 
+    async def _window_of_counters(
+        self,
+        meter: NamedMeter,
+        matchers: Sequence[LabelMatcher],
+        start: float,
+        end: float,
+        aggregates: Sequence[Aggregate],
+        *,
+        needed: Set[str] | None,
+    ) -> list[SeriesRows]:
+        """Return the increases in a window, with that from the last sample before it.
+
+        It is the increase since some time before the window, less the one until its start: rollups serve both.
+        """
+        earlier = start - self._limits.max_lookback_seconds
+        since = await self._questions.rows(meter, matchers, earlier, end, aggregates, needed=needed)
+        before = await self._questions.rows(meter, matchers, earlier, start, aggregates, needed=needed)
+        until = {each.labels: total([row.values[INCREASE] for row in each.rows]) for each in before}
+        window = time_of(start)
+        result = []
+        for each in since:
+            newest = max(each.rows, key=lambda row: row.last)
+            if newest.last >= window:
+                increase = total([row.values[INCREASE] for row in each.rows]) - until.get(each.labels, 0.0)
+                values = {INCREASE: max(increase, 0.0)}  # the difference of two roundings
+                result.append(replace(each, rows=[msgspec.structs.replace(newest, values=values)]))
+        return result
+
     async def _tiled_windows(
         self,
         node: RangeNode,
@@ -212,21 +267,24 @@ class SeriesReader:
         aggregates: Sequence[Aggregate],
         times: EvaluationTimes,
         tile: int,
+        needed: Set[str] | None,
     ) -> VectorGrid:
         """Ask for all tiles of the windows together."""
-        start = times.start - node.seconds
+        # The increase from the last sample before a window belongs to the window.
+        earlier = math.ceil(self._limits.max_lookback_seconds / tile) if function.counter else 0
+        start = times.start - node.seconds - earlier * tile
         origin = time_of(start)
         length_of_tile = timedelta(seconds=tile)
         tiles: dict[Labels, _Tiles] = {}
         names = [aggregate.label for aggregate in aggregates]
         for meter in await self._questions.meters(node.selector.matchers):
             for series in await self._questions.rows(
-                meter, node.selector.matchers, start, times.end, aggregates, period=tile
+                meter, node.selector.matchers, start, times.end, aggregates, period=tile, needed=needed
             ):
                 if self._slices.over:
                     await self._slices.pause()
                 tiles[series.labels] = _Tiles(
-                    [(row.period_start - origin) // length_of_tile for row in series.rows],
+                    [(row.period_start - origin) // length_of_tile - earlier for row in series.rows],
                     {name: [row.values[name] for row in series.rows] for name in names},
                 )
             self._check(len(tiles), times)

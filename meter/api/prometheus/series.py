@@ -9,7 +9,6 @@ from meter.api.prometheus.names import METER_LABEL
 from meter.api.prometheus.names import SERIES_LABELS
 from meter.api.prometheus.names import UNIT_LABEL
 from meter.api.prometheus.parsing import parse_selector
-from meter.api.prometheus.questions import METADATA_PREFIX
 from meter.api.prometheus.questions import SeriesQuestions
 from meter.api.prometheus.questions import time_of
 from meter.api.prometheus.results import METRIC_NAME
@@ -78,8 +77,7 @@ async def label_values(
 
 async def _grouped_values(name: str, start: float | None, end: float | None, source: PromqlSource) -> list[str]:
     """Return the values that samples of any meter have for the label ``name``."""
-    keys = {label: METADATA_PREFIX + key for label, key in source.metadata_labels.items()}
-    grouping = {**SERIES_LABELS, **keys}.get(name)
+    grouping = SeriesQuestions(source).groupings().get(name)
     if grouping is None:
         return []
     limit = source.limits.max_rows

@@ -41,7 +41,7 @@ class Parameter:
     ``many``: can be repeated; the argument is a tuple. ``members``: a list of objects with these members, all strings;
     every object has the first member, and those in ``mandatory`` are never null in a JSON body. ``prefix``: any name
     with this prefix; the argument is a mapping. ``narrows``: restricts the result, so that an empty value or null, which
-    would restrict nothing, is rejected.
+    would restrict nothing, is rejected. ``secret``: no error has its value.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Parameter:
     mandatory: tuple[str, ...] = ()
     prefix: bool = False
     narrows: bool = False
+    secret: bool = False
 
 
 def parse_arguments(parameters: Iterable[Parameter], pairs: Iterable[Pair]) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _take(parameter: Parameter, given: dict[str, list[str]]) -> Any:
         if texts and indexed:
             raise ApiError(400, f"{parameter.name} and {parameter.name}[…] cannot be used together.")
         return indexed or tuple(texts)
-    text = _single(parameter.name, texts)
+    text = _single(parameter.name, ["…" if parameter.secret else text for text in texts] if len(texts) > 1 else texts)
     if texts and not text and parameter.narrows:
         raise invalid_input(parameter.name, "", "it must not be empty; omit it to request everything.")
     if not text:

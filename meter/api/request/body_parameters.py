@@ -23,6 +23,9 @@ from meter.api.request.arguments import parse_pairs
 from meter.api.request.body import decode_body
 from meter.api.request.media_types import FORM_TYPE
 
+MAX_FORM_BYTES = 512 * 1024
+"""Maximum size of a form, which is parsed in one step."""
+
 MAX_BYTES = 32 * 1024
 """Maximum size of such a body: it is repeated in the ``Link`` header of a page, and clients limit the length of a header line."""
 
@@ -45,6 +48,17 @@ def pairs_from_body(content: bytes, media_type: str, parameters: Sequence[Parame
     if not isinstance(decoded, dict):
         raise ApiError(400, 'The body must be a JSON object such as {"q": [{"field": "user_id", "value": "ann"}]}.')
     return [pair for name, value in decoded.items() for pair in _pairs(_find(name, parameters), name, value)]
+
+
+def pairs_of_form(content: bytes, media_type: str) -> Sequence[Pair]:
+    """Return the fields of a form of a page; :class:`ApiError` 400, 413 or 415 if it is none. No error has a value of a field."""
+    if not content:
+        return ()
+    if media_type != FORM_TYPE:
+        raise ApiError(415, f"A form has the media type {FORM_TYPE}.")
+    if len(content) > MAX_FORM_BYTES:
+        raise ApiError(413, f"A form can have at most {MAX_FORM_BYTES} bytes.")
+    return parse_pairs(content, "The form")
 
 
 def check_no_overlap(query_pairs: Iterable[Pair], body_pairs: Iterable[Pair]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from urllib.parse import quote
 from urllib.parse import urlencode
@@ -22,3 +23,13 @@ def append_pairs(url: str, pairs: Sequence[Pair]) -> str:
     if not pairs:
         return url
     return f"{url}{'&' if '?' in url else '?'}{urlencode(pairs)}"
+
+
+def query_url(path: str, terms: Sequence[Mapping[str, str]], pairs: Sequence[Pair]) -> str:
+    """Return ``path`` with the terms of ``q``, in the parallel form, and ``pairs`` as its query string."""
+    members = ("field", "op", "value", *(("type",) if any(term.get("type") for term in terms) else ()))
+    given = [
+        (f"q.{member}", term.get(member) or ("eq" if member == "op" else "")) for term in terms for member in members
+    ]
+    query = urlencode([*given, *pairs], safe=":/")
+    return f"{path}?{query}" if query else path

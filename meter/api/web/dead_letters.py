@@ -47,8 +47,6 @@ MAX_REASON = 1000
 MAX_HEADER = 2000
 """Characters of the value of a header that are shown."""
 
-DEFAULT_ADVICE = "one of them has the reason"
-
 KIND = Parameter("kind", "string", "Only dead letters of this kind.", narrows=True)
 MARKER = Parameter("marker", "string", "The number of dead letters before those of the page.")
 ID = Parameter("id", "string", "The id of a dead letter; repeatable.", many=True)
@@ -127,8 +125,13 @@ def summaries(letters: Sequence[ListedLetter]) -> Iterator[KindSummary]:
             at[0] if at else "",
             at[-1] if at else "",
             sum(each.not_replayable is None for each in of_kind),
-            KIND_ADVICE.get(kind, DEFAULT_ADVICE).replace("meter-dead-letters show ID", "a dead letter"),
+            advice_of(kind, "a dead letter"),
         )
+
+
+def advice_of(kind: str, here: str) -> str:
+    """Return what to do about a kind; ``here`` is what shows a dead letter, in place of the command that does."""
+    return KIND_ADVICE.get(kind, f"{here} has the reason").replace("meter-dead-letters show ID", here)
 
 
 def letter_url(id: str) -> str:
@@ -154,7 +157,7 @@ async def dead_letter(context: RequestContext) -> RawResponse:
         letter=found,
         size=len(found.body),
         body=await bus.body_text(found),
-        advice=KIND_ADVICE.get(found.kind, DEFAULT_ADVICE),
+        advice=advice_of(found.kind, "this page"),
         headers=[
             (printable(name), masked_text(str(value)[:MAX_HEADER])) for name, value in sorted(found.headers.items())
         ],

@@ -68,6 +68,11 @@ def duration(seconds: float | None) -> str:
     return f"{sign}{whole} s"
 
 
+def urlencode_all(value: str) -> str:
+    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
+    return quote(value, safe="")
+
+
 def percent(share: float | None) -> str:
     """Return a part of a whole, 0 to 1, as ``12.3 %``; a part below 0.05 % that is not 0 as ``< 0.1 %``."""
     if share is None or not math.isfinite(share):
@@ -77,17 +82,45 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.1f}\u202f%".replace("-", MINUS)
 
 
-def urlencode_all(value: str) -> str:
-    """Return ``value`` for the value of a parameter in a link: slashes, which the filter ``urlencode`` leaves, are encoded too."""
-    return quote(value, safe="")
+def lag(seconds: float | None) -> str:
+    """Return seconds with a tenth if they are few: ``0.4 s``, ``−12 s``, ``3 min 5 s``."""
+    if seconds is None:
+        return ABSENT
+    if abs(seconds) < 10:
+        tenths = f"{seconds:.1f}"
+        return f"{'0.0' if tenths == '-0.0' else tenths} s".replace("-", MINUS)
+    return duration(seconds)
+
+
+def readable_size(size: float | None) -> str:
+    """Return a number of bytes in the largest binary unit: ``12 KiB``, ``1.5 GiB``."""
+    if size is None:
+        return ABSENT
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{number(round(value, 1))} {unit}"
+        value /= 1024
+    return f"{number(round(value, 1))} TiB"
+
+
+def amount(value: Decimal | None) -> str:
+    """Return an amount of money with all its digits, as it was billed: ``−1 234.50``; absence is not 0."""
+    if value is None:
+        return ABSENT
+    return f"{value:,f}".replace(",", THIN_SPACE).replace("-", MINUS)
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
+    "amount": amount,
+    "decimal": Decimal,
     "number": number,
     "utc": utc,
     "utc_short": utc_short,
     "iso": iso,
     "duration": duration,
+    "lag": lag,
+    "bytes": readable_size,
     "percent": percent,
     "urlencode_all": urlencode_all,
 }

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from meter.api.operation import Operation
+from meter.api.web import book_difference
 from meter.api.web import completeness
 from meter.api.web import dead_letters
 from meter.api.web import overview
+from meter.api.web import pipeline
+from meter.api.web import prices
+from meter.api.web import query
+from meter.api.web import quote
 from meter.api.web import resource
 from meter.api.web import resources
 from meter.api.web import sample
 from meter.api.web import sign_in
+from meter.api.web import statement
+from meter.api.web import statements
 from meter.api.web import top
 from meter.api.web import usage
 from meter.api.web.failure_page import render_failure_page
@@ -46,8 +53,15 @@ FAVICON = Operation(
 
 PAGES: tuple[Operation, ...] = (
     *overview.PAGES,
+    *pipeline.PAGES,
+    *statements.PAGES,
+    *statement.PAGES,
+    *prices.PAGES,
+    *book_difference.PAGES,
+    *quote.PAGES,
     *usage.PAGES,
     *top.PAGES,
+    *query.PAGES,
     *sign_in.PAGES,
     *dead_letters.PAGES,
     *resources.PAGES,

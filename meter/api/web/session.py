@@ -48,7 +48,7 @@ def session_view(session: BrowserSession, url: str) -> SessionView:
         user=requester.user_name or requester.user_id or "",
         project=requester.project_name or requester.project_id or "",
         project_id=requester.project_id or "",
-        expires_at=None if expires_at is None else datetime.fromtimestamp(expires_at, UTC),
+        expires_at=None if expires_at is None else datetime.fromtimestamp(int(expires_at), UTC),
         here=own_path(f"{parts.path}?{parts.query}" if parts.query else parts.path),
     )
 

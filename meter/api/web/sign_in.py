@@ -35,12 +35,12 @@ METHOD = Parameter("method", "string", "password, application_credential or toke
 FIELDS = (
     Parameter("username", "string", "Name of the user."),
     Parameter("user_domain", "string", "Name of the domain of the user, Default if it is empty."),
-    Parameter("password", "string", "Password of the user."),
+    Parameter("password", "string", "Password of the user.", secret=True),
     Parameter("project", "string", "Name or id of the project; without one, the user's default project or none."),
     Parameter("project_domain", "string", "Name of the domain of the project, that of the user if it is empty."),
     Parameter("credential", "string", "Id of the application credential, or its name, with the name of the user."),
-    Parameter("secret", "string", "Secret of the application credential."),
-    Parameter("token", "string", "A token."),
+    Parameter("secret", "string", "Secret of the application credential.", secret=True),
+    Parameter("token", "string", "A token.", secret=True),
 )
 SHOWN_AGAIN = ("username", "user_domain", "project", "project_domain", "credential")
 """Fields that keep what was typed after a failure: none is a secret."""
@@ -148,7 +148,7 @@ async def switch_project(context: RequestContext) -> RawResponse:
 
 
 async def _token_and_owner(context: RequestContext, method: str) -> tuple[str, Requester]:
-    given = {name: (value or "").strip() for name, value in context.arguments.items() if name not in SECRETS}
+    given = {name: (context.arguments[name] or "").strip() for name in SHOWN_AGAIN}
     address = context.session.address
     domain = given["user_domain"] or "Default"
     if method == "token":
@@ -171,9 +171,6 @@ async def _token_and_owner(context: RequestContext, method: str) -> tuple[str, R
     else:
         raise ApiError(400, "method must be password, application_credential or token.")
     return await context.sign_in.with_credentials(fields, address)
-
-
-SECRETS = ("password", "secret", "token")
 
 
 async def _form_page(

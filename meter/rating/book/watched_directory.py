@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from meter.daemon.services import sleep
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
+from meter.rating.book.book_problem import BookProblem
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import CheckedDirectory
 from meter.rating.book.price_directory import check_directory
+from meter.rating.book.price_directory import check_files
+from meter.rating.book.price_files import PriceFile
 from meter.rating.book.price_files import file_paths
 
 CHECK_SECONDS = 5.0
@@ -70,6 +74,7 @@ class WatchedPriceDirectory:
         self._checked_at: float | None = None
         self._directory: PriceDirectory | None = None
         self._problem = "it was not read yet"
+        self._problems: Sequence[BookProblem] = ()
 
     def readiness(self) -> Readiness:
         """Return the state: degraded while the files are faulty."""
@@ -91,6 +96,16 @@ class WatchedPriceDirectory:
         if self._directory is None:
             raise Unavailable(f"the price directory {self._path} cannot be used: {self._problem}")
         return self._directory
+
+    @property
+    def problems(self) -> Sequence[BookProblem]:
+        """All that was wrong with the files when they were read last."""
+        return self._problems
+
+    async def check_text(self, text: str) -> CheckedDirectory:
+        """Return what ``text`` says, and all that is wrong with it, as that of the only file of a directory; nothing is kept."""
+        checked: CheckedDirectory = await self._in_thread(check_files, [PriceFile("new book", text)])
+        return checked
 
     async def refresh(self) -> None:
         """Read the files again if they have changed. Whatever is wrong is said by ``readiness`` and in the log."""
@@ -122,6 +137,7 @@ class WatchedPriceDirectory:
         return None
 
     def _take(self, checked: CheckedDirectory) -> None:
+        self._problems = checked.problems
         if checked.directory is not None:
             if self._problem and self._directory is not None:
                 self._log.info("the price directory {path} is correct again", path=self._path)

@@ -47,6 +47,19 @@ class PeriodNotBegun(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewKey:
+    """What a preview is computed from, besides usage and prices: two with equal keys say the same at one time.
+
+    ``last_close`` is when any statement was closed last: a close changes credits, corrections and what is open.
+    """
+
+    account_id: str
+    period: str
+    correct_periods: int
+    last_close: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatementPreview:
     """An open statement, and what the account is expected to pay at the end of the period."""
 
@@ -88,6 +101,20 @@ class Previews:
         account = self._directory.account_of(project_id, ProjectDomains(histories, timezone)(project_id, today), today)
         self._refuse_same_id(account)
         return account
+
+    @property
+    def directory(self) -> PriceDirectory:
+        """The prices."""
+        return self._directory
+
+    async def key(self, account_id: str, now: datetime, period_name: str | None = None) -> PreviewKey:
+        """Return what the preview of an account depends on besides usage and prices; the parameters are those of :meth:`preview`."""
+        return PreviewKey(
+            account_id=account_id,
+            period=period_name or self.period_name(account_named(self._directory, account_id), now),
+            correct_periods=self._correct_periods,
+            last_close=await self._store.statements.last_close(),
+        )
 
     def period_name(self, account: Account, now: datetime) -> str:
         """Return the name of the period of an account's book that contains ``now``."""

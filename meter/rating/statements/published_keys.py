@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from twisted.internet.interfaces import IReactorTime
 
 from meter.interfaces import Unavailable
@@ -22,17 +24,21 @@ class PublishedKeys:
     def __init__(self, path: Path | None, clock: IReactorTime) -> None:
         self._path = path
         self._clock = clock
-        self._keys: Sequence[StatementKey] = ()
+        self._keys: Mapping[str, Ed25519PublicKey] = {}
         self._read_at: float | None = None
 
     def keys(self) -> Sequence[StatementKey]:
+        """Return the keys in the order of their ids; ``Unavailable`` if they cannot be read."""
+        return listed(self.by_id())
+
+    def by_id(self) -> Mapping[str, Ed25519PublicKey]:
         """Return the keys by id; ``Unavailable`` if they cannot be read."""
         if self._path is None:
-            return ()
+            return {}
         now = self._clock.seconds()
         if self._read_at is None or not 0 <= now - self._read_at < MAX_AGE_SECONDS:
             try:
-                self._keys = listed(read_public_keys(self._path))
+                self._keys = read_public_keys(self._path)
             except ValueError as error:
                 raise Unavailable("The public keys of statements cannot be read.") from error
             self._read_at = now

@@ -102,10 +102,10 @@ class ActivityReader:
     async def arrivals(self, project_id: str | None, since: datetime, seconds: int, limit: int) -> Arrivals:
         """See :class:`~meter.completeness.activity.IActivity`."""
         rows = await self._query(arrivals_query(project_id, since, seconds, limit))
-        [(_, _, total, *_, oldest, _)] = [row for row in rows if row[7] == OF_ALL]
+        cut = [row[6] for row in rows if row[7] == OF_ALL and row[2] >= limit]
         return Arrivals(
             # Where the limit cut a time, what is missing of it is not known.
-            since=since if total < limit else oldest,
+            since=cut[0] if cut else since,
             counts=tuple((row[0], row[2]) for row in rows if row[7] == BY_TIME),
             lags=tuple(
                 RecordingLag(source=row[1], samples=row[2], median=row[3], p95=row[4], longest=row[5])
@@ -119,11 +119,11 @@ class ActivityReader:
     ) -> ResourceCounts:
         """See :class:`~meter.completeness.activity.IActivity`."""
         rows = await self._query(resource_counts_query(project_id, kinds, since, limit))
-        [(_, _, _, projects, _, read)] = [row for row in rows if row[4]]
+        totals = [row for row in rows if row[4]]
         return ResourceCounts(
             counts=tuple(ResourceCount(kind=row[0], state=row[1], resources=row[2]) for row in rows if not row[4]),
-            projects=projects,
-            complete=read < limit,
+            projects=sum(row[3] for row in totals),
+            complete=all(row[5] < limit for row in totals),
         )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from twisted.logger import Logger
+
 from meter.api_token import IApiTokens
 from meter.daemon.http_connections import ConnectionLimits
 from meter.daemon.ports import Port
+from meter.daemon.ports import address
 from meter.daemon.services import Periodic
 from meter.interfaces import IBus
 from meter.rating.statements.published_keys import PublishedKeys
@@ -19,6 +22,8 @@ from meter.taps.daemon import Daemon
 from meter.taps.parts.bus_services import bus_services
 from meter.taps.parts.full_collections import add_full_collections
 from meter.taps.parts.prices import add_prices
+
+_log = Logger()
 
 
 def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
@@ -91,7 +96,31 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
         ),
         count=lambda reason: daemon.health_metrics.http_rejected("api", reason),
     )
-    daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
+
+    def announce(host: Any) -> None:
+        if url := dashboard_url(settings.listen, host, settings.base_url):
+            _log.info("dashboard: {url}", url=url)
+
+    daemon.add(
+        Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor, announce=announce)
+    )
+
+
+def dashboard_url(listen: str, host: Any, base_url: str) -> str:
+    """Return the URL of the pages of an API that listens at the address ``host``, empty if it is a UNIX socket's.
+
+    ``listen`` is the endpoint description, which says whether it speaks TLS. A browser cannot open the address of all interfaces,
+    so the name of this host stands for it.
+    """
+    if base_url:
+        return f"{base_url.rstrip('/')}/"
+    if not hasattr(host, "port"):
+        return ""
+    scheme = "https" if listen.startswith(("ssl:", "tls:")) else "http"
+    shown = address(host)
+    if host.host in ("0.0.0.0", "::"):
+        shown = f"{socket.gethostname()}:{host.port}"
+    return f"{scheme}://{shown}/"
 
 
 def shares_warnings(config: Config) -> list[str]:

@@ -82,7 +82,7 @@ async def _look_at_spool(queue: DeadLetterQueue) -> BusState:
     from meter.api.bus_services import BusState
 
     try:
-        return BusState(product="the in-process bus of twistd meter", queues=(), dead_letters=await queue.open())
+        return BusState(product="The in-process bus of twistd meter", queues=(), dead_letters=await queue.open())
     finally:
         await queue.close()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from urllib.parse import quote
-from urllib.parse import urlencode
 
+from meter.api.request.arguments import Pair
+from meter.api.request.url import query_url
 from meter.api.web.formats import iso
 from meter.api.web.meter_usage.view import UsageView
-from meter.api.web.meter_usage.view import term_pairs
 
 
 def statistics_url(view: UsageView, *, by_window: bool) -> str:
@@ -18,12 +18,12 @@ def statistics_url(view: UsageView, *, by_window: bool) -> str:
         {"field": "timestamp", "op": "ge", "value": iso(view.range.start)},
         {"field": "timestamp", "op": "lt", "value": iso(view.range.end)},
     ]
-    pairs = [*term_pairs(terms), ("aggregate.func", view.measure.function)]
+    pairs: list[Pair] = [("aggregate.func", view.measure.function)]
     if view.grouping is not None:
         pairs.append(("groupby", view.grouping))
     if by_window:
         pairs.append(("period", str(view.window)))
-    return f"/v2/meters/{quote(view.meters.name or '', safe='')}/statistics?{urlencode(pairs)}"
+    return query_url(f"/v2/meters/{quote(view.meters.name or '', safe='')}/statistics", terms, pairs)
 
 
 def _owners(view: UsageView) -> list[tuple[str, str | None]]:

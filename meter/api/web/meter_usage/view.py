@@ -85,8 +85,13 @@ class UsageView:
         return f"{path}?{urlencode([*self.pairs(**changes), *term_pairs(self.arguments['q'])])}"
 
     def pairs(self, **changes: str | int | None) -> list[tuple[str, str]]:
-        """Return the parameters of the URL, without those of ``q``."""
-        values = {**{name: value for name, value in self.arguments.items() if name != "q"}, **changes}
+        """Return the parameters of the URL, without those of ``q``; also of what is shown because the URL does not say it."""
+        values = {name: value for name, value in self.arguments.items() if name != "q"}
+        values["meter"] = self.meters.name
+        values |= {name: self.group for name in ("group", "by") if name in values}
+        if values["start"] is None and values["end"] is None:
+            values["range"] = self.range.name
+        values |= changes
         if any(name in changes for name in ("start", "end")) and "range" not in changes:
             values["range"] = None
         if "range" in changes:

@@ -46,11 +46,12 @@ def possible_windows(range: PageRange) -> list[int]:
 
 
 def aligned_range(range: PageRange, window: int) -> PageRange:
-    """Return ``range``, extended on both sides to whole windows."""
+    """Return ``range``, extended on both sides to whole windows; one that ends now has as many as its length has."""
     length = timedelta(seconds=window)
     try:
-        start = range.start - (range.start - MONDAY) % length
         end = range.end + (MONDAY - range.end) % length
+        start = range.start if range.name is None else end - (range.end - range.start)
+        start -= (start - MONDAY) % length
     except OverflowError:
         return range  # in the first or the last days of the calendar
     return PageRange(start, end, range.name)

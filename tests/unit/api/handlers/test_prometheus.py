@@ -86,6 +86,27 @@ def test_increase_equals_the_statistics_of_the_v2_api(api: CloudClient) -> None:
     assert vector(ask(api, "query", query=HOURS_2, time=END.timestamp())) == expected
 
 
+def test_windows_that_follow_one_another_have_all_steps(api: CloudClient) -> None:
+    """The first step of a window leads from the sample before it, so that 20 minutes have the use of 20 minutes."""
+    times = [END.timestamp() - 3600, END.timestamp()]
+    each = [vector(ask(api, "query", query="increase(ceilometer_cpu[1h])", time=time)) for time in times]
+    whole = vector(ask(api, "query", query="increase(ceilometer_cpu[2h])", time=times[1]))
+    assert {name: sum(one[name] for one in each) for name in whole} == whole
+    assert vector(ask(api, "query", query="rate(ceilometer_cpu[20m]) / 1e9", time=times[1])) == {
+        name: seconds / 300 for name, seconds in CPU_SECONDS.items()
+    }
+
+
+@pytest.mark.parametrize(("window", "step"), [("20m", 600), ("1h", 3600), ("10m", 3600), ("30m", 5400)])
+def test_a_window_has_the_same_value_at_one_time_and_in_a_range(api: CloudClient, window: str, step: int) -> None:
+    expression, start = f"increase(ceilometer_cpu[{window}])", START.timestamp() + 1800
+    answer = ask(api, "query_range", query=expression, start=start, end=END.timestamp(), step=step).json
+    assert answer["data"]["result"]
+    for series in answer["data"]["result"]:
+        for time, value in series["values"]:
+            assert vector(ask(api, "query", query=expression, time=time))[series["metric"]["resource"]] == float(value)
+
+
 @pytest.mark.parametrize(
     "time", [str(END.timestamp()), f"{END.timestamp():.3f}", "2026-11-22T14:00:00Z", "2026-11-22T15:00:00+01:00"]
 )
@@ -173,7 +194,7 @@ BAD: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("label/x/values", {"start": "then"}, 400, "bad_data", 'invalid parameter "start"'),
     ("metadata", {"limit_per_metric": "x"}, 400, "bad_data", 'invalid parameter "limit_per_metric"'),
     *((f"{path}/x", {}, 404, "not_found", text) for path, text in REFUSED.items()),
-    ("query_magic", {}, 404, "not_found", "does not serve /api/v1/query_magic"),
+    ("query_magic", {}, 404, "not_found", "does not serve GET /api/v1/query_magic"),
 ]
 
 
@@ -194,6 +215,15 @@ def test_pushed_data_are_refused_by_name_whatever_their_type(api: CloudClient, p
     assert text.startswith("Meter does not")
 
 
+def test_method_that_an_endpoint_does_not_have_is_refused_by_name(api: CloudClient) -> None:
+    assert error(api("/api/v1/query", method="DELETE")) == (
+        404,
+        "not_found",
+        "Meter does not serve DELETE /api/v1/query.",
+    )
+    assert error(api("/api/v1/targets", method="POST"))[2] == "Meter does not serve POST /api/v1/targets."
+
+
 def test_errors_of_every_operation_have_the_form_of_prometheus(cloud: CloudClient) -> None:
     response = ask(cloud, "query", query="up")
     assert error(response)[:2] == (401, "unauthorized")
@@ -210,7 +240,7 @@ def test_errors_of_every_operation_have_the_form_of_prometheus(cloud: CloudClien
 
 
 def test_a_busy_project_is_429() -> None:
-    api = ApiClient(store=PendingMeters(), limits=RequestLimits(max_costly_per_project=1), auth=TOKENS)
+    api = ApiClient(store=PendingMeters(), limits=RequestLimits(max_requests_per_project=1), auth=TOKENS)
     headers = {"Authorization": "Bearer blue-token"}
     api.pending("/api/v1/query?query=ceilometer_cpu", headers=headers)
     api.flush()

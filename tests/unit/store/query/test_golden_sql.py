@@ -26,6 +26,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
 
+from meter.completeness.lives.kinds import KINDS
 from meter.query import Aggregate
 from meter.query import Comparison
 from meter.query import Marker
@@ -102,6 +103,12 @@ QUERIES: dict[str, Callable[[QueryRunner], Awaitable[Any]]] = {
     ),
     "life-runs": lambda runner: runner.life_runs(["v1", "v2"], ["volume", "volume.size"], None),
     "life-reports": lambda runner: runner.life_reports(["v1", "v2"], ["volume"], START),
+    "arrivals": lambda runner: runner.activity.arrivals(None, START, 60, 1000),
+    "arrivals-of-project": lambda runner: runner.activity.arrivals("demo", START, 60, 1000),
+    "resource-counts": lambda runner: runner.activity.resource_counts(None, [KINDS["instance"]], START, 1000),
+    "resource-counts-of-project": lambda runner: runner.activity.resource_counts(
+        "demo", [KINDS["volume"]], START, 1000
+    ),
 }
 MANY_SERIES = 3
 

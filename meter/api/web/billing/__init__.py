@@ -1,0 +1,1 @@
+"""What the pages of statements and prices show, as records."""

@@ -1,0 +1,98 @@
+"""The page ``/pipeline``: agents, queues, spools, dead letters, hours that are not final, and the lag from measurement to row."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+
+from meter.api.request.arguments import Parameter
+from meter.api.request.context import RequestContext
+from meter.api.request.paging import offset_of
+from meter.api.responses import RawResponse
+from meter.api.web.daemon_rows import daemon_summary
+from meter.api.web.operation import page
+from meter.api.web.page import page_response
+from meter.api.web.parts import bus_part
+from meter.api.web.parts import part
+from meter.bus.queue_names import MAX_WAITING_MESSAGES
+from meter.completeness.activity import Arrivals
+from meter.completeness.ledger.causes import EXPLANATIONS
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+
+LAG_TIME = timedelta(hours=1)
+MAX_LAG_SAMPLES = 20_000
+"""The lag is that of the samples that were stored within this time, and of at most so many, the newest."""
+
+DAY = timedelta(days=1)
+NOT_FINAL_TIME = timedelta(days=7)
+"""How far back hours that are not final are looked for."""
+
+PAGE_ROWS = 100
+
+AGENTS_FROM = Parameter("agents_from", "string", "The number of agents before those of the page.")
+DAEMONS_FROM = Parameter("daemons_from", "string", "The number of daemons before those of the page.")
+
+
+def now_of(context: RequestContext) -> datetime:
+    """Return the present time."""
+    return datetime.fromtimestamp(context.now, UTC)
+
+
+async def lags(context: RequestContext) -> Arrivals:
+    """Return how long after their measurement the visible samples of the last hour were stored."""
+    return await context.store.arrivals(now_of(context) - LAG_TIME, 60, MAX_LAG_SAMPLES)
+
+
+async def completeness_of_day(context: RequestContext) -> CompletenessRow | None:
+    """Return the completeness of the last 24 hours, as ``/v2/completeness`` does; ``None`` if nothing was expected.
+
+    It begins with a whole hour: of such hours the store has sums.
+    """
+    now = now_of(context)
+    start = (now - DAY).replace(minute=0, second=0, microsecond=0)
+    rows = await context.store.completeness(CompletenessQuery(start=start, end=now), now, 1)
+    return rows[0] if rows and rows[0].expected else None
+
+
+async def pipeline(context: RequestContext) -> RawResponse:
+    """Handle ``/pipeline``."""
+    arguments = context.arguments
+    agents_from, daemons_from = offset_of(arguments["agents_from"]), offset_of(arguments["daemons_from"])
+    lag = await part(lags(context))
+    completeness = await part(completeness_of_day(context))
+    if not context.requester.is_admin:
+        return await page_response(
+            context, "pipeline_tenant.html", "Pipeline", lag=lag, completeness=completeness, explanations=EXPLANATIONS
+        )
+    now = now_of(context)
+    states = await part(context.store.agent_states(now))
+    agents = sorted(states.value or (), key=lambda each: (each.state == "running", each.last_due))
+    daemons = daemon_summary(await context.store.heartbeats(), now)
+    return await page_response(
+        context,
+        "pipeline.html",
+        "Pipeline",
+        now=now,
+        lag=lag,
+        completeness=completeness,
+        explanations=EXPLANATIONS,
+        agents=agents[agents_from : agents_from + PAGE_ROWS],
+        agents_problem=states.problem,
+        agent_total=len(agents),
+        agents_running=sum(each.state == "running" for each in agents),
+        agents_silent=sum(each.state == "silent" for each in agents),
+        agents_from=agents_from,
+        daemons=daemons,
+        daemon_rows=daemons.rows[daemons_from : daemons_from + PAGE_ROWS],
+        daemons_from=daemons_from,
+        page_rows=PAGE_ROWS,
+        max_waiting=MAX_WAITING_MESSAGES,
+        not_final=await part(context.store.hours_not_final(now - NOT_FINAL_TIME, now, now)),
+        bus=await bus_part(context.bus),
+        max_dead_letters=context.bus.max_dead_letters if context.bus is not None else 0,
+    )
+
+
+PAGES = (page("/pipeline", pipeline, "How samples get from agents to the store.", AGENTS_FROM, DAEMONS_FROM),)
