@@ -43,7 +43,7 @@ const scrolls = element => {
 };
 return [...document.querySelectorAll("body *")].filter(each => {
   const box = each.getBoundingClientRect();
-  return box.width > 0 && box.right > wide + 1 && !scrolls(each) && !each.closest("svg svg, .skip");
+  return box.width > 0 && box.right > wide + 1 && !scrolls(each) && !each.closest("svg svg, .skip, details:not([open]) > :not(summary)");
 }).slice(0, 5).map(each => each.outerHTML.slice(0, 120));
 """
 """Elements that stick out of the page on the right, and do not lie in one that scrolls."""
@@ -114,6 +114,10 @@ class Browser:
         """Show pages as for ``print`` or for a screen, and in a ``dark`` or ``light`` colour scheme."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": features})
+
+    def open_details(self) -> None:
+        """Open all parts of the page that are closed at first."""
+        self.driver.execute_script("document.querySelectorAll('details').forEach(each => { each.open = true; })")
 
     def faults(self) -> list[str]:
         """Return what is wrong with the page: errors on the console, requests to elsewhere, a blank page, what overflows."""

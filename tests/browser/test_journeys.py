@@ -7,7 +7,9 @@ import io
 import urllib.request
 from datetime import datetime
 from datetime import timedelta
+from decimal import Decimal
 from urllib.parse import parse_qs
+from urllib.parse import quote
 from urllib.parse import urlsplit
 
 import pytest
@@ -42,11 +44,20 @@ def fetched(browser: Browser, url: str) -> str:
         return str(answer.read().decode())
 
 
+def increase(site: DemoSite, resource: str, start: str, end: str) -> Decimal:
+    """The increase of the CPU time of a resource in a time range, as the API answers it."""
+    terms = (("resource_id", "eq", resource), ("timestamp", "ge", start), ("timestamp", "lt", end))
+    query = "&".join(f"q.field={field}&q.op={op}&q.value={quote(value)}" for field, op, value in terms)
+    [row] = site.get(f"/v2/meters/cpu/statistics?{query}&aggregate.func=increase", TENANT)
+    return Decimal(str(row["aggregate"]["increase"]))
+
+
 def faults(browser: Browser, *, narrow: bool = True) -> list[str]:
     """What is wrong with the page at both widths, and to axe-core."""
     found = [*browser.faults(), *browser.axe()]
     if narrow:
         browser.width(NARROW)
+        browser.open_details()
         found += browser.faults()
         browser.width(WIDE)
     return found
@@ -86,9 +97,11 @@ def test_tenant_signs_in_zooms_exports_and_verifies(site: DemoSite, browser: Bro
     browser.open("/usage?meter=cpu&group=resource&range=24h")
     [link] = [each for each in browser.all("a") if "usage.csv" in (each.get_attribute("href") or "")]
     rows = list(csv.DictReader(io.StringIO(fetched(browser, link.get_attribute("href") or ""))))
-    assert rows
-    own = {each["resource_id"] for each in site.get("/v2/resources?limit=1000", TENANT)}
-    assert own == {each.id for each in site.cloud.guests if each.project == WEB}
+    shown = {each.id for each in site.cloud.guests if each.project == WEB}
+    assert {row["group_id"] for row in rows} == shown
+    for id in shown:
+        counted = sum(Decimal(row["value"]) for row in rows if row["group_id"] == id)
+        assert counted == pytest.approx(increase(site, id, rows[0]["start"], rows[-1]["end"]))
 
     # A sample is verified by a button that says what was checked.
     browser.open(f"/resource?id={guest.id}&range=24h")
