@@ -22,6 +22,9 @@ FILE = re.compile(
 )
 MEMBER = re.compile(r":(?:mod|class|func|meth|data|attr|exc):`[^`<]*?~?(meter\.[\w.]+)`")
 SETTING = re.compile(r"``\[([a-z_.]+)\] ([a-z_]+)")
+SETTING_OF_A_TEMPLATE = re.compile(
+    r"<code>(?P<key>[a-z_]+)</code> in the section <code>\[(?P<section>[a-z_.]+)\]</code>"
+)
 PAGE = re.compile(r":doc:`(?:[^`<]*<)?/?([\w/-]+)>?`")
 COMMAND = re.compile(r"(?:``|^ +(?:\$ )?(?:twistd .*)?)(meter-[a-z-]+)(?= [a-z-])", re.M)
 
@@ -122,6 +125,16 @@ def test_every_setting_that_a_page_names_exists() -> None:
         (path, match[0]) for path, match in references(SETTING, pages_only=True) if not has_setting(*match.groups())
     }
     assert found == set()
+
+
+def test_every_setting_that_a_page_of_the_dashboard_names_exists() -> None:
+    named = [
+        (path.name, match["section"], match["key"])
+        for path in TOP.glob("meter/**/templates/*.html")
+        for match in SETTING_OF_A_TEMPLATE.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert named
+    assert [each for each in named if not has_setting(*each[1:])] == []
 
 
 def test_every_command_that_a_page_names_exists() -> None:

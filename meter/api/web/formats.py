@@ -17,15 +17,18 @@ THIN_SPACE = "\u202f"
 
 ABSENT = "\u2013"
 
+MAX_INTEGER = 1e18
+"""Floats that are integers below this are shown in full, so that a column of counters in nanoseconds has one form."""
+
 
 def number(value: float | Decimal | None, digits: int = 6) -> str:
-    """Return ``value`` with at most ``digits`` significant digits after its integer part is grouped; integers are exact."""
+    """Return ``value`` with at most ``digits`` significant digits, its integer part grouped; integers are exact, as far as a float is."""
     if value is None:
         return ABSENT
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)
-        value = int(value) if value.is_integer() and abs(value) < 1e15 else value
+        value = int(value) if value.is_integer() and abs(value) < MAX_INTEGER else value
     if isinstance(value, int | Decimal):
         text = f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
     elif abs(value) >= 1e15 or (value and abs(value) < 1e-4):

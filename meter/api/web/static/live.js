@@ -10,7 +10,9 @@ const most = document.getElementById("arrivals-most");
 const maxRows = Number(list.dataset.max);
 const asOf = Date.parse(list.dataset.asOf);
 const clockOffset = asOf - Date.now(); // bars are those of the server's time
-const numbers = new Intl.NumberFormat("en", { maximumSignificantDigits: 7 });
+const integers = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const fractions = new Intl.NumberFormat("en", { maximumSignificantDigits: 7 });
+const numbers = { format: (value) => (Number.isInteger(value) ? integers : fractions).format(value) }; // integers are exact
 
 let source = null;
 let paused = false;
