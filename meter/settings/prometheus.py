@@ -44,7 +44,7 @@ class ApiPrometheusSection(Section):
     max_series: Count = Field(default=10_000, description="Maximum number of series of a selector.")
     max_points: Count = Field(
         default=1_000_000,
-        description="Maximum number of points of a selector, over all series; an expression can hold four times as many at one time.",
+        description="Maximum number of points of a selector or other vector, over all series; an expression can hold four times as many at one time.",
     )
     max_rows: Count = Field(
         default=200_000,

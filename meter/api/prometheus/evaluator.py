@@ -64,12 +64,19 @@ class Evaluator:
         self._times = times
         self._slices = questions.source.slices
         self._reader = SeriesReader(questions)
-        self._max_held = MAX_HELD * questions.source.limits.max_points
+        self._max_points = questions.source.limits.max_points
+        self._max_held = MAX_HELD * self._max_points
         self._held = 0
 
     async def value(self, node: Node) -> Grid:
         """Return the value of ``node``. Raises :class:`PromqlError`."""
         value = await self._value(node)
+        if self._points(value) > self._max_points:  # of a union: selectors are refused before they are read
+            raise PromqlError(
+                "execution",
+                f"a vector of the expression has more than {self._max_points} points: select fewer series, a shorter time or"
+                " a longer step, or join fewer vectors",
+            )
         if self._held + self._points(value) > self._max_held:
             raise PromqlError(
                 "execution",

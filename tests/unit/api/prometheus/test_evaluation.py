@@ -377,7 +377,7 @@ HELD = f"{'ceilometer_memory_usage + (' * 5}ceilometer_memory_usage{')' * 5}"
         ({"max_points": 60}, "ceilometer_memory_usage @ end() offset 100m", "more than 60 points"),
         ({"max_points": 60}, "timestamp(ceilometer_memory_usage @ end() offset 100m)", "more than 60 points"),
         ({"max_points": 60}, "max_over_time(ceilometer_memory_usage[5m] @ end() offset 100m)", "more than 60 points"),
-        ({"max_points": 400}, UNION, "holds more than 1600 points"),
+        ({"max_points": 400}, UNION, "vector of the expression has more than 400 points"),
         ({"max_points": 400}, HELD, "holds more than 1600 points"),
         ({"max_rows": 30}, "ceilometer_memory_usage", "more than 30 rows"),
         ({"max_metrics": 1}, '{resource="r1"}', "2 metrics"),
