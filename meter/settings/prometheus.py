@@ -42,7 +42,10 @@ class ApiPrometheusSection(Section):
         default=11_000, description="Maximum number of points of each series of a range query."
     )
     max_series: Count = Field(default=10_000, description="Maximum number of series of a selector.")
-    max_points: Count = Field(default=1_000_000, description="Maximum number of points of a selector, over all series.")
+    max_points: Count = Field(
+        default=1_000_000,
+        description="Maximum number of points of a selector or other vector, over all series; an expression can hold four times as many at one time.",
+    )
     max_rows: Count = Field(
         default=200_000,
         description="Maximum number of rows of statistics, or of samples, that one question to the store may have.",

@@ -90,7 +90,7 @@ def test_another_site_can_link_to_the_api_and_load_nothing_with_the_cookie(
 ) -> None:
     browser, token = signed_in()
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": destination}
-    assert browser.api("/v2/samples", headers={"Cookie": f"meter_token={token}", **headers}).status == status
+    assert browser.api("/v2/samples", headers={"Cookie": f"__Host-meter_token={token}", **headers}).status == status
 
 
 @pytest.mark.parametrize("origins", [["*"], ["http://dashboard.example"]])
@@ -133,6 +133,13 @@ def test_a_cookie_that_another_host_of_the_domain_sets_does_not_replace_that_of_
     assert project(f"meter_token={evil}; __Host-meter_token={own}") == "blue"
     assert project(f"__Host-meter_token={own}; meter_token={evil}") == "blue"
     assert project(f"meter_token={evil}; meter_token={own}") == ""
+
+
+def test_over_tls_a_cookie_that_another_host_of_the_domain_sets_begins_no_session() -> None:
+    browser, keystone = keystone_browser()
+    headers = {"Accept": "text/html", "Cookie": f"meter_token={keystone.issue('red')}", "Sec-Fetch-Site": "none"}
+    response = browser.api("/", headers=headers)
+    assert (response.status, response.headers["location"]) == (303, "/sign-in?next=%2F&reason=needed")
 
 
 def test_cookies_of_other_programs_of_the_host_do_not_hide_the_session() -> None:

@@ -2,7 +2,8 @@
 
 The cookie holds the token itself, so that the server keeps no sessions. Scripts cannot read it (``HttpOnly``), other sites
 cannot send it but by a link (``SameSite=Lax``), and it counts in requests that change something only if the browser says that
-a page of this API has sent them. Over TLS its name begins with ``__Host-``: other hosts of the same domain cannot set it.
+a page of this API has sent them. Over TLS its name begins with ``__Host-``: other hosts of the same domain cannot set it,
+and one without it does not count there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from urllib.parse import unquote
@@ -55,13 +57,12 @@ class BrowserSession:
 def browser_session(
     request: IRequest, *, mode: str, requester: Requester, address: str, base_url: str
 ) -> BrowserSession:
-    """Return the session of ``request``. It is secure if this server, ``base_url`` or the page that sends a form says https."""
-    origin = request.getHeader("origin") or ""
+    """Return the session of ``request``. It is secure if this server, ``base_url`` or the browser says so."""
     return BrowserSession(
         mode,
         requester,
         address,
-        secure=request.isSecure() or base_url.startswith("https:") or origin.startswith("https:"),
+        secure=sent_over_tls(request) or base_url.startswith("https:"),
         accepts_gzip=_accepts_gzip(request.getHeader("accept-encoding") or ""),
         token=cookie_token(request),
         issued=bool(_cookie(request, ISSUED_COOKIE)),
@@ -95,6 +96,35 @@ def sent_by_own_page(request: IRequest) -> bool:
         return site in ("same-origin", "none")
     origin = request.getHeader("origin")
     return origin is not None and urlsplit(origin).netloc == request.getHeader("host")
+
+
+def sent_over_tls(request: IRequest) -> bool:
+    """Return whether the browser that sent ``request`` surely uses TLS, perhaps to a proxy in front of this server.
+
+    Browsers send ``Sec-Fetch-Site`` over TLS, and without it to hosts of their own machine alone.
+    """
+    if request.isSecure() or (request.getHeader("origin") or "").startswith("https:"):
+        return True
+    host = _host_name(request.getHeader("host") or "")
+    return request.getHeader("sec-fetch-site") is not None and not _is_own_machine(host)
+
+
+def _host_name(host: str) -> str:
+    """Return ``host`` without its port, empty if it is malformed."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_own_machine(host: str) -> bool:
+    """Return whether browsers trust ``host`` without TLS; an empty one says nothing."""
+    if host in ("", "localhost") or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def session_cookie(token: str, *, secure: bool) -> str:
@@ -140,7 +170,9 @@ def _cookie(request: IRequest, name: str) -> str:
     found: dict[str, set[str]] = {}
     for each, value in _cookies(request):
         found.setdefault(each, set()).add(value)
-    for each in (f"{SECURE_PREFIX}{name}", name):
+    # Over TLS, one without the prefix has been set by another host of the domain, or by who changes traffic without TLS.
+    names = (f"{SECURE_PREFIX}{name}",) if sent_over_tls(request) else (f"{SECURE_PREFIX}{name}", name)
+    for each in names:
         if values := found.get(each):
             return unquote(values.pop()) if len(values) == 1 else ""
     return ""

@@ -51,6 +51,9 @@ ADDED_UP: Mapping[str, Set[str]] = {
 }
 """Functions of windows that the store can compute for several series together, by the aggregation that follows."""
 
+MAX_HELD = 4
+"""Points that an expression may hold at one time, in as many vectors as it has, as a multiple of those of one selector."""
+
 Grid = ScalarGrid | TextGrid | VectorGrid
 
 
@@ -61,9 +64,32 @@ class Evaluator:
         self._times = times
         self._slices = questions.source.slices
         self._reader = SeriesReader(questions)
+        self._max_points = questions.source.limits.max_points
+        self._max_held = MAX_HELD * self._max_points
+        self._held = 0
 
     async def value(self, node: Node) -> Grid:
         """Return the value of ``node``. Raises :class:`PromqlError`."""
+        value = await self._value(node)
+        if self._points(value) > self._max_points:  # of a union: selectors are refused before they are read
+            raise PromqlError(
+                "execution",
+                f"a vector of the expression has more than {self._max_points} points: select fewer series, a shorter time or"
+                " a longer step, or join fewer vectors",
+            )
+        if self._held + self._points(value) > self._max_held:
+            raise PromqlError(
+                "execution",
+                f"the expression holds more than {self._max_held} points at one time: select fewer series, a shorter time or"
+                " a longer step, or join fewer vectors",
+            )
+        return value
+
+    def _points(self, value: Grid) -> int:
+        """Return how many points ``value`` has: the memory that it takes grows with them."""
+        return len(value.series) * self._times.count if isinstance(value, VectorGrid) else 0
+
+    async def _value(self, node: Node) -> Grid:
         match node:
             case NumberNode(value):
                 return self._constant(value)
@@ -76,7 +102,10 @@ class Evaluator:
             case AggregationNode():
                 return await self._aggregated(node)
             case BinaryNode():
-                left, right = await self.value(node.left), await self.value(node.right)
+                left = await self.value(node.left)
+                self._held += self._points(left)  # it stays while the right side is evaluated
+                right = await self.value(node.right)
+                self._held -= self._points(left)
                 if isinstance(left, TextGrid) or isinstance(right, TextGrid):
                     raise PromqlError("bad_data", f"the operator {node.operator} is not defined for texts")
                 return await combined(node, left, right, self._slices)

@@ -125,6 +125,7 @@ class SeriesReader:
         )
         if at.count == times.count:
             return result
+        self._check(len(result.values.series), times)
         return NewestVector(repeated(result.values, times.count), repeated(result.times, times.count))
 
     def _validity(self, polling_interval: float) -> float:
@@ -197,7 +198,10 @@ class SeriesReader:
                 result = await self._single_windows(node, function, aggregates, at, needed)
             else:
                 result = await self._tiled_windows(node, function, aggregates, at, tile, needed)
-        return result if at.count == times.count else repeated(result, times.count)
+        if at.count == times.count:
+            return result
+        self._check(len(result.series), times)
+        return repeated(result, times.count)
 
     async def _single_windows(
         self,

@@ -361,12 +361,24 @@ async def test_tenant_sees_their_own_series_whatever_they_select():
 # --- limits --------------------------------------------------------------------------------------------------------
 
 
+UNION = " or ".join(f'label_replace(ceilometer_memory_usage, "copy", "{n}", "", "")' for n in range(6))
+"""Vectors of 363 points each at 121 times; together they have more labels than any selector has."""
+
+HELD = f"{'ceilometer_memory_usage + (' * 5}ceilometer_memory_usage{')' * 5}"
+"""Each left side stays until the right one is evaluated."""
+
+
 @pytest.mark.parametrize(
     ("limits", "expression", "reason"),
     [
         ({"max_series": 2}, "ceilometer_memory_usage", "more than 2 series"),
         ({"max_series": 2}, "max_over_time(ceilometer_memory_usage[5m])", "more than 2 series"),
         ({"max_points": 60}, "ceilometer_memory_usage", "more than 60 points"),
+        ({"max_points": 60}, "ceilometer_memory_usage @ end() offset 100m", "more than 60 points"),
+        ({"max_points": 60}, "timestamp(ceilometer_memory_usage @ end() offset 100m)", "more than 60 points"),
+        ({"max_points": 60}, "max_over_time(ceilometer_memory_usage[5m] @ end() offset 100m)", "more than 60 points"),
+        ({"max_points": 400}, UNION, "vector of the expression has more than 400 points"),
+        ({"max_points": 400}, HELD, "holds more than 1600 points"),
         ({"max_rows": 30}, "ceilometer_memory_usage", "more than 30 rows"),
         ({"max_metrics": 1}, '{resource="r1"}', "2 metrics"),
         ({"max_points_per_series": 60}, "1", "exceeded maximum resolution of 60 points"),
