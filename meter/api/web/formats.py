@@ -17,6 +17,9 @@ THIN_SPACE = "\u202f"
 
 ABSENT = "\u2013"
 
+EXACT_BELOW = 2**53
+"""A float below this has no spacing above 1, so that all digits of its integer part are right."""
+
 
 def number(value: float | Decimal | None, digits: int = 6) -> str:
     """Return ``value`` with at most ``digits`` significant digits after its integer part is grouped; integers are exact."""
@@ -25,10 +28,10 @@ def number(value: float | Decimal | None, digits: int = 6) -> str:
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)
-        value = int(value) if value.is_integer() and abs(value) < 1e15 else value
+        value = int(value) if value.is_integer() and abs(value) < EXACT_BELOW else value
     if isinstance(value, int | Decimal):
         text = f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
-    elif abs(value) >= 1e15 or (value and abs(value) < 1e-4):
+    elif abs(value) >= EXACT_BELOW or (value and abs(value) < 1e-4):
         text = f"{value:.{digits}g}"
     else:
         decimals = max(0, digits - len(str(int(abs(value)))))
