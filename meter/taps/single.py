@@ -83,4 +83,5 @@ class StoredSamplesLog:
     def _tell(self) -> None:
         stored, self._stored = self._stored, 0
         meters, self._meters = self._meters, set()
-        self._log.info("stored {samples} samples of {meters} meters", samples=stored, meters=len(meters))
+        if stored or meters:  # nothing, if two cycles waited for the store and were committed at once
+            self._log.info("stored {samples} samples of {meters} meters", samples=stored, meters=len(meters))

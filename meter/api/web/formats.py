@@ -17,21 +17,21 @@ THIN_SPACE = "\u202f"
 
 ABSENT = "\u2013"
 
-MAX_INTEGER = 1e18
-"""Floats that are integers below this are shown in full, so that a column of counters in nanoseconds has one form."""
+EXACT_BELOW = 2**53
+"""A float below this has no spacing above 1, so that all digits of its integer part are right."""
 
 
 def number(value: float | Decimal | None, digits: int = 6) -> str:
-    """Return ``value`` with at most ``digits`` significant digits, its integer part grouped; integers are exact, as far as a float is."""
+    """Return ``value`` with at most ``digits`` significant digits after its integer part is grouped; integers are exact."""
     if value is None:
         return ABSENT
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)
-        value = int(value) if value.is_integer() and abs(value) < MAX_INTEGER else value
+        value = int(value) if value.is_integer() and abs(value) < EXACT_BELOW else value
     if isinstance(value, int | Decimal):
         text = f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
-    elif abs(value) >= 1e15 or (value and abs(value) < 1e-4):
+    elif abs(value) >= EXACT_BELOW or (value and abs(value) < 1e-4):
         text = f"{value:.{digits}g}"
     else:
         decimals = max(0, digits - len(str(int(abs(value)))))

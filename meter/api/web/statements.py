@@ -28,6 +28,9 @@ from meter.api.web.page import page_response
 from meter.interfaces import Unavailable
 
 MAX_BUDGETS = 20
+MAX_READ_BUDGETS = 1000
+"""Budgets among which those of an account are looked for."""
+
 MAX_MONTHS = 12
 """Months with a bar."""
 
@@ -63,7 +66,7 @@ async def statements(context: RequestContext) -> RawResponse:
         opened=None if opened is None else document_of(opened),
         forecast=None if opened is None else opened.forecast,
         bars=amount_bars(_months(entries, opened)) if account is not None or only is not None else [],
-        budgets=await _budgets(context, only) if offset == 0 else [],
+        budgets=await _budgets(context, only, account) if offset == 0 else [],
         entries=entries,
         more=f"/statements?{_query(account, offset + MAX_ROWS)}" if len(found) > offset + MAX_ROWS else None,
         newest=f"/statements?{_query(account)}" if offset else None,
@@ -100,10 +103,26 @@ async def _accounts(context: RequestContext) -> Sequence[tuple[str, str]]:
     return [(each.id, each.name) for each in directory.accounts.values()][:MAX_ACCOUNTS]
 
 
-async def _budgets(context: RequestContext, project: str | None) -> Sequence[BudgetBar]:
+async def _budgets(context: RequestContext, project: str | None, account: str | None) -> Sequence[BudgetBar]:
+    """Return the first budgets: all that the requester may see, or those of an account that was chosen and of its projects."""
     if context.prices is None:
         return []
-    return [budget_bar(each) for each in await context.store.budgets.states(project, None, None, MAX_BUDGETS)]
+    if account is None or project is not None:
+        states = await context.store.budgets.states(project, None, None, MAX_BUDGETS)
+    else:
+        try:
+            directory = await context.prices.current()
+        except Unavailable:
+            return []
+        # A project without an account is one of its own, with the same id.
+        known = directory.accounts.get(account)
+        projects = {account} if known is None else {each.id for each in known.projects}
+        states = [
+            each
+            for each in await context.store.budgets.states(None, None, None, MAX_READ_BUDGETS)
+            if each.scope.account_id == account or each.scope.project_id in projects
+        ]
+    return [budget_bar(each) for each in states[:MAX_BUDGETS]]
 
 
 def _months(entries: Sequence[StatementEntry], opened: VisibleStatement | None) -> list[NamedAmount]:

@@ -17,7 +17,7 @@ const LARGE = new Intl.NumberFormat("en", { notation: "scientific", maximumSigni
 function number(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  const text = size >= 1e15 || (size && size < 1e-4) ? LARGE.format(value) : WHOLE.format(value);
+  const text = size >= 2 ** 53 || (size && size < 1e-4) ? LARGE.format(value) : WHOLE.format(value);
   return text.replaceAll(",", "\u202f").replace("-", "\u2212");
 }
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+from twisted.internet.defer import Deferred
 
 from tests.api_client import ApiClient
+from tests.unit.api.handlers.test_budgets import state
 from tests.unit.api.handlers.test_cloudkitty import made
 
 PREVIEWED = "/statement?id=2025-11."
@@ -75,3 +78,29 @@ def test_days_of_another_project_are_refused(api: ApiClient) -> None:
 
 def test_without_a_project_nothing_is_shown(api: ApiClient) -> None:
     assert api("/statements", headers={"X-Auth-Token": "unscoped-token"}).status == 403
+
+
+def test_only_budgets_of_the_chosen_account_are_shown_with_what_is_not_counted() -> None:
+    api = made()
+    shared, own = opened(api, "project_id=shop")["account_id"], opened(api, "project_id=shop")["projects"][0]
+    states = [
+        msgspec.structs.replace(state(name, **scope), name=name)
+        for name, scope in (
+            ("of-the-account", {"account_id": shared}),
+            ("of-its-project", {"project_id": own}),
+            ("of-another", {"account_id": "another"}),
+            ("of-a-lone-project", {"project_id": "lone"}),
+        )
+    ]
+    Deferred.fromCoroutine(api.store.rating.budgets.keep_states(states, [each.budget_id for each in states]))
+
+    def budgets(query: str) -> set[str]:
+        page = get(api, f"/statements{query}")
+        return {each.name for each in states if f"<bdi>{each.name}</bdi>" in page}
+
+    assert budgets("") == {each.name for each in states}
+    assert budgets(f"?account_id={shared}") == {"of-the-account", "of-its-project"}
+    assert budgets("?account_id=lone") == {"of-a-lone-project"}
+    page = get(api, "/statements")
+    assert "3 samples are missing" in page
+    assert "before taxes" in page
