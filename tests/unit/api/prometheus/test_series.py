@@ -6,8 +6,8 @@ import pytest
 import pytest_twisted
 
 from meter.api.auth.requester import Requester
+from meter.api.prometheus.federation import newest_samples
 from meter.api.prometheus.limits import PromqlLimits
-from meter.api.prometheus.newest import newest_samples
 from meter.api.prometheus.results import PromqlError
 from meter.api.prometheus.series import label_names
 from meter.api.prometheus.series import label_values
