@@ -1,4 +1,4 @@
-"""Values in the links of pages."""
+"""Values as filters of templates write them."""
 
 from __future__ import annotations
 
