@@ -13,7 +13,7 @@ from meter.api.bus_services import BusState
 from meter.api.request.context import RequestContext
 from meter.api.web import formats
 from meter.api.web.daemon_rows import DaemonSummary
-from meter.api.web.parts import Part
+from meter.api.web.page_part import PagePart
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
@@ -82,7 +82,7 @@ def of_daemons(daemons: DaemonSummary) -> Iterator[Attention]:
         yield Attention("warn", text, "/pipeline#daemons", "Pipeline")
 
 
-def of_bus(bus: Part[BusState], max_dead_letters: int) -> Iterator[Attention]:
+def of_bus(bus: PagePart[BusState], max_dead_letters: int) -> Iterator[Attention]:
     """Yield what the broker says: dead letters, queues without consumer, publishing that is blocked."""
     if bus.value is None:
         return

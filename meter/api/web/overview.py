@@ -18,11 +18,11 @@ from meter.api.web.daemon_rows import DaemonSummary
 from meter.api.web.daemon_rows import daemon_summary
 from meter.api.web.operation import page
 from meter.api.web.page import page_response
-from meter.api.web.parts import Part
-from meter.api.web.parts import bus_part
-from meter.api.web.parts import part
+from meter.api.web.page_part import PagePart
+from meter.api.web.page_part import part_of_available_store
 from meter.api.web.pipeline import MAX_LAG_SAMPLES
 from meter.api.web.pipeline import NOT_FINAL_TIME
+from meter.api.web.pipeline import bus_part
 from meter.api.web.pipeline import completeness_of_day
 from meter.api.web.pipeline import now_of
 from meter.completeness.activity import ResourceCount
@@ -67,10 +67,12 @@ class KindCount(NamedTuple):
 async def overview(context: RequestContext) -> RawResponse:
     """Handle ``/`` for browsers."""
     now = now_of(context)
-    meters = await part(context.store.meters(SampleFilter(), MAX_METERS + 1, True))
-    resources = await part(context.store.resource_counts(tuple(KINDS.values()), now - RESOURCE_TIME, MAX_SERIES))
-    arrivals = await part(context.store.arrivals(now - ARRIVALS_TIME, BAR_SECONDS, MAX_LAG_SAMPLES))
-    newest = await part(context.store.samples(SampleFilter(), NEWEST))
+    meters = await part_of_available_store(context.store.meters(SampleFilter(), MAX_METERS + 1, True))
+    resources = await part_of_available_store(
+        context.store.resource_counts(tuple(KINDS.values()), now - RESOURCE_TIME, MAX_SERIES)
+    )
+    arrivals = await part_of_available_store(context.store.arrivals(now - ARRIVALS_TIME, BAR_SECONDS, MAX_LAG_SAMPLES))
+    newest = await part_of_available_store(context.store.samples(SampleFilter(), NEWEST))
     hour = now - timedelta(hours=1)
     day = (now - timedelta(days=1)).replace(minute=0, second=0, microsecond=0)
     found, health = await _attention(context, now)
@@ -85,8 +87,8 @@ async def overview(context: RequestContext) -> RawResponse:
         meter_names=_names(meters.value or ()),
         resources=resources,
         kinds=kind_counts(resources.value) if resources.value else (),
-        samples_of_hour=await part(_samples_since(context, hour)),
-        samples_of_day=await part(_samples_since(context, day)),
+        samples_of_hour=await part_of_available_store(_samples_since(context, hour)),
+        samples_of_day=await part_of_available_store(_samples_since(context, day)),
         day=day,
         arrivals=arrivals,
         bars=arrival_bars(arrivals.value, now) if arrivals.value else None,
@@ -107,19 +109,19 @@ async def _attention(context: RequestContext, now: datetime) -> tuple[Sequence[a
     """Return what needs attention, and the pipeline in one line."""
     store, bus = context.store, context.bus
     found: list[attention.Attention] = []
-    completeness = await part(completeness_of_day(context))
+    completeness = await part_of_available_store(completeness_of_day(context))
     found += attention.of_completeness(completeness.value)
     clauses: list[str] = []
     if context.requester.is_admin:
-        agents = await part(store.agent_states(now))
+        agents = await part_of_available_store(store.agent_states(now))
         found += attention.of_agents(agents.value or ())
         daemons = daemon_summary(await store.heartbeats(), now)
         found += attention.of_daemons(daemons)
         state = await bus_part(bus)
         found += attention.of_bus(state, bus.max_dead_letters if bus is not None else 0)
-        hours = await part(store.hours_not_final(now - NOT_FINAL_TIME, now, now))
+        hours = await part_of_available_store(store.hours_not_final(now - NOT_FINAL_TIME, now, now))
         found += attention.of_hours(hours.value or ())
-        month = await part(attention.open_month(context, now))
+        month = await part_of_available_store(attention.open_month(context, now))
         found += attention.of_month(month.value)
         clauses += _admin_clauses(agents, daemons, hours)
         if state.value is None:
@@ -130,7 +132,7 @@ async def _attention(context: RequestContext, now: datetime) -> tuple[Sequence[a
             clauses.append(f"{state.value.dead_letters} dead letters")
         if bus is not None and state.value is None:
             found.append(attention.Attention("bad", state.problem.rstrip("."), "/pipeline#queues", "Pipeline"))
-    budgets = await part(attention.budget_states(context))
+    budgets = await part_of_available_store(attention.budget_states(context))
     found += attention.of_budgets(budgets.value or (), now)
     row = completeness.value
     clauses.append("nothing was expected" if row is None else f"{row.percent} % complete in the last 24 hours")
@@ -140,7 +142,7 @@ async def _attention(context: RequestContext, now: datetime) -> tuple[Sequence[a
 
 
 def _admin_clauses(
-    agents: Part[Sequence[ReportingAgent]], daemons: DaemonSummary, hours: Part[Sequence[datetime]]
+    agents: PagePart[Sequence[ReportingAgent]], daemons: DaemonSummary, hours: PagePart[Sequence[datetime]]
 ) -> Iterator[str]:
     if agents.value is not None:
         running = sum(each.state == "running" for each in agents.value)

@@ -25,20 +25,30 @@ class PagePart(Generic[T]):
     """What a part shows, or the sentence that says why there is nothing; ``hidden``: the requester may not see it."""
 
     value: T | None
-    problem: str | None = None
+    problem: str = ""
     hidden: bool = False
 
 
-async def page_part(question: Awaitable[T]) -> PagePart[T]:
-    """Return the answer to ``question`` as a part. Lost authorization, 401, still fails the page."""
+async def part_of_available_store(question: Awaitable[T]) -> PagePart[T]:
+    """Return the answer to ``question`` as a part, of a page all of whose parts come from the store.
+
+    A question that is too costly or takes too long is the problem of this part alone. A store that is away, and a requester who
+    may see nothing, fail the whole page: nothing else could be shown.
+    """
     try:
         return PagePart(await question)
+    except RequestError as error:
+        return PagePart(None, f"This part cannot be shown: {error}.")
+
+
+async def page_part(question: Awaitable[T]) -> PagePart[T]:
+    """Return the answer to ``question`` as a part, also if what it asks is away. Lost authorization, 401, still fails the page."""
+    try:
+        return await part_of_available_store(question)
     except HttpError as error:
         if error.status != 403:
             raise
         return PagePart(None, error.text, hidden=True)
-    except RequestError as error:
-        return PagePart(None, f"This part cannot be shown: {error}.")
     except Unavailable as error:
         _log.warn("A part of a page is unavailable: {error}", error=str(error))
         return PagePart(None, UNAVAILABLE_PART)

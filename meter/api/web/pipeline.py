@@ -6,6 +6,8 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
+from meter.api.bus_services import BusServices
+from meter.api.bus_services import BusState
 from meter.api.request.arguments import Parameter
 from meter.api.request.context import RequestContext
 from meter.api.request.paging import offset_of
@@ -13,13 +15,14 @@ from meter.api.responses import RawResponse
 from meter.api.web.daemon_rows import daemon_summary
 from meter.api.web.operation import page
 from meter.api.web.page import page_response
-from meter.api.web.parts import bus_part
-from meter.api.web.parts import part
+from meter.api.web.page_part import PagePart
+from meter.api.web.page_part import part_of_available_store
 from meter.bus.queue_names import MAX_WAITING_MESSAGES
 from meter.completeness.activity import Arrivals
 from meter.completeness.ledger.causes import EXPLANATIONS
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
+from meter.interfaces import Unavailable
 
 LAG_TIME = timedelta(hours=1)
 MAX_LAG_SAMPLES = 20_000
@@ -56,18 +59,28 @@ async def completeness_of_day(context: RequestContext) -> CompletenessRow | None
     return rows[0] if rows and rows[0].expected else None
 
 
+async def bus_part(bus: BusServices | None) -> PagePart[BusState]:
+    """Return the state of the bus, or why it is not known."""
+    if bus is None:
+        return PagePart(None, "This server knows no message bus: [bus] url is not configured here.")
+    try:
+        return PagePart(await bus.state())
+    except Unavailable as error:
+        return PagePart(None, f"The message bus is unavailable: {error}")
+
+
 async def pipeline(context: RequestContext) -> RawResponse:
     """Handle ``/pipeline``."""
     arguments = context.arguments
     agents_from, daemons_from = offset_of(arguments["agents_from"]), offset_of(arguments["daemons_from"])
-    lag = await part(lags(context))
-    completeness = await part(completeness_of_day(context))
+    lag = await part_of_available_store(lags(context))
+    completeness = await part_of_available_store(completeness_of_day(context))
     if not context.requester.is_admin:
         return await page_response(
             context, "pipeline_tenant.html", "Pipeline", lag=lag, completeness=completeness, explanations=EXPLANATIONS
         )
     now = now_of(context)
-    states = await part(context.store.agent_states(now))
+    states = await part_of_available_store(context.store.agent_states(now))
     agents = sorted(states.value or (), key=lambda each: (each.state == "running", each.last_due))
     daemons = daemon_summary(await context.store.heartbeats(), now)
     return await page_response(
@@ -89,7 +102,7 @@ async def pipeline(context: RequestContext) -> RawResponse:
         daemons_from=daemons_from,
         page_rows=PAGE_ROWS,
         max_waiting=MAX_WAITING_MESSAGES,
-        not_final=await part(context.store.hours_not_final(now - NOT_FINAL_TIME, now, now)),
+        not_final=await part_of_available_store(context.store.hours_not_final(now - NOT_FINAL_TIME, now, now)),
         bus=await bus_part(context.bus),
         max_dead_letters=context.bus.max_dead_letters if context.bus is not None else 0,
     )

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from meter.api.web.formats import number
+from meter.api.web.formats import urlencode_all
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,7 @@ from meter.api.web.formats import number
 )
 def test_number_has_all_digits_that_a_float_holds_exactly(value: float | Decimal | None, shown: str) -> None:
     assert number(value) == shown.replace(" ", "\u202f")
+
+
+def test_every_character_with_a_meaning_in_a_link_is_encoded() -> None:
+    assert urlencode_all("/usage?a=b&c#d") == "%2Fusage%3Fa%3Db%26c%23d"

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Coroutine
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
 
@@ -10,11 +15,14 @@ from meter.api.errors import HttpError
 from meter.api.web.page_part import UNAVAILABLE_PART
 from meter.api.web.page_part import PagePart
 from meter.api.web.page_part import page_part
+from meter.api.web.page_part import part_of_available_store
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 
 
-def part_of(error: Exception | None) -> PagePart[int]:
+def part_of(
+    error: Exception | None, made: Callable[[Awaitable[int]], Coroutine[Any, Any, PagePart[int]]] = page_part
+) -> PagePart[int]:
     async def question() -> int:
         if error is not None:
             raise error
@@ -22,7 +30,7 @@ def part_of(error: Exception | None) -> PagePart[int]:
 
     found: list[PagePart[int]] = []
     failures: list[object] = []
-    Deferred.fromCoroutine(page_part(question())).addCallbacks(found.append, failures.append)
+    Deferred.fromCoroutine(made(question())).addCallbacks(found.append, failures.append)
     if failures:
         failures[0].raiseException()  # type: ignore[attr-defined]
     return found[0]
@@ -54,3 +62,9 @@ def test_part_that_the_requester_may_not_see_is_hidden() -> None:
 def test_other_errors_fail_the_page(error: Exception) -> None:
     with pytest.raises(type(error)):
         part_of(error)
+
+
+def test_store_that_is_away_fails_a_page_all_of_whose_parts_it_has() -> None:
+    with pytest.raises(Unavailable):
+        part_of(Unavailable("the database is down"), part_of_available_store)
+    assert part_of(RequestError("too costly"), part_of_available_store).problem

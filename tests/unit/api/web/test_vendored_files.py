@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +24,9 @@ def test_a_vendored_file_is_as_it_was_published(name: str) -> None:
 
 def test_a_vendored_script_names_its_version() -> None:
     assert b"uPlot (v1.6.32)" in static_files()["uplot.js"].content[:100]
+
+
+def test_the_accessibility_checker_of_the_browser_tests_is_as_it_was_published() -> None:
+    folder = Path(__file__).parents[3] / "browser" / "axe"
+    sha256, name = (folder / "SHA256SUMS").read_text().split()
+    assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
