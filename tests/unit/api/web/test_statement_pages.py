@@ -80,7 +80,7 @@ def test_list_of_a_project_has_no_totals_and_names_of_accounts_that_it_shares(ap
 def test_without_rating_the_page_says_how_to_configure_it() -> None:
     page = text(ApiClient(auth=TOKENS), "/statements")
     assert "Rating is not configured" in page
-    assert "prices_directory" in page
+    assert "price_directory" in page
     assert "No statement is closed yet" in page
 
 
