@@ -169,3 +169,8 @@ def test_size_of_a_new_book_is_limited(api: ApiClient, fields: dict[str, str], s
 
 def test_month_of_a_comparison_must_be_one(api: ApiClient) -> None:
     assert post(api, text=texts(), period="soon").status == 400
+
+
+def test_administrators_are_told_where_usage_without_a_price_is_listed(api: ApiClient) -> None:
+    assert "meter-rate preview" in text(api, "/prices")
+    assert "meter-rate preview" not in text(api, "/prices", "blue")
