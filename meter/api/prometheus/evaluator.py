@@ -186,7 +186,7 @@ class Evaluator:
             case "time":
                 return ScalarGrid(self._times.all)
             case "scalar":
-                return scalar_of(await self._vector(arguments[0]), self._times.count)
+                return await scalar_of(await self._vector(arguments[0]), self._times.count, self._slices)
             case "vector":
                 return VectorGrid([GridSeries((), list((await self._scalar(arguments[0])).values))])
             case "timestamp":

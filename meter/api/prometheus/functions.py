@@ -114,10 +114,12 @@ def clamped(value: float, low: float, high: float) -> float | None:
     return max(low, min(high, value))
 
 
-def scalar_of(vector: VectorGrid, count: int) -> ScalarGrid:
+async def scalar_of(vector: VectorGrid, count: int, slices: OwnedSlices) -> ScalarGrid:
     """Return the value of the only element at each time; not a number where there is none, or are several."""
     values = []
     for number in range(count):
+        if slices.over:
+            await slices.pause()
         present = [each.values[number] for each in vector.series if each.values[number] is not None]
         only = present[0] if len(present) == 1 else None
         values.append(math.nan if only is None else only)
