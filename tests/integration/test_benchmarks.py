@@ -85,7 +85,9 @@ FAULTS = {
         """
 from http.client import HTTPResponse
 whole = HTTPResponse.read
-HTTPResponse.read = lambda answer: whole(answer)[:-30]
+def read(answer):
+    return whole(answer)[: -30 if answer.getheader("content-type").startswith("text/html") else None]
+HTTPResponse.read = read
 """,
     ),
     "the store answers with a sample less": (

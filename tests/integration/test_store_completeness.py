@@ -121,12 +121,13 @@ async def test_list_of_a_hundred_thousand_resources_is_applied(postgresql):
 async def test_late_samples_are_counted_once_by_hour_and_series(postgresql, every):
     dsn = postgresql.dsn()
     polled = {"_meter": {"interval": 60}}
-    hour = NOW.replace(minute=0, second=0, microsecond=0) - timedelta(hours=5)
+    now = datetime.now(UTC)  # NOW is when the first of these tests was collected, perhaps long ago
+    hour = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=5)
     late = [message(at=hour + timedelta(minutes=n), metadata=polled) for n in (1, 2)]
     heard = message("instance", at=hour, metadata={"event_type": "x"})
     async with running(dsn, late=LateSamples(3600.0, every=every)) as store:
-        await store.write([message(at=NOW, metadata=polled)])
-        await store.write([*late, heard, message(at=NOW - timedelta(minutes=50), metadata=polled)])
+        await store.write([message(at=now, metadata=polled)])
+        await store.write([*late, heard, message(at=now - timedelta(minutes=50), metadata=polled)])
         await store.write([*late, message(at=hour + timedelta(minutes=3), metadata=polled)])
         await store.maintenance.run()
         await store.write([message(at=hour + timedelta(minutes=4), metadata=polled)])
