@@ -234,11 +234,11 @@ def test_observabilityclient_finds_metric_storage_in_the_catalogue(
     keystone: Keystone,  # noqa: F811
 ) -> None:
     pink = keystone.add("pink", "pia", "hers")
-    grey = keystone.add("grey", "gus", "his")
+    brown = keystone.add("brown", "gus", "his")
     api = validating(furnished, keystone)
     keystone.publish("metric-storage", api.api)
     send(api, keystone.token("pia", "hers", "pink"), pink)
-    send(api, keystone.token("admin", PASSWORD, "admin"), grey)
+    send(api, keystone.token("admin", PASSWORD, "admin"), brown)
 
     command = [sys.executable, "-c", OBSERVE, keystone.url, "pia", "hers", "pink"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
