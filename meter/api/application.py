@@ -95,6 +95,10 @@ class _NobodyAuth:
 _PUBLIC = _NobodyAuth()
 
 
+API_PATHS = (b"/v1/", b"/v2/", b"/api/")
+"""How paths of the API begin, where no pages are."""
+
+
 class _AnyText(BaseConverter):
     """Matches any text in a path; werkzeug's own converters stop at a slash, or do not match one at the start."""
 
@@ -291,8 +295,11 @@ def _prefers_html(request: Request) -> bool:
 
 
 def _render_any_failure(request: Request, failure: Failure) -> bytes:
-    """Render a failure, for a browser as a page if it is that of no operation: an unknown path, or a method that it does not have."""
-    if failure.check(HTTPException) and _prefers_html(request):
+    """Render a failure, for a browser as a page if it is that of no operation: an unknown path, or a method that it does not have.
+
+    Below the paths of the API errors are JSON for everybody.
+    """
+    if failure.check(HTTPException) and _prefers_html(request) and not request.path.startswith(API_PATHS):
         return render_failure_page(request, failure)
     return render_failure(request, failure)
 

@@ -14,7 +14,7 @@ from tests.system.daemons import furnished
 __all__ = ["furnished"]
 
 SEED = int(os.environ.get("METER_FUZZ_SEED", "15"))
-REQUESTS = 1500
+REQUESTS = 2500
 DOCUMENT = {
     "paths": {
         "/v2/meters/{meter}": {"get": {"parameters": [{"in": "query", "name": "q.field"}]}, "post": {"parameters": []}},

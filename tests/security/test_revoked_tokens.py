@@ -335,7 +335,15 @@ def test_result_of_a_query_is_sent_if_keystone_is_away_meanwhile(service: Servic
     assert client.received.startswith(b"HTTP/1.1 200")
 
 
-FOR_ADMINISTRATORS = ("agent_states", "audit_entries", "audited_periods", "unmetered")
+FOR_ADMINISTRATORS = (
+    "agent_states",
+    "audit_entries",
+    "audited_periods",
+    "book_differences",
+    "heartbeats",
+    "hours_not_final",
+    "unmetered",
+)
 
 QUERIES = [
     name

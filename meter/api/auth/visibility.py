@@ -204,6 +204,7 @@ class VisibleStore:
         """
         if not self._requester.is_admin:
             raise HttpError(403, "RBAC Authorization Failed: only administrators compare price books.")
+        await self.check_authorization()
         rating, names = IRated(self._store).rating, IIdentityNames(self._store)
         comparison = BookComparison(rating, names, directory, other)
         return await self._authorized(lambda: comparison.compare(period, now))
