@@ -179,31 +179,36 @@ async def _single(
     key: Labels, members: Sequence[GridSeries], side: str, slices: OwnedSlices
 ) -> list[tuple[Labels, Column]]:
     """Return the members of the side that must have one element in each match, at each time."""
-    if len(members) > 1:
-        for row in zip(*(member.values for member in members), strict=True):
-            if slices.over:
-                await slices.pause()
-            if sum(value is not None for value in row) > 1:
-                raise PromqlError(
-                    "execution",
-                    f"found duplicate series for the match group {selector_text(key)} on the {side} hand-side of the"
-                    f" operation: {selector_text(members[0].labels)}, {selector_text(members[1].labels)};"
-                    " many-to-many matching not allowed: matching labels must be unique on one side",
-                )
+    if await _share_a_time(members, slices):
+        raise PromqlError(
+            "execution",
+            f"found duplicate series for the match group {selector_text(key)} on the {side} hand-side of the"
+            f" operation: {selector_text(members[0].labels)}, {selector_text(members[1].labels)};"
+            " many-to-many matching not allowed: matching labels must be unique on one side",
+        )
     return [(member.labels, member.values) for member in members]
 
 
 async def _check_single(key: Labels, results: Sequence[GridSeries], slices: OwnedSlices) -> None:
     """Raise :class:`PromqlError` if there are several ``results`` of one match at one time."""
-    for row in zip(*(result.values for result in results), strict=True):
+    if await _share_a_time(results, slices):
+        raise PromqlError(
+            "execution",
+            f"multiple matches for labels {selector_text(key)}: many-to-one matching must be explicit"
+            " (group_left/group_right)",
+        )
+
+
+async def _share_a_time(series: Sequence[GridSeries], slices: OwnedSlices) -> bool:
+    """Return whether several of ``series`` have a value at one time."""
+    if len(series) < 2:
+        return False
+    for row in zip(*(each.values for each in series), strict=True):
         if slices.over:
             await slices.pause()
         if sum(value is not None for value in row) > 1:
-            raise PromqlError(
-                "execution",
-                f"multiple matches for labels {selector_text(key)}: many-to-one matching must be explicit"
-                " (group_left/group_right)",
-            )
+            return True
+    return False
 
 
 def _result_labels(node: BinaryNode, labels: Labels, other: Labels) -> Labels:
