@@ -73,13 +73,13 @@ async def test_domain_lives_from_its_first_poll_to_its_undefinition(libvirtd: Li
             for command, state in states.items():
                 known, before = len(agent.samples), now()
                 await deferToThread(libvirtd.virsh, command, "life")
-                times[command] = (before, now())
                 await polled(state, known)
+                times[command] = (before, now())  # virsh may return before the event arrives, whose time is that
                 await agent.poll()
             before = now()
             await deferToThread(libvirtd.virsh, "undefine", "life")
-            times["undefine"] = (before, now())
         await until(lambda: hypervisor.absence(uuid).since is not None)
+        times["undefine"] = (before, now())
         await agent.poll()
     segments = await lived(agent.samples, uuid)
 
