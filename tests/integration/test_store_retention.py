@@ -42,7 +42,7 @@ def days_ago(now):
 
 @pytest_twisted.ensureDeferred
 async def test_expired_weeks_are_dropped_and_their_rollups_answer(postgresql, now, days_ago):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn, retention=Retention(days=14)) as store:
         await store.write([message(volume=n, at=at, metadata={"size": n % 3}) for n, at in enumerate(days_ago)])
         await store.write([message(volume=9, at=datetime(1999, 1, 1, tzinfo=UTC))])
@@ -64,7 +64,7 @@ async def test_expired_weeks_are_dropped_and_their_rollups_answer(postgresql, no
 @pytest_twisted.ensureDeferred
 async def test_expired_hour_whose_metadata_changed_often_keeps_its_totals_and_loses_its_metadata(postgresql, now):
     hour = (now - timedelta(days=30)).replace(minute=0, second=0, microsecond=0)
-    async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
+    async with running(postgresql.dsn_with_schema(), retention=Retention(days=14)) as store:
         changes = [
             message(at=hour + timedelta(minutes=n), metadata={"size": n % 2}) for n in range(MAX_METADATA_RUNS + 1)
         ]
@@ -79,7 +79,7 @@ async def test_expired_hour_whose_metadata_changed_often_keeps_its_totals_and_lo
 
 @pytest_twisted.ensureDeferred
 async def test_sample_older_than_the_retention_is_refused_and_the_others_are_stored(postgresql, now, days_ago):
-    async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
+    async with running(postgresql.dsn_with_schema(), retention=Retention(days=14)) as store:
         await store.write([message(at=days_ago[-1])])
         await store.maintenance.run()
 
@@ -93,7 +93,7 @@ async def test_sample_older_than_the_retention_is_refused_and_the_others_are_sto
 
 @pytest_twisted.ensureDeferred
 async def test_meter_with_a_shorter_retention_answers_the_same_when_samples_of_others_are_late(postgresql, days_ago):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn, retention=Retention(meter_days={"disk.*": 7, "*": 0})) as store:
         await store.write(
             [message(name, volume=n, at=at) for n, at in enumerate(days_ago) for name in ("disk.read", "cpu")]
@@ -115,7 +115,7 @@ async def test_meter_with_a_shorter_retention_answers_the_same_when_samples_of_o
 
 @pytest_twisted.ensureDeferred
 async def test_rollups_expire_after_their_own_retention(postgresql, now, days_ago):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn, retention=Retention(days=14, rollup_days=21)) as store:
         await store.write([message(at=at) for at in days_ago])
         await store.maintenance.run()
@@ -126,7 +126,7 @@ async def test_rollups_expire_after_their_own_retention(postgresql, now, days_ag
 
 @pytest_twisted.ensureDeferred
 async def test_rollups_do_not_expire_before_their_samples(postgresql, now, days_ago):
-    async with running(postgresql.dsn(), retention=Retention(rollup_days=7)) as store:
+    async with running(postgresql.dsn_with_schema(), retention=Retention(rollup_days=7)) as store:
         await store.write([message(at=at) for at in days_ago])
         before = await store.statistics(EVERYTHING)
         await store.maintenance.run()
@@ -137,7 +137,7 @@ async def test_rollups_do_not_expire_before_their_samples(postgresql, now, days_
 
 @pytest_twisted.ensureDeferred
 async def test_hour_that_can_never_be_finalized_does_not_prevent_expiry(postgresql, days_ago):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn, retention=Retention(days=14)) as store:
         await store.write([message(volume=volume, at=days_ago[-1]) for volume in (1e29, -1e29)])
         postgresql.execute(OVERFLOW, dsn)
