@@ -1,4 +1,5 @@
-# Two commands are enough: `make run` and `make test`. Everything that they create is in .venv, .tox and var.
+# Two commands are enough: `make run` and `make test`. Everything that they create is in .venv, .tox and var,
+# but for __pycache__: the tests start hundreds of processes, and each would compile Meter anew.
 
 PYTHON ?= python3
 VENV := .venv

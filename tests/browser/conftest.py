@@ -1,4 +1,4 @@
-"""The fixtures of the browser tests: one demo site and one browser for all of them."""
+"""The fixtures of the browser tests: one demo site for a module, and a browser for each test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.browser.demo_site import demo_site
 from tests.system.daemons import House
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, rabbitmq: Any, postgresql: Any) -> Iterator[DemoSite]:
     """A demo site with three days of data and with hostile names."""
     house = House(tmp_path_factory.mktemp("site"), bus=rabbitmq.vhost(), store=postgresql.dsn())

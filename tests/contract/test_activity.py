@@ -31,7 +31,7 @@ TABLES = (
 
 @pytest.fixture(scope="module")
 def database(request):
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 @pytest.fixture(params=["memory", "postgresql"])

@@ -34,7 +34,7 @@ TABLES = "budget_state, reached_threshold, webhook"
 
 @pytest.fixture(scope="module")
 def database(request):
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 @pytest.fixture(params=["memory", "postgresql"])

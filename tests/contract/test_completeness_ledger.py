@@ -39,7 +39,7 @@ OTHER_BOOT = str(uuid.UUID(int=2))
 
 @pytest.fixture(scope="module")
 def database(request):
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 @pytest.fixture(params=["memory", "postgresql"])

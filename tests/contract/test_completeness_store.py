@@ -51,7 +51,7 @@ AT_ONCE = WaitingRules(seconds=0.0, max_seconds=3600.0)
 
 @pytest.fixture(scope="module")
 def database(request):
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 @pytest.fixture

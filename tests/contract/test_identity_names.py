@@ -32,7 +32,7 @@ TABLES = "identity_name, identity_change, identity_list"
 
 @pytest.fixture(scope="module")
 def database(request):
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 @pytest.fixture(params=["memory", "postgresql"])

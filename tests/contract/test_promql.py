@@ -67,7 +67,9 @@ async def answers(store):
 
 @pytest.fixture
 def store(postgresql):
-    store = PostgresStore(reactor, postgresql.dsn(), clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
+    store = PostgresStore(
+        reactor, postgresql.dsn_with_schema(), clock=reactor, migrate=True, readers=1, writers=1, maintain=True
+    )
     store.maintenance._periodic.startService = lambda: None  # the test runs maintenance itself
     return store
 

@@ -47,7 +47,7 @@ def statements(request):
         yield store.rating.statements
         return
     # Each test has a database of its own: what is closed cannot be removed from one.
-    dsn = request.getfixturevalue("postgresql").dsn()
+    dsn = request.getfixturevalue("postgresql").dsn_with_schema()
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=2)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready and store.rating.ready)))

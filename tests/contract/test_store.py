@@ -60,7 +60,7 @@ VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json")
 @pytest.fixture(scope="module")
 def database(request):
     """One database for all tests of this module: creating one takes longer than truncating its tables."""
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 @pytest.fixture(params=["memory", "postgresql"])

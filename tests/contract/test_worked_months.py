@@ -52,7 +52,7 @@ def store(request):
         clock.advance(AFTER_GRACE.timestamp())
         yield MemoryStore(clock)
         return
-    dsn = request.getfixturevalue("postgresql").dsn()
+    dsn = request.getfixturevalue("postgresql").dsn_with_schema()
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=2)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))

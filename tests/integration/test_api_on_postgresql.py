@@ -104,7 +104,7 @@ def _without_recorded_at(body: Any) -> Any:
 
 @pytest_twisted.async_yield_fixture
 async def stored(postgresql: Any) -> AsyncIterator[ApiClient]:
-    store = PostgresStore(reactor, postgresql.dsn(), clock=reactor, migrate=True, readers=1, writers=1)
+    store = PostgresStore(reactor, postgresql.dsn_with_schema(), clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     while not store.readiness().ready:
         await deferLater(reactor, 0.05)

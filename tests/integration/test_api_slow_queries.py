@@ -97,7 +97,7 @@ def end_search(postgresql: Any) -> None:
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("field", ["resource_id", "metadata.name"])
 async def test_slow_query_is_stopped(postgresql: Any, field: str) -> None:
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with filled(dsn, readers=2, statement_timeout_seconds=1.0) as store:
         stored = ApiClient(store=store)
         with locked(dsn, field):
@@ -109,7 +109,7 @@ async def test_slow_query_is_stopped(postgresql: Any, field: str) -> None:
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("field", ["resource_id", "metadata.name"])
 async def test_other_requests_are_served_during_a_slow_query(postgresql: Any, field: str) -> None:
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with filled(dsn, readers=2, statement_timeout_seconds=A_DAY) as store:
         stored = ApiClient(store=store)
         with locked(dsn, field):
@@ -128,7 +128,7 @@ async def test_other_requests_are_served_during_a_slow_query(postgresql: Any, fi
 
 @pytest_twisted.ensureDeferred
 async def test_query_waits_a_limited_time_for_a_connection(postgresql: Any) -> None:
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with filled(dsn, readers=1, statement_timeout_seconds=A_DAY, max_wait_seconds=0.3) as store:
         api = ApiClient(store=store)
         with locked(dsn, "resource_id"):
@@ -144,7 +144,7 @@ async def test_query_waits_a_limited_time_for_a_connection(postgresql: Any) -> N
 
 @pytest_twisted.ensureDeferred
 async def test_slow_query_is_cancelled_in_postgresql_when_the_client_disconnects(postgresql: Any) -> None:
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with filled(dsn, readers=1, statement_timeout_seconds=A_DAY) as store:
         port: Any = reactor.listenTCP(0, make_site(Api(store, reactor), reactor), interface="127.0.0.1")  # type: ignore[attr-defined]
         body = body_matching("resource_id")

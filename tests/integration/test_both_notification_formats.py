@@ -80,7 +80,7 @@ def store(request):
     if request.param == "memory":
         yield MemoryStore(reactor)
         return
-    dsn = request.getfixturevalue("postgresql").dsn()
+    dsn = request.getfixturevalue("postgresql").dsn_with_schema()
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))

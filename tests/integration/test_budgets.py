@@ -84,7 +84,7 @@ def directory(tmp_path):
 @pytest.fixture
 def store(postgresql):
     store = PostgresStore(
-        reactor, postgresql.dsn(), clock=reactor, migrate=True, readers=1, writers=1, rating_connections=3
+        reactor, postgresql.dsn_with_schema(), clock=reactor, migrate=True, readers=1, writers=1, rating_connections=3
     )
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))

@@ -25,7 +25,7 @@ TABLES = ("price_book", "statement", "statement_annex", "statement_credit", "sta
 @pytest.fixture(scope="module")
 def dsn(request):
     """A database with one closed statement."""
-    dsn = request.getfixturevalue("postgresql").dsn()
+    dsn = request.getfixturevalue("postgresql").dsn_with_schema()
 
     async def close():
         store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=1)

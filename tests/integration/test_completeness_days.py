@@ -39,7 +39,7 @@ QUESTIONS = [
 
 @pytest.fixture
 def site(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
     store.maintenance._periodic.startService = lambda: None  # tests run maintenance themselves
     store.startService()

@@ -89,7 +89,7 @@ async def test_history_has_what_happened_to_projects_domains_and_users(
     keystone: KeystoneServer,  # noqa: F811
 ) -> None:
     async with (
-        running(postgresql.dsn()) as store,
+        running(postgresql.dsn_with_schema()) as store,
         names_of(keystone, "admin", PASSWORD, project_name="admin") as source,
     ):
         reports = await record(store, source)
@@ -135,7 +135,7 @@ async def test_credentials_of_a_tenant_list_its_project_and_delete_nothing(
     keystone: KeystoneServer,  # noqa: F811
 ) -> None:
     project = keystone.add("small", "sam", "sams")
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         async with names_of(keystone, "admin", PASSWORD, project_name="admin") as source:
             await record(store, source)
         before, _ = await store.identities(IdentityFilter(), 1000)

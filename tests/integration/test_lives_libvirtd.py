@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
+from itertools import groupby
 from itertools import pairwise
 
 import pytest_twisted
@@ -73,13 +74,13 @@ async def test_domain_lives_from_its_first_poll_to_its_undefinition(libvirtd: Li
             for command, state in states.items():
                 known, before = len(agent.samples), now()
                 await deferToThread(libvirtd.virsh, command, "life")
-                times[command] = (before, now())
                 await polled(state, known)
+                times[command] = (before, now())  # virsh may return before the event arrives, whose time is that
                 await agent.poll()
             before = now()
             await deferToThread(libvirtd.virsh, "undefine", "life")
-            times["undefine"] = (before, now())
         await until(lambda: hypervisor.absence(uuid).since is not None)
+        times["undefine"] = (before, now())
         await agent.poll()
     segments = await lived(agent.samples, uuid)
 
@@ -121,9 +122,9 @@ async def test_migrating_domain_lives_once(libvirtd: Libvirtd, libvirtd_elsewher
     samples = [sample for agent in agents for sample in agent.samples]
 
     segments = await lived(samples, uuid)
-    assert [each.state for each in segments if each.state != "paused"] == ["active", "stopped"] or [
-        each.state for each in segments
-    ] == ["active"]
+    # A poll may find the domain in the pause at the end of its migration, or not.
+    states = [state for state, _ in groupby(each.state for each in segments if each.state != "paused")]
+    assert states in (["active", "stopped"], ["active"])
     assert all(one.ended == other.began for one, other in pairwise(segments))
     assert segments[-1].ended_told_by == "event"
     [remaining] = await lived(samples, stayer)

@@ -75,7 +75,7 @@ def requests(day, volume, project="shop", resource="bucket"):
 @pytest.fixture
 def rate(postgresql, tmp_path, capsys):
     """Runs the command on a database of its own; returns its exit status and its JSON objects."""
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     prices = tmp_path / "prices.d"
     prices.mkdir()
     (prices / "list.toml").write_text(BOOK)

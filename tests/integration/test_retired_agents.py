@@ -54,7 +54,7 @@ async def expected(store, hours, agent=AGENT):
 
 @pytest.fixture
 def administration(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     made = Administration(reactor, dsn, clock=reactor)
     made.dsn = dsn
     yield made

@@ -46,7 +46,7 @@ PATHS = [
 @pytest_twisted.async_yield_fixture
 async def dsn(postgresql: Any) -> AsyncIterator[str]:
     """A database with two closed statements. The annex has the hash that its statement names."""
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=1)
     store.startService()
     await until(lambda: store.readiness().ready and store.rating.ready)

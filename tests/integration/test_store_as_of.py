@@ -22,7 +22,7 @@ from tests.waiting import until
 async def test_query_as_of_a_time_waits_for_writers_in_progress(postgresql):
     gate = Deferred()
     written = []
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
 
         async def slowly(session):
             written.append(await store._sample_writer._store(session, [record_of(message())]))
@@ -44,14 +44,14 @@ async def test_query_as_of_a_time_waits_for_writers_in_progress(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_query_as_of_a_future_time_is_refused(postgresql):
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         with pytest.raises(RequestError, match="is in the future"):
             await store.samples(SampleFilter(as_of=datetime.now(UTC) + timedelta(hours=1)), 10)
 
 
 @pytest_twisted.ensureDeferred
 async def test_subscriber_is_called_when_the_connection_is_restored(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     calls = []
     async with running(dsn) as store, running(dsn, readers=0) as other:
         await until(lambda: store._commit_listener.ready)

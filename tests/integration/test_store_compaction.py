@@ -38,7 +38,7 @@ def index_bytes(postgresql, dsn, table):
 
 @pytest_twisted.ensureDeferred
 async def test_past_week_takes_less_space_after_compaction_and_still_accepts_samples(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     old, new = batch(3000, THREE_WEEKS_AGO), batch(500, NOW)
     async with running(dsn) as store:
         for first in range(0, 3000, 500):
@@ -62,7 +62,7 @@ async def test_past_week_takes_less_space_after_compaction_and_still_accepts_sam
 
 @pytest_twisted.ensureDeferred
 async def test_compaction_runs_in_one_collector_and_blocks_neither_readers_nor_writers(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as one, running(dsn) as other:
         await one.write(batch(2000, THREE_WEEKS_AGO))
         work = [one.maintenance.compact(week_of(NOW)), other.maintenance.compact(week_of(NOW))]
@@ -82,7 +82,7 @@ async def test_compaction_runs_in_one_collector_and_blocks_neither_readers_nor_w
 
 @pytest_twisted.ensureDeferred
 async def test_index_left_behind_by_an_interrupted_compaction_is_dropped(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         await store.write(batch(10, THREE_WEEKS_AGO))
         with pytest.raises(Exception, match="could not create unique index"):
@@ -94,7 +94,7 @@ async def test_index_left_behind_by_an_interrupted_compaction_is_dropped(postgre
 
 @pytest_twisted.ensureDeferred
 async def test_stopping_store_aborts_compaction(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         await store.write(batch(10, THREE_WEEKS_AGO))
         async with running(dsn) as writer:

@@ -29,7 +29,6 @@ from tests.ledger_tables import ledger_tables
 from tests.ledger_tables import poll
 from tests.store_messages import message
 
-NOW = datetime.now(UTC)
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
 GROUPS = tuple(SeriesGroup((meter,), (resource,), "p") for meter in "ab" for resource in "rs")
 
@@ -49,7 +48,7 @@ def ledger_of(store, postgresql, dsn):
 
 @pytest_twisted.ensureDeferred
 async def test_two_collectors_at_once_apply_each_report_once_and_in_order(postgresql):
-    dsn, rng = postgresql.dsn(), random.Random(7)
+    dsn, rng = postgresql.dsn_with_schema(), random.Random(7)
     lives = [
         cycle(each.boot, each.report.sequence, each.due, *each.report.polls, host=f"h{host}")
         for host in range(5)
@@ -75,7 +74,7 @@ async def test_two_collectors_at_once_apply_each_report_once_and_in_order(postgr
 
 @pytest_twisted.ensureDeferred
 async def test_first_reports_of_ten_thousand_agents_are_applied(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     meters = ("cpu", "memory.usage")
     async with running(dsn) as store:
 
@@ -103,7 +102,7 @@ async def test_first_reports_of_ten_thousand_agents_are_applied(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_list_of_a_hundred_thousand_resources_is_applied(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     ids = tuple(f"{n:036}" for n in range(100_000))
     async with running(dsn) as store:
         for sequence, resources in ((1, ids), (2, ids), (3, ids[:-1])):
@@ -119,9 +118,9 @@ async def test_list_of_a_hundred_thousand_resources_is_applied(postgresql):
 @pytest.mark.parametrize("every", [False, True])
 @pytest_twisted.ensureDeferred
 async def test_late_samples_are_counted_once_by_hour_and_series(postgresql, every):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     polled = {"_meter": {"interval": 60}}
-    now = datetime.now(UTC)  # NOW is when the first of these tests was collected, perhaps long ago
+    now = datetime.now(UTC)
     hour = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=5)
     late = [message(at=hour + timedelta(minutes=n), metadata=polled) for n in (1, 2)]
     heard = message("instance", at=hour, metadata={"event_type": "x"})
@@ -142,8 +141,9 @@ async def test_late_samples_are_counted_once_by_hour_and_series(postgresql, ever
 
 @pytest_twisted.ensureDeferred
 async def test_ledger_expires_with_samples_and_rollups_except_what_is_still_measured(postgresql):
-    dsn = postgresql.dsn()
-    old = NOW - timedelta(days=60)
+    dsn = postgresql.dsn_with_schema()
+    now = datetime.now(UTC)
+    old = now - timedelta(days=60)
     off = OffSchedulePoll("cpu", (old.replace(tzinfo=None)).isoformat(), (GROUPS[3],))
 
     def first(host, due):
@@ -161,9 +161,9 @@ async def test_ledger_expires_with_samples_and_rollups_except_what_is_still_meas
     async def fill(store):
         await store.record_cycle_reports([first("silent", old), first("alive", old)])
         await store.record_cycle_reports(
-            [cycle(boot_number(2), 1, NOW, poll(whole=True, series=GROUPS[:1]), poll("disk"), host="alive")]
+            [cycle(boot_number(2), 1, now, poll(whole=True, series=GROUPS[:1]), poll("disk"), host="alive")]
         )
-        await store.record_rejected_samples([RejectedCount(old, "conflict"), RejectedCount(NOW, "conflict")])
+        await store.record_rejected_samples([RejectedCount(old, "conflict"), RejectedCount(now, "conflict")])
         await store.record_heartbeats([beat(boot_number(1), 1, old)])
         postgresql.execute("UPDATE daemon_heartbeat SET received_at = now() - interval '31 days'", dsn)
 

@@ -80,7 +80,7 @@ def rows(postgresql, dsn):
 
 @pytest_twisted.ensureDeferred
 async def test_garbage_collection_deletes_the_rows_of_expired_samples_and_no_others(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn, retention=FOUR_WEEKS) as store:
         both = [of("both", 10), of("both")]
         await store.write([of("gone", 10), of("kept"), *both])
@@ -105,7 +105,7 @@ async def test_garbage_collection_deletes_the_rows_of_expired_samples_and_no_oth
 
 @pytest_twisted.ensureDeferred
 async def test_rollups_retain_the_names_of_their_series(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn, retention=Retention(days=28)) as store:
         await store.write([of("old", 10), of("kept")])
         await time_passes(store)
@@ -117,7 +117,7 @@ async def test_rollups_retain_the_names_of_their_series(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_collector_with_cached_ids_of_deleted_rows_stores_later_samples_exactly(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn, retention=FOUR_WEEKS) as one, running(dsn, retention=FOUR_WEEKS) as other:
         for store in (one, other):
             await store.write([of("a", 10), of("b", 10)])
@@ -134,7 +134,7 @@ async def test_collector_with_cached_ids_of_deleted_rows_stores_later_samples_ex
 
 @pytest_twisted.ensureDeferred
 async def test_retention_of_rows_in_use_is_extended_once_a_week(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     moves = "SELECT sum(n_tup_upd) FROM pg_stat_user_tables WHERE relname IN ('series', 'metadata', 'wire_format')"
     async with running(dsn) as store:
         for days in (14, 13.9, 7, 6.9, 6.8, 0):
@@ -149,7 +149,7 @@ async def test_retention_of_rows_in_use_is_extended_once_a_week(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_row_that_a_writer_is_extending_is_not_collected(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     gate, begun = Deferred(), []
     async with running(dsn, retention=FOUR_WEEKS) as store:
         await store.write([of("a", 10)])
@@ -171,7 +171,7 @@ async def test_row_that_a_writer_is_extending_is_not_collected(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_writer_waits_for_a_row_that_is_being_collected_and_inserts_it_again(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     gate, begun = Deferred(), []
     async with running(dsn, retention=FOUR_WEEKS) as store:
         await store.write([of("a", 10)])
@@ -196,7 +196,7 @@ async def test_writer_waits_for_a_row_that_is_being_collected_and_inserts_it_aga
 
 @pytest_twisted.ensureDeferred
 async def test_names_that_a_new_series_refers_to_are_not_collected(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     gate, begun = Deferred(), []
     async with running(dsn) as store:
         postgresql.execute("INSERT INTO resource (name) VALUES ('resource a')", dsn)
@@ -218,7 +218,7 @@ async def test_names_that_a_new_series_refers_to_are_not_collected(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_garbage_is_collected_in_batches_and_the_rest_in_the_next_run(postgresql, monkeypatch):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     for module in (garbage_collection, maintenance):
         monkeypatch.setattr(module, "BATCH_ROWS", 5)
     monkeypatch.setattr(maintenance, "MAX_BATCHES", 2)
@@ -240,7 +240,7 @@ async def test_garbage_is_collected_in_batches_and_the_rest_in_the_next_run(post
 @pytest_twisted.ensureDeferred
 async def test_samples_written_while_garbage_is_collected_come_back_exactly(postgresql, seed):
     drawn = random.Random(seed)
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     sent = []
     async with (
         running(dsn, retention=FOUR_WEEKS, cached_ids=8) as one,

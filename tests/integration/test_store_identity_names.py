@@ -44,7 +44,7 @@ async def record(store, *reports):
 
 @pytest_twisted.ensureDeferred
 async def test_names_of_deleted_identities_stay_while_they_have_samples(postgresql):
-    async with running(postgresql.dsn(), retention=Retention(days=70, rollup_days=70)) as store:
+    async with running(postgresql.dsn_with_schema(), retention=Retention(days=70, rollup_days=70)) as store:
         await store.write([message(at=NOW - 9 * WEEK, project_id="metered", user_id="ann")])
         await record(
             store,
@@ -70,7 +70,7 @@ async def test_names_of_deleted_identities_stay_while_they_have_samples(postgres
 
 @pytest_twisted.ensureDeferred
 async def test_former_names_stay_as_long_as_samples_of_their_time(postgresql):
-    async with running(postgresql.dsn(), retention=Retention(days=70, rollup_days=70)) as store:
+    async with running(postgresql.dsn_with_schema(), retention=Retention(days=70, rollup_days=70)) as store:
         await store.write([message(at=NOW - 5 * WEEK, project_id="p")])
         await record(store, listing(20, p="first"), listing(15, p="second"), listing(3, p="third"))
         await store.maintenance.run()
@@ -79,7 +79,7 @@ async def test_former_names_stay_as_long_as_samples_of_their_time(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_without_retention_only_names_without_samples_go(postgresql):
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         await store.write([message(at=NOW - 30 * WEEK, project_id="metered")])
         await record(
             store, listing(50, metered="red", p="one", unused="blue"), listing(40, p="two"), listing(30, p="two")
@@ -90,7 +90,7 @@ async def test_without_retention_only_names_without_samples_go(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_domain_stays_while_an_identity_in_it_does(postgresql):
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         await record(store, listing(20, "domain", d="Customers", e="Empty", f="Other"), listing(20, p="red"))
         await record(store, listing(15, "domain", f="Other"))
         await store.maintenance.run()
@@ -99,7 +99,7 @@ async def test_domain_stays_while_an_identity_in_it_does(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_history_is_the_same_after_old_evidence_is_deleted(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         await record(store, listing(20), change(19.5, "p", "created"), listing(19, p="red"))
         await record(store, change(18.8, "p", "updated"), change(18.5, "p", "updated"), change(17.5, "p", "updated"))
@@ -119,7 +119,7 @@ async def test_history_is_the_same_after_old_evidence_is_deleted(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_unchanged_list_writes_one_row(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         projects = {f"{n:04}": f"project {n}" for n in range(1000)}
         await record(store, listing(2, **projects))

@@ -126,7 +126,7 @@ async def listed_rows(store, rows):
 @pytest_twisted.ensureDeferred
 async def test_lives_are_those_of_a_store_in_memory_whatever_is_final(postgresql):
     memory = MemoryStore()
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         assert ILifeStore.providedBy(store)
         messages = [each for seed in range(3) for each in volumes(seed)]
         random.Random(3).shuffle(messages)
@@ -149,7 +149,7 @@ async def test_domain_ends_when_two_cycles_do_not_list_it(postgresql):
         return message("instance", 1, at=START + hours * HOUR, unit="instance", resource_id=resource, metadata=metadata)
 
     steps = [n / 6 for n in range(6, 31)]
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         await store.write(
             [domain(hours, resource) for resource in ("gone", "once", "silent", "failed") for hours in steps]
         )
@@ -190,7 +190,7 @@ async def test_domain_ends_when_two_cycles_do_not_list_it(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_as_of_excludes_what_was_recorded_later(postgresql):
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         await store.write([notified("volume", START, 1, "v", "volume.create.end", status="available")])
         [[as_of]] = await store._readers.rows("SELECT clock_timestamp()")
         await store.write([notified("volume", START + HOUR, 0, "v", "volume.delete.end", status="deleting")])
@@ -224,7 +224,7 @@ async def test_life_follows_from_the_cycle_reports_of_an_agent(postgresql):
         poll_report("instance", outcome="error", error="no libvirt"),
         poll_report("instance", removed=(group("c"),)),
     ]
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         await store.write([domain(n, "a") for n in range(2)] + [domain(n, "b") for n in range(6)] + [domain(3, "c")])
         for n, poll in enumerate(polls, 1):
             due = START + timedelta(minutes=n - 1)
@@ -274,7 +274,7 @@ async def test_state_is_unknown_while_the_agent_is_silent_though_it_reports_agai
     silent = [*range(5), *range(8, 13), *range(14, 16), *range(22, 25)]  # for 4, 2 and 7 intervals
     memory = MemoryStore()
     expected, in_memory = await segments_of_reports(memory, START, silent)
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         listed, segments = await segments_of_reports(store, START, silent)
 
     assert segments == in_memory
@@ -312,7 +312,7 @@ async def test_state_is_unknown_while_polls_fail_for_long(postgresql, failure):
             told = msgspec.structs.replace(told, whole=False, series=())
         reports.append(cycle(report.boot, n + 1, begin + n * MINUTE, told))
     memory = MemoryStore()
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         for each in (memory, store):
             await each.write([sample for n in good for sample in silent_agent_reports(begin, [n])[0]])
             for report in reports:
@@ -337,7 +337,7 @@ async def test_midnight_is_no_silence_of_an_agent(postgresql):
     begin = START + DAY - 5 * MINUTE
     memory = MemoryStore()
     expected, in_memory = await segments_of_reports(memory, begin, range(10))
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         listed, segments = await segments_of_reports(store, begin, range(10))
         assert await store._readers.rows("SELECT count(*) FROM cycle_run") == [(2,)]
 
@@ -354,7 +354,7 @@ async def test_change_of_meters_just_before_a_silence_is_no_end(postgresql):
     boot = reports[0].boot
     reports[4] = cycle(boot, 5, START + 4 * MINUTE, poll_report("instance", removed=(first,), series=(then,)))
     memory = MemoryStore()
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         for each in (memory, store):
             await each.write(messages)
             for report in reports:

@@ -100,7 +100,7 @@ REFUSED = {
 
 @pytest_twisted.ensureDeferred
 async def test_odd_message_is_stored_exactly_or_dead_lettered_with_its_reason_and_the_others_are_stored(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     stored = {name: odd(**changes) for name, changes in STORED.items()}
     refused = {name: (odd(**changes), reason) for name, (changes, reason) in REFUSED.items()}
     neighbours = [odd() for _ in refused]
@@ -141,7 +141,7 @@ def _body(entries):
 
 @pytest_twisted.ensureDeferred
 async def test_sample_of_the_first_possible_day_is_stored_without_retention(postgresql):
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         first = message(at=datetime(1, 1, 1, tzinfo=UTC))
         assert (await store.write([first])).stored == 1
         assert await stored_message(store, first.message_id) == first.fields
@@ -149,7 +149,7 @@ async def test_sample_of_the_first_possible_day_is_stored_without_retention(post
 
 @pytest_twisted.ensureDeferred
 async def test_resource_that_changes_project_belongs_to_each_project_for_its_time(postgresql):
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         before, after = message(at=NOW - timedelta(hours=1), project_id="old"), message(at=NOW, project_id="new")
         await store.write([before, after])
 
@@ -163,7 +163,7 @@ async def test_resource_that_changes_project_belongs_to_each_project_for_its_tim
 
 @pytest_twisted.ensureDeferred
 async def test_meter_name_with_two_units_or_types_is_two_meters(postgresql):
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         await store.write(
             [
                 message("ram", 1, at=NOW, unit="MB"),

@@ -222,7 +222,7 @@ STORES = (
 def filled(request):
     """``(database, when)``: a store of each sort, for all queries, with a minute or two hours of samples from ``when`` on."""
     postgresql = request.getfixturevalue("postgresql")
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     opening = running(dsn)
 
     async def fill(store: PostgresStore) -> tuple[Database, datetime]:

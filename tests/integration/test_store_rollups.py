@@ -213,7 +213,7 @@ def comparable(rows):
 @pytest_twisted.ensureDeferred
 async def test_statistics_are_the_same_whichever_periods_are_final(postgresql, seed):
     usage, memory = Usage(seed), MemoryStore(reactor)
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         for size in (300, 1, 30, 300):
             batch = [usage.message() for _ in range(size)]
@@ -232,7 +232,7 @@ async def test_statistics_are_the_same_whichever_periods_are_final(postgresql, s
 @pytest_twisted.ensureDeferred
 async def test_first_and_last_volumes_are_the_same_from_rollups_and_from_samples(postgresql):
     usage, memory = UsageWithoutTies(7), MemoryStore(reactor)
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         for _ in range(2):
             batch = [usage.message() for _ in range(300)]
             for each in (store, memory):
@@ -245,7 +245,7 @@ async def test_first_and_last_volumes_are_the_same_from_rollups_and_from_samples
 @pytest_twisted.ensureDeferred
 async def test_whole_hours_answer_the_same_after_their_samples_expired(postgresql, seed):
     usage, memory = Usage(seed), MemoryStore(reactor)
-    async with running(postgresql.dsn(), retention=Retention(meter_days={"cpu": 2})) as store:
+    async with running(postgresql.dsn_with_schema(), retention=Retention(meter_days={"cpu": 2})) as store:
         for _ in range(3):
             batch = [usage.message() for _ in range(200)]
             refused = {refusal.index for refusal in (await store.write(batch)).refused}
@@ -265,7 +265,7 @@ async def test_whole_hours_answer_the_same_after_their_samples_expired(postgresq
 @pytest_twisted.ensureDeferred
 async def test_statistics_are_the_same_however_often_metadata_change(postgresql, seed):
     usage, memory = Usage(seed, hours=3), MemoryStore(reactor)
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         for size in (300, 300):
             batch = [usage.message() for _ in range(size)]
@@ -286,7 +286,7 @@ async def test_statistics_are_the_same_however_runs_and_sources_alternate(postgr
     """Regular polls of two runs of each meter, with notifications in between: some hours have too many metadata runs."""
     drawn, memory = random.Random(seed), MemoryStore(reactor)
     usage = Usage(seed, hours=6)
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     batch = [
         message(
             name,
@@ -347,7 +347,7 @@ class Existence(Usage):
 @pytest_twisted.ensureDeferred
 async def test_steps_are_the_same_where_resources_are_off_deleted_or_elsewhere(postgresql, seed):
     existence, memory = Existence(seed, hours=30), MemoryStore(reactor)
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         for size in (150, 20):
             batch = [existence.message() for _ in range(size)]
             for each in (store, memory):
@@ -361,7 +361,7 @@ async def test_steps_are_the_same_where_resources_are_off_deleted_or_elsewhere(p
 async def test_live_migration_is_answered_from_rollups_alone(postgresql):
     """Both hosts list the domain for half an hour: increases are right after the samples have expired."""
     polls = [(n, "hv1", 1000 + n) for n in range(6)] + [(n + 0.1, "hv2", 0) for n in range(2, 6)] + [(6, "hv2", 1)]
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         await store.write(
             [
@@ -385,7 +385,7 @@ async def test_live_migration_is_answered_from_rollups_alone(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_late_sample_makes_its_hour_and_day_not_final_and_a_duplicate_does_not(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     batch = [message(volume=n, at=START + n * HOUR) for n in range(24)]
     marks = "SELECT count(*) FROM final_period"
     async with running(dsn) as store:
@@ -405,7 +405,7 @@ async def test_late_sample_makes_its_hour_and_day_not_final_and_a_duplicate_does
 
 @pytest_twisted.ensureDeferred
 async def test_hour_is_not_finalized_while_its_samples_are_being_written(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     written, gate = Deferred(), Deferred()
 
     async with running(dsn) as store:
@@ -433,7 +433,7 @@ async def test_hour_is_not_finalized_while_its_samples_are_being_written(postgre
 
 @pytest_twisted.ensureDeferred
 async def test_finalizing_has_a_longer_timeout_than_queries(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn, statement_timeout_seconds=1.0) as store:
         await store.write([message(at=START)])
 
@@ -447,7 +447,7 @@ async def test_finalizing_has_a_longer_timeout_than_queries(postgresql):
 @pytest_twisted.ensureDeferred
 async def test_finalizing_beside_writers_overlooks_no_sample(postgresql):
     usage, memory = Usage(77), MemoryStore(reactor)
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store, running(dsn) as other:
         batches = [[usage.message() for _ in range(40)] for _ in range(30)]
         for batch in batches:
@@ -465,7 +465,7 @@ async def test_finalizing_beside_writers_overlooks_no_sample(postgresql):
 async def test_finalizing_takes_no_new_ids_for_existing_owner_series_and_retains_them_with_their_resources(
     postgresql,
 ):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     last_number = "SELECT last_value FROM pg_sequences WHERE sequencename = 'series_id_seq'"
     async with running(dsn) as store:
         await store.write([message(at=START, resource_id=each) for each in "ab"])
@@ -485,7 +485,7 @@ async def test_finalizing_takes_no_new_ids_for_existing_owner_series_and_retains
 
 @pytest_twisted.ensureDeferred
 async def test_crash_while_finalizing_leaves_nothing_final(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
 
     async def crash(session):
         await finalize(session, START, 1)
@@ -514,7 +514,7 @@ UPDATE sample SET volume = sign(volume) * 1e200 WHERE abs(volume) = 1e29
 
 @pytest_twisted.ensureDeferred
 async def test_hour_that_cannot_be_finalized_is_answered_from_its_samples(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         await store.write([message(volume=volume, at=START) for volume in (1e29, -1e29)])
         postgresql.execute(OVERFLOW, dsn)
@@ -543,7 +543,7 @@ async def test_hour_that_cannot_be_finalized_is_answered_from_its_samples(postgr
 )
 @pytest_twisted.ensureDeferred
 async def test_rollups_are_read_where_they_are_exact(postgresql, options, from_rollups):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     query = StatisticsQuery(**{"filter": SampleFilter(start=START), **options})
     async with running(dsn) as store:
         await store.write([message(volume=1, at=START + n * HOUR, metadata={"size": 1}) for n in (1, 25)])
@@ -578,7 +578,7 @@ OF_A = Comparison("resource_id", "=", "a")
 )
 @pytest_twisted.ensureDeferred
 async def test_query_that_names_no_resource_reads_owner_rollups(postgresql, filter, options, from_owner_rollups):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         await store.write([message(at=START, resource_id=each, metadata={"size": 1}) for each in "ab"])
         await finalized(store)

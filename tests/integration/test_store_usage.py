@@ -71,7 +71,7 @@ async def refreshed(store):
 
 @pytest_twisted.ensureDeferred
 async def test_a_refresh_that_was_killed_is_repeated(postgresql, monkeypatch):
-    async with rating(postgresql.dsn()) as store:
+    async with rating(postgresql.dsn_with_schema()) as store:
         await store.write([counter(0), counter(5, 1)])
         assert await refreshed(store) == (PERIOD.until.toordinal() - PERIOD.first.toordinal(), {4: Decimal(5)})
         await store.write([counter(7, 2), counter(20, 30)])
@@ -92,7 +92,7 @@ async def test_a_refresh_that_was_killed_is_repeated(postgresql, monkeypatch):
 
 @pytest_twisted.ensureDeferred
 async def test_samples_that_are_voided_do_not_count(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with rating(dsn) as store:
         await store.write([counter(0), counter(1000, 1), counter(1004, 2)])
         assert (await refreshed(store))[1] == {4: Decimal(1004)}
@@ -107,7 +107,7 @@ async def _execute(session, statement, parameters):
 
 @pytest_twisted.ensureDeferred
 async def test_one_process_rates_at_a_time_and_the_lock_blocks_no_writer(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with rating(dsn) as one, rating(dsn) as other:
         going: Deferred[None] = Deferred()
         ran = []
@@ -128,7 +128,7 @@ async def test_one_process_rates_at_a_time_and_the_lock_blocks_no_writer(postgre
 
 @pytest_twisted.ensureDeferred
 async def test_usage_outlives_its_samples_and_their_names(postgresql):
-    async with rating(postgresql.dsn(), retention=Retention(days=7, rollup_days=7)) as store:
+    async with rating(postgresql.dsn_with_schema(), retention=Retention(days=7, rollup_days=7)) as store:
         await store.write([counter(0), counter(5, 1)])
         _, kept = await refreshed(store)
         later = NOW + timedelta(days=60)
@@ -152,7 +152,7 @@ async def test_existence_that_was_computed_before_what_told_it_expired_stays(pos
         await store.rating.usage.refresh(prices, PERIOD, NOW)
         return [(atom.day, atom.quantity) async for atom in store.rating.usage.atoms(prices, PERIOD, ["p1"])]
 
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with rating(dsn, retention=Retention(days=7, rollup_days=7)) as store:
         await store.write([instance("active", time) for time in at])
         kept = await existed(store)
@@ -168,7 +168,7 @@ async def test_existence_that_was_computed_before_what_told_it_expired_stays(pos
 
 @pytest_twisted.ensureDeferred
 async def test_a_day_that_was_not_computed_before_its_samples_expired_is_refused(postgresql):
-    async with rating(postgresql.dsn(), retention=Retention(days=7, rollup_days=0)) as store:
+    async with rating(postgresql.dsn_with_schema(), retention=Retention(days=7, rollup_days=0)) as store:
         await store.write([counter(0), counter(5, 1)])
         later = NOW + timedelta(days=60)
         await store.maintenance.finalize(later)
@@ -181,7 +181,7 @@ async def test_a_day_that_was_not_computed_before_its_samples_expired_is_refused
 @pytest_twisted.ensureDeferred
 async def test_a_percentile_whose_first_samples_expire_before_its_period_is_over_is_refused(postgresql):
     prices = book(sku("a-p95", "percentile95", "cpu"), sku("cpu", "increase", "cpu"))
-    async with rating(postgresql.dsn(), retention=Retention(days=7, rollup_days=0)) as store:
+    async with rating(postgresql.dsn_with_schema(), retention=Retention(days=7, rollup_days=0)) as store:
         usage = store.rating.usage
         await store.write([counter(0), counter(5, 1)])
         await usage.refresh(prices, PERIOD, NOON + timedelta(days=1))
@@ -194,7 +194,7 @@ async def test_a_percentile_whose_first_samples_expire_before_its_period_is_over
 
 @pytest_twisted.ensureDeferred
 async def test_usage_is_deleted_with_rollups_and_then_its_names(postgresql):
-    async with rating(postgresql.dsn()) as store:
+    async with rating(postgresql.dsn_with_schema()) as store:
         await store.write([counter(0), counter(5, 1)])
         await refreshed(store)
         pool = store.maintenance._pool
@@ -209,7 +209,7 @@ async def test_usage_is_deleted_with_rollups_and_then_its_names(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_usage_is_computed_in_pages_as_it_is_at_once(postgresql, monkeypatch):
-    async with rating(postgresql.dsn()) as store:
+    async with rating(postgresql.dsn_with_schema()) as store:
         messages = [counter(n * h, h, f"vm{n}") for n in range(1, 8) for h in range(3)]
         await store.write(messages)
         monkeypatch.setattr(usage_refresh, "PAGE_RESOURCES", 2)
@@ -220,7 +220,7 @@ async def test_usage_is_computed_in_pages_as_it_is_at_once(postgresql, monkeypat
 
 @pytest_twisted.ensureDeferred
 async def test_pages_without_samples_are_not_computed_and_what_was_kept_of_them_goes(postgresql, monkeypatch):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     computed = []
     keep = usage_refresh.keep_measured
 
@@ -263,7 +263,7 @@ async def test_usage_is_the_same_from_rollups_of_lives_and_with_late_samples(pos
     memory, messages, period = MemoryStore(reactor), cloud(7), october(EVERY_KIND)
     lives = [sku for sku in EVERY_KIND.skus.values() if sku.usage in ("exists", "integral")]
     prices = book(*lives)
-    async with rating(postgresql.dsn()) as store:
+    async with rating(postgresql.dsn_with_schema()) as store:
         late = messages[:30]
         await store.write(messages[30:])
         await store.maintenance.finalize(NOW)

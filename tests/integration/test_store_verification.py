@@ -75,7 +75,7 @@ MESSAGES = [*OURS, *THEIRS, UNSIGNED]
 
 @pytest.fixture(scope="module")
 def database(request):
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 @pytest_twisted.async_yield_fixture

@@ -70,7 +70,7 @@ def without_signature(fields):
 @pytest_twisted.ensureDeferred
 async def test_any_message_comes_back_as_it_was_signed(postgresql):
     batch = list({sent.message_id: sent for sent in drawn(200)}.values())
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         assert await store.write(batch) == WriteResult(stored=len(batch), duplicates=0)
 
         for sent in batch:
@@ -91,7 +91,7 @@ async def test_any_message_comes_back_as_it_was_signed(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_collectors_that_write_the_same_samples_at_once_store_each_once(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     now = datetime.now(UTC)
     batch = [
         message(volume=n, at=now, resource_id=f"r{n % 50}", metadata={"n": n % 7}, user_id=f"u{n % 3}")
@@ -112,7 +112,7 @@ async def test_collectors_that_write_the_same_samples_at_once_store_each_once(po
 @pytest.mark.parametrize("across", [False, True], ids=["in one week", "over the boundary of two weeks"])
 @pytest_twisted.ensureDeferred
 async def test_collectors_that_write_two_facts_with_one_id_at_once_store_one_of_them(postgresql, across):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     monday = datetime.combine(week_of(datetime.now(UTC)), datetime.min.time(), UTC)
     at = monday + timedelta(minutes=5)
     batch = [message(volume=n, at=at) for n in range(100)]
@@ -134,7 +134,7 @@ async def test_collectors_that_write_two_facts_with_one_id_at_once_store_one_of_
 
 @pytest_twisted.ensureDeferred
 async def test_ids_are_looked_up_by_index_in_three_weeks_only(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     now = datetime.now(UTC)
     async with running(dsn) as store:
         await store.write([message(at=now - timedelta(days=days)) for days in range(0, 60, 7)])
@@ -166,7 +166,7 @@ async def test_ids_are_looked_up_by_index_in_three_weeks_only(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_usual_messages_are_stored_without_verbatim_json(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     ours = [message(volume=volume, metadata={"a": [1, {"b": None}]}) for volume in (1, 1.5, 10**15)]
     theirs = {**message().fields, "user_name": "ann", "project_name": None, "monotonic_time": 12.25}
     theirs = replace(message(), fields=theirs, message_id=theirs["message_id"], entry=None)
@@ -183,7 +183,7 @@ async def test_sample_that_the_database_rejects_is_found_in_its_batch(postgresql
     long_name, long_unit = ("".join(chr(0x10000 + (n * 7919 + k) % 0xFFFF) for n in range(512)) for k in (1, 2))
     batch = [message(volume=n) for n in range(20)]
     batch[13] = message(long_name, unit=long_unit)
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         result = await store.write(batch)
 
         assert result.stored == 19
@@ -196,7 +196,7 @@ async def test_sample_that_the_database_rejects_is_found_in_its_batch(postgresql
 async def test_large_metadata_is_stored(postgresql):
     big = message(metadata={"text": "x" * 2**20})
     many = message(metadata={f"name {n}": n for n in range(10_000)})
-    async with running(postgresql.dsn()) as store:
+    async with running(postgresql.dsn_with_schema()) as store:
         assert (await store.write([big, many])).stored == 2
 
         assert (await stored_message(store, big.message_id)) == big.fields
@@ -213,7 +213,7 @@ def weeks_with_partitions(postgresql, dsn):
 
 @pytest_twisted.ensureDeferred
 async def test_partitions_are_created_when_needed_and_one_week_ahead(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     now = datetime.now(UTC)
     last_month = week_of(now - timedelta(days=30))
     async with running(dsn) as store:
@@ -226,7 +226,7 @@ async def test_partitions_are_created_when_needed_and_one_week_ahead(postgresql)
 
 @pytest_twisted.ensureDeferred
 async def test_collectors_that_need_a_partition_at_once_create_it_once(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     now = datetime.now(UTC)
     async with running(dsn) as one, running(dsn) as other:
         both = [Deferred.fromCoroutine(store.write([message(at=now)])) for store in (one, other)]
@@ -238,7 +238,7 @@ async def test_collectors_that_need_a_partition_at_once_create_it_once(postgresq
 
 @pytest_twisted.ensureDeferred
 async def test_wrong_timestamps_create_no_partitions(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         times = [datetime(year, 1, 1, tzinfo=UTC) for year in range(1, 9999, 99)]
         assert (await store.write([message(at=at) for at in times])).stored == len(times)
@@ -248,7 +248,7 @@ async def test_wrong_timestamps_create_no_partitions(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_new_partition_takes_its_samples_from_the_default_partition(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     now = datetime.now(UTC)
     early, later = message(at=now), message(at=now)
     async with running(dsn) as store:
@@ -265,7 +265,7 @@ async def test_new_partition_takes_its_samples_from_the_default_partition(postgr
 
 @pytest_twisted.ensureDeferred
 async def test_cached_ids_are_dropped_when_another_database_may_have_taken_over(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         await store.write([message(resource_id="a"), message(resource_id="b")])
         # A standby that missed the last transactions gives the same numbers to other names.
@@ -285,7 +285,7 @@ async def test_cached_ids_are_dropped_when_another_database_may_have_taken_over(
 
 @pytest_twisted.ensureDeferred
 async def test_caches_of_ids_are_bounded(postgresql):
-    async with running(postgresql.dsn(), cached_ids=10) as store:
+    async with running(postgresql.dsn_with_schema(), cached_ids=10) as store:
         for start in range(0, 100, 20):
             await store.write([message(resource_id=f"r{n}", metadata={"n": n}) for n in range(start, start + 20)])
         assert len(store._sample_writer._series._young) + len(store._sample_writer._series._old) <= 40

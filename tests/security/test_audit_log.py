@@ -147,7 +147,7 @@ def test_different_entries_are_hashed_as_different_bytes(one, other):
 @pytest.fixture
 def database(postgresql, tmp_path):
     """A database and the commands on it; returns exit status, output and errors."""
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     file = tmp_path / "meter.toml"
     file.write_text(
         f'[meter]\nstate_dir = "{tmp_path}"\n[bus]\nurl = "local:"\n[store]\ndsn = "{dsn}"\n[signing]\nkey = "k"\n'

@@ -48,7 +48,7 @@ GROUPS = tuple(SeriesGroup((meter,), (resource,), "p") for meter in "ab" for res
 
 @pytest_twisted.ensureDeferred
 async def test_bad_reports_are_dead_lettered_and_good_ones_applied_in_order_and_once(postgresql, rabbitmq, amqp_bus):
-    dsn, bus, rng = postgresql.dsn(), amqp_bus(), random.Random(3)
+    dsn, bus, rng = postgresql.dsn_with_schema(), amqp_bus(), random.Random(3)
     now = datetime.fromtimestamp(wall_seconds(reactor), UTC).replace(microsecond=0)
     start = now - timedelta(minutes=30)
     good = agent_life(BOOT, start, 25, lambda n: (tuple(rng.choices(GROUPS, k=2)), tuple(rng.choices(GROUPS, k=1))))

@@ -46,7 +46,7 @@ INSERT INTO voided_sample SELECT moved.*, now(), 'alice', 'r', {entry} FROM move
 @pytest_twisted.async_yield_fixture
 async def database(postgresql, tmp_path):
     """A database with the messages, three of them voided under entry 1; entry 2 is a note."""
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     file = tmp_path / "meter.toml"
     file.write_text(f'[store]\ndsn = "{dsn}"\n[signing]\nkey = "k"\n')
 

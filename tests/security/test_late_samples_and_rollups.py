@@ -51,7 +51,7 @@ def sent(resource, minute, **fields):
 
 @pytest_twisted.ensureDeferred
 async def test_only_rollups_of_the_resource_are_made_again(postgresql):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         await store.write([sent(f"vm-{n % 10}", n) for n in range(120)])
         await finalized(store)
@@ -69,7 +69,7 @@ async def test_only_rollups_of_the_resource_are_made_again(postgresql):
 @pytest.mark.parametrize("seed", range(4))
 @pytest_twisted.ensureDeferred
 async def test_rollups_are_those_of_all_samples_whatever_comes_late(postgresql, seed):
-    dsn, usage, memory = postgresql.dsn(), Usage(seed, hours=6), MemoryStore(reactor)
+    dsn, usage, memory = postgresql.dsn_with_schema(), Usage(seed, hours=6), MemoryStore(reactor)
     async with running(dsn) as store:
         for size in (200, 1, 1, 10, 3, 60):
             batch = [usage.message() for _ in range(size)]
@@ -83,7 +83,7 @@ async def test_rollups_are_those_of_all_samples_whatever_comes_late(postgresql, 
 @pytest.mark.parametrize("void_first", [False, True])
 @pytest_twisted.ensureDeferred
 async def test_late_and_voided_samples_of_one_hour(postgresql, tmp_path, void_first):
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     file = tmp_path / "meter.toml"
     file.write_text(f'[store]\ndsn = "{dsn}"\n[signing]\nkey = "k"\n')
     bad = sent("vm-5", 35.5)

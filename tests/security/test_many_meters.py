@@ -23,7 +23,7 @@ PERIOD = {"start": f"'{NOON.isoformat()}'::timestamptz", "hours": "1"}
 
 @pytest.fixture(scope="module")
 def database(request):
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 def nodes(plan):

@@ -63,7 +63,7 @@ def of(project: str, prefix: str, n: int) -> Any:
 def store(request: Any) -> Any:
     """A store with a few samples of the asker, and before, between and after them many of another project."""
     postgresql = request.getfixturevalue("postgresql")
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     opening = running(dsn)
     store: Any = pytest_twisted.blockon(Deferred.fromCoroutine(opening.__aenter__()))
 

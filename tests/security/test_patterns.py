@@ -60,7 +60,7 @@ PATTERNS = st.tuples(
 @pytest.fixture(scope="module")
 def cursor(request: Any) -> Any:
     postgresql = request.getfixturevalue("postgresql")
-    with psycopg2.connect(postgresql.dsn()) as connection, connection.cursor() as cursor:
+    with psycopg2.connect(postgresql.dsn_with_schema()) as connection, connection.cursor() as cursor:
         yield cursor
 
 

@@ -34,7 +34,7 @@ KEYS = Keyring([SigningKey("key-1", SECRET, schemes=("meter", "ceilometer"))])
 
 @pytest.fixture(scope="module")
 def database(request):
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 @pytest.mark.parametrize(("meter", "tenant_meters"), [("custom.x", ("custom.*",)), ("cpu", ("*",))])

@@ -47,7 +47,7 @@ def store(request: Any) -> Any:
         store: Any = MemoryStore(reactor)  # type: ignore[arg-type]
         close = lambda: None  # noqa: E731
     else:
-        dsn = request.getfixturevalue("postgresql").dsn()
+        dsn = request.getfixturevalue("postgresql").dsn_with_schema()
         store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)  # type: ignore[arg-type]
         store.startService()
         pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))

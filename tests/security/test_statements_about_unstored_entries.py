@@ -39,7 +39,7 @@ KEYS = Keyring([SigningKey("key-1", b"a secret that the attacker does not know")
 
 @pytest.fixture(scope="module")
 def database(request):
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 class Receiving:

@@ -43,7 +43,7 @@ def with_ceilometers_signature(key):
 async def test_samples_of_a_stolen_key_are_counted_and_voided_and_no_others(postgresql):
     ours, stolen, alone = batch(OURS, 4), batch(STOLEN, 3), with_ceilometers_signature(STOLEN)
     assert (alone.key_id, alone.scheme) == (STOLEN.id, "ceilometer")
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         await store.write([*ours, *stolen, alone])
         # A wire format that was altered hides nothing: the record of the batch names the key, too.

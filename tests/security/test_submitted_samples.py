@@ -165,7 +165,7 @@ def test_administrator_submits_any_meter_about_any_resource_within_wider_times(s
 
 @pytest.fixture(scope="module")
 def database(request: Any) -> Any:
-    return request.getfixturevalue("postgresql").dsn()
+    return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
 @pytest.fixture(params=["memory", "postgresql"])

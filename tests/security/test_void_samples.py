@@ -47,7 +47,7 @@ FORGED = [
 @pytest.fixture
 def database(postgresql, tmp_path):
     """A database and the commands on it; returns exit status, report and errors."""
-    dsn = postgresql.dsn()
+    dsn = postgresql.dsn_with_schema()
     file = tmp_path / "meter.toml"
     file.write_text(f'[store]\ndsn = "{dsn}"\n[signing]\nkey = "k"\n')
 

@@ -1,6 +1,7 @@
 """A private PostgreSQL for tests: Debian's package on a free port in a temporary directory, never a server that happens to run.
 
-``postgresql`` is one server for the whole run; each test takes databases of its own from it. Tests that stop, kill or
+``postgresql`` is one server for the whole run; each test takes databases of its own from it, empty ones or ones with
+Meter's schema, which are copied: the steps of the schema take ten times as long. Tests that stop, kill or
 freeze the server start or thaw it again. Its methods block; in a test that must go on meanwhile:
 ``deferToThread(postgresql.restart)``.
 """
@@ -24,11 +25,14 @@ from typing import Any
 import psycopg2
 import pytest
 
+from meter.store.migrations import Schema
+from meter.store.migrations import migrations
 from tests.servers import not_installed
 
 BINARIES = "/usr/lib/postgresql/*/bin"
 INSTALL = "PostgreSQL 14 or newer is not installed: apt-get install --no-install-recommends postgresql"
 OLDEST_MAJOR = 14
+TEMPLATE = "meter_schema"
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 
@@ -58,6 +62,7 @@ class PostgreSQL:
         self._data = directory / "data"
         self._output = directory / "output.log"
         self._databases = 0
+        self._has_template = False
         self._server: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
         # PostgreSQL refuses to run as root; Debian's package has made a user for it.
@@ -77,14 +82,28 @@ class PostgreSQL:
     @property
     def url(self) -> str:
         """The DSN of the server's own database, for administration."""
-        return f"postgresql://meter@127.0.0.1:{self.port}/postgres"
+        return self._dsn_of("postgres")
 
     def dsn(self) -> str:
         """Make an empty database and return its DSN."""
+        return self._database("template1")
+
+    def dsn_with_schema(self) -> str:
+        """Make a database that has Meter's schema and nothing else, and return its DSN."""
+        if not self._has_template:
+            self.execute(f"CREATE DATABASE {TEMPLATE}")
+            upgrade(self._dsn_of(TEMPLATE))
+            self._has_template = True
+        return self._database(TEMPLATE)
+
+    def _database(self, template: str) -> str:
         self._databases += 1
         name = f"test_{self._databases}"
-        self.execute(f"CREATE DATABASE {name}")
-        return f"postgresql://meter@127.0.0.1:{self.port}/{name}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self._dsn_of(name)
+
+    def _dsn_of(self, database: str) -> str:
+        return f"postgresql://meter@127.0.0.1:{self.port}/{database}"
 
     def execute(self, statement: str, dsn: str = "") -> list[tuple[Any, ...]]:
         """Execute ``statement`` as it is, waiting for it, and return its rows."""
@@ -165,6 +184,36 @@ class PostgreSQL:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+class _BlockingSession:
+    """What the steps of the schema need of a :class:`~meter.store.postgres.pool.Session`, without a reactor."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    async def rows(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        self._cursor.execute(statement, parameters)
+        return list(self._cursor.fetchall())
+
+    async def count(self, statement: str, parameters: Any = None) -> int:
+        self._cursor.execute(statement, parameters)
+        return int(self._cursor.rowcount)
+
+    def disable_timeout(self) -> None:
+        pass
+
+
+def upgrade(dsn: str) -> None:
+    """Give a database the schema of this Meter, waiting for it; a running test may call it in the reactor's thread."""
+    connection = psycopg2.connect(dsn)
+    try:
+        with connection, connection.cursor() as cursor:
+            session: Any = _BlockingSession(cursor)
+            with suppress(StopIteration):  # its end; it has nothing to wait for
+                Schema(migrations()).upgrade(session).send(None)
+    finally:
+        connection.close()
 
 
 def _free_port() -> int:

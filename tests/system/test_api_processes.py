@@ -75,10 +75,11 @@ def test_processes_share_a_port_and_requests_go_on_when_one_stops(house: House, 
         with ThreadPoolExecutor(16) as clients:
             assert [status for status, _ in clients.map(fetch, [url] * count)] == [200] * count
 
-    send(100)
-    until(lambda: served(first) + served(second) == 100, "all requests to be logged")
-    assert served(first) > 0
-    assert served(second) > 0
+    sent = 0
+    while not (served(first) and served(second)):  # which of them accepts a connection is up to the kernel
+        send(100)
+        sent += 100
+        until(lambda: served(first) + served(second) == sent, "all requests to be logged")  # noqa: B023
 
     assert first.stop() in STOPPED, first.log
     before = served(second)

@@ -127,8 +127,9 @@ def time_of(text: str) -> datetime:
     return datetime.fromisoformat(f"{text}+00:00")
 
 
-def is_near(one: datetime, other: datetime) -> bool:
-    return abs(one - other) < timedelta(seconds=1)
+def is_of_cycle(sampled: datetime, due: datetime) -> bool:
+    """Whether a sample is of the cycle that was due then: on a busy machine it is taken later, but before the next cycle."""
+    return -INTERVAL / 4 < sampled - due < INTERVAL * 3 / 4
 
 
 def test_the_gaps_of_a_killed_agent_and_of_a_hung_guest_are_told_to_the_second(
@@ -183,8 +184,8 @@ def the_killed_agent_is_named(site: Site, period: Period, web: str) -> None:
     [gap] = period.answer("/gaps", resource_id=web)
     assert (gap["cause"], gap["agent"], gap["pollster"], gap["exact"]) == (AGENT_NOT_RUNNING, KILLED, None, True)
     start, end = time_of(gap["start"]), time_of(gap["end"])
-    assert is_near(start - INTERVAL, before)
-    assert is_near(end, after)
+    assert is_of_cycle(before, start - INTERVAL)
+    assert is_of_cycle(after, end)
 
     status, [row, shown] = period.command("--resource", web)
     assert status == 1
@@ -214,8 +215,8 @@ def the_hung_guest_is_named(site: Site, period: Period, sick: str) -> None:
     assert {name[: len(sick)] for each in gaps for name in each["resources"]} == {sick}
     [gap] = [each for each in gaps if each["resources"] == [sick] and each["pollster"] == "disk"]
     start, end = time_of(gap["start"]), time_of(gap["end"])
-    assert is_near(start - INTERVAL, before)
-    assert is_near(end, after)
+    assert is_of_cycle(before, start - INTERVAL)
+    assert is_of_cycle(after, end)
 
     status, verdict, _ = reason(site.api, sick, "disk.read.bytes", "--at", (start + (end - start) / 2).isoformat())
     assert status == 1
