@@ -65,6 +65,7 @@ from meter.api.request.context import RequestContext
 from meter.api.request.host import HostPolicy
 from meter.api.request.media_types import JSON_TYPES
 from meter.api.request.media_types import accept_header
+from meter.api.request.media_types import accepts_gzip
 from meter.api.request.media_types import negotiate
 from meter.api.request.url import append_pairs
 from meter.api.request.url import link_url
@@ -275,6 +276,7 @@ class Api:
                 prices=self._prices,
                 bus=self._bus,
                 started_at=self._started_at,
+                accepts_gzip=accepts_gzip(request),
             )
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client

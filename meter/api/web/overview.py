@@ -24,7 +24,6 @@ from meter.api.web.pipeline import MAX_LAG_SAMPLES
 from meter.api.web.pipeline import NOT_FINAL_TIME
 from meter.api.web.pipeline import bus_part
 from meter.api.web.pipeline import completeness_of_day
-from meter.api.web.pipeline import now_of
 from meter.completeness.activity import ResourceCount
 from meter.completeness.activity import ResourceCounts
 from meter.completeness.lives.kinds import KINDS
@@ -66,7 +65,7 @@ class KindCount(NamedTuple):
 
 async def overview(context: RequestContext) -> RawResponse:
     """Handle ``/`` for browsers."""
-    now = now_of(context)
+    now = context.utc_now
     meters = await part_of_available_store(context.store.meters(SampleFilter(), MAX_METERS + 1, True))
     resources = await part_of_available_store(
         context.store.resource_counts(tuple(KINDS.values()), now - RESOURCE_TIME, MAX_SERIES)
