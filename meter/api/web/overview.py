@@ -11,6 +11,7 @@ from typing import NamedTuple
 from meter.api.request.context import RequestContext
 from meter.api.responses import RawResponse
 from meter.api.web import attention
+from meter.api.web.billing.unpriced_rows import unpriced_groups
 from meter.api.web.charts.arrivals import ARRIVALS_TIME
 from meter.api.web.charts.arrivals import BAR_SECONDS
 from meter.api.web.charts.arrivals import arrival_bars
@@ -122,6 +123,7 @@ async def _attention(context: RequestContext, now: datetime) -> tuple[Sequence[a
         found += attention.of_hours(hours.value or ())
         month = await part_of_available_store(attention.open_month(context, now))
         found += attention.of_month(month.value)
+        found += attention.of_unpriced((await unpriced_groups(context)).value or ())
         clauses += _admin_clauses(agents, daemons, hours)
         if state.value is None:
             clauses.append("the message bus is not known here" if bus is None else "the message bus does not answer")

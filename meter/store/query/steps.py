@@ -196,9 +196,7 @@ class BeforeRange:
         return Sql(unbounded) if self._start is None else filled(template, **self._parts)
 
 
-def with_increase(
-    source: str, before: BeforeRange, *, of_several_hosts: Sql, all_selected: bool, grouped: str
-) -> Sql:
+def with_increase(source: str, before: BeforeRange, *, of_several_hosts: Sql, all_selected: bool, grouped: str) -> Sql:
     """Return ``with_increase``, which adds ``total_increase`` and ``run_seconds`` to the rows of ``source``.
 
     ``of_several_hosts`` is a statement for the ids of resources: at least those with rows of several runs that hosts define.
