@@ -57,10 +57,10 @@ class KeptUsage:
         return sorted({atom.project_id for atom in self._of(self._kept, book, period)})
 
     async def totals(
-        self, book: PriceBook, period: BillingPeriod, projects: Collection[str]
+        self, book: PriceBook, period: BillingPeriod, projects: Collection[str], skus: Collection[str] | None = None
     ) -> AsyncIterator[UsageAtom]:
         """Yield what is kept, by resource."""
-        async for atom in self.atoms(book, period, projects):
+        async for atom in self.atoms(book, period, projects, skus=skus):
             yield atom
 
     async def atoms(

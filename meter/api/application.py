@@ -65,6 +65,7 @@ from meter.api.request.context import RequestContext
 from meter.api.request.host import HostPolicy
 from meter.api.request.media_types import JSON_TYPES
 from meter.api.request.media_types import accept_header
+from meter.api.request.media_types import accepts_gzip
 from meter.api.request.media_types import negotiate
 from meter.api.request.url import append_pairs
 from meter.api.request.url import link_url
@@ -79,6 +80,7 @@ from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
 from meter.rating.book.watched_directory import WatchedPriceDirectory
+from meter.rating.costs.unpriced_usage import RecentUnpricedUsage
 from meter.rating.statements.recent_previews import RecentPreviews
 from meter.signing_keys import Keyring
 
@@ -153,6 +155,7 @@ class Api:
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._recent_previews = RecentPreviews()
+        self._recent_unpriced = RecentUnpricedUsage()
         self._hosts = hosts or HostPolicy()
         self._sender = ResponseSender(clock, self._limits)
         self._admission = Admission(self._limits, clock)
@@ -260,6 +263,7 @@ class Api:
                     authorize=authorization.check,
                     place=partial(self._admission.query, requester, address, costly=costly or operation.streaming),
                     recent_previews=self._recent_previews,
+                    recent_unpriced=self._recent_unpriced,
                 ),
                 flatten=self._flatten,
                 slices=slices,
@@ -275,6 +279,7 @@ class Api:
                 prices=self._prices,
                 bus=self._bus,
                 started_at=self._started_at,
+                accepts_gzip=accepts_gzip(request),
             )
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client

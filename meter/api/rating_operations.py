@@ -1,4 +1,4 @@
-"""The operations of rating: statements, and costs in CloudKitty's format."""
+"""The operations of rating: statements, usage without a price, and costs in CloudKitty's format."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 from meter.api.handlers import cloudkitty
 from meter.api.handlers import statements
+from meter.api.handlers import unpriced_usage
 from meter.api.operation import LIMIT
 from meter.api.operation import MARKER
 from meter.api.operation import Operation
 from meter.api.rendering import cloudkitty as rendering_cloudkitty
 from meter.api.rendering.statements import StatementEntry
+from meter.api.rendering.unpriced_usage import UnpricedUsageEntry
 from meter.api.streaming.export import JSON_LINES
 from meter.rating.statements.statement_keys import StatementKey
 
@@ -50,6 +52,14 @@ STATEMENTS: tuple[Operation, ...] = (
         summary="Public keys with which signatures of statements are verified, also those of earlier statements.",
         result=Sequence[StatementKey],
         handler=statements.statement_keys,
+    ),
+    Operation(
+        name="unpriced_usage",
+        path="/v2/unpriced-usage",
+        summary="Usage without a price in this period and the last one, over all accounts, for administrators.",
+        result=Sequence[UnpricedUsageEntry],
+        handler=unpriced_usage.unpriced_usage,
+        costly=True,
     ),
 )
 

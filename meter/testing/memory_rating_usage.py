@@ -107,10 +107,12 @@ class MemoryUsage:
         return sorted({atom.project_id for atom in self._read(book, period)})
 
     async def totals(
-        self, book: PriceBook, period: BillingPeriod, projects: Collection[str]
+        self, book: PriceBook, period: BillingPeriod, projects: Collection[str], skus: Collection[str] | None = None
     ) -> AsyncIterator[UsageAtom]:
         """Yield sums over resources; see ``IUsage.totals``."""
         for sku in sorted(book.skus.values(), key=lambda each: each.id):
+            if skus is not None and sku.id not in skus:
+                continue
             atoms = [atom for atom in self._read(book, period, {sku.id}) if atom.project_id in projects]
             if not counts_resources(book, sku.id):
                 atoms = _summed(atoms)

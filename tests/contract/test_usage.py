@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from dataclasses import replace
 from datetime import UTC
 from datetime import date
 from datetime import datetime
@@ -20,6 +21,15 @@ from zope.interface.verify import verifyObject
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
+from meter.rating.book.price_book import Account
+from meter.rating.book.price_book import Membership
+from meter.rating.book.price_book import Place
+from meter.rating.book.price_book import Price
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.book.price_book import PriceScope
+from meter.rating.book.price_book import Tier
+from meter.rating.book.price_book import Validity
+from meter.rating.costs.unpriced_usage import unpriced_usage
 from meter.rating.money.rating import in_order
 from meter.rating.statements.annex import AnnexDigest
 from meter.rating.statements.annex import annex_line
@@ -727,3 +737,91 @@ async def test_usage_is_what_the_statistics_of_the_same_days_are(store, seed):
 
 def test_the_period_begins_on_the_first_day():
     assert october(EVERY_KIND).first == date(2026, 10, 1)
+
+
+FLAVORED = sku("vm", "exists", resource_kind="instance", states=("active",), by=("flavor",))
+PLAIN = sku("vm2", "exists", resource_kind="instance", states=("active",))
+
+
+class Pauses:
+    """Slices that are over at every look, and count the pauses."""
+
+    over = True
+    count = 0
+
+    async def pause(self):
+        self.count += 1
+
+
+def price(of, **fields):
+    tiers = (Tier(up_to=None, list_price=Decimal(1), price=Decimal(1)),)
+    return Price(id=f"{of}-{fields}", sku=of, place=Place(file="x.toml", line=1), tiers=tiers, **fields)
+
+
+@pytest_twisted.ensureDeferred
+async def test_unpriced_usage_is_that_of_all_accounts_by_sku_and_values(store):
+    prices = replace(
+        book(FLAVORED, PLAIN),
+        prices=(
+            price("vm", match={"flavor": "small"}),
+            price(
+                "vm",
+                match={"flavor": "large"},
+                scope=PriceScope(project="p2"),
+                validity=Validity(since=date(2026, 10, 11)),
+            ),
+            price("vm2"),
+        ),
+    )
+    names = iter(range(100))
+
+    def lives(project, flavor, begin, end):
+        resource = f"vm{next(names)}"
+        at = {"project": project, "flavor": flavor}
+        yield instance("active", begin, resource, event="compute.instance.create.end", **at)
+        yield instance("deleted", end, resource, volume=0, event="compute.instance.delete.end", **at)
+
+    begin, midnight, end = minutes(22 * 60), minutes(24 * 60), minutes(26 * 60)
+    await store.write(
+        [
+            *lives("p1", "small", begin, end),
+            *lives("p1", "large", begin, end),
+            *lives("p1", "large", begin, midnight),
+            *lives("p2", "large", begin, end),
+            *lives("p2", "huge", midnight, end),
+            *lives("", "huge", begin, end),
+        ]
+    )
+    await store.rating.usage.refresh(prices, october(prices), END)
+    directory, pauses = PriceDirectory(books={"test": prices}, accounts={}), Pauses()
+
+    async def found(now):
+        groups = await unpriced_usage(store.rating, store, directory, now, pauses)
+        return [
+            (
+                each.period.name,
+                each.sku,
+                each.values["flavor"],
+                each.quantity,
+                each.resources,
+                each.projects,
+                each.accounts,
+            )
+            for each in groups
+        ]
+
+    assert await found(END) == [
+        ("2026-10", "vm", "huge", Decimal(2), 1, 1, 1),
+        ("2026-10", "vm", "large", Decimal(8), 3, 2, 2),
+    ]
+    assert pauses.count >= 5
+    assert await found(OVER) == await found(END)  # also of the period before
+    assert await found(OVER + timedelta(days=40)) == []
+    acme = Account(id="acme", name="", book="test", projects=(Membership(id="p1"), Membership(id="p2")))
+    directory = PriceDirectory(books={"test": prices}, accounts={"acme": acme})
+    assert [each[-2:] for each in await found(END)] == [(1, 1), (2, 1)]
+    elsewhere = replace(acme, book="other")
+    directory = PriceDirectory(
+        books={"test": prices, "other": replace(prices, name="other", default=False)}, accounts={"acme": elsewhere}
+    )
+    assert {(await unpriced_usage(store.rating, store, directory, END, pauses))[0].book} == {"other"}

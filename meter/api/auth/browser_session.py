@@ -49,7 +49,6 @@ class BrowserSession:
     requester: Requester
     address: str = ""
     secure: bool = False
-    accepts_gzip: bool = False
     token: str | None = field(default=None, repr=False)
     issued: bool = False
 
@@ -63,7 +62,6 @@ def browser_session(
         requester,
         address,
         secure=sent_over_tls(request) or base_url.startswith("https:"),
-        accepts_gzip=_accepts_gzip(request.getHeader("accept-encoding") or ""),
         token=cookie_token(request),
         issued=bool(_cookie(request, ISSUED_COOKIE)),
     )
@@ -183,11 +181,3 @@ def _cookies(request: IRequest) -> Iterator[tuple[str, str]]:
         for pair in header.decode("utf-8", "replace").split(";"):
             name, _, value = pair.partition("=")
             yield name.strip(), value.strip()
-
-
-def _accepts_gzip(header: str) -> bool:
-    for each in header.lower().split(","):
-        coding, _, parameters = each.partition(";")
-        if coding.strip() == "gzip":
-            return parameters.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False

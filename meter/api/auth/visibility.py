@@ -73,6 +73,8 @@ from meter.rating.costs.cost_query import cost_points
 from meter.rating.costs.cost_query import cost_sums
 from meter.rating.costs.rated_days import RatedDay
 from meter.rating.costs.rated_days import RatedDays
+from meter.rating.costs.unpriced_usage import RecentUnpricedUsage
+from meter.rating.costs.unpriced_usage import UnpricedGroup
 from meter.rating.rating_store import IRated
 from meter.rating.statements.book_comparison import BookComparison
 from meter.rating.statements.book_comparison import ProjectDifference
@@ -125,7 +127,7 @@ class VisibleStore:
     a long query, or the next of many, returns nothing to a requester whose token has become invalid
     (:meth:`~meter.api.auth.authorization.Authorization.check`).
 
-    ``recent_previews`` are those that all requests share.
+    ``recent_previews`` are those that all requests share; so is ``recent_unpriced``.
     When a client disconnects, the pending call is cancelled, which cancels the query in the store.
     """
 
@@ -137,12 +139,14 @@ class VisibleStore:
         authorize: Callable[[], Awaitable[None]] = _always,
         place: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         recent_previews: RecentPreviews | None = None,
+        recent_unpriced: RecentUnpricedUsage | None = None,
     ) -> None:
         self._store = store
         self._requester = requester
         self._authorize = authorize
         self.place = place
         self._recent_previews = recent_previews or RecentPreviews()
+        self._recent_unpriced = recent_unpriced or RecentUnpricedUsage()
 
     async def check_authorization(self) -> None:
         """Raise what a query would raise because the requester is not authorized any more."""
@@ -208,6 +212,18 @@ class VisibleStore:
         rating, names = IRated(self._store).rating, IIdentityNames(self._store)
         comparison = BookComparison(rating, names, directory, other)
         return await self._authorized(lambda: comparison.compare(period, now))
+
+    async def unpriced_usage(
+        self, directory: PriceDirectory, now: datetime, slices: Pausing
+    ) -> Sequence[UnpricedGroup]:
+        """Return the usage of all accounts without a price, to administrators; :class:`HttpError` 403 for others."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "RBAC Authorization Failed: only administrators see unpriced usage.")
+        rating, names = IRated(self._store).rating, IIdentityNames(self._store)
+        found: Sequence[UnpricedGroup] = await self._authorized(
+            lambda: self._recent_unpriced.groups(rating, names, directory, now, slices)
+        )
+        return found
 
     async def cost_sums(self, directory: PriceDirectory, query: CostQuery, slices: Pausing) -> list[CostSum]:
         """Return sums of costs by the price ``directory``, to a tenant those of the requester's project."""

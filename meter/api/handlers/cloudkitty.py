@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Sequence
-from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
@@ -115,7 +114,7 @@ def _listed(names: Collection[str]) -> str:
 
 
 def _times(context: RequestContext) -> tuple[datetime, datetime]:
-    now = datetime.fromtimestamp(context.now, UTC)
+    now = context.utc_now
     month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     begin, end = context.arguments["begin"], context.arguments["end"]
     first = month if begin is None else parse_time_argument("begin", begin)

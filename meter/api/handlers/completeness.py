@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-from datetime import datetime
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -67,7 +65,7 @@ async def completeness(context: RequestContext) -> ListResponse:
     if length > timedelta(days=MAX_DAYS):
         raise ApiError(400, f"The period can have at most {MAX_DAYS} days.")
     limit, offset = context.limit, offset_of(context.arguments["marker"])
-    rows = await context.store.completeness(query, _now(context), offset + limit + 1)
+    rows = await context.store.completeness(query, context.utc_now, offset + limit + 1)
     link = offset_page_link(context.url, offset, limit, len(rows))
     page = list(rows[offset : offset + limit])
     requester = context.requester
@@ -89,7 +87,7 @@ async def gaps(context: RequestContext) -> ListResponse:
     if query.end - query.start > timedelta(days=MAX_GAP_DAYS):
         raise ApiError(400, f"The period of gaps can have at most {MAX_GAP_DAYS} days.")
     limit, offset = context.limit, offset_of(context.arguments["marker"])
-    found = await context.store.completeness_gaps(query, _now(context), offset + limit + 1)
+    found = await context.store.completeness_gaps(query, context.utc_now, offset + limit + 1)
     return ListResponse(
         list(found[offset : offset + limit]),
         partial(rendering.gap, for_admin=context.requester.is_admin),
@@ -99,7 +97,7 @@ async def gaps(context: RequestContext) -> ListResponse:
 
 async def agents(context: RequestContext) -> ListResponse:
     """Handle ``/v2/completeness/agents``."""
-    return ListResponse(list(await context.store.agent_states(_now(context))), rendering.agent)
+    return ListResponse(list(await context.store.agent_states(context.utc_now)), rendering.agent)
 
 
 async def unmetered(context: RequestContext) -> ListResponse:
@@ -120,12 +118,8 @@ async def closable(context: RequestContext) -> JsonResponse:
     query = _query(context)
     if query.end - query.start > timedelta(days=MAX_DAYS):
         raise ApiError(400, f"The period can have at most {MAX_DAYS} days.")
-    answer = await context.store.closable(query, _now(context))
+    answer = await context.store.closable(query, context.utc_now)
     return JsonResponse(rendering.closable_period(answer, for_admin=context.requester.is_admin))
-
-
-def _now(context: RequestContext) -> datetime:
-    return datetime.fromtimestamp(context.now, UTC)
 
 
 def _choice(context: RequestContext, name: str, allowed: tuple[str, ...]) -> Any:
@@ -139,7 +133,7 @@ def _query(
     context: RequestContext, *, by: Resolution | None = None, group: GroupField | None = None
 ) -> CompletenessQuery:
     arguments = context.arguments
-    end = _now(context) if arguments["end"] is None else parse_time_argument("end", arguments["end"])
+    end = context.utc_now if arguments["end"] is None else parse_time_argument("end", arguments["end"])
     try:
         default = end - DEFAULT_PERIOD
     except OverflowError:

@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
-from datetime import UTC
 from datetime import date
-from datetime import datetime
 from typing import Any
 from typing import TypeVar
 
@@ -59,7 +57,7 @@ async def books_of(context: RequestContext, directory: PriceDirectory) -> Sequen
     project = None if context.requester.is_admin else context.requester.project_id
     domain_in = await _domains(context, project)
     await context.store.check_authorization()
-    return [*visible_books(directory, project, domain_in, datetime.fromtimestamp(context.now, UTC))]
+    return [*visible_books(directory, project, domain_in, context.utc_now)]
 
 
 def day_argument(context: RequestContext) -> date | None:

@@ -76,7 +76,7 @@ async def segments(context: RequestContext) -> ListResponse:
 
 def until_now(context: RequestContext, end: datetime | None, as_of: datetime | None = None) -> datetime:
     """Return the end of a period of lives: the future is not counted, nor, with ``as_of``, the time after it."""
-    known_until = min(datetime.fromtimestamp(context.now, UTC), as_of or datetime.max.replace(tzinfo=UTC))
+    known_until = min(context.utc_now, as_of or datetime.max.replace(tzinfo=UTC))
     return known_until if end is None else min(end, known_until)
 
 

@@ -7,8 +7,6 @@ import re
 from collections.abc import AsyncIterator
 from collections.abc import Iterator
 from collections.abc import Sequence
-from datetime import UTC
-from datetime import datetime
 from tempfile import SpooledTemporaryFile
 from typing import IO
 from typing import cast
@@ -185,7 +183,7 @@ async def open_statement(
         raise ApiError(400, "Open statements are those of an account or project: give account_id or project_id.")
     _check_period(period)
     directory = await context.prices.current()
-    now = datetime.fromtimestamp(context.now, UTC)
+    now = context.utc_now
     correct_periods = 0 if context.rating is None else context.rating.correct_periods
     try:
         return await context.store.preview(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from datetime import datetime
 from typing import Any
 
@@ -41,7 +42,7 @@ class RequestContext:
     relative; ``url`` is that of the request, with the parameters of its body in the query string unless it is a form, which
     can have passwords. ``session`` is that of the browser, ``sign_in`` begins and ends one. ``prices`` is ``None`` if rating is
     not configured, ``bus`` if this server does not know the message bus. ``started_at`` is when the API was
-    started, in seconds since 1970.
+    started, in seconds since 1970. ``accepts_gzip``: the response may be compressed so.
     """
 
     path: Mapping[str, str]
@@ -64,11 +65,17 @@ class RequestContext:
     prices: WatchedPriceDirectory | None = None
     bus: BusServices | None = None
     started_at: float = 0.0
+    accepts_gzip: bool = False
 
     @property
     def now(self) -> float:
         """The present time, in seconds since 1970."""
         return self.clock.seconds()
+
+    @property
+    def utc_now(self) -> datetime:
+        """The present time."""
+        return datetime.fromtimestamp(self.now, UTC)
 
     @property
     def limit(self) -> int:

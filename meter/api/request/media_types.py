@@ -1,4 +1,4 @@
-"""Media types: content negotiation by the ``Accept`` header, and the type of a request's body."""
+"""Media types: content negotiation by the ``Accept`` header, whether a response may be compressed, and the type of a request's body."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ def negotiate(accept: str | None, offered: Sequence[str]) -> str:
     if _quality(best, ranges) <= 0:
         raise HttpError(406)
     return JSON_TYPES[0] if best in JSON_TYPES else best
+
+
+def accepts_gzip(request: IRequest) -> bool:
+    """Return whether the client names gzip in ``Accept-Encoding`` and does not exclude it by ``q=0``."""
+    for each in (request.getHeader("accept-encoding") or "").lower().split(","):
+        coding, _, parameters = each.partition(";")
+        if coding.strip() == "gzip":
+            return parameters.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
 
 
 def _ranges(accept: str) -> dict[str, float]:

@@ -19,6 +19,7 @@ from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
 from meter.completeness_query import ReportingAgent
 from meter.rating.budgets.budget_state import BudgetState
+from meter.rating.costs.unpriced_usage import UnpricedGroup
 from meter.rating.period import BillingPeriod
 
 MAX_NAMED = 5
@@ -120,6 +121,15 @@ def of_budgets(states: Sequence[BudgetState], now: datetime) -> Iterator[Attenti
     unpriced = [state.name for state in present if any(gap.code == "unpriced" for gap in state.gaps)]
     if unpriced:
         yield Attention("warn", f"usage without a price is in the budgets: {_named(unpriced)}", "/prices", "Prices")
+
+
+def of_unpriced(groups: Sequence[UnpricedGroup]) -> Iterator[Attention]:
+    """Yield which SKUs were used without a price, of all accounts, in the newest period with such usage."""
+    newest = [each for each in groups if each.period.first == groups[0].period.first]
+    if newest:
+        skus = list(dict.fromkeys(each.sku for each in newest))
+        text = f"usage without a price in {newest[0].period.name}: {_named(skus)}"
+        yield Attention("warn", text, "/prices#unpriced", "Prices")
 
 
 def of_month(month: OpenMonth | None) -> Iterator[Attention]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -46,7 +44,7 @@ async def book_difference(context: RequestContext) -> RawResponse:
     if checked.directory is None:
         return await _shown(context, text=text, period=name, problems=checked.problems)
     try:
-        now = datetime.fromtimestamp(context.now, UTC)
+        now = context.utc_now
         found = await context.store.book_differences(directory, checked.directory, name, now)
     except ValueError as error:
         raise ApiError(400, str(error)) from error
@@ -63,7 +61,7 @@ def _check(context: RequestContext) -> None:
 
 
 def _present(context: RequestContext) -> str:
-    return f"{datetime.fromtimestamp(context.now, UTC):%Y-%m}"
+    return f"{context.utc_now:%Y-%m}"
 
 
 async def _shown(context: RequestContext, **found: Any) -> RawResponse:

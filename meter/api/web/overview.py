@@ -11,6 +11,7 @@ from typing import NamedTuple
 from meter.api.request.context import RequestContext
 from meter.api.responses import RawResponse
 from meter.api.web import attention
+from meter.api.web.billing.unpriced_rows import unpriced_groups
 from meter.api.web.charts.arrivals import ARRIVALS_TIME
 from meter.api.web.charts.arrivals import BAR_SECONDS
 from meter.api.web.charts.arrivals import arrival_bars
@@ -24,7 +25,6 @@ from meter.api.web.pipeline import MAX_LAG_SAMPLES
 from meter.api.web.pipeline import NOT_FINAL_TIME
 from meter.api.web.pipeline import bus_part
 from meter.api.web.pipeline import completeness_of_day
-from meter.api.web.pipeline import now_of
 from meter.completeness.activity import ResourceCount
 from meter.completeness.activity import ResourceCounts
 from meter.completeness.lives.kinds import KINDS
@@ -66,7 +66,7 @@ class KindCount(NamedTuple):
 
 async def overview(context: RequestContext) -> RawResponse:
     """Handle ``/`` for browsers."""
-    now = now_of(context)
+    now = context.utc_now
     meters = await part_of_available_store(context.store.meters(SampleFilter(), MAX_METERS + 1, True))
     resources = await part_of_available_store(
         context.store.resource_counts(tuple(KINDS.values()), now - RESOURCE_TIME, MAX_SERIES)
@@ -123,6 +123,7 @@ async def _attention(context: RequestContext, now: datetime) -> tuple[Sequence[a
         found += attention.of_hours(hours.value or ())
         month = await part_of_available_store(attention.open_month(context, now))
         found += attention.of_month(month.value)
+        found += attention.of_unpriced((await unpriced_groups(context)).value or ())
         clauses += _admin_clauses(agents, daemons, hours)
         if state.value is None:
             clauses.append("the message bus is not known here" if bus is None else "the message bus does not answer")

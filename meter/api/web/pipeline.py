@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-from datetime import datetime
 from datetime import timedelta
 
 from meter.api.bus_services import BusServices
@@ -38,14 +36,9 @@ AGENTS_FROM = Parameter("agents_from", "string", "The number of agents before th
 DAEMONS_FROM = Parameter("daemons_from", "string", "The number of daemons before those of the page.")
 
 
-def now_of(context: RequestContext) -> datetime:
-    """Return the present time."""
-    return datetime.fromtimestamp(context.now, UTC)
-
-
 async def lags(context: RequestContext) -> Arrivals:
     """Return how long after their measurement the visible samples of the last hour were stored."""
-    return await context.store.arrivals(now_of(context) - LAG_TIME, 60, MAX_LAG_SAMPLES)
+    return await context.store.arrivals(context.utc_now - LAG_TIME, 60, MAX_LAG_SAMPLES)
 
 
 async def completeness_of_day(context: RequestContext) -> CompletenessRow | None:
@@ -53,7 +46,7 @@ async def completeness_of_day(context: RequestContext) -> CompletenessRow | None
 
     It begins with a whole hour: of such hours the store has sums.
     """
-    now = now_of(context)
+    now = context.utc_now
     start = (now - DAY).replace(minute=0, second=0, microsecond=0)
     rows = await context.store.completeness(CompletenessQuery(start=start, end=now), now, 1)
     return rows[0] if rows and rows[0].expected else None
@@ -79,7 +72,7 @@ async def pipeline(context: RequestContext) -> RawResponse:
         return await page_response(
             context, "pipeline_tenant.html", "Pipeline", lag=lag, completeness=completeness, explanations=EXPLANATIONS
         )
-    now = now_of(context)
+    now = context.utc_now
     states = await part_of_available_store(context.store.agent_states(now))
     agents = sorted(states.value or (), key=lambda each: (each.state == "running", each.last_due))
     daemons = daemon_summary(await context.store.heartbeats(), now)

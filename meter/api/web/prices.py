@@ -1,4 +1,4 @@
-"""The page ``/prices``: list prices and those agreed with the requester; administrators see all, and what is wrong with the files."""
+"""The page ``/prices``: list prices and those agreed with the requester; administrators see all, what is wrong with the files, and unpriced usage."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from meter.api.request.paging import offset_of
 from meter.api.responses import RawResponse
 from meter.api.web.billing.price_rows import price_page
 from meter.api.web.billing.statement_view import MAX_ROWS
+from meter.api.web.billing.unpriced_rows import unpriced_groups
+from meter.api.web.billing.unpriced_rows import unpriced_rows
 from meter.api.web.operation import page
 from meter.api.web.page import page_response
 from meter.interfaces import Unavailable
@@ -58,6 +60,7 @@ async def prices(context: RequestContext) -> RawResponse:
         "book": None if chosen is None else chosen.book,
         "marker": str(offset + MAX_ROWS),
     }
+    unpriced = await unpriced_groups(context)
     more = "/prices?" + urlencode({name: value for name, value in given.items() if value is not None})
     return await page_response(
         context,
@@ -73,6 +76,8 @@ async def prices(context: RequestContext) -> RawResponse:
         problems=problems[:MAX_ROWS],
         more=more if shown is not None and shown.count > offset + MAX_ROWS else None,
         max_rows=MAX_ROWS,
+        unpriced=unpriced,
+        unpriced_rows=unpriced_rows((unpriced.value or ())[:MAX_ROWS], context.utc_now),
     )
 
 

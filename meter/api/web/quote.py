@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-from datetime import datetime
 from decimal import Decimal
 
 from meter.api.errors import HttpError
@@ -76,7 +74,7 @@ def _period(context: RequestContext, visible: VisibleBook) -> BillingPeriod:
     zone = visible.book.timezone
     if context.arguments["month"]:
         return BillingPeriod.named(context.arguments["month"], zone)
-    return BillingPeriod.containing(datetime.fromtimestamp(context.now, UTC), zone)
+    return BillingPeriod.containing(context.utc_now, zone)
 
 
 def _rated(context: RequestContext, visible: VisibleBook, period: BillingPeriod) -> Rated:

@@ -75,6 +75,6 @@ def _response(context: RequestContext, file: StaticFile, *, kept: bool) -> RawRe
         "Vary": "Accept-Encoding",
         "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     }
-    if file.compressed is not None and context.session.accepts_gzip:
+    if file.compressed is not None and context.accepts_gzip:
         return RawResponse(file.media_type, file.compressed, {**headers, "Content-Encoding": "gzip"})
     return RawResponse(file.media_type, file.content, headers)

@@ -50,7 +50,7 @@ async def top(context: RequestContext) -> RawResponse:
     ranked = await _ranked(context, view, MAX_BARS)
     shown = {}
     if ranked is not None:
-        names = await group_names(context, view.group, [each.id for each in ranked.shown if each.id is not None])
+        names = await group_names(context, view, [each.id for each in ranked.shown if each.id is not None])
         bars = [
             Bar(_name(view, names, each.id), each.value, each.id, group_link(view, each.id)) for each in ranked.shown
         ]
@@ -79,7 +79,7 @@ async def top_csv(context: RequestContext) -> RawResponse:
     ranked = await _ranked(context, view, MAX_CSV_GROUPS)
     if ranked is None:
         return csv_response("top.csv", COLUMNS, ())
-    names = await group_names(context, view.group, [each.id for each in ranked.shown if each.id is not None])
+    names = await group_names(context, view, [each.id for each in ranked.shown if each.id is not None])
     return csv_response("top.csv", COLUMNS, _csv_rows(view, ranked, names))
 
 

@@ -34,6 +34,7 @@ from meter.api.web.meter_usage.view import usage_view
 from meter.api.web.meter_usage.windows import possible_windows
 from meter.api.web.operation import page
 from meter.api.web.page import page_response
+from meter.daemon.concurrent import all_of
 
 DEFAULT_RANGE = "24h"
 
@@ -98,8 +99,8 @@ async def _answer(context: RequestContext, view: UsageView) -> UsageAnswer | Non
     ranked = await ranked_usage(context, view)
     if ranked is None:
         return None
-    windows = await usage_windows(context, view, ranked)
-    names = await group_names(context, view.group, [each.id for each in ranked.shown if each.id is not None])
+    ids = [each.id for each in ranked.shown if each.id is not None]
+    windows, names = await all_of(usage_windows(context, view, ranked), group_names(context, view, ids))
     return UsageAnswer(ranked, windows, names)
 
 

@@ -28,8 +28,10 @@ class IUsage(Interface):
     async def projects(book: PriceBook, period: BillingPeriod) -> Sequence[str]:
         """Return the ids of the projects that have usage in ``period``, in order."""
 
-    def totals(book: PriceBook, period: BillingPeriod, projects: Collection[str]) -> AsyncIterator[UsageAtom]:
-        """Yield the kept usage of ``projects``, summed over resources where no price of the SKU counts per resource.
+    def totals(
+        book: PriceBook, period: BillingPeriod, projects: Collection[str], skus: Collection[str] | None = None
+    ) -> AsyncIterator[UsageAtom]:
+        """Yield the kept usage of ``projects``, of ``skus`` or of all, summed over resources where no price of the SKU counts per resource.
 
         The order is that of SKU, day, project, resource and values.
         """

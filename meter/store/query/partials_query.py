@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 
+from meter.counter_runs import RunKind
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.postgres.sql import following
@@ -38,6 +39,12 @@ SERIES_BETWEEN_STEPS = """(
     CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.meter_id = m.id AND x.resource_id = matching.resource_id OFFSET 0) AS x
 )"""
 
+OF_SEVERAL_HOSTS = f"""
+SELECT x.resource_id FROM {{sampled}} x JOIN meter m ON m.id = x.meter_id
+WHERE x.run_kind > {RunKind.DECLARED:d}
+GROUP BY x.resource_id, m.name, m.unit, x.run_kind HAVING min(x.run_id) < max(x.run_id)
+"""
+
 SAMPLE_SERIES = """
 SELECT {keys}, x.meter_id, array_agg(x.id) AS ids
 FROM {sampled} x JOIN meter m ON m.id = x.meter_id
@@ -65,6 +72,7 @@ WITH sample_series AS MATERIALIZED ({sample_series}), rollup_series AS MATERIALI
     SELECT {keys} {by_meter}, array_agg(x.id) AS ids
     FROM {rolled_up} x JOIN meter m ON m.id = x.meter_id
     GROUP BY {key_expressions} {by_meter}
+    {in_order}
 ), expired_series AS MATERIALIZED (
     SELECT {keys}, x.meter_id, array_agg(x.id) AS ids
     FROM {rolled_up} x JOIN meter m ON m.id = x.meter_id
@@ -190,12 +198,12 @@ def partials_query(
     columns = (*columns, METADATA_ID) if needs_metadata else tuple(columns)
     totals = not needs_metadata and "resource_id" not in keys and not conditions.selects_resources
     of_series = steps and conditions.selects_series
+    sampled = _sampled(conditions, steps=steps)
     if of_series:
         keys = {**keys, MATCHES: f"x.{MATCHES}"}
-        sampled = rolled_up = filled(SERIES_BETWEEN_STEPS, series=conditions.series)
+        rolled_up = sampled
     else:
         series = conditions.resources if steps else conditions.series
-        sampled = filled(MATCHING_SERIES, resource="x.resource_id > 0", series=series)
         rolled_up = filled(MATCHING_SERIES, resource=f"x.resource_id {'=' if totals else '>'} 0", series=series)
     selection: dict[str, Sql | str] = {
         "keys": ", ".join(f"{value} AS {name}" for name, value in keys.items()),
@@ -223,6 +231,8 @@ def partials_query(
             overlap_is_read="r.overlap = 0" if steps else "true",
             rollup_is_read="(r.overlap = 0 OR r.start < cutoff.before)" if steps else "true",
             by_meter=", x.meter_id" if steps else "",
+            # Rows that are read in the order of their steps need hardly be sorted.
+            in_order="ORDER BY x.resource_id" if steps else "",
             joined_cutoff="LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id" if steps else "",
         )
     elif not steps or conditions.rest == conditions.as_of:
@@ -258,6 +268,19 @@ def partials_query(
         matching=f"WHERE {MATCHES}" if steps and _has_matches(conditions) else "",
         joined=joined,
     )
+
+
+def _sampled(conditions: FilterConditions, *, steps: bool) -> Sql:
+    """Return the series whose samples are read."""
+    if steps and conditions.selects_series:
+        return filled(SERIES_BETWEEN_STEPS, series=conditions.series)
+    series = conditions.resources if steps else conditions.series
+    return filled(MATCHING_SERIES, resource="x.resource_id > 0", series=series)
+
+
+def of_several_hosts(conditions: FilterConditions) -> Sql:
+    """Return the statement for the resources with partials for steps that a meter has counted on several hosts, at any time."""
+    return filled(OF_SEVERAL_HOSTS, sampled=_sampled(conditions, steps=True))
 
 
 def matching_partial(conditions: FilterConditions) -> str:

@@ -34,6 +34,7 @@ from meter.store.query.expressions import METADATA_PREFIX
 from meter.store.query.metadata import metadata_values
 from meter.store.query.partials import PARTIAL_COLUMNS
 from meter.store.query.partials_query import matching_partial
+from meter.store.query.partials_query import of_several_hosts
 from meter.store.query.partials_query import partials_query
 from meter.store.query.steps import BeforeRange
 from meter.store.query.steps import with_increase
@@ -82,7 +83,7 @@ MAX_PERIOD = 10**10
 """Seconds, more than three centuries: much longer periods overflow PostgreSQL's intervals."""
 
 STATISTICS = """
-WITH partial AS ({partials}), windowed AS (
+WITH partial AS ({partials}), windowed AS NOT MATERIALIZED (
     SELECT *, {window} AS window_start {selected} FROM partial
 ) {increases} {integrals}, aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped} {aggregates}
@@ -132,7 +133,13 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
         window=_window(query, selected),
         selected="" if selected == "true" else f", {selected} AS selected",
         matching="" if selected == "true" else "WHERE selected",
-        increases=with_increase("windowed", before, all_selected=selected == "true", grouped=grouped)
+        increases=with_increase(
+            "windowed",
+            before,
+            of_several_hosts=of_several_hosts(conditions),
+            all_selected=selected == "true",
+            grouped=grouped,
+        )
         if increase
         else "",
         integrals=with_integral("with_increase" if increase else "windowed", before) if integral else "",

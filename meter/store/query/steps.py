@@ -19,32 +19,41 @@ from meter.store.query.partials import carried_hours
 
 # A visit is a time on one host. A run that is defined by its host and begins after another such run of the resource has migrated
 # here: its counter began at 0. So did that of a run that continues after the resource was counted on another host: the other
-# counter was not 0, as it is while a domain arrives, and this one grows, as that of a domain that has left does not.
-WITH_INCREASE = f""", run_step AS (
+# counter was not 0, as it is while a domain arrives, and this one grows, as that of a domain that has left does not. Only resources
+# that were counted on several hosts, at any time, are looked at in this way, as it takes three times as long; without any of them
+# the rows are read once. Keys begin with the resource, which decides most comparisons.
+WITH_INCREASE = f""", of_several_hosts AS MATERIALIZED ({{of_several_hosts}}), kept_step AS (
+    SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before, NULL::timestamptz AS first_of_run_kind,
+        false AS arrives, 0::bigint AS visit, NULL::float8 AS max_of_visit, false AS from_zero
+    FROM {{source}} WHERE resource_id NOT IN (SELECT resource_id FROM of_several_hosts)
+    WINDOW step AS (PARTITION BY resource_id, meter, unit, run_kind, run_id ORDER BY first, tie)
+), run_step AS (
     SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before,
-        min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_run_kind,
+        min(first) OVER (PARTITION BY resource_id, meter, unit, run_kind) AS first_of_run_kind,
         run_kind > {RunKind.DECLARED:d} AND run_id <> lag(run_id) OVER of_kind AS arrives
-    FROM {{source}}
-    WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie),
-        of_kind AS (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie)
+    FROM {{source}} WHERE (SELECT true FROM of_several_hosts LIMIT 1) AND resource_id IN (SELECT resource_id FROM of_several_hosts)
+    WINDOW step AS (PARTITION BY resource_id, meter, unit, run_kind, run_id ORDER BY first, tie),
+        of_kind AS (PARTITION BY resource_id, meter, unit, run_kind ORDER BY first, tie)
 ), numbered_visit AS (
-    SELECT *, count(*) FILTER (WHERE arrives) OVER (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie) AS visit
+    SELECT *, count(*) FILTER (WHERE arrives) OVER (PARTITION BY resource_id, meter, unit, run_kind ORDER BY first, tie) AS visit
     FROM run_step
 ), visit_maximum AS (
-    SELECT *, max(max_volume) OVER (PARTITION BY meter, unit, resource_id, run_kind, visit) AS max_of_visit FROM numbered_visit
+    SELECT *, max(max_volume) OVER (PARTITION BY resource_id, meter, unit, run_kind, visit) AS max_of_visit FROM numbered_visit
 ), arrival AS (
     SELECT *, CASE
         WHEN NOT coalesce(arrives, false) THEN false
         WHEN before IS NULL THEN first_of_run_kind < first AND NOT {{counted_before}}
         ELSE max_of_visit > first_volume
-            AND lag(max_of_visit) OVER (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie) > 0
+            AND lag(max_of_visit) OVER (PARTITION BY resource_id, meter, unit, run_kind ORDER BY first, tie) > 0
         END AS from_zero
     FROM visit_maximum
+), step AS (
+    SELECT * FROM kept_step UNION ALL SELECT * FROM arrival
 ), with_increase AS (
     SELECT *, increase + CASE WHEN from_zero THEN first_volume ELSE coalesce({INCREASE_BETWEEN}, 0) END AS total_increase,
         sum(extract(epoch FROM last - CASE WHEN from_zero THEN first ELSE coalesce(before, first) END)::float8)
             {{matching}} OVER (PARTITION BY window_start, unit, resource_id {{grouped}}) AS run_seconds
-    FROM arrival
+    FROM step
 )"""
 
 # Evaluated for the first partial of a run that seems to begin in the range.
@@ -187,11 +196,15 @@ class BeforeRange:
         return Sql(unbounded) if self._start is None else filled(template, **self._parts)
 
 
-def with_increase(source: str, before: BeforeRange, *, all_selected: bool, grouped: str) -> Sql:
-    """Return ``with_increase``, which adds ``total_increase`` and ``run_seconds`` to the rows of ``source``."""
+def with_increase(source: str, before: BeforeRange, *, of_several_hosts: Sql, all_selected: bool, grouped: str) -> Sql:
+    """Return ``with_increase``, which adds ``total_increase`` and ``run_seconds`` to the rows of ``source``.
+
+    ``of_several_hosts`` is a statement for the ids of resources: at least those with rows of several runs that hosts define.
+    """
     return filled(
         WITH_INCREASE,
         source=source,
+        of_several_hosts=of_several_hosts,
         counted_before=before.counted(),
         matching="" if all_selected else "FILTER (WHERE selected)",
         grouped=grouped,

@@ -86,10 +86,10 @@ class StoredUsage:
         return [name for [name] in rows]
 
     async def totals(
-        self, book: PriceBook, period: BillingPeriod, projects: Collection[str]
+        self, book: PriceBook, period: BillingPeriod, projects: Collection[str], skus: Collection[str] | None = None
     ) -> AsyncIterator[UsageAtom]:
         """Yield sums over resources; see ``IUsage.totals``."""
-        known = await self._known(book)
+        known = [each for each in await self._known(book) if skus is None or each[1].id in skus]
         by_resource = {id for id, sku in known if counts_resources(book, sku.id)}
         async for atom in self._atoms(known, period, await self._project_ids(projects), by_resource=by_resource):
             yield atom

@@ -96,7 +96,7 @@ WITH partial AS (
     )
     SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metadata_id
     WHERE coalesce(partial.count, 0) > 0 AND coalesce(document.document_id, 0) > 0
-), windowed AS (
+), windowed AS NOT MATERIALIZED (
     SELECT *, NULL::timestamptz AS window_start FROM partial
 ), aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last, group_0, sum(count) AS value_0

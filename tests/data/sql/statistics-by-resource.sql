@@ -71,7 +71,7 @@ WITH partial AS (
             AND r.start < cutoff.before AND (r.start >= $3) AND (r.start + make_interval(hours => r.hours) <= $4)
         OFFSET 0
     ) AS partial
-), windowed AS (
+), windowed AS NOT MATERIALIZED (
     SELECT *, NULL::timestamptz AS window_start FROM partial
 ), aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last, resource_id, sum(count) AS value_0

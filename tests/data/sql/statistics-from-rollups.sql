@@ -70,7 +70,7 @@ WITH partial AS (
             AND r.start < cutoff.before AND (r.start >= $2) AND (r.start + make_interval(hours => r.hours) <= $3)
         OFFSET 0
     ) AS partial
-), windowed AS (
+), windowed AS NOT MATERIALIZED (
     SELECT *, NULL::timestamptz AS window_start FROM partial
 ), aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last, max(max_volume) AS value_0, min(min_volume) AS value_1, sum(sum_volume) / sum(count) AS value_2, sum(sum_volume) AS value_3, sum(count) AS value_4

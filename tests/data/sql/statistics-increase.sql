@@ -11,6 +11,7 @@ WITH partial AS (
         SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.meter_id, array_agg(x.id) AS ids
         FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
         GROUP BY m.unit, m.name, x.resource_id, x.run_kind, x.run_id, x.meter_id
+        ORDER BY x.resource_id
     ), expired_series AS MATERIALIZED (
         SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.meter_id, array_agg(x.id) AS ids
         FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
@@ -85,20 +86,29 @@ WITH partial AS (
             AND r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
         OFFSET 0
     ) AS partial
-), windowed AS (
+), windowed AS NOT MATERIALIZED (
     SELECT *, NULL::timestamptz AS window_start FROM partial
+), of_several_hosts AS MATERIALIZED (
+    SELECT x.resource_id FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+    WHERE x.run_kind > 1
+    GROUP BY x.resource_id, m.name, m.unit, x.run_kind HAVING min(x.run_id) < max(x.run_id)
+), kept_step AS (
+    SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before, NULL::timestamptz AS first_of_run_kind,
+    false AS arrives, 0::bigint AS visit, NULL::float8 AS max_of_visit, false AS from_zero
+    FROM windowed WHERE resource_id NOT IN (SELECT resource_id FROM of_several_hosts)
+    WINDOW step AS (PARTITION BY resource_id, meter, unit, run_kind, run_id ORDER BY first, tie)
 ), run_step AS (
     SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before,
-    min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_run_kind,
+    min(first) OVER (PARTITION BY resource_id, meter, unit, run_kind) AS first_of_run_kind,
     run_kind > 1 AND run_id <> lag(run_id) OVER of_kind AS arrives
-    FROM windowed
-    WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie),
-    of_kind AS (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie)
+    FROM windowed WHERE (SELECT true FROM of_several_hosts LIMIT 1) AND resource_id IN (SELECT resource_id FROM of_several_hosts)
+    WINDOW step AS (PARTITION BY resource_id, meter, unit, run_kind, run_id ORDER BY first, tie),
+    of_kind AS (PARTITION BY resource_id, meter, unit, run_kind ORDER BY first, tie)
 ), numbered_visit AS (
-    SELECT *, count(*) FILTER (WHERE arrives) OVER (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie) AS visit
+    SELECT *, count(*) FILTER (WHERE arrives) OVER (PARTITION BY resource_id, meter, unit, run_kind ORDER BY first, tie) AS visit
     FROM run_step
 ), visit_maximum AS (
-    SELECT *, max(max_volume) OVER (PARTITION BY meter, unit, resource_id, run_kind, visit) AS max_of_visit FROM numbered_visit
+    SELECT *, max(max_volume) OVER (PARTITION BY resource_id, meter, unit, run_kind, visit) AS max_of_visit FROM numbered_visit
 ), arrival AS (
     SELECT *, CASE
     WHEN NOT coalesce(arrives, false) THEN false
@@ -114,14 +124,16 @@ WITH partial AS (
             LIMIT 1
         ), false)
     ELSE max_of_visit > first_volume
-        AND lag(max_of_visit) OVER (PARTITION BY meter, unit, resource_id, run_kind ORDER BY first, tie) > 0
+        AND lag(max_of_visit) OVER (PARTITION BY resource_id, meter, unit, run_kind ORDER BY first, tie) > 0
     END AS from_zero
     FROM visit_maximum
+), step AS (
+    SELECT * FROM kept_step UNION ALL SELECT * FROM arrival
 ), with_increase AS (
     SELECT *, increase + CASE WHEN from_zero THEN first_volume ELSE coalesce(CASE WHEN first_volume >= volume_before THEN first_volume - volume_before WHEN before IS NOT NULL THEN CASE WHEN run_kind = 1 THEN 0 ELSE first_volume END END, 0) END AS total_increase,
     sum(extract(epoch FROM last - CASE WHEN from_zero THEN first ELSE coalesce(before, first) END)::float8)
     OVER (PARTITION BY window_start, unit, resource_id ) AS run_seconds
-    FROM arrival
+    FROM step
 ), aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last, coalesce(sum(total_increase), 0) AS value_0
     FROM with_increase GROUP BY window_start, unit

@@ -11,6 +11,7 @@ WITH partial AS (
         SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.polling_interval AS polling_interval, x.meter_id, array_agg(x.id) AS ids
         FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
         GROUP BY m.unit, m.name, x.resource_id, x.run_kind, x.run_id, x.polling_interval, x.meter_id
+        ORDER BY x.resource_id
     ), expired_series AS MATERIALIZED (
         SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.polling_interval AS polling_interval, x.meter_id, array_agg(x.id) AS ids
         FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
@@ -85,7 +86,7 @@ WITH partial AS (
             AND r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
         OFFSET 0
     ) AS partial
-), windowed AS (
+), windowed AS NOT MATERIALIZED (
     SELECT *, NULL::timestamptz AS window_start FROM partial
 ), of_resource AS (
     SELECT *, polling_interval > 0 AND NOT coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'exists'), false) AS measured, row_number() OVER in_order AS position,

@@ -71,7 +71,7 @@ WITH partial AS (
             AND r.start < cutoff.before AND (r.start >= $2) AND (r.start + make_interval(hours => r.hours) <= $3)
         OFFSET 0
     ) AS partial
-), windowed AS (
+), windowed AS NOT MATERIALIZED (
     SELECT *, date_bin($4 * interval '1 second', first, $2) AS window_start FROM partial
 ), aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last, resource_id, (max(ARRAY[date_part('epoch', last), last_volume]))[2] AS value_0, max(polling_interval) AS value_1

@@ -17,7 +17,7 @@ WITH partial AS (
         WHERE s.series_id = ANY(sample_series.ids) AND (s.timestamp >= $2) AND (s.timestamp < $3)
         OFFSET 0
     ) AS partial
-), windowed AS (
+), windowed AS NOT MATERIALIZED (
     SELECT *, NULL::timestamptz AS window_start FROM partial
 ), aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last, percentile_cont($4) WITHIN GROUP (ORDER BY sum_volume) AS value_0

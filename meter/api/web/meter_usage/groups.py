@@ -14,6 +14,7 @@ from meter.api.web.meter_usage.measures import COUNT
 from meter.api.web.meter_usage.measures import UsageMeasure
 from meter.api.web.meter_usage.view import UsageView
 from meter.api.web.meter_usage.windows import number_of_windows
+from meter.daemon.concurrent import all_of
 from meter.query import And
 from meter.query import Comparison
 from meter.query import Expression
@@ -134,8 +135,10 @@ async def usage_windows(context: RequestContext, view: UsageView, ranked: Ranked
         rows = await _windows(context, view, _and(view.filter, units), view.grouping)
         return [_filled(rows, view, each.id) for each in ranked.shown]
     among = In(view.grouping, tuple(_comparable(view.grouping, (each.id for each in ranked.shown))))
-    rows = await _windows(context, view, _and(view.filter, (*units, among)), view.grouping)
-    rest = await _windows(context, view, _and(view.filter, (*units, Not(among))), None)
+    rows, rest = await all_of(
+        _windows(context, view, _and(view.filter, (*units, among)), view.grouping),
+        _windows(context, view, _and(view.filter, (*units, Not(among))), None),
+    )
     return [*(_filled(rows, view, each.id) for each in ranked.shown), _filled(rest, view, None)]
 
 

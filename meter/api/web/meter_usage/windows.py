@@ -11,7 +11,7 @@ from meter.api.errors import invalid_input
 from meter.api.web.page_range import WINDOWS
 from meter.api.web.page_range import PageRange
 
-USUAL_WINDOWS = ((2 * 3600, 60), (12 * 3600, 300), (8 * 86400, 3600), (100 * 86400, 86400))
+USUAL_WINDOWS = ((2 * 3600, 60), (12 * 3600, 300), (2 * 86400, 3600), (8 * 86400, 6 * 3600), (100 * 86400, 86400))
 """Lengths of ranges at most, and of their windows if the URL does not say it: from a day on hours and days, which rollups serve."""
 
 MAX_CHART_WINDOWS = 1000

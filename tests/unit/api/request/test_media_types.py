@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from twisted.web.test.requesthelper import DummyRequest
 
+from meter.api.request.media_types import accepts_gzip
 from tests.api_client import ApiClient
 
 
@@ -84,3 +86,13 @@ def test_json_with_quality_zero_excludes_its_aliases(api: ApiClient) -> None:
 def test_body_of_a_non_json_type_is_415(api: ApiClient) -> None:
     response = api("/v2/samples", body=b"x", headers={"Content-Type": "text/plain; charset=utf-8"})
     assert (response.status, response.faultstring) == (415, "Unknown mimetype: text/plain")
+
+
+@pytest.mark.parametrize(
+    ("header", "accepted"),
+    [("", False), ("br, GZIP ; q=0.8", True), ("gzip;q=0, br", False), ("gzip; q=0.000", False), ("x-gzip", False)],
+)
+def test_a_response_is_compressed_only_for_clients_that_name_gzip(header: str, *, accepted: bool) -> None:
+    request = DummyRequest([])
+    request.requestHeaders.setRawHeaders(b"accept-encoding", [header.encode()])
+    assert accepts_gzip(request) is accepted
