@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from meter.ceilometer_signature import METADATA_FIELD
 from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.ceilometer_signature import BadSignature
-from meter.sample import new_message_id
+from meter.message_ids import new_message_id
 
 BATCH_SIGNATURE_FIELD = "_meter_batch_signature"
 """The member of a cast with the signature of its batch. oslo.messaging ignores members that start with an underscore."""

@@ -20,6 +20,7 @@ from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.ceilometer_signature import encoded_metadata
 from meter.ceilometer_signature import signature
 from meter.ceilometer_signature import signed_bytes_of_sample
+from meter.message_ids import new_message_id
 from meter.sample import Sample
 from meter.sample import utc_text
 from meter.sample import with_reserved
@@ -61,7 +62,7 @@ def _unsigned(sample: Sample, source: str) -> dict[str, Any]:
         "resource_id": sample.resource_id,
         "timestamp": utc_text(sample.timestamp),
         "resource_metadata": sample.resource_metadata,
-        "message_id": sample.message_id,
+        "message_id": sample.message_id or new_message_id(),
     }
 
 
@@ -71,7 +72,8 @@ class Signer:
     It keeps a reference to all metadata it has seen: use one per batch, and do not mutate the metadata while it is in use.
     ``interval_seconds``, for polled samples, and ``may_differ``, if not empty, are added to the reserved member of the
     metadata. ``unit_name`` returns the configured name of a unit. Samples that a client has chosen are ``untrusted``: they get
-    Ceilometer's signature only if :func:`meter.ceilometer_reading.check_reading` accepts them.
+    Ceilometer's signature only if :func:`meter.ceilometer_reading.check_reading` accepts them. ``new_id`` returns the id of the
+    next sample that has none.
     """
 
     def __init__(
@@ -83,11 +85,13 @@ class Signer:
         unit_name: Callable[[str], str] | None = None,
         may_differ: Sequence[str] = (),
         untrusted: bool = False,
+        new_id: Callable[[], str] = new_message_id,
     ) -> None:
         self._keys = keys
         self._source = source
         self._unit_name = unit_name
         self._untrusted = untrusted
+        self._new_id = new_id
         self._reserved: dict[str, Any] = {}
         if interval_seconds is not None:
             self._reserved["interval"] = _whole_if_possible(interval_seconds)
@@ -101,7 +105,7 @@ class Signer:
     def message(self, sample: Sample, message_id: str | None = None) -> OutgoingMessage:
         """Return ``sample`` as a metering message, with its metadata already encoded as JSON.
 
-        ``message_id`` replaces that of the sample. The message has Ceilometer's signature if the keyring makes it. Raises
+        ``message_id`` replaces that of the sample; a sample without one gets a new one. The message has Ceilometer's signature if the keyring makes it. Raises
         :class:`~meter.ceilometer_signature.BadSignature` if no key may sign the sample, or if it is not JSON.
         """
         metadata = sample.resource_metadata
@@ -127,7 +131,7 @@ class Signer:
             "resource_id": sample.resource_id,
             "timestamp": self._time,
             METADATA_FIELD: digest,
-            "message_id": sample.message_id if message_id is None else message_id,
+            "message_id": message_id or sample.message_id or self._new_id(),
         }
         key = self._keys.key_for(timestamp, sample.name, source)
         covered = signed_bytes_of_sample(message, text)  # raises for values that are not JSON

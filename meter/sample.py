@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -85,16 +83,6 @@ class MeterDefinition:
     unit: str
 
 
-def new_message_id() -> str:
-    """Return a new UUID of version 7 (RFC 9562): milliseconds since 1970 and 74 random bits.
-
-    Ids made at about the same time are adjacent in the store's index, which keeps it small and its writes local. Nothing
-    else uses the time in it, so the system clock is good enough. Python has ``uuid.uuid7`` from 3.14 on.
-    """
-    millis, random = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
-    return f"{millis[:8]}-{millis[8:]}-7{random[:3]}-{'89ab'[int(random[3], 16) % 4]}{random[4:7]}-{random[7:19]}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One measurement.
@@ -102,7 +90,8 @@ class Sample:
     ``volume`` is an ``int`` or a ``float`` in ``unit``, :func:`volume_is_valid`; it is signed and stored as written, so ``1``
     and ``1.0`` differ. ``timestamp`` is the time of the measurement, with a time zone. ``resource_metadata`` is JSON: mappings with text
     keys, lists, text, numbers, booleans and null. Plugins leave ``source`` as ``None``: the daemon fills in its configured
-    one. ``message_id`` is assigned once, when the sample is made: the store uses it to recognize duplicates.
+    one, and ``message_id`` too: the store recognizes duplicates by it, and the daemon assigns it once, when it makes the
+    message of the sample.
     """
 
     name: str
@@ -115,14 +104,16 @@ class Sample:
     project_id: str | None = None
     resource_metadata: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
-    message_id: str = field(default_factory=new_message_id)
+    message_id: str | None = None
 
     def __post_init__(self) -> None:
         """Raise :class:`BadSample` for values that could not be signed, stored or queried."""
-        for label in ("name", "resource_id", "message_id"):
+        for label in ("name", "resource_id"):
             value = getattr(self, label)
             if not isinstance(value, str) or not value:
                 raise BadSample(f"{label} must be a non-empty text, not {value!r}")
+        if self.message_id is not None and (not isinstance(self.message_id, str) or not self.message_id):
+            raise BadSample(f"message_id must be a non-empty text or None, not {self.message_id!r}")
         if not isinstance(self.unit, str):  # empty for a dimensionless number, as some of Ceilometer's clients send it
             raise BadSample(f"unit must be a text, not {self.unit!r}")
         for label in ("user_id", "project_id", "source"):

@@ -34,9 +34,11 @@ from meter.ceilometer_signature import BadSignature
 from meter.daemon.locks import Lock
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.services import Slices
+from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
+from meter.message_ids import PollIds
 from meter.outgoing import Signer
 from meter.plugins.registry import Decision
 from meter.sample import Sample
@@ -97,6 +99,7 @@ class Polling:
         self._reports = reports
         self._failures: dict[str, str] = {}
         self._in_progress: dict[str, Deferred[Any]] = {}
+        self._ids: dict[str, PollIds] = {}
         self._cycle_lock = Lock()
 
     async def cycle(self, pollsters: Sequence[Decision] | None = None) -> CycleResult:
@@ -177,8 +180,9 @@ class Polling:
             stream = SampleStream(pollster, found, clock, self._timeout, clock.seconds() - began)
             # Samples are made, signed and written in chunks: memory is bounded, and other pollsters do not wait.
             async with spooling_lock:
+                ids = self._ids_of_poll(pollster.name)
                 while samples := await stream.take(SPOOL_CHUNK_SAMPLES):
-                    await self._sign_and_spool(samples, poll, meters)
+                    await self._sign_and_spool(samples, poll, meters, ids)
         except Unavailable as error:
             poll.outcome, failure = "unavailable", str(error)
         except DeferredTimeout:
@@ -190,6 +194,14 @@ class Polling:
         poll.error = failure or poll.error
         self._metrics.polled(pollster.name, "ok" if poll.outcome == "not stored" else poll.outcome, seconds, count)
         self._log_state_change(pollster.name, failure)
+
+    def _ids_of_poll(self, name: str) -> PollIds:
+        """Return the ids of the poll of a pollster that begins."""
+        ids = self._ids.get(name)
+        if ids is None:
+            ids = self._ids[name] = PollIds(lambda: int(wall_seconds(self._context.clock) * 1000))
+        ids.begin()
+        return ids
 
     def _no_overlap(self, pollster: Decision, cycle: Cycle) -> Deferred[Any]:
         """Poll, and mark the pollster as busy until the poll has ended, even after its timeout."""
@@ -220,13 +232,21 @@ class Polling:
             del self._failures[name]
             self._log.info("pollster {name} works again", name=name)
 
-    async def _sign_and_spool(self, samples: Sequence[Sample], poll: PollRecord, meters: Counter[str]) -> None:
+    async def _sign_and_spool(
+        self, samples: Sequence[Sample], poll: PollRecord, meters: Counter[str], ids: PollIds
+    ) -> None:
         """Sign and spool; count the samples that are on disk. Losses are logged with their time range.
 
         A sample that cannot be signed is skipped; the others are spooled.
         """
         messages = []
-        signer = Signer(self._keys, self._source, interval_seconds=poll.interval_seconds, unit_name=self._unit_name)
+        signer = Signer(
+            self._keys,
+            self._source,
+            interval_seconds=poll.interval_seconds,
+            unit_name=self._unit_name,
+            new_id=ids.next,
+        )
         slices = Slices(self._context.clock)
         unsigned: set[int] = set()
         for index, sample in enumerate(samples):

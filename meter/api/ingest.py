@@ -195,7 +195,7 @@ class SampleIngest:
         except (BadMessage, BadSignature, RecursionError) as error:
             raise ApiError(400, f"Invalid sample: {error}") from error
         by_id = {message.message_id: message for message in read}
-        return publications, [by_id[sample.message_id] for sample in samples]
+        return publications, [by_id[message.fields["message_id"]] for message in outgoing]
 
 
 def _validate(content: Any) -> PostedSample:

@@ -72,6 +72,7 @@ CONTRACT = (
     "identity_report",
     "interfaces",
     "message",
+    "message_ids",
     "notification",
     "outgoing",
     "query",

@@ -1,8 +1,5 @@
 """The sample and its validation."""
 
-import os
-import time
-import uuid
 from dataclasses import FrozenInstanceError
 from datetime import UTC
 from datetime import datetime
@@ -12,7 +9,6 @@ import pytest
 from meter.sample import MAX_RUN
 from meter.sample import BadSample
 from meter.sample import Sample
-from meter.sample import new_message_id
 from meter.sample import run_text
 from meter.sample import utc_text
 
@@ -20,28 +16,8 @@ NOW = datetime(2026, 11, 22, 17, tzinfo=UTC)
 GOOD = {"name": "cpu", "type": "cumulative", "unit": "ns", "volume": 5, "resource_id": "r", "timestamp": NOW}
 
 
-def test_a_sample_gets_an_id_of_its_own():
-    assert Sample(**GOOD).message_id != Sample(**GOOD).message_id
-
-
-def test_ids_are_uuids_that_tell_when_they_were_made_and_are_unique_across_processes():
-    began = time.time_ns() // 1_000_000
-    ids = [new_message_id() for _ in range(1000)]
-    ended = time.time_ns() // 1_000_000
-    child, parent = os.pipe()
-    if (process := os.fork()) == 0:
-        os.write(parent, new_message_id().encode())
-        os._exit(0)
-    os.waitpid(process, 0)
-    ids += [os.read(child, 36).decode(), new_message_id()]
-    for each in (child, parent):
-        os.close(each)
-
-    assert len(set(ids)) == 1002
-    for each in map(uuid.UUID, ids[:1000]):
-        assert (each.version, each.variant) == (7, uuid.RFC_4122)
-        assert began <= each.int >> 80 <= ended
-    assert [each[:13] for each in ids] == sorted(each[:13] for each in ids)
+def test_a_sample_has_no_id_until_its_message_is_made():
+    assert Sample(**GOOD).message_id is None
 
 
 def test_a_sample_cannot_be_changed():
@@ -71,6 +47,8 @@ def test_a_sample_cannot_be_changed():
         ({"timestamp": "2026"}, "must have a time zone"),
         ({"user_id": 5}, "user_id of cpu must be text or None"),
         ({"resource_metadata": []}, "must be a mapping"),
+        ({"message_id": ""}, "message_id must be a non-empty text or None"),
+        ({"message_id": 5}, "message_id must be a non-empty text or None"),
     ],
 )
 def test_what_cannot_be_metered_is_refused_with_the_reason(change, reason):

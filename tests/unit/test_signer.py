@@ -45,6 +45,7 @@ def sample(metadata: Any, volume: int = 1) -> Sample:
         resource_id="r",
         timestamp=datetime(2026, 1, 1, tzinfo=UTC),
         resource_metadata=metadata,
+        message_id=f"m-{volume}",
     )
 
 

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 
@@ -126,6 +127,39 @@ async def test_samples_are_signed_and_spooled_in_batches_of_one_meter():
     assert [message.volume for message in agent.messages()] == [0, 1, 2, 1]
     assert {message.source for message in agent.messages()} == {"here"}
     assert {message.timestamp.timestamp() for message in agent.messages()} == {NOON}
+
+
+@pytest_twisted.ensureDeferred
+async def test_ids_of_a_series_differ_from_poll_to_poll_in_the_first_six_bytes_only():
+    async def work(cycle):
+        return [replace(sample(cycle), resource_id=f"lamp-{n}") for n in range(5)]
+
+    agent = Agent(Pollster("lamp", work), Pollster("other", work))
+    await agent.cycle()
+    first = [message.message_id for message in agent.messages()]
+    agent.spooled.clear()
+    agent.clock.advance(300)
+    await agent.cycle()
+    second = [message.message_id for message in agent.messages()]
+
+    assert len({*first, *second}) == 20
+    assert [each[13:] for each in first] == [each[13:] for each in second]
+    assert len({each[:13] for each in first[:5]}) == 1
+    assert first[0][:13] < second[0][:13]
+    assert not {each[13:30] for each in first[:5]} & {each[13:30] for each in first[5:]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_ids_that_a_pollster_has_chosen_stay():
+    async def work(cycle):
+        return [replace(sample(cycle), message_id="mine"), sample(cycle)]
+
+    agent = Agent(Pollster("lamp", work))
+    await agent.cycle()
+
+    chosen, other = [message.message_id for message in agent.messages()]
+    assert chosen == "mine"
+    assert len(other) == 36
 
 
 @pytest_twisted.ensureDeferred
