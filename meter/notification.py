@@ -22,6 +22,8 @@ SAMPLE_IDS = uuid.UUID("6f0c7a52-5d0e-5c55-9a3b-2f8f0e7b1f66")
 CONTEXT_PREFIX = "_context_"
 """Prefix of the members of a notification that belong to the request context."""
 
+_PREFIX_CHARACTERS = len(CONTEXT_PREFIX)
+
 
 @dataclass(frozen=True, slots=True)
 class Notification:
@@ -66,10 +68,11 @@ def notification(content: Mapping[str, Any]) -> Notification:
         priority=str(content.get("priority") or ""),
         timestamp=parse_timestamp(content["timestamp"], "timestamp"),
         payload=content["payload"],
+        # Slices, because a call for each of some fifty names takes twice as long.
         context={
-            name.removeprefix(CONTEXT_PREFIX): value
+            name[_PREFIX_CHARACTERS:]: value
             for name, value in content.items()
-            if name.startswith(CONTEXT_PREFIX)
+            if name[:_PREFIX_CHARACTERS] == CONTEXT_PREFIX
         },
     )
 
@@ -89,14 +92,15 @@ def stable_ids(origin: Notification, samples: Iterable[Sample]) -> Iterator[str]
     one meter and resource.
     """
     seen: dict[tuple[str, str], int] = {}
+    begin = SAMPLE_IDS.bytes + origin.message_id.encode()
     for sample in samples:
         pair = (sample.name, sample.resource_id)
         count = seen[pair] = seen.get(pair, 0) + 1
-        yield _uuid5("\0".join((origin.message_id, *pair, str(count))))
+        yield _uuid5(begin + f"\0{sample.name}\0{sample.resource_id}\0{count}".encode())
 
 
-def _uuid5(name: str) -> str:
-    """Return ``str(uuid.uuid5(SAMPLE_IDS, name))``, three times as fast."""
-    digits = hashlib.sha1(SAMPLE_IDS.bytes + name.encode(), usedforsecurity=False).hexdigest()
+def _uuid5(named: bytes) -> str:
+    """Return ``str(uuid.uuid5(…))``, three times as fast; ``named`` are the bytes of the namespace and the name."""
+    digits = hashlib.sha1(named, usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"

@@ -44,7 +44,7 @@ class PublicationBatcher:
     """Publishes messages in signed casts of at most ``batch_samples``, ``batch_seconds`` after the first of a batch.
 
     A batch of ``BUFFERED_BATCHES * batch_samples`` messages is published at once. With 0 seconds, or without a
-    ``clock``, every call of :meth:`publish` is a batch of its own.
+    ``clock``, every call of :meth:`add` is a batch of its own.
     """
 
     def __init__(
@@ -58,24 +58,22 @@ class PublicationBatcher:
         self._buffered = 0
         self._timer: IDelayedCall | None = None
 
-    async def publish(self, messages: Sequence[OutgoingMessage]) -> None:
-        """Return once the bus has confirmed ``messages``.
+    def add(self, messages: Sequence[OutgoingMessage]) -> Deferred[None]:
+        """Return a Deferred that fires once the bus has confirmed ``messages``.
 
-        Raises :class:`~meter.interfaces.Unavailable` if the bus may not have confirmed them, :class:`Unpublishable`, or what
-        :func:`meter.bus.batches.batch_publications` raises for messages that are not JSON. Errors of other messages in the
-        batch do not affect these.
+        It fails with :class:`~meter.interfaces.Unavailable` if the bus may not have confirmed them, :class:`Unpublishable`, or
+        what :func:`meter.bus.batches.batch_publications` raises for messages that are not JSON. Errors of other messages in
+        the batch do not affect these.
         """
-        if self._clock is None or not self._batch_seconds:
-            await self._publish_together([_Part(messages)])
-            return
         part = _Part(messages)
         self._parts.append(part)
         self._buffered += len(messages)
-        if self._buffered >= BUFFERED_BATCHES * self._batch_samples:
+        at_once = self._clock is None or not self._batch_seconds
+        if at_once or self._buffered >= BUFFERED_BATCHES * self._batch_samples:
             self._flush()
-        elif self._timer is None:
+        elif self._timer is None and self._clock is not None:
             self._timer = self._clock.callLater(self._batch_seconds, self._flush)
-        await part.published
+        return part.published
 
     def _flush(self) -> None:
         parts, self._parts, self._buffered = self._parts, [], 0

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,7 +131,11 @@ class NotificationConverter:
 
     def convert(self, body: bytes) -> Conversion:
         """Return the conversion of ``body``. Never raises, whatever the body contains or a listener raises."""
-        steps = self._steps(body, parse_large_notification if self.is_large(body) else parse_notification)
+        return self.convert_at_once(body, large=self.is_large(body))
+
+    def convert_at_once(self, body: bytes, *, large: bool) -> Conversion:
+        """Do the same, if it is known whether the body :meth:`is_large`."""
+        steps = self._steps(body, parse_large_notification if large else parse_notification)
         try:
             step = next(steps)
             while True:
@@ -210,20 +213,23 @@ class NotificationConverter:
     ) -> Sequence[OutgoingMessage]:
         """Return the messages of all samples of enabled meters."""
         samples = [sample for definition in definitions for sample in definition.samples]
-        identified = zip(stable_ids(notification, samples), samples, strict=True)
-        enabled = {id_: sample for id_, sample in identified if listener.takes(sample.name)}
+        if not samples:
+            return ()
         # The id says which event it is. Its time is another one if the notification comes in another format, or if a broker or
         # an operator has sent it again with the time of that.
-        may_differ = dict.fromkeys(("timestamp", *notification.may_differ))
-        signer = Signer(self._keys, self._source, unit_name=self._unit_name, may_differ=tuple(may_differ))
-        masked_samples = zip(enabled, _mask_metadata(enabled.values()), strict=True)
+        may_differ = tuple(dict.fromkeys(("timestamp", *notification.may_differ)))
+        signer = Signer(self._keys, self._source, unit_name=self._unit_name, may_differ=may_differ)
+        mask = _MetadataMasker().masked
         messages = []
         size = 0
-        for id_, sample in masked_samples:
-            messages.append(signer.message(sample, id_))
-            size += memoryview(messages[-1].fields[METADATA_FIELD]).nbytes
+        for id_, sample in zip(stable_ids(notification, samples), samples, strict=True):
+            if not listener.takes(sample.name):
+                continue
+            message = signer.message(mask(sample), id_)
+            size += memoryview(message.fields[METADATA_FIELD]).nbytes
             if size > MAX_METADATA_BYTES:
                 raise ValueError(f"the metadata of its samples have more than {MAX_METADATA_BYTES} bytes")
+            messages.append(message)
         return messages
 
 
@@ -317,12 +323,16 @@ def _run_plugin(listener: Decision, notification: Notification, max_samples: int
     return [DefinitionResult(listener.origin, tuple(samples), reason)]
 
 
-def _mask_metadata(samples: Iterable[Sample]) -> Iterator[Sample]:
-    """Yield ``samples`` with secrets in their metadata masked, once for samples that share one mapping."""
-    masked_by_id: dict[int, Mapping[str, Any]] = {}
-    for sample in samples:
+class _MetadataMasker:
+    """Masks secrets in metadata, once for samples that share one mapping."""
+
+    def __init__(self) -> None:
+        self._safe: dict[int, Mapping[str, Any]] = {}
+
+    def masked(self, sample: Sample) -> Sample:
+        """Return ``sample`` with the secrets in its metadata masked; the same sample if there are none."""
         metadata = sample.resource_metadata
-        safe = masked_by_id.get(id(metadata))
+        safe = self._safe.get(id(metadata))
         if safe is None:
-            safe = masked_by_id[id(metadata)] = masked(metadata)
-        yield sample if safe is metadata else replace(sample, resource_metadata=safe)
+            safe = self._safe[id(metadata)] = masked(metadata)
+        return sample if safe is metadata else replace(sample, resource_metadata=safe)

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from meter.bus.batches import BATCH_SAMPLES
@@ -22,6 +21,7 @@ from meter.bus.dead_letters import call_at_once
 from meter.collector.batcher import PublicationBatcher
 from meter.collector.batcher import Unpublishable
 from meter.collector.conversion import MAX_SAMPLES
+from meter.collector.conversion import Conversion
 from meter.collector.conversion import ListenerResult
 from meter.collector.conversion import NotificationConverter
 from meter.collector.large_bodies import Runner
@@ -117,22 +117,21 @@ class NotificationConsumer:
         its next delivery gives the same samples with the same ids. Large notifications are processed one at a time.
         """
         if not self._converter.is_large(delivery.body):
-            await self._receive(delivery)
+            await self._finish(delivery, self._converter.convert_at_once(delivery.body, large=False))
             return
         await self._large.acquire()
         try:
-            await self._receive(delivery)
+            await self._finish(delivery, await self._converter.convert_large(delivery.body, self._off_reactor))
         finally:
             self._large.release()
 
-    async def _receive(self, delivery: Delivery) -> None:
-        if self._converter.is_large(delivery.body):
-            conversion = await self._converter.convert_large(delivery.body, self._off_reactor)
-        else:
-            conversion = self._converter.convert(delivery.body)
+    async def _finish(self, delivery: Delivery, conversion: Conversion) -> None:
+        """Publish the samples of a notification and what has to be said about it."""
         event_type = "unknown" if conversion.notification is None else conversion.notification.event_type
         results = [result for result in conversion.results if result.messages]
-        rejections = [*conversion.rejections, *await self._publish(results, event_type)]
+        rejections = list(conversion.rejections)
+        if results:
+            rejections += await self._publish(results, event_type)
         if self._report_identities is not None and conversion.notification is not None:
             await self._report_identities(conversion.notification)
         for rejection in rejections:
@@ -144,28 +143,22 @@ class NotificationConsumer:
 
     async def _publish(self, results: Sequence[ListenerResult], event_type: str) -> list[Rejection]:
         """Wait for every confirm, even after a failure; return a rejection for each result that the bus does not accept."""
-        if len(results) <= 1:
-            outcomes = [
-                await self._publish_result(result, event_type) for result in results
-            ]  # the usual case, without a Deferred
-        else:
-            confirms = [Deferred.fromCoroutine(self._publish_result(result, event_type)) for result in results]
-            outcomes = [outcome for _, outcome in await DeferredList(confirms)]
+        waiting = [(result, self._batcher.add(result.messages)) for result in results]
+        unavailable: Unavailable | None = None
         rejections: list[Rejection] = []
-        for outcome in outcomes:
-            if isinstance(outcome, Unavailable):
-                raise outcome
-            if outcome is not None:
-                rejections.append(outcome)
+        for result, published in waiting:
+            try:
+                await published
+            except Unavailable as error:
+                unavailable = error
+            except Unpublishable as error:
+                rejections.append(Rejection(kind="unpublishable", reason=str(error), event_type=event_type))
+            except CancelledError:
+                for _, other in waiting:
+                    other.addErrback(lambda _: None)  # nobody waits for it any more
+                raise Unavailable("the bus: publishing was cancelled") from None
+            except Exception as error:
+                rejections.append(rejection_of(error, listener=result.listener.name, event_type=event_type))
+        if unavailable is not None:
+            raise unavailable
         return rejections
-
-    async def _publish_result(self, result: ListenerResult, event_type: str) -> Rejection | Unavailable | None:
-        try:
-            await self._batcher.publish(result.messages)
-        except Unavailable as error:
-            return error
-        except Unpublishable as error:
-            return Rejection(kind="unpublishable", reason=str(error), event_type=event_type)
-        except Exception as error:
-            return rejection_of(error, listener=result.listener.name, event_type=event_type)
-        return None

@@ -41,7 +41,7 @@ ROOMS = {
     "psycopg2": "meter/store/*",
     "pyarrow": "meter/rating/exports/focus_parquet.py",
     "promql_parser": "meter/api/prometheus/*",
-    "re2": "meter/api/prometheus/matchers.py or meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
+    "re2": "meter/api/prometheus/matchers.py or meter/bus/masking.py or meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
     "sqlite3": "meter/agent/spool*.py",
     "treq": "meter/http/*",
     "twisted.conch": "meter/daemon/manhole*.py",

@@ -91,10 +91,12 @@ def normalize(notification: Notification) -> Notification:
     if notification.event_type.startswith(("compute.instance.", "compute.metrics.")) and isinstance(
         notification.payload, dict
     ):
-        notification = _with_shared_id(replace(notification, payload=in_whole_seconds(notification.payload)))
+        notification = replace(notification, payload=in_whole_seconds(notification.payload))
         # An audit is about a period, and contains the state at the time of its sending.
         sent = notification.timestamp if notification.event_type == "compute.instance.exists" else None
-        return replace(notification, timestamp=shared_time(notification), sent=sent)
+        return replace(
+            notification, message_id=_shared_id(notification), timestamp=shared_time(notification), sent=sent
+        )
     return notification
 
 
@@ -160,8 +162,8 @@ def _metric(metric: Any) -> Any:
     return metric
 
 
-def _with_shared_id(notification: Notification) -> Notification:
-    """Return the notification with an id made of request, event type and resource.
+def _shared_id(notification: Notification) -> str:
+    """Return the id of a notification made of request, event type and resource.
 
     Without a request id it keeps its own id. One request can cause several audits, updates and volume attachments, so
     their ids also contain the end of the audit period in seconds, the states before and after, and the volume's id.
@@ -170,7 +172,7 @@ def _with_shared_id(notification: Notification) -> Notification:
     request = notification.context.get("request_id")
     resource = payload.get("instance_id") or payload.get("nodename")
     if not isinstance(request, str) or not request or not isinstance(resource, str):
-        return notification
+        return notification.message_id
     parts = [request, notification.event_type, resource]
     if notification.event_type == "compute.instance.exists":
         parts.append(str(payload.get("audit_period_ending"))[:19].replace(" ", "T"))
@@ -180,7 +182,7 @@ def _with_shared_id(notification: Notification) -> Notification:
         parts.append(str(payload.get("volume_id")))
     elif notification.event_type == "compute.metrics.update":
         parts.append(str(payload.get("host")))
-    return replace(notification, message_id="\0".join(parts))
+    return "\0".join(parts)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

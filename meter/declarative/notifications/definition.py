@@ -2,93 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
-from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
+from meter.declarative.notifications import common_fields
 from meter.declarative.notifications import values
+from meter.declarative.notifications.common_fields import CommonFields
+from meter.declarative.notifications.common_fields import CommonValues
+from meter.declarative.notifications.common_fields import Scope
 from meter.declarative.notifications.deletion import Deletion
+from meter.declarative.notifications.metadata import Metadata
 from meter.declarative.notifications.paths import MISSING
 from meter.declarative.notifications.paths import Path
 from meter.declarative.notifications.patterns import Pattern
+from meter.declarative.notifications.values import ELEMENT
 from meter.declarative.notifications.values import Span
 from meter.declarative.notifications.values import ValueSource
-from meter.notification import Notification
-from meter.sample import DELETED
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.sample import with_reserved
 
 MAX_ELEMENTS = 10_000
 """Maximum number of samples that one definition may make from one notification."""
 
 FIELDS = ("name", "type", "unit", "volume", "resource", "user", "project", "timestamp")
 """The fields of a sample that a definition defines, in the order of evaluation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """Defines ``resource_metadata``: names with the source of each, or with nested metadata.
-
-    The source named ``*`` finds a mapping whose members are all copied. ``user`` finds the metadata that the user set on
-    the resource; members with the prefix ``metering.`` become ``user_metadata``.
-    """
-
-    sources: Mapping[str, ValueSource | Metadata]
-    user: ValueSource | None = None
-    _readers: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Resolve the reader of each name once, not for each notification."""
-        readers = (
-            (name, source.extract if isinstance(source, Metadata) else source.first)
-            for name, source in self.sources.items()
-        )
-        object.__setattr__(self, "_readers", tuple(readers))
-
-    def extract(self, scope: dict[str, Any]) -> dict[str, Any]:
-        """Return the metadata of a notification; missing values are omitted, nulls are kept."""
-        metadata: dict[str, Any] = {}
-        for name, read in self._readers:
-            value = read(scope)
-            if name == "*":
-                metadata |= value if isinstance(value, dict) else {}
-            elif value is not MISSING:
-                metadata[name] = value
-        if self.user is not None and (marked := values.user_metadata(self.user.first(scope))):
-            metadata["user_metadata"] = marked
-        return metadata
-
-
-class Scope:
-    """The notification that paths are evaluated in, with a cache of the metadata extracted from it."""
-
-    def __init__(self, notification: Notification) -> None:
-        self.notification = notification
-        self.root = {
-            "event_type": notification.event_type,
-            "publisher_id": notification.publisher_id,
-            "host": notification.publisher_id.partition(".")[2] or notification.publisher_id,
-            "priority": notification.priority,
-            "message_id": notification.message_id,
-            "ctxt": notification.context,
-            "payload": notification.payload,
-        }
-        self._metadata: dict[int, dict[str, Any]] = {}
-
-    def metadata(self, metadata: Metadata, root: dict[str, Any]) -> dict[str, Any]:
-        """Return ``metadata`` of ``root``, cached for the definitions that share it."""
-        if root is not self.root:
-            return metadata.extract(root)
-        known = self._metadata.get(id(metadata))
-        if known is None:
-            known = self._metadata[id(metadata)] = metadata.extract(root)
-        return known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,43 +55,60 @@ class Definition:
     names: frozenset[str] = field(default_factory=frozenset)
     deletion: Deletion | None = None
     state_when_sent: bool = False
+    _common: CommonFields = field(init=False, repr=False, compare=False)
     _labels: Mapping[str, str] = field(init=False, repr=False, compare=False)
     """The name of each field in errors."""
 
     def __post_init__(self) -> None:
-        """Compute the labels once, not for each sample."""
-        labels = {name: self.fields[name].shown if name in self.fields else name for name in FIELDS}
+        """Resolve once what each notification needs."""
+        fields = self.fields
+        common = CommonFields(
+            resource=fields.get("resource"),
+            user=fields.get("user"),
+            project=fields.get("project"),
+            timestamp=fields.get("timestamp"),
+            metadata=self.metadata,
+            deletion=self.deletion,
+            optional=self.optional,
+            state_when_sent=self.state_when_sent,
+        )
+        object.__setattr__(self, "_common", common_fields.shared(common))
+        labels = {name: fields[name].shown if name in fields else name for name in FIELDS}
         object.__setattr__(self, "_labels", labels)
 
     def samples(self, scope: Scope) -> Iterator[Sample]:
-        """Yield the samples of a notification; raises ``ValueError``, which names the missing or bad value."""
-        lacking = any(path.first(scope.root) in (MISSING, None) for path in self.requires)
-        if lacking and not (self.deletion is not None and self.deletion.matches(scope.root)):
-            return
+        """Yield the samples of a notification; raises ``ValueError``, which names the missing or bad value.
+
+        Their message id is that of the notification: :func:`meter.notification.stable_ids` gives them their own.
+        """
+        root = scope.root
+        for path in self.requires:
+            found = path.first(root)
+            if found is MISSING or found is None:
+                if self.deletion is None or not scope.reports(self.deletion, root):
+                    return
+                break
         if self.each is not None:
-            elements = self.each.all(scope.root)
+            elements = self.each.all(root)
             if len(elements) > MAX_ELEMENTS:
                 raise ValueError(f"{self.each.shown} finds {len(elements)} elements, more than {MAX_ELEMENTS}")
             for element in elements:
-                yield self._sample(scope, {**scope.root, "each": element})
+                yield self._sample(scope, {**root, ELEMENT: element})
         elif self.lookup:
             yield from self._lookup_samples(scope)
         else:
-            yield self._sample(scope, scope.root)
+            yield self._sample(scope, root)
 
     def _sample(self, scope: Scope, root: dict[str, Any]) -> Sample:
-        deletion = self.deletion if self.deletion is not None and self.deletion.matches(root) else None
-        found = {
-            name: source.first(root) if deletion is None or name != "volume" else 0
-            for name, source in self.fields.items()
-        }
-        metadata = self._metadata(scope, root)
-        if deletion is None:
-            return self._make_sample(found, scope, metadata)
-        sample = self._make_sample(
-            found, scope, metadata if deletion.ids_reused else with_reserved(metadata, run=DELETED)
+        fields = self.fields
+        deleted = self.deletion is not None and scope.reports(self.deletion, root)
+        own = self._own_values(
+            fields["name"].first(root),
+            fields["type"].first(root),
+            fields["unit"].first(root),
+            0 if deleted else fields["volume"].first(root),
         )
-        return replace(sample, timestamp=deletion.time(root, sample.timestamp))
+        return _make_sample(own, scope.common(self._common, root), scope)
 
     def _lookup_samples(self, scope: Scope) -> Iterator[Sample]:
         columns = {name: source.all(scope.root) for name, source in self.fields.items()}
@@ -166,49 +123,36 @@ class Definition:
             elif len(column) != count:
                 shown = self.fields[name].shown
                 raise ValueError(f"{shown} finds {len(column)} values for {count} samples: there must be one for each")
-        metadata = self._metadata(scope, scope.root)
         for number in range(count):
-            yield self._make_sample({name: column[number] for name, column in columns.items()}, scope, metadata)
+            found = {name: column[number] for name, column in columns.items()}
+            own = self._own_values(found["name"], found["type"], found["unit"], found["volume"])
+            yield _make_sample(own, self._common.values(found, scope, scope.root), scope)
 
-    def _metadata(self, scope: Scope, root: dict[str, Any]) -> dict[str, Any]:
-        return scope.metadata(self.metadata, root)
-
-    def _make_sample(self, found: dict[str, Any], scope: Scope, metadata: dict[str, Any]) -> Sample:
+    def _own_values(self, name: Any, kind: Any, unit: Any, volume: Any) -> tuple[str, Any, str, int | float]:
+        """Return what was found for the fields that are not common ones; raises ``ValueError`` for a bad value."""
         labels = self._labels
-        name = values.text(found["name"], labels["name"])
+        name = values.text(name, labels["name"])
         if self.names and name not in self.names:
             raise ValueError(
                 f"{labels['name']} gives {name!r:.80}, which is not one of {', '.join(sorted(self.names))}"
             )
-        return Sample(
-            name=name,
-            type=found["type"],
-            unit=values.text(found["unit"], labels["unit"]),
-            volume=values.number(found["volume"], labels["volume"]),
-            resource_id=values.text(found["resource"], labels["resource"]),
-            user_id=self._owner("user", found),
-            project_id=self._owner("project", found),
-            timestamp=self._timestamp(found, scope),
-            resource_metadata=metadata,
-        )
+        return name, kind, values.text(unit, labels["unit"]), values.number(volume, labels["volume"])
 
-    def _owner(self, name: str, found: dict[str, Any]) -> str | None:
-        """Return the user or project; a missing user is ``None``, so that the project still gets its sample."""
-        if name not in self.fields:
-            return None
-        if name in self.optional or name == "user":
-            return values.optional_text(found[name], self._labels[name])
-        return values.text(found[name], self._labels[name])
 
-    def _timestamp(self, found: dict[str, Any], scope: Scope) -> datetime:
-        """Return the defined timestamp, else that of the notification."""
-        if "timestamp" not in self.fields:
-            notification = scope.notification
-            return notification.sent_at if self.state_when_sent else notification.timestamp
-        value = found["timestamp"]
-        if "timestamp" in self.optional and (value is MISSING or value is None or value == ""):
-            return scope.notification.timestamp
-        return values.time(value, self._labels["timestamp"])
+def _make_sample(own: tuple[str, Any, str, int | float], common: CommonValues, scope: Scope) -> Sample:
+    name, kind, unit, volume = own
+    return Sample(
+        name=name,
+        type=kind,
+        unit=unit,
+        volume=volume,
+        resource_id=common.resource_id,
+        user_id=common.user_id,
+        project_id=common.project_id,
+        timestamp=common.timestamp,
+        resource_metadata=common.metadata,
+        message_id=scope.notification.message_id,
+    )
 
 
 @dataclass(frozen=True, slots=True)

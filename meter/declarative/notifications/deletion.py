@@ -41,13 +41,22 @@ class Deletion:
     earliest: tuple[ValueSource, ...] = ()
     ids_reused: bool = False
 
+    @property
+    def of_element(self) -> bool:
+        """Whether it may depend on the :data:`~meter.declarative.notifications.values.ELEMENT`."""
+        conditions = (source for source, _ in (*self.where, *self.unless))
+        return any(each.of_element for each in (*conditions, *self.all_set, *self.at, *self.latest, *self.earliest))
+
     def matches(self, scope: dict[str, Any]) -> bool:
         """Return whether the notification in ``scope`` reports that its resource is deleted."""
-        if scope["event_type"] in self.event_types or any(_is(scope, *each) for each in self.where):
+        if scope["event_type"] in self.event_types or _any(self.where, scope):
             return True
-        if not self.all_set or any(_is(scope, *each) for each in self.unless):
+        if not self.all_set:
             return False
-        return all(_text(source.first(scope)) not in EMPTY for source in self.all_set)
+        for source in self.all_set:
+            if _text(source.first(scope)) in EMPTY:
+                return False
+        return not _any(self.unless, scope)
 
     def time(self, scope: dict[str, Any], notified: datetime) -> datetime:
         """Return since when the resource is deleted, from a notification with the timestamp ``notified``."""
@@ -58,12 +67,15 @@ class Deletion:
         return min([notified, *_times(self.latest, scope)])
 
 
-def _is(scope: dict[str, Any], source: ValueSource, texts: frozenset[str]) -> bool:
-    return _text(source.first(scope)) in texts
+def _any(conditions: tuple[tuple[ValueSource, frozenset[str]], ...], scope: dict[str, Any]) -> bool:
+    """Return whether a source finds one of its texts."""
+    return any(_text(source.first(scope)) in texts for source, texts in conditions)
 
 
 def _text(value: Any) -> str:
     """Return a value as lower-case text for comparison: services write ``True``, ``"True"``, ``DELETED`` and ``deleted``."""
+    if type(value) is str:
+        return value[:100].lower()
     return "" if value is MISSING or value is None or isinstance(value, dict | list) else str(value)[:100].lower()
 
 

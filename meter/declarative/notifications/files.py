@@ -18,8 +18,8 @@ import yaml
 
 from meter.declarative.notifications.ceilometer import from_ceilometer
 from meter.declarative.notifications.definition import Definition
-from meter.declarative.notifications.definition import Metadata
 from meter.declarative.notifications.deletion import Deletion
+from meter.declarative.notifications.metadata import Metadata
 from meter.declarative.notifications.models import BadDefinition
 from meter.declarative.notifications.models import ReadContext
 from meter.declarative.notifications.models import make_definition

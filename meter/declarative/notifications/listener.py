@@ -9,9 +9,9 @@ from typing import Self
 
 from zope.interface import implementer
 
+from meter.declarative.notifications.common_fields import Scope
 from meter.declarative.notifications.definition import Definition
 from meter.declarative.notifications.definition import DefinitionResult
-from meter.declarative.notifications.definition import Scope
 from meter.declarative.notifications.files import read_definitions
 from meter.declarative.notifications.patterns import PatternIndex
 from meter.interfaces import Disabled

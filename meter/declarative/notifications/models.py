@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from meter.declarative.notifications.definition import FIELDS
 from meter.declarative.notifications.definition import Definition
-from meter.declarative.notifications.definition import Metadata
 from meter.declarative.notifications.deletion import Deletion
+from meter.declarative.notifications.metadata import Metadata
 from meter.declarative.notifications.paths import BadPath
 from meter.declarative.notifications.paths import path
 from meter.declarative.notifications.patterns import BadPattern

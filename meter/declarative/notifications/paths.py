@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from functools import lru_cache
 from typing import Any
 
@@ -41,12 +42,14 @@ class Path:
     """A compiled path, written as ``text``, that finds values in a mapping.
 
     ``first`` returns the first value that is not null, null if all are, or :data:`MISSING`; ``all`` returns every value,
-    nulls included. Both raise :class:`BadPath` if the path cannot be evaluated in the given mapping.
+    nulls included. Both raise :class:`BadPath` if the path cannot be evaluated in the given mapping. ``steps`` are the names
+    and indices of a path that has nothing else, ``None`` for other paths.
     """
 
     text: str
     first: Callable[[Mapping[str, Any]], Any]
     all: Callable[[Mapping[str, Any]], list[Any]]
+    steps: tuple[str | int, ...] | None = field(default=None, compare=False)
 
     @property
     def shown(self) -> str:
@@ -56,6 +59,8 @@ class Path:
 
 def _walk(steps: tuple[str | int, ...]) -> Callable[[Any], Any]:
     """Return a function that follows ``steps`` into a value, or returns :data:`MISSING`."""
+    if len(steps) == 2 and all(isinstance(step, str) for step in steps):
+        return _walk_two(*steps)
 
     def walk(node: Any) -> Any:
         for step in steps:
@@ -70,6 +75,16 @@ def _walk(steps: tuple[str | int, ...]) -> Callable[[Any], Any]:
     return walk
 
 
+def _walk_two(outer: str | int, inner: str | int) -> Callable[[Any], Any]:
+    """Return what :func:`_walk` returns for two names, such as those of ``$.payload.size``, which is twice as fast."""
+
+    def walk(node: Any) -> Any:
+        found = node.get(outer) if isinstance(node, dict) else None
+        return found.get(inner, MISSING) if isinstance(found, dict) else MISSING
+
+    return walk
+
+
 def _plain(text: str, steps: tuple[str | int, ...]) -> Path:
     """Return a path of member names and indices only, by far the most common."""
     first = _walk(steps)
@@ -78,7 +93,7 @@ def _plain(text: str, steps: tuple[str | int, ...]) -> Path:
         value = first(scope)
         return [] if value is MISSING else [value]
 
-    return Path(text, first, every)
+    return Path(text, first, every, steps)
 
 
 def _general(text: str, follow: Follow) -> Path:

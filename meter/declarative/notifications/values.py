@@ -20,6 +20,9 @@ from meter.sample import volume_is_valid
 MAX_ID_CHARACTERS = 512
 """Maximum length of a name, unit or id, in characters."""
 
+ELEMENT = "each"
+"""The member of a scope with the element that a sample is made of, if a definition makes one of each."""
+
 USER_METADATA_PREFIX = "metering."
 MAX_USER_METADATA = 256
 
@@ -44,6 +47,11 @@ class ValueSource:
         """Use the path's own function for a source of one path, the most common one."""
         plain = len(self.paths) == 1 and not self.prefix
         object.__setattr__(self, "first", self.paths[0].first if plain else self._first)
+
+    @property
+    def of_element(self) -> bool:
+        """Whether the value may depend on the :data:`ELEMENT`."""
+        return any(path.steps is None or path.steps[:1] in ((), (ELEMENT,)) for path in self.paths)
 
     def _first(self, scope: dict[str, Any]) -> Any:
         if not self.paths:
@@ -83,6 +91,11 @@ class Span:
     def all(self, scope: dict[str, Any]) -> list[Any]:
         """Return a list of the one value."""
         return [self.first(scope)]
+
+    @property
+    def of_element(self) -> bool:
+        """Whether the span may depend on the :data:`ELEMENT`."""
+        return self.start.of_element or self.end.of_element
 
     @property
     def shown(self) -> str:

@@ -19,8 +19,11 @@ from meter.bus.masking import _SECRET_WORDS
 from meter.bus.masking import _STEM
 from meter.bus.masking import FARTHEST_STEM
 from meter.bus.masking import MASK
+from meter.bus.masking import MAX_DEPTH
 from meter.bus.masking import MAX_STRUCTURE_BYTES
 from meter.bus.masking import WINDOW_CHARACTERS
+from meter.bus.masking import _has_no_secret
+from meter.bus.masking import _masked
 from meter.bus.masking import _plain_hidden
 from meter.bus.masking import _quoted_hidden
 from meter.bus.masking import _replaced
@@ -230,6 +233,81 @@ def test_search_by_stems_finds_all_that_the_patterns_find(text: str, filling: st
     quoted = _QUOTED_PAIR.sub(_quoted_hidden, text)
     assert _replaced(_QUOTED_PAIR, _quoted_hidden, text) == quoted
     assert _replaced(_PLAIN_PAIR, _plain_hidden, quoted) == _PLAIN_PAIR.sub(_plain_hidden, quoted)
+
+
+NAMES = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "token",
+                "pass",
+                "word",
+                "wd",
+                "phrase",
+                "Secret",
+                "credential",
+                "cookie",
+                "admin",
+                "root",
+                "user",
+                "api",
+            ),
+            *("private", "Access", "auth", "Auth", "orization", "master", "session", "ssh", "Key", "keys", "data", "X"),
+            *(
+                "_",
+                "-",
+                ".",
+                " ",
+                "x",
+                "7",
+                "\u00fc",
+                "\u0130",
+                "to\u212aen",
+                "\\u0074oken",
+                "\n",
+                "\b",
+                '"',
+                "'",
+                "\\",
+            ),
+            *(":", "=", "{", "[", "://a:b@c", "://", "@", "/", "eyJ", "Bearer ", FERNET, "key", "name", "value"),
+        ]
+    ),
+    max_size=6,
+).map("".join)
+LEAVES = NAMES | NAMES.map(lambda text: json.dumps({text: "hunter2"})) | st.none() | st.integers() | st.booleans()
+
+
+@given(
+    st.from_regex(re.compile(_SECRET_WORDS, re.ASCII | re.IGNORECASE), fullmatch=True),
+    st.sampled_from(["", "x", "x_", "os-", "7"]),
+    st.sampled_from(["", "x", "_x", "X", "-x", "\n"]),
+)
+def test_every_secret_word_is_found_before_walking(word: str, before: str, after: str) -> None:
+    name = before + word + after
+    values = ({name: "hunter2"}, [f"{name}: hunter2"], {"key": name, "value": "hunter2"}, json.dumps({name: "hunter2"}))
+    for value in values:
+        assert not _has_no_secret(value) or _masked(value, MAX_DEPTH) is value
+
+
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner), max_leaves=8))
+def test_value_that_is_not_walked_has_no_secret(value: Any) -> None:
+    assert not _has_no_secret(value) or _masked(value, MAX_DEPTH) is value
+
+
+@pytest.mark.parametrize("path", sorted(NOTIFICATIONS.glob("nova*.json")), ids=lambda path: path.stem)
+def test_metadata_of_a_usual_notification_are_not_walked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = json.loads(path.read_text())["message"]["payload"]
+    metadata = {name: payload[name] for name in ("display_name", "state", "image_ref_url") if name in payload}
+    monkeypatch.setattr(meter.bus.masking, "_masked", None)
+    assert masked(metadata) is metadata
+
+
+def test_value_deeper_than_is_searched_is_masked_as_a_whole() -> None:
+    value: Any = "x"
+    for _ in range(MAX_DEPTH + 1):
+        value = [value]
+    assert masked(value) is not value
 
 
 class CountedPattern:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -55,7 +54,7 @@ class Gathered:
             OutgoingMessage({"counter_name": meter, "message_id": each, "timestamp": time, **fields}, key)
             for each in ids
         ]
-        sent = Deferred.fromCoroutine(self.gathering.publish(messages))
+        sent = self.gathering.add(messages)
         sent.addCallbacks(lambda _: "published", lambda failure: failure.value)
         sent.addCallback(lambda end: self.ends.update({ids[0]: end}))
 

@@ -334,6 +334,20 @@ async def test_notification_with_a_cancelled_publication_is_requeued(consumer: M
 
 
 @pytest_twisted.ensureDeferred
+async def test_cancelled_notification_is_requeued_whatever_becomes_of_its_samples(
+    consumer: MakeConsumer, bus: Bus
+) -> None:
+    bus.answers = [first := Deferred(), second := Deferred()]
+    listeners = FakeListener("one", [gauge("a")]), FakeListener("two", [gauge("b")])
+    received = Deferred.fromCoroutine(consumer(*listeners).receive(bare()))
+    received.cancel()
+    with pytest.raises(Unavailable):
+        await received
+    first.callback(None)
+    second.errback(Unavailable("the bus: away"))
+
+
+@pytest_twisted.ensureDeferred
 async def test_notification_is_requeued_if_its_dead_letter_is_not_confirmed(consumer: MakeConsumer, bus: Bus) -> None:
     bus.answers = [Unavailable("the bus: away")]
     with pytest.raises(Unavailable):
