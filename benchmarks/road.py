@@ -205,7 +205,12 @@ async def measure(
                 [(speed,)] = measuring.rows(dsn, SPEED, [ids])
                 table.add("bare inserts: sessions", of_bare / count * 1e6, UNIT)
                 table.add("bare inserts", bare_speed, "samples/s")
-                table.add("collectors" if options.processes > 1 else "collector's rate", float(speed), "samples/s", "bare inserts")
+                table.add(
+                    "collectors" if options.processes > 1 else "collector's rate",
+                    float(speed),
+                    "samples/s",
+                    "bare inserts",
+                )
         unstored = sum(counted(each, TAKEN) - each.metric(f'{TAKEN}{{outcome="stored"}}') for each in collectors)
         dead = sum(counted(each, "meter_dead_letters_total") for each in collectors)
     finally:
@@ -215,7 +220,9 @@ async def measure(
     if waits.seen:
         events = ", ".join(f"{event} {count}" for event, count in waits.events.most_common(5))
         share = waits.waiting / waits.seen
-        report.line(f"busy sessions seen: {waits.seen}, of which {share:.1%} waited for a lock" + f" ({events})" * bool(events))
+        report.line(
+            f"busy sessions seen: {waits.seen}, of which {share:.1%} waited for a lock" + f" ({events})" * bool(events)
+        )
     report.compare_ids("samples in the store", sent, measuring.stored_ids(dsn))
     report.compare("samples that the collectors counted as duplicate, conflict or refused", 0, unstored)
     report.compare("dead letters", 0, dead)
