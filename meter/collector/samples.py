@@ -24,6 +24,7 @@ from meter.batch_signature import BatchEntry
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import call_at_once
 from meter.ceilometer_signature import BadSignature
+from meter.collector.large_bodies import LARGE_BYTES
 from meter.collector.large_bodies import Runner
 from meter.collector.large_bodies import TooComplex
 from meter.collector.large_bodies import Turn
@@ -51,6 +52,10 @@ from meter.query import Refusal
 from meter.query import WriteResult
 from meter.signing_keys import Keyring
 from meter.signing_keys import VerifiedBatch
+from meter.standard_fields import MetadataCache
+from meter.standard_message import StandardCast
+from meter.standard_message import read_standard
+from meter.standard_message import standard_cast
 
 VERIFIED_KINDS = frozenset({"conflict", "unstorable"})
 """Kinds of rejections of samples whose signature was verified before; of others it may not have been."""
@@ -111,6 +116,7 @@ class SampleConsumer:
         self._after_commit = after_commit
         self._off_reactor = off_reactor
         self._large = Lock()
+        self._metadata = MetadataCache()
         self._batch = _Batch()
         self._timer: IDelayedCall | None = None
 
@@ -120,16 +126,45 @@ class SampleConsumer:
         Raises :class:`meter.interfaces.Unavailable` while the store or the bus is unavailable: the delivery is requeued.
         Large deliveries are processed one at a time: decoded, each takes many times the memory of its body.
         """
+        if len(delivery.body) <= LARGE_BYTES and (cast := standard_cast(delivery.body)) is not None:
+            batch = self._verified_batch(cast)
+            verified = None if batch is None else await self._verify_standard(cast, batch)
+            if verified is not None:
+                await self._store_verified(delivery, len(cast.messages), batch, verified, [], large=False)
+                return
         if not is_large(delivery.body):
-            await self._receive(delivery)
+            await self._receive(delivery, large=False)
             return
         await self._large.acquire()
         try:
-            await self._receive(delivery)
+            await self._receive(delivery, large=True)
         finally:
             self._large.release()
 
-    async def _receive(self, delivery: Delivery) -> None:
+    def _verified_batch(self, cast: StandardCast) -> VerifiedBatch | None:
+        try:
+            return verified_batch(cast.content, len(cast.messages), self._keys)
+        except (BadMessage, BadSignature):
+            return None
+
+    async def _verify_standard(
+        self, cast: StandardCast, batch: VerifiedBatch
+    ) -> list[tuple[int, MeteringMessage]] | None:
+        """Return all messages of ``cast``, each with its index; ``None`` if one of them is not a valid standard message."""
+        verified: list[tuple[int, MeteringMessage]] = []
+        turn = Turn(self._clock, SAMPLES_PER_TURN)
+        for index, fields in enumerate(cast.messages):
+            message = read_standard(fields, index, batch, self._metadata)
+            if message is None:
+                return None
+            verified.append((index, message))
+            if turn.over():
+                await sleep(self._clock, 0)
+                turn.begin()
+        return verified
+
+    async def _receive(self, delivery: Delivery, *, large: bool) -> None:
+        """Receive a delivery that may have anything, and is ``large`` or not."""
         try:
             content = await opened(delivery.body, self._off_reactor)
             entries = metering_messages(content)
@@ -143,8 +178,20 @@ class SampleConsumer:
             await Rejection(kind=UNVERIFIED, reason=str(error)).dead_letter(self._dead_letters, delivery)
             self._count_rejected(UNVERIFIED, entries)
             return
-        large = is_large(delivery.body)
         verified, rejected = await self._verify(entries, batch, large)
+        await self._store_verified(delivery, len(entries), batch, verified, rejected, large=large)
+
+    async def _store_verified(
+        self,
+        delivery: Delivery,
+        entries: int,
+        batch: VerifiedBatch | None,
+        verified: Sequence[tuple[int, MeteringMessage]],
+        rejected: list[RejectedEntry],
+        *,
+        large: bool,
+    ) -> None:
+        """Store the ``verified`` messages of a delivery with so many ``entries``, and dead-letter what is rejected."""
         signed = await self._signed_entries(rejected, batch)
         refused_entries: Sequence[BatchEntry] = list(signed.values())
         first = 0
@@ -152,13 +199,16 @@ class SampleConsumer:
             for refusal in await self._enqueue(part, refused_entries):
                 index, message = verified[first + refusal.index]
                 reason = ": ".join(filter(None, ("the store refuses it", refusal.reason, refusal.cause)))
-                rejected.append(RejectedEntry(index, message.fields, _rejection(refusal.kind, reason, message.fields)))
+                fields = message.fields
+                rejected.append(RejectedEntry(index, fields, _rejection(refusal.kind, reason, fields)))
             first, refused_entries = first + len(part), ()
+        if not rejected:
+            return
         await dead_letter_samples(
             rejected,
             delivery,
             self._dead_letters,
-            entries=len(entries),
+            entries=entries,
             batch=batch,
             off_reactor=self._off_reactor,
         )

@@ -565,7 +565,7 @@ async def test_batches_are_told_apart_by_their_signature_not_only_by_their_id(st
 @pytest_twisted.ensureDeferred
 async def test_extreme_timestamps_are_stored(store, timestamp):
     at = parse_timestamp(timestamp, "timestamp")
-    sent = replace(message(at=at), fields={**message(at=at).fields, "timestamp": timestamp})
+    sent = replace(message(at=at), received={**message(at=at).fields, "timestamp": timestamp})
 
     await store.write([sent])
 

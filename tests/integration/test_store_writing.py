@@ -169,7 +169,7 @@ async def test_usual_messages_are_stored_without_verbatim_json(postgresql):
     dsn = postgresql.dsn_with_schema()
     ours = [message(volume=volume, metadata={"a": [1, {"b": None}]}) for volume in (1, 1.5, 10**15)]
     theirs = {**message().fields, "user_name": "ann", "project_name": None, "monotonic_time": 12.25}
-    theirs = replace(message(), fields=theirs, message_id=theirs["message_id"], entry=None)
+    theirs = replace(message(), received=theirs, message_id=theirs["message_id"], entry=None)
     async with running(dsn) as store:
         await store.write([*ours, theirs])
         assert await stored_message(store, theirs.message_id) == theirs.fields

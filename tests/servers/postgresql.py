@@ -80,6 +80,12 @@ class PostgreSQL:
         )
 
     @property
+    def pid(self) -> int:
+        """The id of the server's process, the parent of all others."""
+        assert self._server is not None
+        return self._server.pid
+
+    @property
     def url(self) -> str:
         """The DSN of the server's own database, for administration."""
         return self._dsn_of("postgres")

@@ -298,7 +298,7 @@ class SampleWriter:
         """Return the dimension ids of ``records``, and what to add to the caches."""
         ends = {timestamp: end_of_week(timestamp) for timestamp in timestamps}
         retained_until = [ends[record.timestamp] for record in records]
-        digests = [digest(record.metadata) for record in records]
+        digests = [record.metadata_digest or digest(record.metadata) for record in records]
         texts = {hash_: record.metadata for hash_, record in zip(digests, records, strict=True)}
         cache_updates: list[CacheUpdate] = []
 
