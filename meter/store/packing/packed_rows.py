@@ -1,0 +1,144 @@
+"""SQL that makes rows of ``packed_samples`` of samples, and samples of rows of ``packed_samples``.
+
+Both directions are exact: every column of every sample comes back as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+MAX_SAMPLES = 4096
+"""Samples in a row of ``packed_samples`` at most: reading one of them decompresses the arrays of all."""
+
+SAMPLE_COLUMNS = (
+    "timestamp",
+    "recorded_at",
+    "message_id",
+    "volume",
+    "metadata_id",
+    "series_id",
+    "wire_format_id",
+    "signature",
+    "verbatim_json",
+    "batch_id",
+    "batch_position",
+)
+"""The columns of a sample, in the order of the table ``sample``."""
+
+VALUE_COLUMNS = ("timestamp", "recorded_at", "message_id", "volume", "metadata_id", "series_id")
+"""The columns that most queries need: of a packed row, the arrays of the others are not decompressed."""
+
+_ARRAYS = {
+    "timestamp": ("times", "time_offsets"),
+    "recorded_at": ("times", "time_offsets", "recorded_times", "delays"),
+    "message_id": ("message_ids",),
+    "volume": ("volumes",),
+    "metadata_id": ("metadata_ids",),
+    "series_id": (),
+    "wire_format_id": ("wire_format_ids",),
+    "signature": ("signatures_left", "signatures_right", "signatures"),
+    "verbatim_json": ("verbatim_jsons",),
+    "batch_id": ("batch_ids",),
+    "batch_position": ("batch_positions",),
+}
+"""The arrays of a packed row that each column is made of."""
+
+_TIMESTAMP = "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
+
+_UNPACKED = {
+    "timestamp": _TIMESTAMP,
+    "recorded_at": f"coalesce(u.recorded_times, {_TIMESTAMP} + u.delays * interval '1 microsecond')",
+    "message_id": "u.message_ids",
+    "volume": "u.volumes",
+    "metadata_id": "u.metadata_ids",
+    "series_id": "p.series_id",
+    "wire_format_id": "u.wire_format_ids",
+    "signature": "coalesce(uuid_send(u.signatures_left) || uuid_send(u.signatures_right), u.signatures, '')",
+    "verbatim_json": "coalesce(u.verbatim_jsons, '')",
+    "batch_id": "coalesce(u.batch_ids, 0)",
+    "batch_position": "coalesce(u.batch_positions, 0::smallint)",
+}
+"""Each column as SQL over a packed row ``p``, its ``slice`` and the elements ``u`` of its arrays."""
+
+_SLICE = """
+SELECT
+    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+        ELSE greatest(1, floor((date_part('epoch', greatest({first}, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+    END AS lower,
+    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+        ELSE least(p.count, ceil((date_part('epoch', least({last}, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+    END AS upper
+OFFSET 0
+"""
+"""The positions of the elements that may lie between the times ``first`` and ``last``, and at most a few more."""
+
+
+def unpacked(columns: Collection[str], *, first: str, last: str) -> str:
+    """Return the select list and FROM items that make samples with ``columns`` of the rows ``p`` of ``packed_samples``.
+
+    ``first`` and ``last`` are SQL for the range of time that is wanted, both included, ``'-infinity'::timestamptz`` for no limit: all
+    samples within it are selected, and a few others. A WHERE clause can follow: the condition that selects the rows ``p``
+    (:func:`overlaps`, and the series), and conditions on the samples cannot refer to names of columns there.
+    """
+    arrays = dict.fromkeys(array for column in columns for array in _ARRAYS[column])
+    elements = ", ".join(f"p.{array}[slice.lower:slice.upper]" for array in arrays)
+    return (
+        f"SELECT {', '.join(f'{_UNPACKED[column]} AS {column}' for column in columns)}\n"
+        f"FROM packed_samples p CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS slice\n"
+        f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)"
+    )
+
+
+def overlaps(first: str, last: str) -> str:
+    """Return the condition that the row ``p`` of ``packed_samples`` may have samples from ``first`` to ``last``, SQL for times.
+
+    The third part excludes the partitions of earlier weeks.
+    """
+    return f"p.first <= {last} AND p.last >= {first} AND p.first >= {first} - interval '7 days'"
+
+
+PACKED_COLUMNS = (
+    "series_id, part, step, count, first, last, last_recorded, least_offset, greatest_offset, time_offsets, times, delays, recorded_times,"
+    " message_ids, volumes, metadata_ids, wire_format_ids, signatures_left, signatures_right, signatures, verbatim_jsons, batch_ids,"
+    " batch_positions"
+)
+
+_FITS = "BETWEEN -2147483648 AND 2147483647"
+_HALF = "CASE WHEN length(signature) = 32 THEN encode(substr(signature, {}, 16), 'hex')::uuid END"
+
+PACKED = f"""
+SELECT series_id, part, step, count(*), min(timestamp), max(timestamp), max(recorded_at),
+    CASE WHEN bool_and(time_offset {_FITS}) THEN min(time_offset)::integer ELSE 0 END,
+    CASE WHEN bool_and(time_offset {_FITS}) THEN max(time_offset)::integer ELSE 0 END,
+    CASE WHEN bool_and(time_offset {_FITS}) THEN array_agg(CASE WHEN time_offset {_FITS} THEN time_offset::integer END) END,
+    CASE WHEN NOT bool_and(time_offset {_FITS}) THEN array_agg(timestamp) END,
+    CASE WHEN bool_and(delay {_FITS}) THEN array_agg(CASE WHEN delay {_FITS} THEN delay::integer END) END,
+    CASE WHEN NOT bool_and(delay {_FITS}) THEN array_agg(recorded_at) END,
+    array_agg(message_id), array_agg(volume), array_agg(metadata_id), array_agg(wire_format_id),
+    CASE WHEN bool_and(length(signature) = 32) THEN array_agg({_HALF.format(1)}) END,
+    CASE WHEN bool_and(length(signature) = 32) THEN array_agg({_HALF.format(17)}) END,
+    CASE WHEN NOT bool_and(length(signature) = 32) AND bool_or(signature <> '') THEN array_agg(signature) END,
+    CASE WHEN bool_or(verbatim_json <> '') THEN array_agg(verbatim_json) END,
+    CASE WHEN bool_or(batch_id <> 0) THEN array_agg(batch_id) END,
+    CASE WHEN bool_or(batch_id <> 0) THEN array_agg(batch_position) END
+FROM (
+    SELECT s.*,
+        (extract(epoch FROM timestamp - first_value(timestamp) OVER in_order) * 1000000)::bigint
+            - (row_number() OVER in_order - 1) * step AS time_offset,
+        (extract(epoch FROM recorded_at - timestamp) * 1000000)::bigint AS delay
+    FROM (
+        SELECT s.*, CASE WHEN x.polling_interval > 0 THEN (x.polling_interval * 1000000)::bigint
+            ELSE (extract(epoch FROM max(timestamp) OVER of_part - min(timestamp) OVER of_part) * 1000000)::bigint
+                / greatest(1, count(*) OVER of_part - 1) END AS step
+        FROM (
+            SELECT s.*, ((row_number() OVER (PARTITION BY s.series_id ORDER BY s.timestamp, s.message_id) - 1) / {MAX_SAMPLES})::smallint AS part
+            FROM ({{samples}}) AS s
+        ) AS s LEFT JOIN series x ON x.id = s.series_id
+        WINDOW of_part AS (PARTITION BY s.series_id, s.part)
+    ) AS s
+    WINDOW in_order AS (PARTITION BY series_id, part ORDER BY timestamp, message_id)
+) AS s
+GROUP BY series_id, part, step
+"""
+"""The rows of ``packed_samples``, with :data:`PACKED_COLUMNS`, of ``samples``, which are of one week. Elements of arrays are in the order
+in which the subquery's window sorts the samples: whoever packs compares what is read back."""
