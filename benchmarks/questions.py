@@ -16,14 +16,12 @@ import importlib
 import json
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 from pathlib import Path
-from statistics import median
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
@@ -35,7 +33,6 @@ from benchmarks.api import daemons
 from benchmarks.api import until_listening
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
-from benchmarks.store_read import METERS
 from benchmarks.store_read import ONE
 from benchmarks.store_read import alike
 from benchmarks.store_read import first_poll
@@ -99,7 +96,10 @@ class Question:
     def sql(self, bin: str) -> str:
         """Return the same as SQL over the table ``plain``; ``bin`` is an expression of a stride and an origin."""
         columns = {"metadata.flavor.name": "flavor", "resource_id": "resource", "project_id": "project"}
-        conditions = [f"meter = '{self.meter}'", *(f"{columns[name]} = '{value}'" for name, value in self.equals.items())]
+        conditions = [
+            f"meter = '{self.meter}'",
+            *(f"{columns[name]} = '{value}'" for name, value in self.equals.items()),
+        ]
         conditions += [f"timestamp >= '{self.start.isoformat()}'"] if self.start else []
         conditions += [f"timestamp < '{self.end.isoformat()}'"] if self.end else []
         where = " AND ".join(conditions)
@@ -144,9 +144,7 @@ def questions(end: datetime, minutes: int) -> dict[str, Question]:
             start=begin + HOUR + 20 * MINUTE, end=begin + HOUR + 30 * MINUTE, equals=LARGE
         ),
         "one resource": Question(equals={"resource_id": ONE}),
-        "one resource, odd ends": Question(
-            start=start + 7 * MINUTE, end=end - 7 * MINUTE, equals={"resource_id": ONE}
-        ),
+        "one resource, odd ends": Question(start=start + 7 * MINUTE, end=end - 7 * MINUTE, equals={"resource_id": ONE}),
         "one resource per hour, no start": Question(period=3600, equals={"resource_id": ONE}),
         "a project per hour, no start": Question(period=3600, equals={"project_id": f"{7:032x}"}),
         "per resource": Question(groupby="resource_id"),
@@ -266,7 +264,6 @@ class Asking:
         spread = self._table.spread(name)
         return spread.median if spread else 0.0
 
-
     async def _first(self, path: str) -> bytes:
         """Return an answer, once the daemon is connected to the database."""
         while True:
@@ -305,7 +302,9 @@ async def measure(
                 if options.only and not any(part in question for part in options.only):
                     continue
                 of_postgresql = "date_bin('{seconds} s', timestamp, {origin})"
-                of_duckdb = asked.sql("time_bucket(INTERVAL '{seconds} s', timestamp, CAST({origin} AS TIMESTAMP))").replace("+00:00", "")
+                of_duckdb = asked.sql(
+                    "time_bucket(INTERVAL '{seconds} s', timestamp, CAST({origin} AS TIMESTAMP))"
+                ).replace("+00:00", "")
                 fetch = columnar and (lambda sql=of_duckdb: columnar.execute(sql).fetchall())
                 medians[question] = await asking.ask(question, asked.path, asked.sql(of_postgresql), asked.row, fetch)
             for question, (path, sql, row) in LISTS.items():
@@ -344,7 +343,9 @@ def main() -> None:
         default=["1"],
         help="1, ten times the time, ten times the resources (%(default)s)",
     )
-    parser.add_argument("--dsn", help="a database that keeps the samples, instead of a private server; asked the first of the sizes")
+    parser.add_argument(
+        "--dsn", help="a database that keeps the samples, instead of a private server; asked the first of the sizes"
+    )
     parser.add_argument("--only", nargs="*", default=[], help="questions whose names contain one of these texts")
     measuring.run(benchmark, parser.parse_args())
 
