@@ -41,6 +41,7 @@ from meter.store.maintenance.garbage_collection import oldest_retained
 from meter.store.maintenance.identity_names import collect_identity_names
 from meter.store.maintenance.ledger_retention import LedgerRetention
 from meter.store.maintenance.ledger_retention import retained_days
+from meter.store.maintenance.minute_totals import delete_old_minute_totals
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import drop_before
 from meter.store.maintenance.rollups import DAY
@@ -213,6 +214,7 @@ class Maintenance(Service):
     async def expire(self, now: datetime) -> None:
         """Delete what is older than the retention. Samples of periods that are not final stay until these are."""
         retention = self._retention
+        await self._pool.run(delete_old_minute_totals, now)
         if retention.days:
             await self._pool.run(
                 _drop_expired_partitions,
