@@ -43,7 +43,9 @@ _ARRAYS = {
 }
 """The arrays of a packed row that each column is made of."""
 
-_TIMESTAMP = "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
+_TIMESTAMP = (
+    "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
+)
 
 _UNPACKED = {
     "timestamp": _TIMESTAMP,
@@ -86,6 +88,21 @@ def unpacked(columns: Collection[str], *, first: str, last: str) -> str:
         f"SELECT {', '.join(f'{_UNPACKED[column]} AS {column}' for column in columns)}\n"
         f"FROM packed_samples p CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS slice\n"
         f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)"
+    )
+
+
+def element(columns: Collection[str], position: str) -> str:
+    """Return the select list and FROM items that make the sample at ``position``, SQL, of each row ``p`` of ``packed_samples``.
+
+    A WHERE clause that selects the rows ``p`` can follow.
+    """
+    arrays = list(dict.fromkeys(array for column in columns for array in _ARRAYS[column]))
+    elements = ", ".join([*(f"p.{array}[{position}:{position}]" for array in arrays), "ARRAY[1]"])
+    names = ", ".join([*arrays, "one", "n"])
+    return (
+        f"SELECT {', '.join(f'{_UNPACKED[column]} AS {column}' for column in columns)}\n"
+        f"FROM packed_samples p CROSS JOIN LATERAL (SELECT {position} AS lower) AS slice\n"
+        f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({names})"
     )
 
 
