@@ -62,6 +62,9 @@ _UNPACKED = {
 }
 """Each column as SQL over a packed row ``p``, its ``slice`` and the elements ``u`` of its arrays."""
 
+_MORE = 3
+"""How many elements of a slice may lie after the range, and are read beside those that are wanted."""
+
 _SLICE = """
 SELECT
     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
@@ -82,13 +85,44 @@ def unpacked(columns: Collection[str], *, first: str, last: str) -> str:
     samples within it are selected, and a few others. A WHERE clause can follow: the condition that selects the rows ``p``
     (:func:`overlaps`, and the series), and conditions on the samples cannot refer to names of columns there.
     """
+    select, elements = _selected(columns)
+    return (
+        f"SELECT {select}\n"
+        f"FROM packed_samples p CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS slice\n"
+        f"CROSS JOIN LATERAL {elements}"
+    )
+
+
+def unpacked_slice(columns: Collection[str]) -> str:
+    """Return the SELECT that makes samples with ``columns`` of one row ``p`` of ``packed_samples`` and one ``slice`` of its elements."""
+    select, elements = _selected(columns)
+    return f"SELECT {select} FROM {elements}"
+
+
+def slices_from_end(size: int | str, *, first: str, last: str, oldest: bool) -> str:
+    """Return the FROM items that join to the row ``p`` the ``slice`` of its last elements in the range, and then that of the others.
+
+    The first slice has ``size`` elements and a few more, as a range of time is not exactly one of elements. ``oldest``: of its first
+    elements.
+    """
+    end = f"{size} + {_MORE}"
+    slices = (
+        f"(whole.lower, least(whole.upper, whole.lower + {end} - 1)), (whole.lower + {end}, whole.upper)"
+        if oldest
+        else f"(greatest(whole.lower, whole.upper - {end} + 1), whole.upper), (whole.lower, whole.upper - ({end}))"
+    )
+    return (
+        f"CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS whole\n"
+        f"CROSS JOIN LATERAL (SELECT * FROM (VALUES {slices}) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice"
+    )
+
+
+def _selected(columns: Collection[str]) -> tuple[str, str]:
+    """Return the select list that makes samples with ``columns``, and the call that makes the elements ``u`` of arrays."""
     arrays = dict.fromkeys(array for column in columns for array in _ARRAYS[column])
     elements = ", ".join(f"p.{array}[slice.lower:slice.upper]" for array in arrays)
-    return (
-        f"SELECT {', '.join(f'{_UNPACKED[column]} AS {column}' for column in columns)}\n"
-        f"FROM packed_samples p CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS slice\n"
-        f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)"
-    )
+    select = ", ".join(f"{_UNPACKED[column]} AS {column}" for column in columns)
+    return select, f"unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)"
 
 
 def element(columns: Collection[str], position: str) -> str:

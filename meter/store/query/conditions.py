@@ -30,6 +30,9 @@ from meter.store.query.expressions import expression_condition
 from meter.store.query.expressions import is_metadata_field
 from meter.store.query.expressions import is_series_field
 from meter.store.query.expressions import series_reference
+from meter.store.query.sample_rows import NO_END
+from meter.store.query.sample_rows import NO_START
+from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.time_range import TimeRange
 from meter.store.write.record import uuid_of
 
@@ -49,7 +52,7 @@ TRUE = both(())
 class FilterConditions:
     """The conditions of a filter, all of which must be true; each is :data:`TRUE` if the filter has none of its kind.
 
-    ``series`` is about a row of ``series`` alone, ``metadata`` about a row of ``metadata`` alone, and ``range`` about the
+    ``bounds`` are those of the timestamps, as far as they are known. ``series`` is about a row of ``series`` alone, ``metadata`` about a row of ``metadata`` alone, and ``range`` about the
     timestamp of a row of ``sample``. ``lookup`` is about the times and the id of a row of ``sample``, by which indexes find
     it; ``content`` is about a row of ``sample``, with its series and its metadata where ``rest_needs_series`` and
     ``rest_needs_metadata`` are true. Each is a conjunction that can follow ``AND`` as it is. ``visible`` is the part of
@@ -67,6 +70,7 @@ class FilterConditions:
     visible: Sql
     rest_needs_series: bool
     rest_needs_metadata: bool
+    bounds: TimeBounds
     time_range: TimeRange
     access_path: AccessPath
     selects_resources: bool
@@ -157,6 +161,7 @@ def split_filter(filter: SampleFilter) -> FilterConditions:
         visible=TRUE if project is None else both([_is_of_project(project)]),
         rest_needs_series=any(map(is_series_field, fields_of_rest)),
         rest_needs_metadata=any(map(is_metadata_field, fields_of_rest)),
+        bounds=_bounds(filter, parts),
         time_range=TimeRange.of(filter),
         access_path=_access_path(filter, parts, bool(series)),
         selects_resources="resource_id" in compared,
@@ -221,6 +226,18 @@ def _access_path(filter: SampleFilter, parts: Sequence[Expression], selects_seri
     if "recorded_at" in bounded and "timestamp" not in bounded and filter.start is None:
         return AccessPath.RECORDED_AT
     return AccessPath.SERIES if selects_series else AccessPath.TIMESTAMP
+
+
+def _bounds(filter: SampleFilter, parts: Sequence[Expression]) -> TimeBounds:
+    """Return the bounds of the time range of ``filter``, narrowed by the ``parts`` of its expression that compare times."""
+    bounds = TimeRange.of(filter).bounds()
+    for part in parts:
+        if isinstance(part, Comparison) and part.field == "timestamp" and isinstance(part.value, datetime):
+            value = Sql("%s::timestamptz", (part.value,))
+            first = value if part.operator in ("=", ">", ">=") else NO_START
+            last = value if part.operator in ("=", "<", "<=") else NO_END
+            bounds = bounds.within(first, last)
+    return bounds
 
 
 def _lists_message_ids(part: Expression) -> bool:
