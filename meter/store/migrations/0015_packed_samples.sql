@@ -45,7 +45,7 @@ CREATE TABLE packed_week (
     week date PRIMARY KEY,
     packed_at timestamptz,
     id_buckets integer NOT NULL,
-    indexed_until timestamptz NOT NULL
+    indexed_until timestamptz NOT NULL DEFAULT '-infinity'
 );
 
 -- In which series the ids of a packed week are. message_id_key() makes a key of an id; its bucket is key % id_buckets, and

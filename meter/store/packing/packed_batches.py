@@ -49,14 +49,14 @@ def packed_of_batch(columns: tuple[str, ...], batch_id: str, *, first: str, last
     wanted = tuple(dict.fromkeys([*columns, "batch_id"]))
     return f"""
 SELECT {", ".join(f"e.{column}" for column in columns)}
-FROM packed_batch b
-JOIN series_list l ON l.id = b.series_list_id
+FROM packed_batch of_week
+JOIN series_list l ON l.id = of_week.series_list_id
 CROSS JOIN LATERAL unnest(l.series_ids) AS of_batch (series_id)
 CROSS JOIN LATERAL (
     {unpacked(wanted, first=first, last=last)}
     WHERE p.series_id = of_batch.series_id AND p.first <= {last} AND p.last >= {first}
-    AND p.first >= {MONDAY.format("b.week")} AND p.first < {MONDAY.format("b.week + 7")}
+    AND p.first >= {MONDAY.format("of_week.week")} AND p.first < {MONDAY.format("of_week.week + 7")}
     OFFSET 0
 ) AS e
-WHERE b.batch_id = {batch_id} AND e.batch_id = {batch_id}
+WHERE of_week.batch_id = {batch_id} AND e.batch_id = {batch_id}
 """

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from datetime import date
 from datetime import datetime
 
-from meter.store.packing.packed_rows import element
+from meter.store.packing.packed_rows import unpacked_slice
 from meter.store.postgres.pool import Session
 
 ENTRIES_PER_BUCKET = 1000
@@ -21,42 +21,47 @@ MONDAY = "(({}) + time '00:00') AT TIME ZONE 'UTC'"
 
 
 def candidates(message_id: str, *, first: str, last: str) -> str:
-    """Return a query of the rows ``c (week, series_id)`` that may have the sample with the id ``message_id``.
+    """Return a query of the rows ``(week, series_id)`` that may have the sample with the id ``message_id``.
 
     All are SQL; ``first`` and ``last`` are the range of its time, both included. It can be used with LATERAL. Weeks that are not packed have
-    no rows.
+    no rows. OFFSET 0: one bucket of each week is looked up, whatever PostgreSQL expects of the tables.
     """
     return f"""
-SELECT DISTINCT w.week, i.series_ids[position] AS series_id
-FROM packed_week w
-CROSS JOIN LATERAL (SELECT message_id_key({message_id}) AS value OFFSET 0) AS key
-JOIN packed_message_id i ON i.week = w.week AND i.bucket = mod(key.value, w.id_buckets)
-CROSS JOIN LATERAL unnest(array_positions(i.fingerprints, (mod(key.value / w.id_buckets, 65536) - 32768)::smallint)) AS position
-WHERE {MONDAY.format("w.week")} <= {last} AND {MONDAY.format("w.week + 7")} > {first}
+SELECT DISTINCT w.week, bucket.series_ids[position] AS series_id
+FROM (
+    SELECT week, id_buckets FROM packed_week
+    WHERE {MONDAY.format("week")} <= {last} AND {MONDAY.format("week + 7")} > {first} OFFSET 0
+) AS w
+CROSS JOIN LATERAL (SELECT message_id_key({message_id}) AS key OFFSET 0) AS of_id
+CROSS JOIN LATERAL (
+    SELECT i.fingerprints, i.series_ids FROM packed_message_id i
+    WHERE i.week = w.week AND i.bucket = mod(of_id.key, w.id_buckets) OFFSET 0
+) AS bucket
+CROSS JOIN LATERAL unnest(
+    array_positions(bucket.fingerprints, (mod(of_id.key / w.id_buckets, 65536) - 32768)::smallint)
+) AS position
 """
 
 
 def packed_by_id(columns: Collection[str], message_id: str, *, first: str, last: str) -> str:
     """Return a query of the packed samples with the id ``message_id`` from ``first`` to ``last``, SQL, both included.
 
-    Its rows have ``columns``. It can be used with LATERAL. The candidate rows are found by series and time; of each only the ids are read
-    before the sample is known to be there.
+    Its rows have ``columns``. It can be used with LATERAL. Of each row that may have the sample, only the ids are read before the sample is
+    known to be there.
     """
-    found = f"""
-SELECT DISTINCT ON (p.series_id, p.first, p.part) p.series_id, p.first, p.part, array_position(p.message_ids, {message_id}) AS position
-FROM ({candidates(message_id, first=first, last=last)}) AS c
-JOIN packed_samples p ON p.series_id = c.series_id
-    AND p.first >= {MONDAY.format("c.week")} AND p.first < {MONDAY.format("c.week + 7")}
-"""
     wanted = list(dict.fromkeys([*columns, "timestamp"]))
     return f"""
 SELECT {", ".join(f"e.{column}" for column in columns)}
-FROM ({found} OFFSET 0) AS found
+FROM ({candidates(message_id, first=first, last=last)}) AS c
 CROSS JOIN LATERAL (
-    {element(wanted, "found.position")}
-    WHERE p.series_id = found.series_id AND p.first = found.first AND p.part = found.part
-) AS e
-WHERE found.position IS NOT NULL AND e.timestamp >= {first} AND e.timestamp <= {last}
+    SELECT p.* FROM packed_samples p
+    WHERE p.series_id = c.series_id AND p.first >= {MONDAY.format("c.week")} AND p.first < {MONDAY.format("c.week + 7")} OFFSET 0
+) AS p
+CROSS JOIN LATERAL (
+    SELECT position AS lower, position AS upper FROM unnest(array_positions(p.message_ids, {message_id})) AS position OFFSET 0
+) AS slice
+CROSS JOIN LATERAL ({unpacked_slice(wanted)} OFFSET 0) AS e
+WHERE e.timestamp >= {first} AND e.timestamp <= {last}
 """
 
 

@@ -125,21 +125,6 @@ def _selected(columns: Collection[str]) -> tuple[str, str]:
     return select, f"unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)"
 
 
-def element(columns: Collection[str], position: str) -> str:
-    """Return the select list and FROM items that make the sample at ``position``, SQL, of each row ``p`` of ``packed_samples``.
-
-    A WHERE clause that selects the rows ``p`` can follow.
-    """
-    arrays = list(dict.fromkeys(array for column in columns for array in _ARRAYS[column]))
-    elements = ", ".join([*(f"p.{array}[{position}:{position}]" for array in arrays), "ARRAY[1]"])
-    names = ", ".join([*arrays, "one", "n"])
-    return (
-        f"SELECT {', '.join(f'{_UNPACKED[column]} AS {column}' for column in columns)}\n"
-        f"FROM packed_samples p CROSS JOIN LATERAL (SELECT {position} AS lower) AS slice\n"
-        f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({names})"
-    )
-
-
 def overlaps(first: str, last: str) -> str:
     """Return the condition that the row ``p`` of ``packed_samples`` may have samples from ``first`` to ``last``, SQL for times.
 
