@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
 import pytest_twisted
+from twisted.internet import reactor
 
 from meter.sample_identity import week_of
+from meter.store import Act
+from meter.store import Administration
+from meter.store import Retention
+from meter.store import Selection
+from meter.store.packing.packed_partitions import packed_partition_name
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
 from meter.store.packing.packed_rows import unpacked
 from tests.integration.test_store_rollups import running
@@ -127,3 +134,126 @@ async def test_repeated_batches_of_packed_samples_leave_nothing_behind(postgresq
         assert await pack_all(dsn) == 5
         lists = "SELECT count(*), max(cardinality(series_ids)) FROM packed_batch b JOIN series_list l ON l.id = b.series_list_id"
         assert postgresql.execute(lists, dsn) == [(1, 20)]
+
+
+ACT = Act(who="operator", reason="a test", keys=KEYS.keys)
+
+
+async def changed(dsn, change, selection, **act):
+    """Void or restore the selected samples, as ``meter-db`` does."""
+    administration = Administration(reactor, dsn, clock=reactor)
+    await administration.open()
+    try:
+        return await getattr(administration, change)(selection, replace(ACT, **act))
+    finally:
+        administration.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_packed_samples_are_voided_and_restored_exactly_and_their_ids_stay_known(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        stored = varied(100)
+        await store.write(stored)
+        await pack_all(dsn)
+        before = all_samples(postgresql, dsn)
+        selections = [
+            (Selection(ids=[each.message_id for each in stored[10:13]]), 3),
+            (Selection(resource_id="r4", meter="cpu", end=OLD + timedelta(minutes=5)), 10),
+            (Selection(key_id="key-1", start=OLD + timedelta(minutes=9)), 10),
+        ]
+        for selection, samples in selections:
+            dry = await changed(dsn, "void", selection, dry_run=True)
+            assert dry.samples == samples
+            assert all_samples(postgresql, dsn) == before
+
+            voiding = await changed(dsn, "void", selection)
+
+            assert voiding.samples == samples
+            left = all_samples(postgresql, dsn)
+            assert len(left) == 100 - samples
+            assert [row for row in before if row in left] == left
+            assert (await store.write(stored)).duplicates == 100
+            await pack_all(dsn)
+            assert all_samples(postgresql, dsn) == left
+
+            restored = await changed(dsn, "unvoid", selection)
+
+            assert (restored.samples, restored.problems) == (samples, [])
+            assert all_samples(postgresql, dsn) == before
+            await pack_all(dsn)
+            assert counts(postgresql, dsn) == (0, 100)
+            assert all_samples(postgresql, dsn) == before
+            assert (await store.write(stored)).duplicates == 100
+
+
+@pytest_twisted.ensureDeferred
+async def test_sample_that_was_voided_when_its_week_was_packed_is_found_after_it_is_restored_and_packed(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        stored = varied(40)
+        await store.write(stored)
+        selection = Selection(ids=[each.message_id for each in stored[:10]])
+        await changed(dsn, "void", selection)
+        await pack_all(dsn)
+        await changed(dsn, "unvoid", selection)
+        await pack_all(dsn)
+        assert counts(postgresql, dsn) == (0, 40)
+
+        assert (await store.write(stored)).duplicates == 40
+
+
+@pytest_twisted.ensureDeferred
+async def test_sample_is_not_restored_while_a_packed_one_has_its_id(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        first, second = varied(2)
+        await store.write([first, second])
+        await changed(dsn, "void", Selection(ids=[first.message_id]))
+        postgresql.execute(f"UPDATE sample SET message_id = '{first.message_id}'", dsn)
+        await pack_all(dsn)
+
+        restored = await changed(dsn, "unvoid", Selection(ids=[first.message_id]))
+
+        assert restored.samples == 0
+        assert "has been stored meanwhile" in restored.problems[0][1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_retention_drops_packed_weeks_with_all_that_belongs_to_them(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn, retention=Retention(days=15)) as store:
+        await store.write(varied(20))
+        await store.write(varied(20, at=NOW))
+        await pack_all(dsn)
+        await store.maintenance.run()
+
+        kept = [row[0] >= NOW for row in all_samples(postgresql, dsn)]
+
+        assert kept == [True] * 20
+        for table in ("packed_week", "packed_message_id", "series_list", "packed_batch"):
+            weeks = postgresql.execute(f"SELECT DISTINCT week FROM {table}", dsn)
+            assert weeks == [(week_of(NOW),)], table
+        assert postgresql.execute(f"SELECT to_regclass('{packed_partition_name(week_of(OLD))}')", dsn) == [(None,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_retention_of_a_meter_deletes_packed_rows_and_shortens_those_that_have_partly_expired(postgresql):
+    dsn = postgresql.dsn()
+    monday = datetime.combine(week_of(NOW - timedelta(weeks=1)), datetime.min.time(), UTC)
+    async with running(dsn) as store:
+        for name in ("disk.reads", "cpu"):
+            await store.write([message(name, n, at=monday + timedelta(hours=n)) for n in range(-48, 168)])
+        await store.maintenance.finalize(NOW)
+        await pack_all(dsn)
+        before = all_samples(postgresql, dsn)
+        disk = postgresql.execute(
+            "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = 'disk.reads'", dsn
+        )
+        cutoff = monday + timedelta(hours=53)
+
+        store.maintenance._retention = Retention(meter_days={"disk.*": 1.0})
+        await store.maintenance.expire(cutoff + timedelta(days=1))
+
+        of_day = cutoff.replace(hour=0)
+        assert all_samples(postgresql, dsn) == [row for row in before if (row[5],) not in disk or row[0] >= of_day]

@@ -93,6 +93,11 @@ async def collect_keys(session: Session, samples: str) -> int:
     return await session.count(COLLECT_KEYS.format(samples=samples))
 
 
+async def forget_keys(session: Session) -> None:
+    """Forget what was collected in this transaction, to collect anew."""
+    await session.count("TRUNCATE packed_key")
+
+
 async def make_index(session: Session, week: date, keys: int, until: datetime) -> None:
     """Index the collected ``keys`` anew, all those of the samples of ``week`` that were recorded before ``until``."""
     buckets = max(1, -(-keys // ENTRIES_PER_BUCKET))

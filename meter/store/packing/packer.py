@@ -33,6 +33,7 @@ from meter.store.packing.packed_batches import add_batches
 from meter.store.packing.packed_ids import ENTRIES_PER_BUCKET
 from meter.store.packing.packed_ids import add_to_index
 from meter.store.packing.packed_ids import collect_keys
+from meter.store.packing.packed_ids import forget_keys
 from meter.store.packing.packed_ids import make_index
 from meter.store.packing.packed_partitions import ensure_packed_partition
 from meter.store.packing.packed_partitions import lock_packed_samples
@@ -179,7 +180,7 @@ class Packer:
         new = f"SELECT s.* FROM {week.table} s WHERE s.recorded_at >= '{since.isoformat()}' AND s.recorded_at <= '{until.isoformat()}'"
         keys = await collect_keys(session, new)
         if keys > buckets * ENTRIES_PER_BUCKET:
-            await session.count("TRUNCATE packed_key")
+            await forget_keys(session)
             every = (
                 f"SELECT s.message_id, s.series_id FROM {week.table} s UNION ALL SELECT message_id, series_id FROM"
                 f" ({unpacked(('message_id', 'series_id'), first=ALWAYS[0], last=ALWAYS[1])}"
