@@ -101,11 +101,15 @@ async def measure(reactor: Any, report: Report, dsn: str, kind: str, options: ar
     measuring.rows(dsn, f"VACUUM ANALYZE {of_week}")
     measuring.rows(dsn, f"REINDEX TABLE {of_week}")
     [(samples, plain, rollups)] = measuring.rows(
-        dsn, f"SELECT (SELECT count(*) FROM sample), pg_total_relation_size('{of_week}'), pg_total_relation_size('rollup')"
+        dsn,
+        f"SELECT (SELECT count(*) FROM sample), pg_total_relation_size('{of_week}'), pg_total_relation_size('rollup')",
     )
     before = measuring.rows(dsn, EVERYTHING)
     session = Connection(
-        reactor, reactor, connection_parameters(dsn, statement_timeout_seconds=600, application_name="packing"), answer_seconds=600
+        reactor,
+        reactor,
+        connection_parameters(dsn, statement_timeout_seconds=600, application_name="packing"),
+        answer_seconds=600,
     )
     await session.open()
     took = await measuring.timed(Packer(session, partial(sleep, reactor, 0.1)).pack(monday))
