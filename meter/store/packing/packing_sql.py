@@ -101,7 +101,7 @@ MAX_LEFT_ROWS = 1000
 """Plain samples of a packed week, late ones, with which its table still counts as almost empty."""
 
 ALMOST_EMPTY = f"""
-SELECT pg_total_relation_size('{{table}}'), (SELECT count(*) FROM (SELECT FROM {{table}} LIMIT {MAX_LEFT_ROWS}) AS some)
+SELECT pg_total_relation_size('{{table}}'), (SELECT count(*) FROM (SELECT FROM {{table}} LIMIT {MAX_LEFT_ROWS}) AS few)
 """
 
 INDEXES = """
