@@ -103,11 +103,11 @@ def slices_from_end(size: int | str, *, first: str, last: str, oldest: bool) -> 
     The first slice has ``size`` elements and a few more, as a range of time is not exactly one of elements. ``oldest``: of its first
     elements.
     """
-    end = f"{size} + {_MORE}"
+    end = f"({size} + {_MORE})"
     slices = (
         f"(whole.lower, least(whole.upper, whole.lower + {end} - 1)), (whole.lower + {end}, whole.upper)"
         if oldest
-        else f"(greatest(whole.lower, whole.upper - {end} + 1), whole.upper), (whole.lower, whole.upper - ({end}))"
+        else f"(greatest(whole.lower, whole.upper - {end} + 1), whole.upper), (whole.lower, whole.upper - {end})"
     )
     return (
         f"CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS whole\n"

@@ -36,6 +36,7 @@ from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.sql import Sql
 from meter.store.query.activity import ActivityReader
+from meter.store.query.access_paths import AccessPath
 from meter.store.query.as_of import wait_for_writers_before
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import split_filter
@@ -67,6 +68,8 @@ from meter.stored_batch import StoredProof
 NEWEST_VOIDED = """
 s.message_id = %s::uuid AND s.timestamp = (SELECT max(timestamp) FROM voided_sample WHERE message_id = %s::uuid)
 """
+
+ANY_PACKED = Sql("SELECT FROM packed_week LIMIT 1")
 
 UNEXECUTABLE = (
     "the query cannot be executed: a value in it, or one that is computed for it, is out of range, too large or of a type"
@@ -106,7 +109,10 @@ class QueryRunner:
     ) -> list[tuple[Any, ...]]:
         query = None if order else matching_series_query(conditions)
         if query is None:
-            return await self._query(samples_query(conditions, limit, order, after))
+            rows = await self._query(samples_query(conditions, limit, order, after))
+            if order or conditions.access_path is not AccessPath.TIMESTAMP or len(rows) == limit or not await self._query(ANY_PACKED):
+                return rows
+            return await self._query(samples_of_many_series_query(conditions, limit, after))
         [row] = await self._query(query)
         matching = MatchingSeries(*row)
         if not matching.ids:

@@ -46,7 +46,7 @@ UNION ALL (
     CROSS JOIN LATERAL (
         SELECT {columns} FROM ({unpacked} OFFSET 0) s {joins}
         WHERE {condition}
-        ORDER BY s.timestamp {direction}, s.message_id {direction}
+        ORDER BY s.timestamp {direction}, s.message_id {direction} OFFSET 0
     ) s LIMIT {limit}
 )
 ORDER BY timestamp {direction}, message_id {direction} LIMIT {limit}
@@ -57,6 +57,42 @@ PLAIN_OF_SERIES = """
     WHERE s.series_id = {series} AND {condition}
     ORDER BY s.timestamp {direction}, s.message_id {direction} LIMIT {limit}
 """
+
+WITH_IDS = """(
+    SELECT {columns} FROM sample s WHERE s.message_id = ANY({ids})
+    UNION ALL
+    SELECT {columns} FROM (
+        SELECT DISTINCT given.id, w.week, entry.series_id
+        FROM unnest({ids}) AS given (id)
+        CROSS JOIN LATERAL (SELECT message_id_key(given.id) AS key OFFSET 0) AS of_id
+        CROSS JOIN LATERAL (
+            SELECT * FROM packed_week w WHERE w.week > {first} - interval '8 days' AND w.week < {last} + interval '1 day' OFFSET 0
+        ) w
+        CROSS JOIN LATERAL (
+            SELECT i.fingerprints, i.series_ids FROM packed_message_id i
+            WHERE i.week = w.week AND i.bucket = mod(of_id.key, w.id_buckets)
+            OFFSET 0
+        ) AS bucket
+        CROSS JOIN LATERAL unnest(bucket.fingerprints, bucket.series_ids) AS entry (fingerprint, series_id)
+        WHERE entry.fingerprint = mod(of_id.key / w.id_buckets, 65536) - 32768
+    ) AS candidate
+    CROSS JOIN LATERAL (SELECT p.* FROM packed_samples p WHERE p.series_id = candidate.series_id AND {of_week} OFFSET 0) p
+    CROSS JOIN LATERAL (
+        SELECT n AS lower, n AS upper FROM unnest(array_positions(p.message_ids, candidate.id)) AS position (n) OFFSET 0
+    ) AS slice
+    CROSS JOIN LATERAL ({unpacked} OFFSET 0) s
+) s"""
+
+OF_WEEK = """p.first >= candidate.week::timestamp AT TIME ZONE 'UTC' AND p.first < (candidate.week + 7)::timestamp AT TIME ZONE 'UTC'"""
+
+OF_ANY_SERIES = "p.count > 0"
+"""Makes the index on the last time of packed rows usable. True of every row."""
+
+RECORDED_SINCE = "p.part >= 0 AND p.last_recorded >= {since}"
+"""The condition of the packed rows ``p`` with samples that were recorded since a time. The first part is true of every row."""
+
+AFTER_PACKED = f"s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}), '-infinity')"
+"""The condition that a plain sample is newer than all that are packed."""
 
 BEYOND = {
     "DESC": "p.last >= (SELECT CASE WHEN count(*) < {limit} THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)",
@@ -104,6 +140,16 @@ def samples_between(
         overlaps=_within(overlaps("{first}", "{last}"), bounds),
         series=series,
         of_rows=filled("AND {packed}", packed=packed) if str(packed) != "true" else "",
+    )
+
+
+def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> Sql:
+    """Return the FROM item ``s`` of all samples with one of ``ids``, an array, and with ``columns``.
+
+    The index of the ids of packed weeks tells the series in which an id can be.
+    """
+    return filled(
+        WITH_IDS, columns=_listed(columns), ids=ids, first=bounds.first, last=bounds.last, of_week=OF_WEEK, unpacked=unpacked_slice(columns)
     )
 
 
