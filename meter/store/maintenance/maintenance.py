@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
@@ -51,6 +52,10 @@ from meter.store.maintenance.rollups import lock_all_hours
 from meter.store.maintenance.rollups import next_hour_to_finalize
 from meter.store.maintenance.usage_retention import UsageRetention
 from meter.store.maintenance.voiding import voided_count
+from meter.store.packing.packed_partitions import drop_packed_before
+from meter.store.packing.packed_partitions import lock_packed_samples
+from meter.store.packing.packed_retention import delete_packed
+from meter.store.postgres.connection import Locked
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -114,6 +119,7 @@ class Maintenance(Service):
         self._clock = clock
         self._retry_at: dict[tuple[datetime, int], float] = {}
         self._unrollable: set[datetime] = set()
+        self._expired_packed: dict[str, datetime] = {}
         self._collected_before: tuple[datetime, datetime] | None = None
         self._collect_identity_names_at = 0.0
         self._partitions = Partitions(pool, clock)
@@ -214,18 +220,19 @@ class Maintenance(Service):
         """Delete what is older than the retention. Samples of periods that are not final stay until these are."""
         retention = self._retention
         if retention.days:
-            await self._pool.run(
-                _drop_expired_partitions,
-                datetime.combine(week_of(now - timedelta(days=retention.days)), datetime.min.time(), UTC),
-                self._unrollable,
-            )
+            monday = datetime.combine(week_of(now - timedelta(days=retention.days)), datetime.min.time(), UTC)
+            with suppress(Locked):  # a long transaction of the packer, or a reader: the next run drops them
+                await self._pool.run(_drop_expired_partitions, monday, self._unrollable)
         if retention.meter_days:
             for [name] in await self._pool.rows("SELECT DISTINCT name FROM meter ORDER BY name"):
                 days = next((days for pattern, days in retention.meter_days.items() if fnmatchcase(name, pattern)), 0)
                 if days:
                     before = (now - timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
                     if await self._pool.run(_advance_cutoff, name, before, self._unrollable):
-                        await self._pool.run(_delete_samples, name, before)
+                        # Looking through all packed weeks once an hour is enough: the cutoff moves by hours.
+                        packed = self._expired_packed.get(name) != before
+                        await self._pool.run(_delete_samples, name, before, packed)
+                        self._expired_packed[name] = before
         if retention.rollup_days:
             await self._pool.run(
                 _delete_rollups,
@@ -299,11 +306,16 @@ async def _advance_cutoff(session: Session, meter: str, before: datetime, unroll
 
 async def _drop_expired_partitions(session: Session, monday: datetime, unrollable: Set[datetime]) -> None:
     await session.count("SET LOCAL lock_timeout = '2s'")
+    await lock_packed_samples(session)
     if await _advance_cutoff(session, "", monday, unrollable):
         await drop_before(session, monday)
+        await drop_packed_before(session, monday)
 
 
-async def _delete_samples(session: Session, meter: str, before: datetime) -> None:
+async def _delete_samples(session: Session, meter: str, before: datetime, packed: bool) -> None:
+    if packed:
+        await lock_packed_samples(session)
+        await delete_packed(session, meter, before)
     for table in ("sample", "voided_sample"):
         await session.count(
             f"DELETE FROM {table} s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("

@@ -43,7 +43,9 @@ _ARRAYS = {
 }
 """The arrays of a packed row that each column is made of."""
 
-_TIMESTAMP = "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
+_TIMESTAMP = (
+    "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
+)
 
 _UNPACKED = {
     "timestamp": _TIMESTAMP,

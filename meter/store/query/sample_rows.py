@@ -124,7 +124,12 @@ def sample_columns(*texts: Sql | str) -> tuple[str, ...]:
 
 
 def samples_between(
-    columns: tuple[str, ...], bounds: TimeBounds, *, series: Sql | str = "true", plain: Sql | str = "", packed: Sql | str = "true"
+    columns: tuple[str, ...],
+    bounds: TimeBounds,
+    *,
+    series: Sql | str = "true",
+    plain: Sql | str = "",
+    packed: Sql | str = "true",
 ) -> Sql:
     """Return the FROM item ``s`` of all samples with ``columns``.
 
@@ -173,8 +178,15 @@ def first_of_series(
     listed = _listed(columns)
     return filled(
         FIRST_OF_SERIES,
-        plain=plain or filled(
-            PLAIN_OF_SERIES, columns=listed, joins=joins, series=series, condition=condition, direction=direction, limit=str(limit)
+        plain=plain
+        or filled(
+            PLAIN_OF_SERIES,
+            columns=listed,
+            joins=joins,
+            series=series,
+            condition=condition,
+            direction=direction,
+            limit=str(limit),
         ),
         columns=listed,
         series=series,
@@ -194,7 +206,11 @@ def _both(function: str, time: Sql, other: Sql | str) -> Sql:
     unlimited = (NO_START, NO_END)
     if other in unlimited:
         return time
-    return filled("{other}", other=other) if time in unlimited else filled(f"{function}({{time}}, {{other}})", time=time, other=other)
+    return (
+        filled("{other}", other=other)
+        if time in unlimited
+        else filled(f"{function}({{time}}, {{other}})", time=time, other=other)
+    )
 
 
 def _listed(columns: tuple[str, ...]) -> str:
