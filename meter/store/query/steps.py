@@ -64,7 +64,9 @@ COUNTED_BEFORE = """coalesce((
     LIMIT 1
 ), false)"""
 
-EXISTS_BEFORE = "EXISTS (SELECT FROM {samples_before} WHERE s.series_id = x.id AND s.timestamp {before_start} AND {as_of} OFFSET 0)"
+EXISTS_BEFORE = (
+    "EXISTS (SELECT FROM {samples_before} WHERE s.series_id = x.id AND s.timestamp {before_start} AND {as_of} OFFSET 0)"
+)
 OR_EXPIRED = " OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last {before_start} OFFSET 0)"
 
 
