@@ -38,6 +38,9 @@ CREATE TABLE packed_samples (
 -- Serves only statements that repeat its condition, like the index on the timestamp of samples.
 CREATE INDEX packed_samples_last ON packed_samples (last) WHERE count > 0;
 
+-- Likewise. Samples that were recorded late are packed late, and live streams ask for what was recorded last.
+CREATE INDEX packed_samples_recorded ON packed_samples (last_recorded) WHERE part >= 0;
+
 -- The weeks (Mondays) that are packed or are being packed. packed_at: when packing finished, null until then.
 -- id_buckets: the number of buckets of packed_message_id. indexed_until: the ids and batches of all samples of the week that were recorded
 -- before are in packed_message_id and packed_batch, whether packed or not.

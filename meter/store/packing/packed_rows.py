@@ -25,6 +25,9 @@ SAMPLE_COLUMNS = (
 )
 """The columns of a sample, in the order of the table ``sample``."""
 
+ROW_ID = "row_id"
+"""One more column, a ``tid``, which tells samples with the same time and id apart: made of the series and the position in the row."""
+
 VALUE_COLUMNS = ("timestamp", "recorded_at", "message_id", "volume", "metadata_id", "series_id")
 """The columns that most queries need: of a packed row, the arrays of the others are not decompressed."""
 
@@ -40,6 +43,7 @@ _ARRAYS = {
     "verbatim_json": ("verbatim_jsons",),
     "batch_id": ("batch_ids",),
     "batch_position": ("batch_positions",),
+    ROW_ID: (),
 }
 """The arrays of a packed row that each column is made of."""
 
@@ -59,6 +63,7 @@ _UNPACKED = {
     "verbatim_json": "coalesce(u.verbatim_jsons, '')",
     "batch_id": "coalesce(u.batch_ids, 0)",
     "batch_position": "coalesce(u.batch_positions, 0::smallint)",
+    ROW_ID: "('(' || p.series_id || ',' || u.n + slice.lower - 1 || ')')::tid",
 }
 """Each column as SQL over a packed row ``p``, its ``slice`` and the elements ``u`` of its arrays."""
 
@@ -105,11 +110,11 @@ def slices_from_end(size: int | str, *, first: str, last: str, oldest: bool) -> 
     The first slice has ``size`` elements and a few more, as a range of time is not exactly one of elements. ``oldest``: of its first
     elements.
     """
-    end = f"{size} + {_MORE}"
+    end = f"({size} + {_MORE})"
     slices = (
         f"(whole.lower, least(whole.upper, whole.lower + {end} - 1)), (whole.lower + {end}, whole.upper)"
         if oldest
-        else f"(greatest(whole.lower, whole.upper - {end} + 1), whole.upper), (whole.lower, whole.upper - ({end}))"
+        else f"(greatest(whole.lower, whole.upper - {end} + 1), whole.upper), (whole.lower, whole.upper - {end})"
     )
     return (
         f"CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS whole\n"

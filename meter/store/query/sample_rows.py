@@ -12,6 +12,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from meter.store.packing.packed_batches import packed_of_batch
+from meter.store.packing.packed_ids import packed_by_id
+from meter.store.packing.packed_rows import ROW_ID
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
 from meter.store.packing.packed_rows import overlaps
 from meter.store.packing.packed_rows import slices_from_end
@@ -19,12 +22,16 @@ from meter.store.packing.packed_rows import unpacked
 from meter.store.packing.packed_rows import unpacked_slice
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import IN_ORDER_OF_TIME
 
 NO_START = Sql("'-infinity'::timestamptz")
 NO_END = Sql("'infinity'::timestamptz")
 
+OF_ANY_SERIES = "p.count > 0"
+"""Makes the index on the last time of packed rows usable. True of every row."""
+
 BETWEEN = """(
-    SELECT {columns} FROM sample s {where}
+    SELECT {plain} FROM sample s {where}
     UNION ALL
     {unpacked}
     WHERE {series} AND {overlaps} {of_rows}
@@ -46,7 +53,7 @@ UNION ALL (
     CROSS JOIN LATERAL (
         SELECT {columns} FROM ({unpacked} OFFSET 0) s {joins}
         WHERE {condition}
-        ORDER BY s.timestamp {direction}, s.message_id {direction}
+        ORDER BY s.timestamp {direction}, s.message_id {direction} OFFSET 0
     ) s LIMIT {limit}
 )
 ORDER BY timestamp {direction}, message_id {direction} LIMIT {limit}
@@ -57,6 +64,56 @@ PLAIN_OF_SERIES = """
     WHERE s.series_id = {series} AND {condition}
     ORDER BY s.timestamp {direction}, s.message_id {direction} LIMIT {limit}
 """
+
+WITH_IDS = """(
+    SELECT {plain} FROM sample s WHERE s.message_id = ANY({ids})
+    UNION ALL
+    SELECT {columns} FROM unnest({ids}) AS given (id) CROSS JOIN LATERAL ({packed}) s
+) s"""
+
+OF_BATCHES = f"""(
+    SELECT {{plain}} FROM sample s
+    WHERE s.batch_id = ANY({{ids}}) AND s.timestamp BETWEEN {{first}} AND {{last}} AND {IN_ORDER_OF_TIME}
+    UNION ALL
+    SELECT {{columns}} FROM unnest({{ids}}) AS given (id) CROSS JOIN LATERAL ({{packed}}) s
+) s"""
+
+# The first span ends where packed weeks begin, or later; those after it last ten minutes, twenty, and so on. Each packed row of a span
+# is decompressed to read its part of the span: most pages are found in the first one or two.
+OLDEST_OF_ALL = f"""(
+    SELECT s.* FROM (
+        SELECT n, CASE n WHEN 0 THEN '-infinity' ELSE begins + (2 ^ (n - 1) - 1) * {{shortest}} END AS first,
+            CASE WHEN n = {{spans}} THEN 'infinity' ELSE begins + (2 ^ n - 1) * {{shortest}} END AS last
+        FROM (
+            SELECT greatest({{first}}, coalesce((SELECT min(week) FROM packed_week)::timestamp AT TIME ZONE 'UTC', 'infinity')) AS begins
+        ) AS packed CROSS JOIN generate_series(0, CASE WHEN begins < 'infinity' THEN {{spans}} ELSE 0 END) AS n
+        OFFSET 0
+    ) AS span
+    CROSS JOIN LATERAL (
+        SELECT * FROM (
+            (
+                SELECT {{columns}} FROM (SELECT s.*, s.ctid AS {ROW_ID} FROM sample s) s {{joins}}
+                WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
+                ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {{limit}}
+            )
+            UNION ALL
+            SELECT {{columns}} FROM ({{packed}} WHERE {OF_ANY_SERIES} AND {{series}} AND {{overlaps}} OFFSET 0) s {{joins}}
+            WHERE s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
+        ) s
+        ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {{limit}}
+    ) s
+    LIMIT {{limit}}
+) s"""
+
+SHORTEST_SPAN = "interval '10 minutes'"
+SPANS = 30
+"""So many spans, each twice as long as the one before, end after the last time that can be stored."""
+
+RECORDED_SINCE = "p.part >= 0 AND p.last_recorded >= {since}"
+"""The condition of the packed rows ``p`` with samples that were recorded since a time. The first part is true of every row."""
+
+AFTER_PACKED = f"s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}), '-infinity')"
+"""The condition that a plain sample is newer than all that are packed."""
 
 BEYOND = {
     "DESC": "p.last >= (SELECT CASE WHEN count(*) < {limit} THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)",
@@ -103,12 +160,66 @@ def samples_between(
     """
     return filled(
         BETWEEN,
-        columns=_listed(columns),
+        plain=_listed(columns, plain=True),
         where=filled("WHERE {plain}", plain=plain) if str(plain) else "",
         unpacked=_within(unpacked(columns, first="{first}", last="{last}"), bounds),
         overlaps=_within(overlaps("{first}", "{last}"), bounds),
         series=series,
         of_rows=filled("AND {packed}", packed=packed) if str(packed) != "true" else "",
+    )
+
+
+def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> Sql:
+    """Return the FROM item ``s`` of all samples with one of ``ids``, an array, and with ``columns``."""
+    return filled(
+        WITH_IDS,
+        plain=_listed(columns, plain=True),
+        columns=_listed(columns),
+        ids=ids,
+        packed=_within(packed_by_id(columns, "given.id", first="{first}", last="{last}"), bounds),
+    )
+
+
+def samples_of_batches(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> Sql:
+    """Return the FROM item ``s`` of all samples of the signed batches with the ``ids``, an array, and with ``columns``."""
+    return filled(
+        OF_BATCHES,
+        plain=_listed(columns, plain=True),
+        columns=_listed(columns),
+        ids=ids,
+        first=bounds.first,
+        last=bounds.last,
+        packed=_within(packed_of_batch(columns, "given.id", first="{first}", last="{last}"), bounds),
+    )
+
+
+def oldest_of_all(
+    columns: tuple[str, ...],
+    bounds: TimeBounds,
+    *,
+    condition: Sql,
+    limit: int,
+    series: Sql | str = "true",
+    joins: str = "",
+) -> Sql:
+    """Return the FROM item ``s`` of the oldest samples of all series that meet ``condition``, with ``columns`` and the row id, in this order.
+
+    ``joins`` is what the condition needs, and ``series`` what it means for a row ``p`` of ``packed_samples``. Each of these rows of the week
+    is decompressed for a page, however few samples of it are on the page: pages should be long where there are many series.
+    """
+    of_span = bounds.within("span.first", "span.last")
+    return filled(
+        OLDEST_OF_ALL,
+        columns=_listed(columns),
+        first=bounds.first,
+        packed=_within(unpacked(columns, first="{first}", last="{last}"), of_span),
+        overlaps=_within(overlaps("{first}", "{last}"), of_span),
+        series=series,
+        joins=joins,
+        condition=condition,
+        limit=limit,
+        shortest=SHORTEST_SPAN,
+        spans=SPANS,
     )
 
 
@@ -167,8 +278,8 @@ def _both(function: str, time: Sql, other: Sql | str) -> Sql:
     )
 
 
-def _listed(columns: tuple[str, ...]) -> str:
-    return ", ".join(f"s.{column}" for column in columns)
+def _listed(columns: tuple[str, ...], *, plain: bool = False) -> str:
+    return ", ".join(f"s.ctid AS {ROW_ID}" if plain and column == ROW_ID else f"s.{column}" for column in columns)
 
 
 def _within(template: str, bounds: TimeBounds) -> Sql:
