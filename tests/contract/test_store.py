@@ -42,6 +42,8 @@ from meter.signing_keys import SigningKey
 from meter.store import PostgresStore
 from meter.stored_batch import verify_stored_batch
 from meter.testing import MemoryStore
+from tests.packed import TABLES as PACKED_TABLES
+from tests.packed import packing_before_reads
 from tests.signed import received_together
 from tests.signed import stored_message
 from tests.store_messages import KEYS
@@ -63,7 +65,7 @@ def database(request):
     return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
-@pytest.fixture(params=["memory", "postgresql"])
+@pytest.fixture(params=["memory", "postgresql", "packed"])
 def store(request):
     if request.param == "memory":
         yield MemoryStore(reactor)
@@ -72,9 +74,9 @@ def store(request):
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
-    yield store
+    yield packing_before_reads(store, dsn) if request.param == "packed" else store
     pytest_twisted.blockon(store.stopService())
-    server.execute(f"TRUNCATE sample, {', '.join(BATCH_TABLES + DIMENSION_TABLES)}", dsn)
+    server.execute(f"TRUNCATE sample, {', '.join(BATCH_TABLES + DIMENSION_TABLES + PACKED_TABLES)}", dsn)
 
 
 def equals(**fields):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
@@ -42,6 +43,7 @@ from meter.store.maintenance.identity_names import collect_identity_names
 from meter.store.maintenance.ledger_retention import LedgerRetention
 from meter.store.maintenance.ledger_retention import retained_days
 from meter.store.maintenance.minute_totals import delete_old_minute_totals
+from meter.store.maintenance.packing import WeekPacking
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import drop_before
 from meter.store.maintenance.rollups import DAY
@@ -52,6 +54,10 @@ from meter.store.maintenance.rollups import lock_all_hours
 from meter.store.maintenance.rollups import next_hour_to_finalize
 from meter.store.maintenance.usage_retention import UsageRetention
 from meter.store.maintenance.voiding import voided_count
+from meter.store.packing.packed_partitions import drop_packed_before
+from meter.store.packing.packed_partitions import lock_packed_samples
+from meter.store.packing.packed_retention import delete_packed
+from meter.store.postgres.connection import Locked
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -64,6 +70,11 @@ COMPACTION_INTERVAL_SECONDS = 1800.0
 
 COMPACTION_AGE = timedelta(days=2)
 """Time after the end of a week until its indexes are compacted: few late samples are expected after that."""
+
+PACKING_INTERVAL_SECONDS = 1800.0
+
+PAUSE_SECONDS = 0.1
+"""How long the packer waits before it looks again whether writers have ended."""
 
 IDENTITY_NAMES_INTERVAL_SECONDS = 3600.0
 """How often names of projects, domains and users are looked through for those that nothing refers to."""
@@ -95,7 +106,8 @@ class Maintenance(Service):
     """Runs maintenance every ``interval_seconds`` over ``pool``, which it starts and stops.
 
     An hour is finalized ``finalize_after_seconds`` after its end, when few late samples are still expected. ``connect``
-    returns a new session for compaction, which takes long. ``voided_samples`` is their number at the last run.
+    returns a new session for compaction, which takes long, and ``connect_packer`` one for packing the weeks that ended more than
+    ``pack_after_days`` ago; 0 packs none. ``voided_samples`` is their number at the last run.
     """
 
     _log = Logger()
@@ -106,8 +118,10 @@ class Maintenance(Service):
         clock: IReactorTime,
         *,
         connect: Callable[[], Session],
+        connect_packer: Callable[[], Session],
         retention: Retention = Retention(),
         finalize_after_seconds: float = 900.0,
+        pack_after_days: float = 0.0,
         interval_seconds: float = 60.0,
     ) -> None:
         self.voided_samples = 0
@@ -115,6 +129,7 @@ class Maintenance(Service):
         self._clock = clock
         self._retry_at: dict[tuple[datetime, int], float] = {}
         self._unrollable: set[datetime] = set()
+        self._expired_packed: dict[str, datetime] = {}
         self._collected_before: tuple[datetime, datetime] | None = None
         self._collect_identity_names_at = 0.0
         self._partitions = Partitions(pool, clock)
@@ -136,6 +151,15 @@ class Maintenance(Service):
             name="store compaction",
             first_after=COMPACTION_INTERVAL_SECONDS,
         )
+        self.packing = WeekPacking(
+            connect_packer,
+            partial(sleep, clock, PAUSE_SECONDS),
+            after_days=pack_after_days,
+            retention_days=retention.days,
+        )
+        self._packing = Periodic(
+            self._try_pack, PACKING_INTERVAL_SECONDS, clock, name="store packing", first_after=PACKING_INTERVAL_SECONDS
+        )
 
     def startService(self) -> None:
         """Begin to connect, and to run at intervals."""
@@ -143,13 +167,16 @@ class Maintenance(Service):
         self._pool.startService()
         self._periodic.startService()
         self._compaction.startService()
+        self._packing.startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Abort compaction; fire when the current step is done."""
+        """Abort compaction and packing; fire when the current step is done."""
         super().stopService()
         if self._compaction_session is not None:
             self._compaction_session.close()
-        stopped = [self._pool.stopService(), self._periodic.stopService(), self._compaction.stopService()]
+        self.packing.abort()
+        services = (self._pool, self._periodic, self._compaction, self._packing)
+        stopped = [service.stopService() for service in services]
         return gatherResults([each for each in stopped if each is not None], consumeErrors=True)
 
     async def _try_run(self) -> None:
@@ -216,18 +243,19 @@ class Maintenance(Service):
         retention = self._retention
         await self._pool.run(delete_old_minute_totals, now)
         if retention.days:
-            await self._pool.run(
-                _drop_expired_partitions,
-                datetime.combine(week_of(now - timedelta(days=retention.days)), datetime.min.time(), UTC),
-                self._unrollable,
-            )
+            monday = datetime.combine(week_of(now - timedelta(days=retention.days)), datetime.min.time(), UTC)
+            with suppress(Locked):  # a long transaction of the packer, or a reader: the next run drops them
+                await self._pool.run(_drop_expired_partitions, monday, self._unrollable)
         if retention.meter_days:
             for [name] in await self._pool.rows("SELECT DISTINCT name FROM meter ORDER BY name"):
                 days = next((days for pattern, days in retention.meter_days.items() if fnmatchcase(name, pattern)), 0)
                 if days:
                     before = (now - timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
                     if await self._pool.run(_advance_cutoff, name, before, self._unrollable):
-                        await self._pool.run(_delete_samples, name, before)
+                        # Looking through all packed weeks once an hour is enough: the cutoff moves by hours.
+                        packed = self._expired_packed.get(name) != before
+                        await self._pool.run(_delete_samples, name, before, packed)
+                        self._expired_packed[name] = before
         if retention.rollup_days:
             await self._pool.run(
                 _delete_rollups,
@@ -270,6 +298,13 @@ class Maintenance(Service):
         except Unavailable as error:
             self._log.debug("compaction is not possible now: {reason}", reason=str(error))
 
+    async def _try_pack(self) -> None:
+        try:
+            [[now]] = await self._pool.rows("SELECT now()")
+            await self.packing.run(now)
+        except Unavailable as error:
+            self._log.debug("packing is not possible now: {reason}", reason=str(error))
+
     async def compact(self, until: date) -> int:
         """Compact the indexes of the weeks that began before ``until``, unless they are compact; return how many indexes were rebuilt."""
         if until == self._compacted_until:
@@ -301,11 +336,16 @@ async def _advance_cutoff(session: Session, meter: str, before: datetime, unroll
 
 async def _drop_expired_partitions(session: Session, monday: datetime, unrollable: Set[datetime]) -> None:
     await session.count("SET LOCAL lock_timeout = '2s'")
+    await lock_packed_samples(session)
     if await _advance_cutoff(session, "", monday, unrollable):
         await drop_before(session, monday)
+        await drop_packed_before(session, monday)
 
 
-async def _delete_samples(session: Session, meter: str, before: datetime) -> None:
+async def _delete_samples(session: Session, meter: str, before: datetime, packed: bool) -> None:
+    if packed:
+        await lock_packed_samples(session)
+        await delete_packed(session, meter, before)
     for table in ("sample", "voided_sample"):
         await session.count(
             f"DELETE FROM {table} s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("

@@ -24,28 +24,43 @@ from meter.store.migrations import migrations
 from meter.store.postgres.connection import Connection
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.dsn import connection_parameters
-from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import filled
+from meter.store.query.conditions import TRUE
+from meter.store.query.conditions import conjunction
+from meter.store.query.sample_rows import NO_END
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import oldest_of_all
+from meter.store.query.sample_rows import samples_of_batches
 from meter.store.query.stored_rows import AFTER_ROW
+from meter.store.query.stored_rows import ROW_COLUMNS
+from meter.store.query.stored_rows import VOIDED_ROWS
 from meter.store.query.stored_rows import BatchRows
 from meter.store.query.stored_rows import StoredRow
 from meter.store.query.stored_rows import batches_with_rows
 from meter.store.query.stored_rows import readable
 from meter.store.query.stored_rows import rows_statement
 from meter.store.query.stored_rows import stored_row
+from meter.store.query.time_range import TimeRange
 
 PAGE_ROWS = 1000
 """Rows that are read, and in memory, at a time."""
+
+PAGES_READ_AT_ONCE = 10
+"""Pages that are read with one statement where samples are packed: it decompresses rows of all series."""
+
+ANY_PACKED = "SELECT FROM packed_week LIMIT 1"
 
 RETENTION_CUTOFFS = f"SELECT meter, {readable('before')} FROM retention_cutoff"
 
 _METADATA_THAT_DIFFER = "SELECT id FROM metadata WHERE id = ANY(%s) AND document IS DISTINCT FROM text::jsonb"
 
 
-# All rows of the page's time are read once: no index finds a row by its batch.
-WITHOUT_ROWS = f"""
-SELECT unnest(%s::bigint[])
-EXCEPT SELECT s.batch_id FROM sample s WHERE s.batch_id = ANY(%s) AND s.timestamp BETWEEN %s AND %s AND {IN_ORDER_OF_TIME}
-EXCEPT SELECT s.batch_id FROM voided_sample s WHERE s.batch_id = ANY(%s) AND s.timestamp BETWEEN %s AND %s
+# All plain rows of the page's time are read once: no index finds a row by its batch.
+WITHOUT_ROWS = """
+SELECT unnest({ids})
+EXCEPT SELECT s.batch_id FROM {samples}
+EXCEPT SELECT s.batch_id FROM voided_sample s WHERE s.batch_id = ANY({ids}) AND s.timestamp BETWEEN {first} AND {last}
 ORDER BY 1
 """
 
@@ -106,10 +121,13 @@ class Verification:
     ) -> AsyncIterator[Sequence[StoredRow]]:
         """Yield the rows with ``start <= timestamp < end``, of one meter or of all, in the order of their timestamps."""
         after: StoredRow | None = None
+        pages = PAGES_READ_AT_ONCE if await self._connection.rows(ANY_PACKED) else 1
         while True:
-            page = await self._page("sample", start, end, meter, after, page_rows)
-            yield page
-            if len(page) < page_rows:
+            rows = await self._rows("sample", start, end, meter, after, pages * page_rows)
+            for n in range(0, max(1, len(rows)), page_rows):
+                page = await self._stored(rows[n : n + page_rows])
+                yield page
+            if len(rows) < pages * page_rows:
                 return
             after = page[-1]
 
@@ -158,9 +176,12 @@ class Verification:
         """Return the ids of those of ``batches`` that no sample belongs to, voided or not."""
         if not batches:
             return []
-        ids = [each.id for each in batches]
-        first, last = min(each.first for each in batches), max(each.last for each in batches)
-        return [id for [id] in await self._connection.rows(WITHOUT_ROWS, [ids, *[ids, first, last] * 2])]
+        ids = Sql("%s::bigint[]", ([each.id for each in batches],))
+        first = Sql("%s::timestamptz", (min(each.first for each in batches),))
+        last = Sql("%s::timestamptz", (max(each.last for each in batches),))
+        samples = samples_of_batches(("batch_id",), TimeBounds(first, last), ids)
+        statement = filled(WITHOUT_ROWS, ids=ids, samples=samples, first=first, last=last)
+        return [id for [id] in await self._connection.rows(statement.text, statement.parameters)]
 
     async def check_of_voided_samples(self, keys: Sequence[SigningKey]) -> VoidedSamplesCheck:
         """Compare the voided samples with the audit log, as far as ``keys`` verify it."""
@@ -190,18 +211,35 @@ class Verification:
         after: StoredRow | None,
         limit: int,
     ) -> Sequence[StoredRow]:
-        filters: list[tuple[str, Sequence[Any]]] = [(IN_ORDER_OF_TIME, [])]
-        if start is not None:
-            filters.append(("s.timestamp >= %s", [start]))
-        if end is not None:
-            filters.append(("s.timestamp < %s", [end]))
+        return await self._stored(await self._rows(table, start, end, meter, after, limit))
+
+    async def _rows(
+        self,
+        table: str,
+        start: datetime | None,
+        end: datetime | None,
+        meter: str | None,
+        after: StoredRow | None,
+        limit: int,
+    ) -> Sequence[tuple[Any, ...]]:
+        range = TimeRange(start, end, after_start=False, through_end=False)
+        condition, bounds, series = range.contains_sample(), range.bounds(), TRUE
         if meter is not None:
-            filters.append(("x.meter_id IN (SELECT id FROM meter WHERE name = %s)", [meter]))
+            of_meter = Sql("x.meter_id IN (SELECT id FROM meter WHERE name = %s)", (meter,))
+            condition = conjunction(condition, of_meter)
+            series = filled("p.series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {of_meter}))", of_meter=of_meter)
         if after is not None:
-            filters.append((AFTER_ROW, after.after))
-        conditions = " AND ".join(text for text, _ in filters)
-        parameters = [value for _, values in filters for value in values]
-        page = await self._connection.rows(rows_statement(table, conditions, "%s"), [*parameters, limit])
+            condition = conjunction(condition, Sql(AFTER_ROW, tuple(after.after)))
+            bounds = bounds.within(Sql("%s::timestamptz", tuple(after.after[:1])), NO_END)
+        if table == "voided_sample":
+            statement = rows_statement(VOIDED_ROWS, condition, limit)
+        else:
+            joins = "LEFT JOIN series x ON x.id = s.series_id"
+            samples = oldest_of_all(ROW_COLUMNS, bounds, condition=condition, limit=limit, series=series, joins=joins)
+            statement = rows_statement(samples, TRUE, limit)
+        return await self._connection.rows(statement.text, statement.parameters)
+
+    async def _stored(self, page: Sequence[tuple[Any, ...]]) -> Sequence[StoredRow]:
         differing = await self._documents_that_differ(page)
         return [stored_row(row, differing) for row in page]
 

@@ -25,6 +25,7 @@ import msgspec
 
 from meter.interfaces import Unavailable
 from meter.query import AuditEntry
+from meter.sample_identity import WEEK
 from meter.signing_keys import SigningKey
 from meter.store.audit.log import append
 from meter.store.audit.log import next_seq
@@ -36,6 +37,7 @@ from meter.store.maintenance.rollups import NOTE_SERIES
 from meter.store.maintenance.voiding_sql import BY_METER
 from meter.store.maintenance.voiding_sql import CHANGED_COMPLETENESS
 from meter.store.maintenance.voiding_sql import CHOOSE
+from meter.store.maintenance.voiding_sql import CHOOSE_PACKED
 from meter.store.maintenance.voiding_sql import CHOSEN_IDS
 from meter.store.maintenance.voiding_sql import COLUMNS
 from meter.store.maintenance.voiding_sql import DELETE_ROLLUPS
@@ -51,9 +53,19 @@ from meter.store.maintenance.voiding_sql import NO_LONGER_FINAL
 from meter.store.maintenance.voiding_sql import NOT_RESTORABLE
 from meter.store.maintenance.voiding_sql import NOT_VOIDABLE
 from meter.store.maintenance.voiding_sql import OF_KEY
+from meter.store.maintenance.voiding_sql import PACKED_SERIES
+from meter.store.maintenance.voiding_sql import PACKED_WITH_IDS
 from meter.store.maintenance.voiding_sql import PROBLEMS
+from meter.store.maintenance.voiding_sql import RESTORED
 from meter.store.maintenance.voiding_sql import SUMMARY
 from meter.store.maintenance.voiding_sql import VOIDED
+from meter.store.maintenance.voiding_sql import packed_of_series
+from meter.store.packing.packed_batches import add_batches
+from meter.store.packing.packed_ids import add_to_index
+from meter.store.packing.packed_ids import collect_keys
+from meter.store.packing.packed_ids import forget_keys
+from meter.store.packing.packed_partitions import lock_packed_samples
+from meter.store.packing.unpacking import unpack
 from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
@@ -111,13 +123,22 @@ class Selection:
         ``wire_formats`` are the ids of those that name the key ``key_id``.
         """
         parts = [
-            Sql("s.message_id = ANY(%s::uuid[])", ([uuid_of(each) for each in self.ids],)) if self.ids else None,
-            None if self.meter is None else Sql("m.name = %s", (self.meter,)),
+            Sql("s.message_id = ANY(%s::uuid[])", (self.uuids,)) if self.ids else None,
             None if self.key_id is None else Sql(OF_KEY, (list(wire_formats), self.key_id)),
             None if self.start is None else Sql("s.timestamp >= %s", (self.start,)),
             None if self.end is None else Sql("s.timestamp < %s", (self.end,)),
             None if self.audit_seq is None else Sql("s.audit_seq = %s", (self.audit_seq,)),
         ]
+        return both([self.of_series(), *(part for part in parts if part is not None)])
+
+    @property
+    def uuids(self) -> list[str]:
+        """The ids as the store has them."""
+        return [uuid_of(each) for each in self.ids]
+
+    def of_series(self) -> Sql:
+        """SQL over a series ``x`` and its meter ``m``: those that can have such samples."""
+        parts = [] if self.meter is None else [Sql("m.name = %s", (self.meter,))]
         for column, value in {
             "resource": self.resource_id,
             "project": self.project_id,
@@ -126,7 +147,7 @@ class Selection:
         }.items():
             if value is not None:
                 parts.append(Sql(f'x.{column}_id = (SELECT id FROM "{column}" WHERE name = %s)', (value,)))
-        return both(part for part in parts if part is not None)
+        return both(parts)
 
 
 class MeterCount(NamedTuple):
@@ -181,6 +202,8 @@ async def void(session: Session, selection: Selection, act: Act) -> Voiding:
     )
     if act.dry_run or not chosen.samples:
         return chosen
+    for week, series in await session.rows(PACKED_SERIES):
+        await unpack(session, series, week)
     names, columns = await _lock(session)
     await session.count(MOVE_TO_VOIDED.format(names=names, columns=columns), [act.who, act.reason, seq])
     [[sha256]] = await session.rows(HASH_OF_CHOSEN)
@@ -198,6 +221,7 @@ async def unvoid(session: Session, selection: Selection, act: Act) -> Voiding:
     names, columns = await _lock(session)
     unchanged = await _unchanged_entries(session, act.keys)
     await session.count(MOVE_BACK.format(names=names, columns=columns))
+    await _index_restored(session)
     remaining = [
         {"audit_entry": seq, "samples": samples, "ids_sha256": sha256}
         for seq, (samples, sha256) in sorted((await _voided_under(session, unchanged)).items())
@@ -232,12 +256,37 @@ async def voided_count(session: Session) -> int:
 
 async def _choose(session: Session, selection: Selection, *, table: str, problem: str) -> None:
     """Make the temporary table ``chosen``; ``problem`` is SQL for why a row cannot be moved, null if it can."""
+    await lock_packed_samples(session)
     formats = [] if selection.key_id is None else await _wire_formats_of(session, selection.key_id)
     condition = selection.condition(formats)
     await session.count(FIND_BY_INDEX)
     audit_seq = "s.audit_seq" if table == "voided_sample" else "0"
     statement = CHOOSE.format(table=table, audit_seq=audit_seq, problem=problem, condition=condition)
     await session.count(statement, list(condition.parameters))
+    if table == "sample":
+        await _choose_packed(session, selection, condition, problem)
+
+
+async def _choose_packed(session: Session, selection: Selection, condition: Sql, problem: str) -> None:
+    """Add the packed samples that are selected to ``chosen``."""
+    packed = (
+        Sql(PACKED_WITH_IDS, (selection.uuids,))
+        if selection.ids
+        else packed_of_series(selection.of_series(), selection.start, selection.end)
+    )
+    statement = CHOOSE_PACKED.format(problem=problem, packed=packed, condition=condition)
+    await session.count(statement, [*packed.parameters, *condition.parameters])
+
+
+async def _index_restored(session: Session) -> None:
+    """Add the samples that were put back into packed weeks to what finds them there."""
+    for week, buckets in await session.rows("SELECT week, id_buckets FROM packed_week ORDER BY week"):
+        start, end = (datetime.combine(each, datetime.min.time(), UTC) for each in (week, week + WEEK))
+        of_week = f"{RESTORED} AND s.timestamp >= '{start.isoformat()}' AND s.timestamp < '{end.isoformat()}'"
+        if await collect_keys(session, of_week):
+            await add_to_index(session, week, buckets)
+            await add_batches(session, week, of_week)
+            await forget_keys(session)
 
 
 async def _wire_formats_of(session: Session, key_id: str) -> list[int]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from meter.sample import MAX_VOLUME
 from meter.sample import MIN_VOLUME
 from meter.store.audit.void_statements import IDS_SHA256
 from meter.store.maintenance.rollups import HOUR_LOCKS
+from meter.store.packing.packed_ids import packed_by_id
+from meter.store.packing.packed_rows import overlaps
+from meter.store.packing.packed_rows import unpacked
+from meter.store.postgres.sql import Sql
 
 CHOOSE = """
 CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS
@@ -13,6 +19,41 @@ SELECT s.message_id, s.timestamp, s.series_id, {audit_seq} AS audit_seq, {proble
 FROM {table} s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
 WHERE {condition}
 """
+
+CHOOSE_PACKED = """
+INSERT INTO chosen
+SELECT s.message_id, s.timestamp, s.series_id, 0, {problem}
+FROM ({packed}) AS s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
+WHERE {condition}
+"""
+
+CHOSEN_COLUMNS = ("timestamp", "message_id", "series_id", "wire_format_id", "batch_id")
+"""The columns of a sample that conditions refer to."""
+
+
+def packed_of_series(series: Sql, first: datetime | None, last: datetime | None) -> Sql:
+    """Return the query of the packed samples from ``first`` to ``last`` of the series ``x`` that meet the condition ``series``."""
+    since = f"'{'-infinity' if first is None else first.isoformat()}'::timestamptz"
+    until = f"'{'infinity' if last is None else last.isoformat()}'::timestamptz"
+    of_series = f"p.series_id = ANY(ARRAY(SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE {series}))"
+    return Sql(
+        f"{unpacked(CHOSEN_COLUMNS, first=since, last=until)} WHERE {overlaps(since, until)} AND {of_series}",
+        series.parameters,
+    )
+
+
+PACKED_WITH_IDS = f"""
+SELECT packed.* FROM unnest(%s::uuid[]) AS given (id)
+CROSS JOIN LATERAL ({packed_by_id(CHOSEN_COLUMNS, "given.id", first="'-infinity'::timestamptz", last="'infinity'::timestamptz")}) AS packed
+"""
+
+PACKED_SERIES = """
+SELECT w.week, array_agg(DISTINCT c.series_id)
+FROM chosen c JOIN packed_week w ON w.week = date_trunc('week', c.timestamp AT TIME ZONE 'UTC')::date
+WHERE c.problem IS NULL
+GROUP BY w.week ORDER BY w.week
+"""
+"""The series of chosen samples by week, of the weeks that are packed."""
 
 OF_KEY = """
 (s.wire_format_id = ANY(%s::int[]) OR EXISTS (SELECT FROM signed_batch b WHERE b.id = s.batch_id AND b.key_id = %s))
@@ -80,6 +121,13 @@ CASE WHEN {EXPIRED.format(time="s.timestamp")} THEN
 END
 """
 
+_PACKED_MEANWHILE = packed_by_id(
+    ("message_id",),
+    "s.message_id",
+    first="date_trunc('week', s.timestamp, 'UTC') - interval '7 days'",
+    last="date_trunc('week', s.timestamp, 'UTC') + interval '14 days' - interval '1 microsecond'",
+)
+
 NOT_RESTORABLE = f"""
 CASE
     WHEN {EXPIRED.format(time="s.timestamp")} THEN 'it is older than the retention: samples next to it have been deleted'
@@ -88,9 +136,12 @@ CASE
         SELECT FROM sample t WHERE t.message_id = s.message_id
         AND t.timestamp >= date_trunc('week', s.timestamp, 'UTC') - interval '7 days'
         AND t.timestamp < date_trunc('week', s.timestamp, 'UTC') + interval '14 days'
-    ) THEN 'another sample with its id has been stored meanwhile: void that one first'
+    ) OR EXISTS ({_PACKED_MEANWHILE}) THEN 'another sample with its id has been stored meanwhile: void that one first'
 END
 """
+
+RESTORED = f"SELECT s.message_id, s.series_id, s.batch_id FROM sample s, chosen WHERE {CHOSEN_ROWS}"
+"""The samples that were put back, as rows of ``sample``."""
 
 PROBLEMS = "SELECT message_id::text, problem FROM chosen WHERE problem IS NOT NULL"
 MISSING = "SELECT given::text FROM unnest(%s::uuid[]) AS given WHERE given NOT IN (SELECT message_id FROM chosen)"

@@ -38,12 +38,17 @@ CREATE TABLE packed_samples (
 -- Serves only statements that repeat its condition, like the index on the timestamp of samples.
 CREATE INDEX packed_samples_last ON packed_samples (last) WHERE count > 0;
 
+-- Likewise. Samples that were recorded late are packed late, and live streams ask for what was recorded last.
+CREATE INDEX packed_samples_recorded ON packed_samples (last_recorded) WHERE part >= 0;
+
 -- The weeks (Mondays) that are packed or are being packed. packed_at: when packing finished, null until then.
--- id_buckets: the number of buckets of packed_message_id.
+-- id_buckets: the number of buckets of packed_message_id. indexed_until: the ids and batches of all samples of the week that were recorded
+-- before are in packed_message_id and packed_batch, whether packed or not.
 CREATE TABLE packed_week (
     week date PRIMARY KEY,
     packed_at timestamptz,
-    id_buckets integer NOT NULL
+    id_buckets integer NOT NULL,
+    indexed_until timestamptz NOT NULL DEFAULT '-infinity'
 );
 
 -- In which series the ids of a packed week are. message_id_key() makes a key of an id; its bucket is key % id_buckets, and

@@ -25,6 +25,9 @@ SAMPLE_COLUMNS = (
 )
 """The columns of a sample, in the order of the table ``sample``."""
 
+ROW_ID = "row_id"
+"""One more column, a ``tid``, which tells samples with the same time and id apart: made of the series and the position in the row."""
+
 VALUE_COLUMNS = ("timestamp", "recorded_at", "message_id", "volume", "metadata_id", "series_id")
 """The columns that most queries need: of a packed row, the arrays of the others are not decompressed."""
 
@@ -40,10 +43,13 @@ _ARRAYS = {
     "verbatim_json": ("verbatim_jsons",),
     "batch_id": ("batch_ids",),
     "batch_position": ("batch_positions",),
+    ROW_ID: (),
 }
 """The arrays of a packed row that each column is made of."""
 
-_TIMESTAMP = "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
+_TIMESTAMP = (
+    "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
+)
 
 _UNPACKED = {
     "timestamp": _TIMESTAMP,
@@ -57,8 +63,12 @@ _UNPACKED = {
     "verbatim_json": "coalesce(u.verbatim_jsons, '')",
     "batch_id": "coalesce(u.batch_ids, 0)",
     "batch_position": "coalesce(u.batch_positions, 0::smallint)",
+    ROW_ID: "('(' || p.series_id || ',' || u.n + slice.lower - 1 || ')')::tid",
 }
 """Each column as SQL over a packed row ``p``, its ``slice`` and the elements ``u`` of its arrays."""
+
+_MORE = 3
+"""How many elements of a slice may lie after the range, and are read beside those that are wanted."""
 
 _SLICE = """
 SELECT
@@ -80,13 +90,44 @@ def unpacked(columns: Collection[str], *, first: str, last: str) -> str:
     samples within it are selected, and a few others. A WHERE clause can follow: the condition that selects the rows ``p``
     (:func:`overlaps`, and the series), and conditions on the samples cannot refer to names of columns there.
     """
+    select, elements = _selected(columns)
+    return (
+        f"SELECT {select}\n"
+        f"FROM packed_samples p CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS slice\n"
+        f"CROSS JOIN LATERAL {elements}"
+    )
+
+
+def unpacked_slice(columns: Collection[str]) -> str:
+    """Return the SELECT that makes samples with ``columns`` of one row ``p`` of ``packed_samples`` and one ``slice`` of its elements."""
+    select, elements = _selected(columns)
+    return f"SELECT {select} FROM {elements}"
+
+
+def slices_from_end(size: int | str, *, first: str, last: str, oldest: bool) -> str:
+    """Return the FROM items that join to the row ``p`` the ``slice`` of its last elements in the range, and then that of the others.
+
+    The first slice has ``size`` elements and a few more, as a range of time is not exactly one of elements. ``oldest``: of its first
+    elements.
+    """
+    end = f"({size} + {_MORE})"
+    slices = (
+        f"(whole.lower, least(whole.upper, whole.lower + {end} - 1)), (whole.lower + {end}, whole.upper)"
+        if oldest
+        else f"(greatest(whole.lower, whole.upper - {end} + 1), whole.upper), (whole.lower, whole.upper - {end})"
+    )
+    return (
+        f"CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS whole\n"
+        f"CROSS JOIN LATERAL (SELECT * FROM (VALUES {slices}) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice"
+    )
+
+
+def _selected(columns: Collection[str]) -> tuple[str, str]:
+    """Return the select list that makes samples with ``columns``, and the call that makes the elements ``u`` of arrays."""
     arrays = dict.fromkeys(array for column in columns for array in _ARRAYS[column])
     elements = ", ".join(f"p.{array}[slice.lower:slice.upper]" for array in arrays)
-    return (
-        f"SELECT {', '.join(f'{_UNPACKED[column]} AS {column}' for column in columns)}\n"
-        f"FROM packed_samples p CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS slice\n"
-        f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)"
-    )
+    select = ", ".join(f"{_UNPACKED[column]} AS {column}" for column in columns)
+    return select, f"unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)"
 
 
 def overlaps(first: str, last: str) -> str:

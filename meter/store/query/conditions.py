@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 
 from meter.interfaces import RequestError
@@ -30,6 +31,12 @@ from meter.store.query.expressions import expression_condition
 from meter.store.query.expressions import is_metadata_field
 from meter.store.query.expressions import is_series_field
 from meter.store.query.expressions import series_reference
+from meter.store.query.sample_rows import NO_END
+from meter.store.query.sample_rows import NO_START
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import first_of_series
+from meter.store.query.sample_rows import sample_columns
+from meter.store.query.sample_rows import samples_between
 from meter.store.query.time_range import TimeRange
 from meter.store.write.record import uuid_of
 
@@ -49,7 +56,8 @@ TRUE = both(())
 class FilterConditions:
     """The conditions of a filter, all of which must be true; each is :data:`TRUE` if the filter has none of its kind.
 
-    ``series`` is about a row of ``series`` alone, ``metadata`` about a row of ``metadata`` alone, and ``range`` about the
+    ``message_ids`` is an array to which the
+    id of each sample belongs, empty where it is not known. ``bounds`` are those of the timestamps, as far as they are known. ``series`` is about a row of ``series`` alone, ``metadata`` about a row of ``metadata`` alone, and ``range`` about the
     timestamp of a row of ``sample``. ``lookup`` is about the times and the id of a row of ``sample``, by which indexes find
     it; ``content`` is about a row of ``sample``, with its series and its metadata where ``rest_needs_series`` and
     ``rest_needs_metadata`` are true. Each is a conjunction that can follow ``AND`` as it is. ``visible`` is the part of
@@ -67,6 +75,10 @@ class FilterConditions:
     visible: Sql
     rest_needs_series: bool
     rest_needs_metadata: bool
+    bounds: TimeBounds
+    message_ids: Sql
+    recorded_since: Sql
+    marker: Sql
     time_range: TimeRange
     access_path: AccessPath
     selects_resources: bool
@@ -92,7 +104,7 @@ class FilterConditions:
     @property
     def sample(self) -> Sql:
         """The conditions on a sample and its metadata, which :attr:`joined_metadata` joins."""
-        return conjunction(self.range, self.rest, self.metadata)
+        return conjunction(self.range, self.rest, self.metadata, self.marker)
 
     @property
     def sample_of_any_series(self) -> Sql:
@@ -105,7 +117,17 @@ class FilterConditions:
         if self.visible == TRUE or content == TRUE:
             return self.sample
         guarded = filled("CASE WHEN {visible} THEN {content} ELSE false END", visible=self.visible, content=content)
-        return conjunction(self.range, self.lookup, guarded)
+        return conjunction(self.range, self.lookup, guarded, self.marker)
+
+    def after(self, marker: Marker | None) -> FilterConditions:
+        """Return the conditions of the samples that come after ``marker`` in the order newest first."""
+        if marker is None:
+            return self
+        return replace(self.within(NO_START, Sql("%s::timestamptz", (marker.timestamp,))), marker=after_marker(marker))
+
+    def within(self, first: Sql, last: Sql) -> FilterConditions:
+        """Return the same conditions with narrower :attr:`bounds`."""
+        return replace(self, bounds=self.bounds.within(first, last))
 
     @property
     def joined_metadata(self) -> str:
@@ -159,6 +181,10 @@ def split_filter(filter: SampleFilter) -> FilterConditions:
         visible=TRUE if project is None else both([_is_of_project(project)]),
         rest_needs_series=any(map(is_series_field, fields_of_rest)),
         rest_needs_metadata=any(map(is_metadata_field, fields_of_rest)),
+        bounds=_bounds(filter, parts),
+        message_ids=_message_ids(filter, parts),
+        recorded_since=_recorded_since(parts),
+        marker=TRUE,
         time_range=TimeRange.of(filter),
         access_path=_access_path(filter, parts, bool(series)),
         selects_resources="resource_id" in compared,
@@ -226,6 +252,39 @@ def _access_path(filter: SampleFilter, parts: Sequence[Expression], selects_seri
     return AccessPath.SERIES if selects_series else AccessPath.TIMESTAMP
 
 
+def _bounds(filter: SampleFilter, parts: Sequence[Expression]) -> TimeBounds:
+    """Return the bounds of the time range of ``filter``, narrowed by the ``parts`` of its expression that compare times."""
+    bounds = TimeRange.of(filter).bounds()
+    for part in parts:
+        if isinstance(part, Comparison) and part.field == "timestamp" and isinstance(part.value, datetime):
+            value = Sql("%s::timestamptz", (part.value,))
+            first = value if part.operator in ("=", ">", ">=") else NO_START
+            last = value if part.operator in ("=", "<", "<=") else NO_END
+            bounds = bounds.within(first, last)
+    return bounds
+
+
+def _recorded_since(parts: Sequence[Expression]) -> Sql:
+    times = [
+        part.value
+        for part in parts
+        if isinstance(part, Comparison)
+        and part.field == "recorded_at"
+        and part.operator in ("=", ">", ">=")
+        and isinstance(part.value, datetime)
+    ]
+    return Sql("%s::timestamptz", (max(times),)) if times else NO_START
+
+
+def _message_ids(filter: SampleFilter, parts: Sequence[Expression]) -> Sql:
+    ids = [] if (equal := filter.equals.get("message_id")) is None else [uuid_of(equal)]
+    for part in parts:
+        if not ids and _lists_message_ids(part):
+            values = part.values if isinstance(part, In) else (getattr(part, "value", None),)
+            ids = [uuid_of(value) for value in values if isinstance(value, str)]
+    return Sql("%s::uuid[]", (ids,))
+
+
 def _lists_message_ids(part: Expression) -> bool:
     return isinstance(part, In | Comparison) and part.field == "message_id" and getattr(part, "operator", "=") == "="
 
@@ -244,6 +303,31 @@ def after_marker(marker: Marker | None) -> Sql:
     return Sql(
         "s.timestamp <= %s AND (s.timestamp, s.message_id) < (%s, %s::uuid)", (at, at, uuid_of(marker.message_id))
     )
+
+
+def newest_of_series(
+    conditions: FilterConditions, columns: str, limit: int, sample: Sql | None = None, *, oldest: bool = False
+) -> Sql:
+    """Return the subquery of the newest samples, or the ``oldest``, of the series ``x`` that meet the conditions.
+
+    ``columns`` of ``s`` are selected. ``sample`` replaces the conditions on the sample.
+    """
+    condition, joins = sample or conditions.sample, conditions.joined_metadata
+    return first_of_series(
+        sample_columns(columns, condition, joins),
+        conditions.bounds,
+        series="x.id",
+        condition=condition,
+        joins=joins,
+        limit=limit,
+        oldest=oldest,
+    )
+
+
+def samples_of_series(conditions: FilterConditions) -> Sql:
+    """Return the FROM item of the samples ``s`` of the series ``x`` in the range of the conditions, which are to be repeated."""
+    columns = sample_columns("s.series_id", conditions.sample, conditions.joined_metadata)
+    return samples_between(columns, conditions.bounds, series="p.series_id = x.id")
 
 
 def conjunction(*conditions: Sql) -> Sql:

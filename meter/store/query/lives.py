@@ -17,12 +17,15 @@ from meter.counter_runs import INTERVALS_CARRIED
 from meter.query import And
 from meter.query import In
 from meter.query import SampleFilter
+from meter.store.packing.packed_rows import VALUE_COLUMNS
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import split_filter
 from meter.store.query.partials import METADATA_RUN
 from meter.store.query.partials_query import partials_query
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import samples_between
 
 RESOURCES = """
 SELECT r.name
@@ -61,7 +64,7 @@ SELECT s.series_id, wanted.polling_interval, s.metadata_id, s.timestamp, s.times
 FROM unnest(%s::integer[], %s::float8[], %s::integer[], %s::timestamptz[], %s::timestamptz[])
     AS wanted (series_id, polling_interval, metadata_id, first, last)
 CROSS JOIN LATERAL (
-    SELECT s.* FROM sample s
+    SELECT s.* FROM {samples}
     WHERE s.series_id = wanted.series_id AND s.metadata_id = wanted.metadata_id
         AND s.timestamp BETWEEN wanted.first AND wanted.last AND {recorded}
     OFFSET 0
@@ -211,7 +214,9 @@ def runs_query(
 def samples_of_runs_query(rows: Sequence[RunRow], as_of: datetime | None) -> Sql:
     """Return the statement that reads the samples of ``rows`` one by one, because their volumes differ."""
     recorded = TRUE if as_of is None else Sql("s.recorded_at <= %s", (as_of,))
-    statement = filled(SAMPLES_OF_RUNS, recorded=recorded)
+    bounds = TimeBounds(Sql("wanted.first"), Sql("wanted.last"))
+    samples = samples_between(VALUE_COLUMNS, bounds, series="p.series_id = wanted.series_id")
+    statement = filled(SAMPLES_OF_RUNS, samples=samples, recorded=recorded)
     wanted = [[row.series_id, row.polling_interval, row.metadata_id, row.first, row.last] for row in rows]
     return Sql(statement.text, (*(list(column) for column in zip(*wanted, strict=True)), *statement.parameters))
 

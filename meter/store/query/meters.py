@@ -9,6 +9,8 @@ from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
+from meter.store.query.conditions import newest_of_series
+from meter.store.query.conditions import samples_of_series
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
 
@@ -28,11 +30,7 @@ FROM (
 CROSS JOIN LATERAL (
     SELECT x.user_id, x.project_id, x.source_id
     FROM series x
-    CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id FROM sample s {joins}
-        WHERE s.series_id = x.id AND {sample}
-        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
-    ) sample
+    CROSS JOIN LATERAL ({newest}) sample
     WHERE x.id = ANY(listed.ids)
     ORDER BY {describing_first} sample.timestamp DESC, sample.message_id DESC LIMIT 1
 ) newest
@@ -48,7 +46,7 @@ SELECT m.name, m.type, m.unit
 FROM meter m
 CROSS JOIN LATERAL (
     SELECT FROM series x
-    CROSS JOIN LATERAL (SELECT FROM sample s {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) s
+    CROSS JOIN LATERAL (SELECT FROM {samples} {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) s
     WHERE x.meter_id = m.id AND {series}
     LIMIT 1
 ) existing
@@ -62,7 +60,7 @@ FROM (SELECT x.meter_id, array_agg(x.id) AS ids FROM series x WHERE {series} GRO
 CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = listed.meter_id OFFSET 0) m
 CROSS JOIN LATERAL (
     SELECT FROM series x
-    CROSS JOIN LATERAL (SELECT FROM sample s {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) s
+    CROSS JOIN LATERAL (SELECT FROM {samples} {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) s
     WHERE x.id = ANY(listed.ids)
     LIMIT 1
 ) existing
@@ -90,6 +88,8 @@ def meters_query(conditions: FilterConditions, limit: int, *, unique: bool) -> S
         f"{NEWEST_FIRST}{listed}",
         owner="" if within_project else OWNER.format(resource="listed.resource_id", condition="AND listed.of_several"),
         describing_first="" if within_project else f"{DESCRIBES} DESC,",
+        newest=newest_of_series(conditions, "s.timestamp, s.message_id", 1),
+        samples=samples_of_series(conditions),
         joins=conditions.joined_metadata,
         series=conditions.series,
         sample=conditions.sample,

@@ -25,6 +25,8 @@ from meter.store.query.partials import METADATA_ID
 from meter.store.query.partials import partial_from_minute
 from meter.store.query.partials import partial_from_rollup
 from meter.store.query.partials import partial_from_sample
+from meter.store.query.sample_rows import sample_columns
+from meter.store.query.sample_rows import samples_between
 from meter.store.query.time_range import TimeRange
 from meter.store.query.windows import Windows
 
@@ -63,7 +65,7 @@ SELECT partial.*
 FROM sample_series
 CROSS JOIN LATERAL (
     SELECT {names}, {sample_columns}
-    FROM sample s {joins}
+    FROM {samples} {joins}
     WHERE s.series_id = ANY(sample_series.ids) AND {condition}
     OFFSET 0
 ) AS partial
@@ -109,7 +111,7 @@ SELECT partial.*
 FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
 CROSS JOIN LATERAL (
     SELECT {names}, {sample_columns}
-    FROM sample s
+    FROM {samples_of_gap}
     WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
         AND {range}
     OFFSET 0
@@ -134,7 +136,7 @@ FROM covered CROSS JOIN sample_series
 CROSS JOIN LATERAL (
     SELECT {names}, {sample_columns}
     FROM rollup r CROSS JOIN LATERAL (
-        SELECT s.* FROM sample s
+        SELECT s.* FROM {samples_of_rollup}
         WHERE s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last AND {range}
         OFFSET 0
     ) AS s
@@ -153,7 +155,7 @@ FROM covered CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = samp
 CROSS JOIN LATERAL (
     SELECT {names}, {sample_columns}
     FROM rollup r CROSS JOIN LATERAL (
-        SELECT s.* FROM sample s
+        SELECT s.* FROM {samples_of_period}
         WHERE s.series_id = r.series_id AND s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
             AND {range}
         OFFSET 0
@@ -179,6 +181,9 @@ WHERE coalesce(partial.count, 0) > 0 AND {joined}
 PERIODS_AND_CUT_HOURS = "(SELECT start, hours FROM period UNION ALL SELECT start, hours FROM cut)"
 
 OWNER_KEYS = frozenset({"user_id", "project_id", "source_id"})
+
+OF_SAMPLE_SERIES = "p.series_id = ANY(sample_series.ids)"
+"""The condition on the series of packed rows ``p``, as on that of samples."""
 
 MATCHES = "matches"
 """A column of partials for steps, if only some match: whether the partial does, apart from its metadata."""
@@ -227,15 +232,25 @@ def partials_query(
         "sample_columns": partial_from_sample(columns),
     }
     selection["sample_series"] = filled(SAMPLE_SERIES, **selection)
+    bounds = conditions.bounds
     if longest_rollup:
         minutes = totals and recorded == TRUE and (cutting is not None or time_range.cuts_hours)
         in_range = time_range.contains_period("p")
+        read = sample_columns(selection["sample_columns"], sample_range, recorded, "s.series_id")
+        of_rollup = "p.series_id = r.series_id"
         partials = filled(
             FROM_ROLLUPS
             + (FROM_MINUTES if minutes else "")
             + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
             + (SAMPLES_OF_OVERLAPPING if steps else ""),
             **selection,
+            samples_of_gap=samples_between(
+                read, bounds.within("greatest(gap.start, cutoff.before)", "gap.finish"), series=OF_SAMPLE_SERIES
+            ),
+            samples_of_rollup=samples_between(read, bounds.within("r.first", "r.last"), series=of_rollup),
+            samples_of_period=samples_between(
+                read, bounds.within("r.start", "r.start + make_interval(hours => r.hours)"), series=of_rollup
+            ),
             rollup_columns=partial_from_rollup(columns),
             rolled_up=rolled_up,
             longest=longest_rollup,
@@ -256,12 +271,7 @@ def partials_query(
             joined_cutoff="LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id" if steps or cutting else "",
         )
     elif not steps or conditions.rest == conditions.as_of:
-        partials = filled(
-            FROM_SAMPLES,
-            **selection,
-            joins=conditions.joined_for_rest,
-            condition=conjunction(conditions.range, conditions.rest),
-        )
+        partials = _from_samples(selection, conditions, conjunction(conditions.range, conditions.rest))
     else:
         # CASE keeps PostgreSQL from evaluating a condition on the content of a sample of another project.
         matches = filled(
@@ -270,11 +280,10 @@ def partials_query(
         )
         columns_of_sample = Sql(f"{selection['sample_columns']}{matches}", matches.parameters)
         names = ", ".join(name for name in keys if name != MATCHES)
-        partials = filled(
-            FROM_SAMPLES,
-            **{**selection, "sample_columns": columns_of_sample, "names": names},
-            joins=conditions.joined_for_rest,
-            condition=conjunction(conditions.range, conditions.as_of),
+        partials = _from_samples(
+            {**selection, "sample_columns": columns_of_sample, "names": names},
+            conditions,
+            conjunction(conditions.range, conditions.as_of),
         )
     if not needs_metadata:
         return partials
@@ -337,6 +346,13 @@ def _rollup_is_read(*, steps: bool, cut: bool) -> str:
     if steps:
         return f"r.overlap = 0 AND {not_expired}" if cut else "(r.overlap = 0 OR r.start < cutoff.before)"
     return not_expired if cut else "true"
+
+
+def _from_samples(selection: Mapping[str, Sql | str], conditions: FilterConditions, condition: Sql) -> Sql:
+    joins = conditions.joined_for_rest
+    read = sample_columns(selection["sample_columns"], joins, condition, "s.series_id")
+    samples = samples_between(read, conditions.bounds, series=OF_SAMPLE_SERIES)
+    return filled(FROM_SAMPLES, **selection, samples=samples, joins=joins, condition=condition)
 
 
 def matching_partial(conditions: FilterConditions) -> str:

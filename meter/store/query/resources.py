@@ -11,6 +11,8 @@ from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
+from meter.store.query.conditions import conjunction
+from meter.store.query.conditions import newest_of_series
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
 
@@ -35,16 +37,8 @@ CROSS JOIN LATERAL (
         (array_agg(x.id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS series_id,
         (array_agg(newest.metadata_id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS metadata_id
     FROM series x
-    CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s {joins}
-        WHERE s.series_id = x.id AND {sample}
-        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
-    ) newest
-    CROSS JOIN LATERAL (
-        SELECT s.timestamp FROM sample s {joins}
-        WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND {sample}
-        ORDER BY s.timestamp LIMIT 1
-    ) oldest
+    CROSS JOIN LATERAL ({newest}) newest
+    CROSS JOIN LATERAL ({oldest}) oldest
     WHERE x.id = ANY(selected.ids) {describes}
 ) summary
 CROSS JOIN LATERAL (SELECT d.text FROM metadata d WHERE d.id = summary.metadata_id OFFSET 0) d
@@ -78,7 +72,13 @@ def resources_query(conditions: FilterConditions, limit: int) -> Sql:
         selected=ALL_RESOURCES if series == TRUE else filled(RESOURCES_OF_SERIES, series=series),
         owner="" if within_project else OWNER.format(resource="selected.id", condition=""),
         describes="" if within_project else f"AND {DESCRIBES}",
-        joins=conditions.joined_metadata,
-        sample=conditions.sample,
+        newest=newest_of_series(conditions, "s.timestamp, s.message_id, s.metadata_id", 1),
+        oldest=newest_of_series(
+            conditions,
+            "s.timestamp, s.message_id",
+            1,
+            conjunction(Sql("s.timestamp <= newest.timestamp"), conditions.sample),
+            oldest=True,
+        ),
         limit=Sql("%s", (limit,)),
     )

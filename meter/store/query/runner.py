@@ -35,6 +35,7 @@ from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.sql import Sql
+from meter.store.query.access_paths import AccessPath
 from meter.store.query.activity import ActivityReader
 from meter.store.query.as_of import wait_for_writers_before
 from meter.store.query.conditions import FilterConditions
@@ -47,6 +48,8 @@ from meter.store.query.resource_owner import NamesOfOthers
 from meter.store.query.resource_owner import names_of_others_query
 from meter.store.query.resources import ResourceRow
 from meter.store.query.resources import resources_query
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import samples_with_ids
 from meter.store.query.samples import CONVERTED_ROWS
 from meter.store.query.samples import MatchingSeries
 from meter.store.query.samples import SampleRow
@@ -58,6 +61,8 @@ from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
+from meter.store.query.stored_rows import ROW_COLUMNS
+from meter.store.query.stored_rows import VOIDED_ROWS
 from meter.store.query.stored_rows import batches_with_rows
 from meter.store.query.stored_rows import rows_statement
 from meter.store.query.stored_rows import stored_row
@@ -67,6 +72,8 @@ from meter.stored_batch import StoredProof
 NEWEST_VOIDED = """
 s.message_id = %s::uuid AND s.timestamp = (SELECT max(timestamp) FROM voided_sample WHERE message_id = %s::uuid)
 """
+
+ANY_PACKED = Sql("SELECT FROM packed_week LIMIT 1")
 
 UNEXECUTABLE = (
     "the query cannot be executed: a value in it, or one that is computed for it, is out of range, too large or of a type"
@@ -106,7 +113,15 @@ class QueryRunner:
     ) -> list[tuple[Any, ...]]:
         query = None if order else matching_series_query(conditions)
         if query is None:
-            return await self._query(samples_query(conditions, limit, order, after))
+            rows = await self._query(samples_query(conditions, limit, order, after))
+            if (
+                order
+                or conditions.access_path is not AccessPath.TIMESTAMP
+                or len(rows) == limit
+                or not await self._query(ANY_PACKED)
+            ):
+                return rows
+            return await self._query(samples_of_many_series_query(conditions, limit, after))
         [row] = await self._query(query)
         matching = MatchingSeries(*row)
         if not matching.ids:
@@ -134,16 +149,18 @@ class QueryRunner:
             if not rows:
                 return None
             row = SampleRow(*rows[0])
-            place = [row.message_id, row.timestamp]
-            return await self._proof("sample", "s.message_id = %s::uuid AND s.timestamp = %s", place)
+            at = Sql("%s::timestamptz", (row.timestamp,))
+            found = samples_with_ids(ROW_COLUMNS, TimeBounds(at, at), Sql("ARRAY[%s::uuid]", (row.message_id,)))
+            return await self._proof(found, Sql("s.timestamp = %s", (row.timestamp,)))
 
     async def voided_proof(self, message_id: str) -> StoredProof | None:
         """See ``IStore.voided_proof``."""
         with self._request_errors():
-            return await self._proof("voided_sample", NEWEST_VOIDED, [uuid_of(message_id)] * 2)
+            return await self._proof(VOIDED_ROWS, Sql(NEWEST_VOIDED, (uuid_of(message_id),) * 2))
 
-    async def _proof(self, table: str, condition: str, parameters: Sequence[Any]) -> StoredProof | None:
-        found = await self._pool.rows(rows_statement(table, condition, "1"), parameters)
+    async def _proof(self, rows: Sql, condition: Sql) -> StoredProof | None:
+        statement = rows_statement(rows, condition, 1)
+        found = await self._pool.rows(statement.text, statement.parameters)
         stored = stored_row(found[0]) if found else None
         if stored is None or stored.fields is None:
             return None

@@ -25,11 +25,19 @@ from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import after_marker
 from meter.store.query.conditions import conjunction
+from meter.store.query.conditions import newest_of_series
 from meter.store.query.dimension_cache import DimensionCaches
 from meter.store.query.expressions import COLUMNS
 from meter.store.query.expressions import METADATA_PREFIX
 from meter.store.query.expressions import Column
 from meter.store.query.expressions import column_of
+from meter.store.query.sample_rows import AFTER_PACKED
+from meter.store.query.sample_rows import NO_END
+from meter.store.query.sample_rows import OF_ANY_SERIES
+from meter.store.query.sample_rows import RECORDED_SINCE
+from meter.store.query.sample_rows import sample_columns
+from meter.store.query.sample_rows import samples_between
+from meter.store.query.sample_rows import samples_with_ids
 from meter.store.write.record import Record
 from meter.store.write.record import Series
 from meter.store.write.record import WireFormat
@@ -44,8 +52,10 @@ FROM ({page}) s
 ORDER BY {order} s.timestamp DESC, s.message_id DESC
 """
 
+COLUMNS_OF_PAGE = "s.series_id, s.metadata_id, s.wire_format_id, s.message_id, s.timestamp, s.volume, s.signature, s.verbatim_json, s.recorded_at"
+
 PAGE = """
-SELECT s.* {keys} FROM sample s {joins}
+SELECT s.* {keys} FROM {samples} {joins}
 WHERE {condition}
 ORDER BY {order} s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
@@ -58,11 +68,7 @@ FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE o
 """
 
 NEWEST_OF_FEW_SERIES = """
-SELECT s.* FROM series x CROSS JOIN LATERAL (
-    SELECT s.* FROM sample s {joins}
-    WHERE s.series_id = x.id AND {sample}
-    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
-) s
+SELECT s.* FROM series x CROSS JOIN LATERAL ({newest}) s
 WHERE x.id = ANY({series})
 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
@@ -76,7 +82,7 @@ RECENT_PAGES = 3
 # If many series match, most of the newest samples match too.
 NEWEST_AMONG_RECENT = """
 SELECT s.* FROM (
-    SELECT s.* FROM sample s WHERE {in_order} AND {time_range}
+    SELECT s.* FROM sample s WHERE {in_order} AND {time_range} AND {after_packed}
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {recent}
 ) s {joins}
 WHERE {condition}
@@ -87,21 +93,13 @@ ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 # the newest samples of as many series as the page has rows. A series that ended long ago costs one index lookup.
 NEWEST_OF_MANY_SERIES = """
 WITH newest_of_series AS MATERIALIZED (
-    SELECT x.id, s.timestamp, s.message_id FROM series x CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id FROM sample s {joins}
-        WHERE s.series_id = x.id AND {sample}
-        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
-    ) s
+    SELECT x.id, s.timestamp, s.message_id FROM series x CROSS JOIN LATERAL ({newest}) s
     WHERE {series}
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 ), oldest AS MATERIALIZED (
     SELECT CASE WHEN count(*) = {limit} THEN min(timestamp) ELSE '-infinity' END AS timestamp FROM newest_of_series
 )
-SELECT s.* FROM oldest CROSS JOIN newest_of_series JOIN series x ON x.id = newest_of_series.id CROSS JOIN LATERAL (
-    SELECT s.* FROM sample s {joins}
-    WHERE s.series_id = x.id AND s.timestamp >= oldest.timestamp AND {sample}
-    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
-) s
+SELECT s.* FROM oldest CROSS JOIN newest_of_series JOIN series x ON x.id = newest_of_series.id CROSS JOIN LATERAL ({page_of_series}) s
 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
 
@@ -149,8 +147,7 @@ def samples_of_series_query(
     return _sample_rows(
         filled(
             NEWEST_OF_FEW_SERIES,
-            joins=conditions.joined_metadata,
-            sample=conjunction(conditions.sample, after_marker(after)),
+            newest=newest_of_series(conditions.after(after), COLUMNS_OF_PAGE, limit),
             series=Sql("%s", (list(series_ids),)),
             limit=limit,
         )
@@ -164,6 +161,7 @@ def recent_samples_query(conditions: FilterConditions, limit: int, after: Marker
             NEWEST_AMONG_RECENT,
             in_order=IN_ORDER_OF_TIME,
             time_range=conjunction(conditions.range, after_marker(after)),
+            after_packed=AFTER_PACKED,
             recent=RECENT_PAGES * limit,
             joins=f"{SERIES_OF_SAMPLE} {conditions.joined_metadata}",
             condition=conjunction(conditions.series, conditions.sample_of_any_series),
@@ -174,44 +172,69 @@ def recent_samples_query(conditions: FilterConditions, limit: int, after: Marker
 
 def samples_of_many_series_query(conditions: FilterConditions, limit: int, after: Marker | None) -> Sql:
     """Return the statement for ``IStore.samples`` if many series match."""
+    conditions = conditions.after(after)
+    since = conjunction(Sql("s.timestamp >= oldest.timestamp"), conditions.sample)
+    page = conditions.within(Sql("oldest.timestamp"), NO_END)
     return _sample_rows(
         filled(
             NEWEST_OF_MANY_SERIES,
-            joins=conditions.joined_metadata,
-            sample=conjunction(conditions.sample, after_marker(after)),
-            series=conditions.series,
+            newest=newest_of_series(conditions, "s.timestamp, s.message_id", 1),
+            page_of_series=newest_of_series(page, COLUMNS_OF_PAGE, limit, since),
+            series=conditions.series if conditions.series != TRUE else "x.resource_id > 0",
             limit=limit,
         )
     )
 
 
 def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Order], after: Marker | None) -> Sql:
-    """Return the statement for ``IStore.samples`` in any order, by the access path of ``conditions``."""
+    """Return the statement for ``IStore.samples`` in any order, by the access path of ``conditions``.
+
+    Without an order, where samples are found by time, it reads only those that are newer than all packed ones: its rows are those
+    of the page if there are ``limit``, or if nothing is packed. The others are found by series.
+    """
+    conditions = conditions.after(after)
     columns = [_sort_column(each) for each in order]
     needs_series = conditions.rest_needs_series or any(column.belongs_to_series for column in columns)
     series, sample = conditions.series, conditions.sample_of_any_series
+    newest_first = not order and conditions.access_path is not AccessPath.MESSAGE_ID
+    plain: Sql | str = ""
+    packed: Sql | str = "true"
+    of_series: Sql | str = "true"
     match conditions.access_path:
         case AccessPath.MESSAGE_ID:
             needs_series |= series != TRUE
         case AccessPath.RECORDED_AT:
             needs_series |= series != TRUE
-            series = conjunction(Sql(IN_ORDER_OF_RECORDING), series)
+            plain = IN_ORDER_OF_RECORDING
+            packed = filled(RECORDED_SINCE, since=conditions.recorded_since)
         case AccessPath.SERIES:
-            series = Sql(f"s.series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series.parameters)
+            matching = Sql(f"series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series.parameters)
+            series, of_series = filled("s.{matching}", matching=matching), filled("p.{matching}", matching=matching)
             sample = conditions.sample
         case AccessPath.TIMESTAMP:
-            series = Sql(IN_ORDER_OF_TIME)
+            plain, packed, series = IN_ORDER_OF_TIME, OF_ANY_SERIES, TRUE
     sort_keys = "".join(f"key_{n} {'DESC' if each.descending else 'ASC'}, " for n, each in enumerate(order))
+    joins = f"{SERIES_OF_SAMPLE if needs_series else ''} {conditions.joined_metadata}"
+    condition = conjunction(series, sample)
+    values = " ".join(column.value for column in columns)
+    read = sample_columns(COLUMNS_OF_PAGE, joins, condition, values)
+    if conditions.access_path is AccessPath.MESSAGE_ID:
+        samples = samples_with_ids(read, conditions.bounds, conditions.message_ids)
+    elif newest_first and conditions.access_path is AccessPath.TIMESTAMP:
+        samples = Sql("sample s")
+        condition = conjunction(Sql(f"{IN_ORDER_OF_TIME} AND {AFTER_PACKED}"), condition)
+    else:
+        samples = samples_between(read, conditions.bounds, series=of_series, plain=plain, packed=packed)
     page = filled(
         PAGE,
+        samples=samples,
         keys="".join(f", {column.value} AS key_{n}" for n, column in enumerate(columns)),
         # Joining series that no condition needs would take longer than the rest of a small query.
-        joins=f"{SERIES_OF_SAMPLE if needs_series else ''} {conditions.joined_metadata}",
-        condition=conjunction(series, sample, after_marker(after)),
+        joins=joins,
+        condition=condition,
         order=sort_keys,
         limit=limit,
     )
-    newest_first = not order and conditions.access_path is not AccessPath.MESSAGE_ID
     return _sample_rows(page, order=sort_keys.replace("key_", "s.key_"), newest_first=newest_first)
 
 

@@ -16,6 +16,10 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.partials import INCREASE_BETWEEN
 from meter.store.query.partials import carried_hours
+from meter.store.query.sample_rows import NO_START
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import sample_columns
+from meter.store.query.sample_rows import samples_between
 
 # A visit is a time on one host. A run that is defined by its host and begins after another such run of the resource has migrated
 # here: its counter began at 0. So did that of a run that continues after the resource was counted on another host: the other
@@ -70,7 +74,7 @@ COUNTED_BEFORE = """coalesce((
 ), false)"""
 
 EXISTS_BEFORE = (
-    "EXISTS (SELECT FROM sample s WHERE s.series_id = x.id AND s.timestamp {before_start} AND {as_of} OFFSET 0)"
+    "EXISTS (SELECT FROM {samples_before} WHERE s.series_id = x.id AND s.timestamp {before_start} AND {as_of} OFFSET 0)"
 )
 OR_EXPIRED = " OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last {before_start} OFFSET 0)"
 
@@ -133,6 +137,9 @@ WITH_INTEGRAL = f""", of_resource AS (
     FROM valid
 )"""
 
+OF_SERIES = "p.series_id = x.id"
+JUST_BEFORE = f"{{start}} - make_interval(secs => {INTERVALS_CARRIED} * x.polling_interval)"
+
 # Evaluated for the first partial of each resource.
 DELETED_BEFORE = f"""coalesce((
     SELECT true
@@ -153,9 +160,9 @@ COVERED_BEFORE = f"""(
         OFFSET 0
     ) AS x
     CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id FROM sample s
+        SELECT s.timestamp, s.message_id FROM {{samples_just_before}}
         WHERE s.series_id = x.id AND s.timestamp {{before_start}} AND {{as_of}}
-            AND s.timestamp > {{start}} - make_interval(secs => {INTERVALS_CARRIED} * x.polling_interval)
+            AND s.timestamp > {JUST_BEFORE}
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) AS s
     WHERE m.name = resource_step.meter
@@ -174,8 +181,16 @@ class BeforeRange:
         self._start = start
         self._parts = {
             "before_start": Sql(f"{'<=' if excluded else '<'} %s", (start,)),
-            "start": Sql("%s::timestamptz", (start,)),
+            "start": self._at(),
             "as_of": as_of,
+            "samples_before": samples_between(
+                sample_columns("s.series_id", as_of), TimeBounds(NO_START, self._at()), series=OF_SERIES
+            ),
+            "samples_just_before": samples_between(
+                sample_columns("s.series_id, s.message_id", as_of),
+                TimeBounds(filled(JUST_BEFORE, start=self._at()), self._at()),
+                series=OF_SERIES,
+            ),
         }
         exists = filled(f"({EXISTS_BEFORE}{OR_EXPIRED if with_rollups else ''})", **self._parts)
         self._parts["exists_before"] = exists
@@ -191,6 +206,9 @@ class BeforeRange:
     def covered(self) -> Sql:
         """Return the time until which a poll before the range is valid for the resource of a row of ``resource_step``."""
         return self._lookup(COVERED_BEFORE, "NULL::timestamptz")
+
+    def _at(self) -> Sql:
+        return Sql("%s::timestamptz", (self._start,))
 
     def _lookup(self, template: str, unbounded: str) -> Sql:
         return Sql(unbounded) if self._start is None else filled(template, **self._parts)

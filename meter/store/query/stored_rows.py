@@ -21,7 +21,13 @@ from meter.counter_runs import run_of
 from meter.message import MeteringMessage
 from meter.sample import utc_text
 from meter.signing_keys import SignatureScheme
-from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.packing.packed_rows import ROW_ID
+from meter.store.packing.packed_rows import SAMPLE_COLUMNS
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import filled
+from meter.store.query.conditions import TRUE
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import samples_of_batches
 from meter.store.write.record import Record
 from meter.store.write.record import Series
 from meter.store.write.record import fields_of
@@ -48,10 +54,10 @@ SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, s.run_kind, run.n
     {timestamp}, s.volume, encode(s.signature, 'hex'), s.verbatim_json, s.batch_id, s.batch_position,
     {audit_seq}, s.timestamp::text, s.row_id::text, s.metadata_id
 FROM (
-    SELECT s.*, s.ctid AS row_id, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id, x.run_kind, x.run_id, x.polling_interval
-    FROM {table} s LEFT JOIN series x ON x.id = s.series_id
+    SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id, x.run_kind, x.run_id, x.polling_interval
+    FROM {rows} LEFT JOIN series x ON x.id = s.series_id
     WHERE {conditions}
-    ORDER BY s.timestamp, s.message_id, s.ctid LIMIT {limit}
+    ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {limit}
 ) s
 LEFT JOIN meter m ON m.id = s.meter_id
 LEFT JOIN resource r ON r.id = s.resource_id
@@ -64,19 +70,29 @@ LEFT JOIN wire_format f ON f.id = s.wire_format_id
 ORDER BY s.timestamp, s.message_id, s.row_id
 """
 
-AFTER_ROW = "s.timestamp >= %s AND (s.timestamp, s.message_id, s.ctid) > (%s, %s, %s)"
+AFTER_ROW = "s.timestamp >= %s AND (s.timestamp, s.message_id, s.row_id) > (%s, %s, %s)"
 """The condition of the rows that come after one in this order; for :attr:`StoredRow.after`.
 
-Rows with the same timestamp and message id, which exist where a unique index is missing, are in the order of their places in
-the table: those with one timestamp are in one partition. The first condition is redundant, but the index on time can use it.
+Rows with the same timestamp and message id, which exist where a unique index is missing, are in the order of their places. The first condition is redundant, but the index on time can use it.
 """
 
 
-def rows_statement(table: str, conditions: str, limit: str) -> str:
-    """Return the statement for the rows ``s`` of ``sample`` or ``voided_sample`` that meet ``conditions``, oldest first."""
-    audit_seq = "s.audit_seq" if table == "voided_sample" else "NULL::bigint"
-    return ROWS.format(
-        table=table, conditions=conditions, limit=limit, audit_seq=audit_seq, timestamp=readable("s.timestamp")
+VOIDED_ROWS = Sql("(SELECT s.*, s.ctid AS row_id FROM voided_sample s) s")
+"""The FROM item of voided samples; :mod:`meter.store.query.sample_rows` has those of others."""
+
+ROW_COLUMNS = (*SAMPLE_COLUMNS, ROW_ID)
+"""What rows of samples need for :func:`rows_statement`."""
+
+
+def rows_statement(rows: Sql, conditions: Sql, limit: int | None) -> Sql:
+    """Return the statement for the rows ``s`` of the FROM item ``rows`` that meet ``conditions``, oldest first."""
+    return filled(
+        ROWS,
+        rows=rows,
+        conditions=conditions,
+        limit="ALL" if limit is None else str(int(limit)),
+        audit_seq="s.audit_seq" if rows is VOIDED_ROWS else "NULL::bigint",
+        timestamp=readable("s.timestamp"),
     )
 
 
@@ -139,7 +155,7 @@ UNSTORED_ENTRIES = (
     "SELECT batch_id, position, digest, reason, mac FROM unstored_entry WHERE batch_id = ANY(%s) ORDER BY 1, 2"
 )
 
-OF_BATCHES = f"s.batch_id = ANY(%s) AND s.timestamp BETWEEN %s AND %s AND {IN_ORDER_OF_TIME}"
+OF_BATCHES = "s.batch_id = ANY(%s) AND s.timestamp BETWEEN %s AND %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +174,11 @@ async def batches_with_rows(rows: Rows, ids: Iterable[int]) -> Mapping[int, Batc
         return {}
     first, last = min(batch[1] for batch in batches.values()), max(batch[2] for batch in batches.values())
     of_batch: dict[int, list[StoredRow]] = {id: [] for id in batches}
-    for table in ("sample", "voided_sample"):
-        statement = rows_statement(table, OF_BATCHES, "ALL")
-        for row in await rows(statement, [list(batches), first, last]):
+    bounds = TimeBounds(Sql("%s::timestamptz", (first,)), Sql("%s::timestamptz", (last,)))
+    samples = samples_of_batches(ROW_COLUMNS, bounds, Sql("%s::bigint[]", (list(batches),)))
+    voided = Sql(OF_BATCHES, (list(batches), first, last))
+    for statement in (rows_statement(samples, TRUE, None), rows_statement(VOIDED_ROWS, voided, None)):
+        for row in await rows(statement.text, statement.parameters):
             stored = stored_row(row)
             of_batch[stored.batch_id].append(stored)
     unstored: dict[int, list[UnstoredEntry]] = {id: [] for id in batches}

@@ -8,6 +8,9 @@ from datetime import datetime
 from meter.query import SampleFilter
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
+from meter.store.query.sample_rows import NO_END
+from meter.store.query.sample_rows import NO_START
+from meter.store.query.sample_rows import TimeBounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,13 @@ class TimeRange:
     def of(cls, filter: SampleFilter) -> TimeRange:
         """Return the range of ``filter``."""
         return cls(filter.start, filter.end, filter.after_start, filter.through_end)
+
+    def bounds(self) -> TimeBounds:
+        """Return SQL for the first and the last time of the range."""
+        return TimeBounds(
+            NO_START if self.start is None else Sql("%s::timestamptz", (self.start,)),
+            NO_END if self.end is None else Sql("%s::timestamptz", (self.end,)),
+        )
 
     def contains_sample(self) -> Sql:
         """Return the condition that the timestamp of a row ``s`` of ``sample`` lies in the range."""

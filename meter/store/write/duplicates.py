@@ -28,6 +28,7 @@ from meter.sample_identity import conflict
 from meter.sample_identity import fact_of
 from meter.sample_identity import may_differ
 from meter.sample_identity import week_of
+from meter.store.packing.packed_ids import packed_by_id
 from meter.store.postgres.connection import Conflict
 from meter.store.postgres.pool import Session
 from meter.store.query.dimension_cache import METADATA
@@ -51,15 +52,33 @@ AND (SELECT true FROM voided_sample v WHERE v.message_id = given.message_id AND 
 """
 """SQL condition: no sample in the range of time, voided or not, has the id of the row ``given``."""
 
-STORED = """
+COMPARED = ("timestamp", "volume", "series_id", "metadata_id", "recorded_at", "batch_id", "batch_position")
+"""What is compared of a stored sample, and its place in a signed batch."""
+
+_RANGE = ("%(first)s::timestamptz", "%(last)s::timestamptz")
+
+
+def is_new_among_packed(week: date) -> str:
+    """Return the SQL condition that no packed sample that ``week`` is compared with has the id of the row ``given``.
+
+    Weeks are packed long after they are over: only batches with such samples pay for it.
+    """
+    first, last = (f"'{time.isoformat()}'::timestamptz" for time in compared_range(week))
+    stored = packed_by_id(("message_id",), "given.message_id", first=first, last=last)
+    return f"(SELECT true FROM ({stored}) AS packed LIMIT 1) IS NULL"
+
+
+STORED = f"""
 SELECT given.position, s.timestamp, s.volume, s.series_id, s.metadata_id, s.batch_id, s.batch_position
-FROM unnest(%s::integer[], %s::uuid[]) AS given (position, message_id)
+FROM unnest(%(positions)s::integer[], %(ids)s::uuid[]) AS given (position, message_id)
 CROSS JOIN LATERAL (
     SELECT s.timestamp, s.volume, s.series_id, s.metadata_id, s.recorded_at, s.batch_id, s.batch_position
-    FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN %s AND %s
+    FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN {_RANGE[0]} AND {_RANGE[1]}
     UNION ALL
     SELECT v.timestamp, v.volume, v.series_id, v.metadata_id, v.recorded_at, v.batch_id, v.batch_position
-    FROM voided_sample v WHERE v.message_id = given.message_id AND v.timestamp BETWEEN %s AND %s
+    FROM voided_sample v WHERE v.message_id = given.message_id AND v.timestamp BETWEEN {_RANGE[0]} AND {_RANGE[1]}
+    UNION ALL
+    {packed_by_id(COMPARED, "given.message_id", first=_RANGE[0], last=_RANGE[1])}
     ORDER BY recorded_at OFFSET 0
 ) s
 """
@@ -147,10 +166,11 @@ async def repeated(
     ``places`` their places in signed batches.
     """
     ids = [record.message_id for record in records.values()]
+    first, last = compared_range(week)
     stored: dict[int, list[tuple[tuple[datetime, float, int], int]]] = {}
     stored_places: dict[int, set[Place]] = {}
     for position, timestamp, volume, series_id, metadata_id, batch_id, batch_position in await session.rows(
-        STORED, [list(records), ids, *compared_range(week), *compared_range(week)]
+        STORED, {"positions": list(records), "ids": ids, "first": first, "last": last}
     ):
         stored.setdefault(position, []).append(((timestamp, volume, series_id), metadata_id))
         stored_places.setdefault(position, set()).add((batch_id, batch_position))

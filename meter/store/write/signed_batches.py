@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.message import parse_timestamp
+from meter.store.packing.packed_batches import packed_of_batch
 from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.write.duplicates import Place
@@ -31,6 +32,7 @@ DELETE_EMPTY_BATCHES = f"""
 DELETE FROM signed_batch b WHERE id = ANY(%s) AND NOT EXISTS (
     SELECT FROM sample s WHERE s.batch_id = b.id AND s.timestamp BETWEEN b.first AND b.last AND {IN_ORDER_OF_TIME}
     UNION ALL SELECT FROM voided_sample v WHERE v.batch_id = b.id
+    UNION ALL SELECT FROM packed_batch packed WHERE packed.batch_id = b.id
 )
 """
 
@@ -59,6 +61,7 @@ WITH entry AS MATERIALIZED (
         SELECT s.batch_position FROM sample s
         WHERE s.batch_id = b.id AND s.timestamp BETWEEN b.first AND b.last AND {IN_ORDER_OF_TIME}
         UNION ALL SELECT v.batch_position FROM voided_sample v WHERE v.batch_id = b.id
+        UNION ALL SELECT p.batch_position FROM ({packed_of_batch(("batch_position",), "b.id", first="b.first", last="b.last")}) AS p
     ) AS stored
     FROM (SELECT DISTINCT id, first, last FROM entry) AS b
 )

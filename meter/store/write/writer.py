@@ -29,6 +29,7 @@ from meter.store.maintenance.rollups import HOUR
 from meter.store.maintenance.rollups import LOCK_HOURS_SHARED
 from meter.store.maintenance.rollups import hour_locks
 from meter.store.maintenance.rollups import start_of
+from meter.store.packing.packed_ids import MONDAY
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -48,6 +49,7 @@ from meter.store.write.duplicates import LOCK_BOUNDARIES
 from meter.store.write.duplicates import Place
 from meter.store.write.duplicates import boundaries
 from meter.store.write.duplicates import by_week
+from meter.store.write.duplicates import is_new_among_packed
 from meter.store.write.duplicates import repeated
 from meter.store.write.duplicates import repeats
 from meter.store.write.late_samples import COUNT_LATE
@@ -65,7 +67,7 @@ from meter.stored_batch import UnstoredReason
 
 # Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, which takes ten times longer.
 # Timestamps, which many samples share, are sent once and referred to by their position.
-INSERT_SAMPLES = f"""
+INSERT = """
 INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json,
     batch_id, batch_position)
 SELECT (%s::timestamptz[])[timestamp_no], recorded_at, message_id, volume, metadata_id, series_id, wire_format_id,
@@ -74,14 +76,16 @@ FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s:
     %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s::bigint[], %s::smallint[])
     AS given (timestamp_no, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json, batch_id,
         batch_position)
-WHERE {IS_NEW}
+WHERE {is_new}
 ON CONFLICT DO NOTHING
 """
-"""Inserts the samples of one week whose ids are new. The unique index of the partition decides between concurrent writers."""
+"""Inserts the samples of one week whose ids are new, as the condition ``is_new`` says. The unique index of the partition decides between concurrent writers."""
+
+INSERT_SAMPLES = INSERT.format(is_new=IS_NEW)
 
 # Queries read the samples of these hours and days until maintenance has made their rollups again.
 INSERT_OLD_SAMPLES = f"""
-WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp, recorded_at, series_id), no_longer_final AS (
+WITH stored AS ({{insert}} RETURNING timestamp, recorded_at, series_id), no_longer_final AS (
     DELETE FROM final_period USING unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
     WHERE final_period.hours = period.hours AND final_period.start = period.start AND EXISTS (
         SELECT FROM stored
@@ -102,6 +106,9 @@ SELECT count(*) FROM stored
 Series with a new sample in final hours are noted in ``changed_series``, also in hours that were final and have changed since.
 """
 
+PACKED = 0
+"""Stands for the number of hours in the row of :data:`BEGIN_TO_WRITE` with the end of the newest packed week."""
+
 BEGIN_TO_WRITE = f"""
 {LOCK_HOURS_SHARED}; {WRITER_LOCK_SQL}; SELECT {NOTIFY_SQL};
 SELECT before, meter, NULL FROM retention_cutoff WHERE before > %s
@@ -110,9 +117,10 @@ FROM final_period JOIN unnest(%s::smallint[], %s::timestamptz[]) AS period (hour
 UNION ALL SELECT period.start, NULL, period.hours
 FROM unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
 WHERE period.hours = {HOUR} AND EXISTS (SELECT FROM changed_series WHERE changed_series.start = period.start)
+UNION ALL SELECT {MONDAY.format("max(week) + 7")}, NULL, {PACKED} FROM packed_week HAVING max(week) IS NOT NULL
 """
-"""Takes the shared locks, then returns the retention cutoffs newer than the batch and the periods it touches that are final, or
-were and have changed since.
+"""Takes the shared locks, then returns the retention cutoffs newer than the batch, the periods it touches that are final, or
+were and have changed since, and the end of the newest packed week.
 
 Each statement sees what was committed when it begins, and until the end of the transaction no other session can finalize these hours.
 """
@@ -261,7 +269,8 @@ class SampleWriter:
         if retention_cutoffs := {meter: before for before, meter, hours in rows if hours is None}:
             _refuse_too_old(records, retention_cutoffs)
         late = self._late.possible(timestamps[0], wall_seconds(self._clock))
-        final_periods = [(hours, start) for start, _, hours in rows if hours is not None]
+        final_periods = [(hours, start) for start, _, hours in rows if hours not in (None, PACKED)]
+        packed_until = next((end for end, _, hours in rows if hours == PACKED), BEGINNING)
         stored = 0
         conflicting: dict[int, str] = {}
         elsewhere: list[int] = []
@@ -271,11 +280,14 @@ class SampleWriter:
                 *compared_range(week),
                 *compared_range(week),
             ]
+            insert = INSERT_SAMPLES
+            if compared_range(week)[0] < packed_until:
+                insert = INSERT.format(is_new=f"{IS_NEW} AND {is_new_among_packed(week)}")
             if final_periods or late:
                 parameters = [*columns, *_period_columns(final_periods) * 2, *self._late.parameters]
-                [[new]] = await session.rows(INSERT_OLD_SAMPLES, parameters)
+                [[new]] = await session.rows(INSERT_OLD_SAMPLES.format(insert=insert), parameters)
             else:
-                new = await session.count(INSERT_SAMPLES, columns)
+                new = await session.count(insert, columns)
             if new < len(positions):
                 found = await repeated(
                     session,

@@ -1,0 +1,286 @@
+"""All samples, whether they are rows of ``sample`` or packed: FROM items and subqueries in place of ``FROM sample s``.
+
+Every statement that must see all samples is made with these. docs/decisions/0021-packed-weeks.rst says what a packed row is. A
+sample is in one of the two tables for each snapshot, therefore both are read by one statement. The parts of packed samples read
+only the arrays that ``columns`` need, and of these only the elements that can lie in the range of time.
+
+A store in which nothing is packed has no partitions of ``packed_samples``: PostgreSQL leaves the parts of packed samples out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from meter.store.packing.packed_batches import packed_of_batch
+from meter.store.packing.packed_ids import packed_by_id
+from meter.store.packing.packed_rows import ROW_ID
+from meter.store.packing.packed_rows import SAMPLE_COLUMNS
+from meter.store.packing.packed_rows import overlaps
+from meter.store.packing.packed_rows import slices_from_end
+from meter.store.packing.packed_rows import unpacked
+from meter.store.packing.packed_rows import unpacked_slice
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import IN_ORDER_OF_TIME
+
+NO_START = Sql("'-infinity'::timestamptz")
+NO_END = Sql("'infinity'::timestamptz")
+
+OF_ANY_SERIES = "p.count > 0"
+"""Makes the index on the last time of packed rows usable. True of every row."""
+
+BETWEEN = """(
+    SELECT {plain} FROM sample s {where}
+    UNION ALL
+    {unpacked}
+    WHERE {series} AND {overlaps} {of_rows}
+    OFFSET 0
+) s"""
+
+# The plain rows come first: only packed rows that can have samples beyond them are read, one row after the other, until there are
+# enough. Rows of a series do not overlap, so that this is the order of their samples. Of each row the elements at its end are
+# unpacked first: mostly these are enough.
+FIRST_OF_SERIES = """
+WITH plain AS MATERIALIZED ({plain})
+SELECT {columns} FROM plain s
+UNION ALL (
+    SELECT {columns} FROM (
+        SELECT p.* FROM packed_samples p
+        WHERE p.series_id = {series} AND {overlaps} {of_rows} AND {beyond}
+        ORDER BY p.first {direction}, p.part {direction} OFFSET 0
+    ) p {ends}
+    CROSS JOIN LATERAL (
+        SELECT {columns} FROM ({unpacked} OFFSET 0) s {joins}
+        WHERE {condition}
+        ORDER BY s.timestamp {direction}, s.message_id {direction} OFFSET 0
+    ) s LIMIT {limit}
+)
+ORDER BY timestamp {direction}, message_id {direction} LIMIT {limit}
+"""
+
+PLAIN_OF_SERIES = """
+    SELECT {columns} FROM sample s {joins}
+    WHERE s.series_id = {series} AND {condition}
+    ORDER BY s.timestamp {direction}, s.message_id {direction} LIMIT {limit}
+"""
+
+WITH_IDS = """(
+    SELECT {plain} FROM sample s WHERE s.message_id = ANY({ids})
+    UNION ALL
+    SELECT {columns} FROM unnest({ids}) AS given (id) CROSS JOIN LATERAL ({packed}) s
+) s"""
+
+OF_BATCHES = f"""(
+    SELECT {{plain}} FROM sample s
+    WHERE s.batch_id = ANY({{ids}}) AND s.timestamp BETWEEN {{first}} AND {{last}} AND {IN_ORDER_OF_TIME}
+    UNION ALL
+    SELECT {{columns}} FROM unnest({{ids}}) AS given (id) CROSS JOIN LATERAL ({{packed}}) s
+) s"""
+
+# The first span ends where packed weeks begin, or later; those after it last ten minutes, twenty, and so on. Each packed row of a span
+# is decompressed to read its part of the span: most pages are found in the first one or two.
+OLDEST_OF_ALL = f"""(
+    SELECT s.* FROM (
+        SELECT n, CASE n WHEN 0 THEN '-infinity' ELSE begins + (2 ^ (n - 1) - 1) * {{shortest}} END AS first,
+            CASE WHEN n = {{spans}} THEN 'infinity' ELSE begins + (2 ^ n - 1) * {{shortest}} END AS last
+        FROM (
+            SELECT greatest({{first}}, coalesce((SELECT min(week) FROM packed_week)::timestamp AT TIME ZONE 'UTC', 'infinity')) AS begins
+        ) AS packed CROSS JOIN generate_series(0, CASE WHEN begins < 'infinity' THEN {{spans}} ELSE 0 END) AS n
+        OFFSET 0
+    ) AS span
+    CROSS JOIN LATERAL (
+        SELECT * FROM (
+            (
+                SELECT {{columns}} FROM (SELECT s.*, s.ctid AS {ROW_ID} FROM sample s) s {{joins}}
+                WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
+                ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {{limit}}
+            )
+            UNION ALL
+            SELECT {{columns}} FROM ({{packed}} WHERE {OF_ANY_SERIES} AND {{series}} AND {{overlaps}} OFFSET 0) s {{joins}}
+            WHERE s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
+        ) s
+        ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {{limit}}
+    ) s
+    LIMIT {{limit}}
+) s"""
+
+SHORTEST_SPAN = "interval '10 minutes'"
+SPANS = 30
+"""So many spans, each twice as long as the one before, end after the last time that can be stored."""
+
+RECORDED_SINCE = "p.part >= 0 AND p.last_recorded >= {since}"
+"""The condition of the packed rows ``p`` with samples that were recorded since a time. The first part is true of every row."""
+
+AFTER_PACKED = f"s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}), '-infinity')"
+"""The condition that a plain sample is newer than all that are packed."""
+
+BEYOND = {
+    "DESC": "p.last >= (SELECT CASE WHEN count(*) < {limit} THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)",
+    "ASC": "p.first <= (SELECT CASE WHEN count(*) < {limit} THEN 'infinity' ELSE max(s.timestamp) END FROM plain s)",
+}
+
+_REFERENCE = re.compile(r"\bs\.(\w+|\*)")
+
+
+class TimeBounds(NamedTuple):
+    """SQL for the first and the last time of a range, both included. Samples just outside of it may be read, too."""
+
+    first: Sql
+    last: Sql
+
+    def within(self, first: Sql | str, last: Sql | str) -> TimeBounds:
+        """Return the bounds of the part of the range that lies from ``first`` to ``last``, SQL for times that can be null for none."""
+        return TimeBounds(_both("greatest", self.first, first), _both("least", self.last, last))
+
+
+EVER = TimeBounds(NO_START, NO_END)
+"""The bounds of all time."""
+
+
+def sample_columns(*texts: Sql | str) -> tuple[str, ...]:
+    """Return the columns of the sample ``s`` to which the SQL ``texts`` refer, in the order of the table; always the timestamp."""
+    names = {"timestamp", *(name for text in texts for name in _REFERENCE.findall(str(text)))}
+    return tuple(column for column in SAMPLE_COLUMNS if column in names or "*" in names)
+
+
+def samples_between(
+    columns: tuple[str, ...],
+    bounds: TimeBounds,
+    *,
+    series: Sql | str = "true",
+    plain: Sql | str = "",
+    packed: Sql | str = "true",
+) -> Sql:
+    """Return the FROM item ``s`` of all samples with ``columns``.
+
+    ``series`` is the condition on the series of a row ``p`` of ``packed_samples``, and ``packed`` another one on that row. They
+    only exclude what is not asked for: the statement repeats all conditions for ``s``. ``plain`` is a condition on plain rows that
+    lets them use an index.
+    """
+    return filled(
+        BETWEEN,
+        plain=_listed(columns, plain=True),
+        where=filled("WHERE {plain}", plain=plain) if str(plain) else "",
+        unpacked=_within(unpacked(columns, first="{first}", last="{last}"), bounds),
+        overlaps=_within(overlaps("{first}", "{last}"), bounds),
+        series=series,
+        of_rows=filled("AND {packed}", packed=packed) if str(packed) != "true" else "",
+    )
+
+
+def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> Sql:
+    """Return the FROM item ``s`` of all samples with one of ``ids``, an array, and with ``columns``."""
+    return filled(
+        WITH_IDS,
+        plain=_listed(columns, plain=True),
+        columns=_listed(columns),
+        ids=ids,
+        packed=_within(packed_by_id(columns, "given.id", first="{first}", last="{last}"), bounds),
+    )
+
+
+def samples_of_batches(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> Sql:
+    """Return the FROM item ``s`` of all samples of the signed batches with the ``ids``, an array, and with ``columns``."""
+    return filled(
+        OF_BATCHES,
+        plain=_listed(columns, plain=True),
+        columns=_listed(columns),
+        ids=ids,
+        first=bounds.first,
+        last=bounds.last,
+        packed=_within(packed_of_batch(columns, "given.id", first="{first}", last="{last}"), bounds),
+    )
+
+
+def oldest_of_all(
+    columns: tuple[str, ...],
+    bounds: TimeBounds,
+    *,
+    condition: Sql,
+    limit: int,
+    series: Sql | str = "true",
+    joins: str = "",
+) -> Sql:
+    """Return the FROM item ``s`` of the oldest samples of all series that meet ``condition``, with ``columns`` and the row id, in this order.
+
+    ``joins`` is what the condition needs, and ``series`` what it means for a row ``p`` of ``packed_samples``. Each of these rows of the week
+    is decompressed for a page, however few samples of it are on the page: pages should be long where there are many series.
+    """
+    of_span = bounds.within("span.first", "span.last")
+    return filled(
+        OLDEST_OF_ALL,
+        columns=_listed(columns),
+        first=bounds.first,
+        packed=_within(unpacked(columns, first="{first}", last="{last}"), of_span),
+        overlaps=_within(overlaps("{first}", "{last}"), of_span),
+        series=series,
+        joins=joins,
+        condition=condition,
+        limit=limit,
+        shortest=SHORTEST_SPAN,
+        spans=SPANS,
+    )
+
+
+def first_of_series(
+    columns: tuple[str, ...],
+    bounds: TimeBounds,
+    *,
+    series: str,
+    condition: Sql | str,
+    limit: int | str,
+    joins: Sql | str = "",
+    plain: Sql | str = "",
+    oldest: bool = False,
+) -> Sql:
+    """Return the subquery of the newest samples of one series that meet ``condition``, or the ``oldest``, in this order.
+
+    ``columns`` must include the message id. ``series`` is SQL for the id of the series. ``joins`` is what the condition needs.
+    ``plain`` replaces the subquery that finds the plain ones.
+    """
+    direction = "ASC" if oldest else "DESC"
+    listed = _listed(columns)
+    return filled(
+        FIRST_OF_SERIES,
+        plain=plain
+        or filled(
+            PLAIN_OF_SERIES,
+            columns=listed,
+            joins=joins,
+            series=series,
+            condition=condition,
+            direction=direction,
+            limit=str(limit),
+        ),
+        columns=listed,
+        series=series,
+        overlaps=_within(overlaps("{first}", "{last}"), bounds),
+        of_rows="",
+        beyond=BEYOND[direction].format(limit=limit),
+        direction=direction,
+        ends=_within(slices_from_end(limit, first="{first}", last="{last}", oldest=oldest), bounds),
+        unpacked=unpacked_slice(columns),
+        joins=joins,
+        condition=condition,
+        limit=str(limit),
+    )
+
+
+def _both(function: str, time: Sql, other: Sql | str) -> Sql:
+    unlimited = (NO_START, NO_END)
+    if other in unlimited:
+        return time
+    return (
+        filled("{other}", other=other)
+        if time in unlimited
+        else filled(f"{function}({{time}}, {{other}})", time=time, other=other)
+    )
+
+
+def _listed(columns: tuple[str, ...], *, plain: bool = False) -> str:
+    return ", ".join(f"s.ctid AS {ROW_ID}" if plain and column == ROW_ID else f"s.{column}" for column in columns)
+
+
+def _within(template: str, bounds: TimeBounds) -> Sql:
+    return filled(template, first=bounds.first, last=bounds.last)
