@@ -96,22 +96,30 @@ def measure_paints(table: Table, port: int, paints: int, profiles: Path) -> None
                 table.add(f"{name}: first paint", float(browser.driver.execute_script(PAINT)), "ms")
 
 
+async def measure(reactor: Any, report: Report, title: str, dsn: str, options: argparse.Namespace) -> None:
+    store = await opened(reactor, dsn, maintain=True)
+    await fill(store, dsn, options.days, options.instances)
+    await store.stopService()
+    with measuring.directory() as directory:
+        table = Table(title)
+        with daemons(directory / "one", dsn, 1) as (port, processes):
+            await until_listening(reactor, directory / "one", processes)
+            await sleep(reactor, 2.0)  # it reads its tokens and prices
+            await deferToThread(measure_pages, table, report, port, options.runs)
+            report.table(table)
+            paints = Table("in Chromium")
+            await deferToThread(measure_paints, paints, port, options.paints, directory)
+        report.table(paints)
+
+
 async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -> None:
+    if options.dsn:
+        report.line(measuring.settings_of("as it is", options.dsn))
+        await measure(reactor, report, "as it is", options.dsn, options)
+        return
     for mode in measuring.modes(options):
-        with measuring.postgresql_server(report, mode, options) as server, measuring.directory() as directory:
-            dsn = server.dsn()
-            store = await opened(reactor, dsn, maintain=True)
-            await fill(store, dsn, options.days, options.instances)
-            await store.stopService()
-            table = Table(mode)
-            with daemons(directory / "one", dsn, 1) as (port, processes):
-                await until_listening(reactor, directory / "one", processes)
-                await sleep(reactor, 2.0)  # it reads its tokens and prices
-                await deferToThread(measure_pages, table, report, port, options.runs)
-                report.table(table)
-                paints = Table("in Chromium")
-                await deferToThread(measure_paints, paints, port, options.paints, directory)
-            report.table(paints)
+        with measuring.postgresql_server(report, mode, options) as server:
+            await measure(reactor, report, mode, server.dsn(), options)
 
 
 def main() -> None:
@@ -119,6 +127,7 @@ def main() -> None:
     parser = measuring.with_postgresql(measuring.parser(__doc__, runs=9), "not-durable")
     parser.add_argument("--days", type=int, default=30, help="days of samples; 30 are 10 million")
     parser.add_argument("--instances", type=int, default=230)
+    parser.add_argument("--dsn", default="", help="a database to fill, and keep, instead of a temporary server")
     parser.add_argument("--paints", type=int, default=1, help="how often a page is opened in Chromium (%(default)s)")
     measuring.run(benchmark, parser.parse_args())
 

@@ -220,10 +220,7 @@ class VisibleStore:
         if not self._requester.is_admin:
             raise HttpError(403, "RBAC Authorization Failed: only administrators see unpriced usage.")
         rating, names = IRated(self._store).rating, IIdentityNames(self._store)
-        found: Sequence[UnpricedGroup] = await self._authorized(
-            lambda: self._recent_unpriced.groups(rating, names, directory, now, slices)
-        )
-        return found
+        return await self._authorized(lambda: self._recent_unpriced.groups(rating, names, directory, now, slices))
 
     async def cost_sums(self, directory: PriceDirectory, query: CostQuery, slices: Pausing) -> list[CostSum]:
         """Return sums of costs by the price ``directory``, to a tenant those of the requester's project."""

@@ -171,6 +171,6 @@ def test_month_of_a_comparison_must_be_one(api: ApiClient) -> None:
     assert post(api, text=texts(), period="soon").status == 400
 
 
-def test_administrators_are_told_where_usage_without_a_price_is_listed(api: ApiClient) -> None:
-    assert "meter-rate preview" in text(api, "/prices")
-    assert "meter-rate preview" not in text(api, "/prices", "blue")
+def test_administrators_are_told_that_all_usage_has_a_price(api: ApiClient) -> None:
+    assert "has a price, as far as usage is rated" in text(api, "/prices")
+    assert "has a price" not in text(api, "/prices", "blue")
