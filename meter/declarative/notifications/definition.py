@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from meter.declarative.notifications import values
 from meter.declarative.notifications.deletion import Deletion
