@@ -57,6 +57,7 @@ LARGE_INTEGER = 1
 _position = struct.Struct(">I").pack
 
 _canonical = msgspec.msgpack.Encoder(order="sorted").encode
+_canonical_in_order = msgspec.msgpack.Encoder().encode
 
 
 class BatchKeys:
@@ -179,8 +180,10 @@ def sign_batch(
     salt = keys.salt(batch_id)
     if canonical_forms is None:
         canonical_forms = [canonical_form(message) for message in messages]
-    begun = _begun(salt)
-    digests = b"".join([_digest(begun, position, form) for position, form in enumerate(canonical_forms)])
+    digests = b"".join(
+        # One call for each: to copy a hash that has taken the salt takes longer.
+        [hashlib.sha256(salt + _position(n) + form).digest() for n, form in enumerate(canonical_forms)]
+    )
     times = [message["timestamp"] for message in messages]
     first, last = min(times), max(times)
     return BatchSignature(batch_id, key_id, first, last, digests, keys.mac(batch_id, first, last, digests))
@@ -226,8 +229,14 @@ def canonical_form(message: Mapping[str, Any]) -> bytes:
 
 
 def canonical_form_of_members(members: Mapping[str, Any]) -> bytes:
-    """Return the canonical form of a message without Ceilometer's signature, whose metadata are replaced by their digest."""
-    return _encode(members)
+    """Return the canonical form of a message without Ceilometer's signature, whose metadata are replaced by their digest.
+
+    ``members`` must be in the order of their names: to sort them takes half of the time.
+    """
+    try:
+        return _canonical_in_order(members)
+    except (OverflowError, UnicodeEncodeError, RecursionError, TypeError, ValueError):
+        return _encode(members)
 
 
 def digest_of_encoded_metadata(encoded: bytes) -> bytes:

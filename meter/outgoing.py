@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _hashlib
 import functools
-import hmac
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -20,6 +20,8 @@ from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.ceilometer_signature import encoded_metadata
 from meter.ceilometer_signature import signature
 from meter.ceilometer_signature import signed_bytes_of_sample
+from meter.message import escaped_json
+from meter.message import escaped_json_of_sample
 from meter.message_ids import new_message_id
 from meter.sample import Sample
 from meter.sample import utc_text
@@ -31,12 +33,14 @@ from meter.signing_keys import SigningKey
 class OutgoingMessage(msgspec.Struct, frozen=True):
     """A metering message that is to be published, and the key that is to sign its batch; ``None`` for an unsigned batch.
 
-    ``canonical_form`` is what :func:`meter.batch_signature.canonical_form` returns for ``fields``, if it is known.
+    ``canonical_form`` is what :func:`meter.batch_signature.canonical_form` returns for ``fields``, and ``escaped_json`` what
+    :func:`meter.message.escaped_json` for them, if they are known.
     """
 
     fields: Mapping[str, Any]
     key: SigningKey | None
     canonical_form: bytes | None = None
+    escaped_json: str | None = None
 
 
 def sign(sample: Sample, keys: Keyring, source: str) -> dict[str, Any]:
@@ -97,10 +101,10 @@ class Signer:
             self._reserved["interval"] = _whole_if_possible(interval_seconds)
         if may_differ:
             self._reserved["may_differ"] = list(may_differ)
-        self._encoded: dict[int, tuple[Mapping[str, Any], bytes, msgspec.Raw, str]] = {}
+        self._ceilometer = keys.ceilometer_signature
+        self._encoded: dict[int, tuple[Mapping[str, Any], bytes, msgspec.Raw, str, str]] = {}
         # The samples of a poll have their time in common, or those of a resource do.
-        self._timestamp: datetime | None = None
-        self._time = ""
+        self._times: dict[int, tuple[datetime, str]] = {}
 
     def message(self, sample: Sample, message_id: str | None = None) -> OutgoingMessage:
         """Return ``sample`` as a metering message, with its metadata already encoded as JSON.
@@ -114,42 +118,45 @@ class Signer:
             complete = with_reserved(metadata, **self._reserved) if self._reserved else metadata
             encoded, text = encoded_metadata(complete)
             digest = digest_of_encoded_metadata(bytes(encoded))
-            found = self._encoded[id(metadata)] = (metadata, digest, encoded, text)
-        _, digest, encoded, text = found
+            found = self._encoded[id(metadata)] = (metadata, digest, encoded, text, escaped_json(encoded))
+        _, digest, encoded, text, escaped = found
         timestamp = sample.timestamp
-        if timestamp is not self._timestamp:
-            self._timestamp, self._time = timestamp, utc_text(timestamp)
+        known = self._times.get(id(timestamp))
+        if known is None:
+            known = self._times[id(timestamp)] = (timestamp, utc_text(timestamp))
         source = sample.source or self._source
-        message = {
-            "source": source,
+        # In the order of the canonical form.
+        message: dict[str, Any] = {
             "counter_name": sample.name,
             "counter_type": sample.type,
             "counter_unit": sample.unit if self._unit_name is None else self._unit_name(sample.unit),
             "counter_volume": sample.volume,
-            "user_id": sample.user_id,
+            "message_id": message_id or sample.message_id or self._new_id(),
             "project_id": sample.project_id,
             "resource_id": sample.resource_id,
-            "timestamp": self._time,
             METADATA_FIELD: digest,
-            "message_id": message_id or sample.message_id or self._new_id(),
+            "source": source,
+            "timestamp": known[1],
+            "user_id": sample.user_id,
         }
         key = self._keys.key_for(timestamp, sample.name, source)
         covered = signed_bytes_of_sample(message, text)  # raises for values that are not JSON
         canonical = canonical_form_of_members(message)
         message[METADATA_FIELD] = encoded
-        if self._keys.ceilometer_signature and not (
-            self._untrusted and has_second_reading({**message, METADATA_FIELD: metadata})
-        ):
+        if self._ceilometer and not (self._untrusted and has_second_reading({**message, METADATA_FIELD: metadata})):
             mac = _mac_of(key.secret).copy()
             mac.update(covered)
             message[SIGNATURE_FIELD] = mac.hexdigest()
-        return OutgoingMessage(message, key, canonical)
+        return OutgoingMessage(message, key, canonical, escaped_json_of_sample(message, escaped))
 
 
 @functools.lru_cache(maxsize=256)
-def _mac_of(secret: bytes) -> hmac.HMAC:
-    """Return an HMAC that has taken ``secret``: copying it is faster than making another one for each message."""
-    return hmac.new(secret, digestmod="sha256")
+def _mac_of(secret: bytes) -> _hashlib.HMAC:
+    """Return an HMAC that has taken ``secret``: copying it is faster than making another one for each message.
+
+    It is that of OpenSSL, which :mod:`hmac` wraps: to copy the wrapper takes as long as the HMAC.
+    """
+    return _hashlib.hmac_new(secret, digestmod="sha256")
 
 
 def _whole_if_possible(seconds: float) -> float:

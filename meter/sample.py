@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field
 from datetime import UTC
 from datetime import datetime
+from types import NoneType
 from typing import Any
 from typing import Literal
 from typing import get_args
+
+import msgspec
 
 SampleType = Literal["gauge", "delta", "cumulative"]
 """*gauge* is a current value, *delta* a change, *cumulative* a counter that only grows until it is reset."""
@@ -83,9 +85,8 @@ class MeterDefinition:
     unit: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One measurement.
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement. A struct, because creating a frozen dataclass takes ten times as long; ``msgspec.structs.replace`` copies it.
 
     ``volume`` is an ``int`` or a ``float`` in ``unit``, :func:`volume_is_valid`; it is signed and stored as written, so ``1``
     and ``1.0`` differ. ``timestamp`` is the time of the measurement, with a time zone. ``resource_metadata`` is JSON: mappings with text
@@ -102,34 +103,69 @@ class Sample:
     timestamp: datetime
     user_id: str | None = None
     project_id: str | None = None
-    resource_metadata: Mapping[str, Any] = field(default_factory=dict)
+    resource_metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
     source: str | None = None
     message_id: str | None = None
 
     def __post_init__(self) -> None:
         """Raise :class:`BadSample` for values that could not be signed, stored or queried."""
-        for label in ("name", "resource_id"):
-            value = getattr(self, label)
-            if not isinstance(value, str) or not value:
-                raise BadSample(f"{label} must be a non-empty text, not {value!r}")
-        if self.message_id is not None and (not isinstance(self.message_id, str) or not self.message_id):
-            raise BadSample(f"message_id must be a non-empty text or None, not {self.message_id!r}")
-        if not isinstance(self.unit, str):  # empty for a dimensionless number, as some of Ceilometer's clients send it
-            raise BadSample(f"unit must be a text, not {self.unit!r}")
-        for label in ("user_id", "project_id", "source"):
-            value = getattr(self, label)
-            if value is not None and not isinstance(value, str):
-                raise BadSample(f"{label} of {self.name} must be text or None, not {value!r}")
-        if self.type not in SAMPLE_TYPES:
-            raise BadSample(f"type of {self.name} must be one of {', '.join(SAMPLE_TYPES)}, not {self.type!r}")
-        if isinstance(self.volume, bool) or not isinstance(self.volume, int | float):
-            raise BadSample(f"volume of {self.name} must be a number, not {self.volume!r}")
-        if not volume_is_valid(self.volume):
-            raise BadSample(f"volume of {self.name} must be {VALID_VOLUMES}, not {shown_volume(self.volume)}")
-        if not isinstance(self.timestamp, datetime) or self.timestamp.tzinfo is None:
-            raise BadSample(f"timestamp of {self.name} must have a time zone, not {self.timestamp!r}")
-        if not isinstance(self.resource_metadata, Mapping):
-            raise BadSample(f"resource_metadata of {self.name} must be a mapping, not {self.resource_metadata!r}")
+        volume, timestamp = self.volume, self.timestamp
+        # What nearly every sample is, in a fifth of the time of the checks that can name what is wrong.
+        if not (
+            type(volume) in _NUMBER_TYPES
+            and (MIN_VOLUME <= volume <= MAX_VOLUME or volume == 0)
+            and _TEXT_TYPES.issuperset((type(self.name), type(self.type), type(self.unit), type(self.resource_id)))
+            and _OPTIONAL_TEXT_TYPES.issuperset(
+                (type(self.user_id), type(self.project_id), type(self.source), type(self.message_id))
+            )
+            and self.name
+            and self.resource_id
+            and self.message_id != ""
+            and self.type in _TYPES
+            and type(timestamp) is datetime
+            and timestamp.tzinfo is not None
+            and type(self.resource_metadata) is dict
+        ):
+            _check(self)
+
+
+_TYPES = frozenset(SAMPLE_TYPES)
+_NUMBER_TYPES = frozenset({int, float})
+_TEXT_TYPES = frozenset({str})
+_OPTIONAL_TEXT_TYPES = frozenset({str, NoneType})
+
+
+def _check(sample: Sample) -> None:
+    """Raise :class:`BadSample`, which names the field, its value and what is allowed, unless ``sample`` is valid.
+
+    Texts of a subclass of ``str``, such as an enumeration, become plain ones: they could be written in two ways.
+    """
+    for label in ("name", "resource_id"):
+        value = getattr(sample, label)
+        if not isinstance(value, str) or not value:
+            raise BadSample(f"{label} must be a non-empty text, not {value!r}")
+    if sample.message_id is not None and (not isinstance(sample.message_id, str) or not sample.message_id):
+        raise BadSample(f"message_id must be a non-empty text or None, not {sample.message_id!r}")
+    if not isinstance(sample.unit, str):  # empty for a dimensionless number, as some of Ceilometer's clients send it
+        raise BadSample(f"unit must be a text, not {sample.unit!r}")
+    for label in ("user_id", "project_id", "source"):
+        value = getattr(sample, label)
+        if value is not None and not isinstance(value, str):
+            raise BadSample(f"{label} of {sample.name} must be text or None, not {value!r}")
+    if sample.type not in SAMPLE_TYPES:
+        raise BadSample(f"type of {sample.name} must be one of {', '.join(SAMPLE_TYPES)}, not {sample.type!r}")
+    if isinstance(sample.volume, bool) or not isinstance(sample.volume, int | float):
+        raise BadSample(f"volume of {sample.name} must be a number, not {sample.volume!r}")
+    if not volume_is_valid(sample.volume):
+        raise BadSample(f"volume of {sample.name} must be {VALID_VOLUMES}, not {shown_volume(sample.volume)}")
+    if not isinstance(sample.timestamp, datetime) or sample.timestamp.tzinfo is None:
+        raise BadSample(f"timestamp of {sample.name} must have a time zone, not {sample.timestamp!r}")
+    if not isinstance(sample.resource_metadata, Mapping):
+        raise BadSample(f"resource_metadata of {sample.name} must be a mapping, not {sample.resource_metadata!r}")
+    for label in ("name", "type", "unit", "resource_id", "user_id", "project_id", "source", "message_id"):
+        value = getattr(sample, label)
+        if value is not None and type(value) is not str:
+            msgspec.structs.force_setattr(sample, label, str.__str__(value))
 
 
 def shown_volume(volume: int | float) -> str:

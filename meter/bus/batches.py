@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
+from meter.batch_signature import BatchSignature
 from meter.batch_signature import canonical_form
 from meter.batch_signature import sign_batch
 from meter.interfaces import Publication
 from meter.message import cast
+from meter.message import cast_of_encoded
 from meter.outgoing import OutgoingMessage
 
 METERING_EXCHANGE = "metering"
@@ -62,11 +64,18 @@ def iter_publications(
             yield Publication(
                 exchange=exchange,
                 routing_key=routing_key(meter),
-                body=cast(
-                    batch, None if key is None else sign_batch(batch, key.id, key.secret, _canonical_forms(part))
+                body=_body(
+                    part, None if key is None else sign_batch(batch, key.id, key.secret, _canonical_forms(part))
                 ),
                 headers={SAMPLES_HEADER: len(batch)},
             )
+
+
+def _body(messages: Sequence[OutgoingMessage], batch: BatchSignature | None) -> bytes:
+    encoded = [message.escaped_json for message in messages if message.escaped_json is not None]
+    if len(encoded) == len(messages):
+        return cast_of_encoded(encoded, batch)
+    return cast([message.fields for message in messages], batch)
 
 
 def _canonical_forms(messages: Sequence[OutgoingMessage]) -> list[bytes]:

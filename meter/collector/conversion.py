@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import replace
 from fnmatch import translate
 from functools import lru_cache
 from functools import partial
@@ -21,6 +20,7 @@ from typing import Any
 from typing import Literal
 from typing import cast
 
+from msgspec.structs import replace
 from twisted.python.reflect import safe_str
 
 from meter.bus.masking import masked

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from itertools import groupby
 from itertools import pairwise
 
 import pytest_twisted
+from msgspec.structs import replace
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread

@@ -1,7 +1,6 @@
 """Samples to metering messages, to bodies on the wire, and back."""
 
 import json
-from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from meter.batch_signature import BATCH_SIGNATURE_FIELD
 from meter.batch_signature import parse_batch_signature

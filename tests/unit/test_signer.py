@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from typing import Any
 
 import pytest
+from hypothesis import assume
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from meter.batch_signature import BATCH_SIGNATURE_FIELD
 from meter.batch_signature import canonical_form
 from meter.bus.batches import batch_publications
 from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.ceilometer_signature import BadSignature
+from meter.message import cast
 from meter.message import read_cast
 from meter.outgoing import Signer
 from meter.outgoing import sign
 from meter.sample import Sample
+from meter.sample import volume_is_valid
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 from meter.signing_keys import keyring
@@ -47,6 +51,42 @@ def sample(metadata: Any, volume: int = 1) -> Sample:
         resource_metadata=metadata,
         message_id=f"m-{volume}",
     )
+
+
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40) | st.sampled_from(
+    ['"', "\\", "\x7f", "\u2028", "\0", 'a"b\\']
+)
+
+
+@given(TEXT, TEXT, st.none() | TEXT, st.integers(-(10**30), 10**30) | st.floats(-1e30, 1e30), st.booleans())
+def test_bodies_have_the_same_json_whatever_the_texts_are(
+    name: str, resource: str, project: str | None, volume: int | float, ceilometer_signature: bool
+) -> None:
+    assume(volume_is_valid(volume))
+    given = Sample(
+        name=name,
+        type="gauge",
+        unit=resource,
+        volume=volume,
+        resource_id=resource,
+        timestamp=datetime(2026, 1, 1, tzinfo=UTC),
+        user_id=project,
+        project_id=project,
+        source=resource,
+        resource_metadata={name: resource},
+        message_id=name,
+    )
+    message = Signer(Keyring(KEYS.keys, ceilometer_signature=ceilometer_signature), "here").message(given)
+    [publication] = batch_publications([message, message])
+
+    expected = {**message.fields, "resource_metadata": {name: resource}}
+    written = json.loads(json.loads(publication.body)["oslo.message"])
+    assert written["args"] == {"data": [expected, expected]}
+    assert type(written["args"]["data"][0]["counter_volume"]) is type(volume)
+    assert [each.volume for each in read_cast(publication.body, KEYS)] == [volume, volume]
+    slow = json.loads(json.loads(cast([message.fields]))["oslo.message"])
+    assert slow.keys() | {BATCH_SIGNATURE_FIELD} == written.keys()
+    assert slow["args"]["data"] == [expected]
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=4), st.booleans())

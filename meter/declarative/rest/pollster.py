@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urljoin
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
 from twisted.logger import Logger
 from zope.interface import implementer
 

@@ -7,13 +7,13 @@ project, label and router, label and project. Samples may be made from only one 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Literal
 from typing import Self
 
 from cachetools import FIFOCache
+from msgspec.structs import replace
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field

@@ -3,12 +3,12 @@
 import itertools
 from dataclasses import dataclass
 from dataclasses import field
-from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 
 import pytest
 import pytest_twisted
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import succeed

@@ -3,6 +3,7 @@
 import resource
 import sqlite3
 import tracemalloc
+from contextlib import closing
 
 import pytest
 import pytest_twisted
@@ -14,6 +15,9 @@ from twisted.logger import eventAsText
 from zope.interface import implementer
 
 from meter.agent.outbox import Outbox
+from meter.agent.spool import _SCHEMA
+from meter.agent.spool import CHECKPOINT_BYTES
+from meter.agent.spool import PAGE_BYTES
 from meter.agent.spool import Spool
 from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.metrics import metrics_registry
@@ -97,6 +101,71 @@ async def test_file_is_synchronised_with_the_disk_at_every_commit(open_spool, tm
 
     assert spool._database.execute("PRAGMA synchronous").fetchone() == (2,)
     assert spool._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def page_bytes(path):
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute("PRAGMA page_size").fetchone()[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_publications_are_written_to_large_pages_and_deleted_ones_are_not_overwritten(open_spool, tmp_path):
+    spool = open_spool()
+    await spool.put([publication(1)])
+
+    assert page_bytes(tmp_path / "deep/spool.sqlite") == PAGE_BYTES
+    assert spool._database.execute("PRAGMA secure_delete").fetchone() == (0,)
+    assert spool._database.execute("PRAGMA wal_autocheckpoint").fetchone() == (CHECKPOINT_BYTES // PAGE_BYTES,)
+
+
+@pytest_twisted.ensureDeferred
+async def test_spool_of_an_earlier_meter_gets_large_pages_once_it_is_empty(open_spool, tmp_path):
+    path = tmp_path / "deep/spool.sqlite"
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA page_size = 4096")
+        database.execute("PRAGMA journal_mode = WAL")
+    await open_spool().put([publication(1, samples=7)])  # empty before that
+    assert page_bytes(path) == PAGE_BYTES
+
+    path.unlink()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA page_size = 4096")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE elsewhere (one)")
+        database.executescript(_SCHEMA)
+        database.execute("INSERT INTO outbox VALUES (7, 1000000, 3, 'metering', 'metering.cpu', '{}', '000042')")
+        database.commit()
+    filled = open_spool()
+    [waiting] = await filled.oldest(10)
+    assert (waiting.id, waiting.publication.body, page_bytes(path)) == (7, "000042", 4096)
+    assert filled._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    await filled.remove([7])
+    await filled.close()
+
+    again = open_spool()
+    await again.put([publication(2)])
+    assert page_bytes(path) == PAGE_BYTES
+    assert [each.id for each in await again.oldest(10)] == [8]  # ids are never given out twice
+    assert again._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest_twisted.ensureDeferred
+async def test_spool_that_another_process_reads_keeps_its_pages(open_spool, tmp_path):
+    path = tmp_path / "deep/spool.sqlite"
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA page_size = 4096")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE elsewhere (one)")
+        database.execute("BEGIN")
+        database.execute("SELECT * FROM elsewhere").fetchall()
+        spool = open_spool()
+        await spool.put([publication(1)])
+
+        assert await bodies(spool) == [1]
+        assert spool._database.execute("PRAGMA page_size").fetchone() == (4096,)
+        assert spool._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @pytest_twisted.ensureDeferred
@@ -243,7 +312,7 @@ async def test_samples_that_a_full_disk_refuses_are_counted(open_spool, clock):
     spool._database.execute("PRAGMA max_page_count = 4")
 
     with pytest.raises(Unavailable, match="disk is full"):
-        await box.put([publication(2, samples=3, size=20_000), publication(3, samples=4)])
+        await box.put([publication(2, samples=3, size=160_000), publication(3, samples=4)])
 
     assert registry.get_sample_value("meter_spool_dropped_samples_total") == 7
     assert await bodies(spool) == [1]
@@ -254,31 +323,31 @@ async def test_samples_that_a_full_disk_refuses_are_counted(open_spool, clock):
 
 @pytest.fixture
 def short_files():
-    """No file of this process grows beyond 200 kB: a disk that is full, as far as writing is concerned."""
+    """No file of this process grows beyond 1.6 MB: a disk that is full, as far as writing is concerned."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_600_000, limits[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest_twisted.ensureDeferred
 async def test_spool_still_works_on_a_full_disk(open_spool, short_files):
-    spool = open_spool(max_bytes=1_000_000)
+    spool = open_spool(max_bytes=8_000_000)
     for number in range(40):
-        await spool.put([publication(number, size=20_000)])
+        await spool.put([publication(number, size=160_000)])
         [waiting] = await spool.oldest(10)
         await spool.remove([waiting.id])
 
     async def fill():
         while True:
-            await spool.put([publication(0, size=20_000)])
+            await spool.put([publication(0, size=160_000)])
 
     with pytest.raises(Unavailable, match="I/O error"):
         await fill()
 
     waiting = await spool.oldest(40)
     assert len(waiting) == spool.rows
-    assert spool.bytes == 20_000 * spool.rows > 0
+    assert spool.bytes == 160_000 * spool.rows > 0
 
 
 @pytest_twisted.ensureDeferred

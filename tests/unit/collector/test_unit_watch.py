@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 
 import pytest
+from msgspec.structs import replace
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 

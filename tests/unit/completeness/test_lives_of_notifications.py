@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import pytest_twisted
+from msgspec.structs import replace
 
 from meter.completeness.lives.kinds import KINDS
 from meter.completeness.lives.life_store import ListedTime
