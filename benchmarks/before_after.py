@@ -1,7 +1,7 @@
-"""What a change costs: the processor time per sample of the collector and of the agent, in two checkouts in turn.
+"""What a change costs: the processor time per sample of the collector and of the agent, and per notification, in two checkouts.
 
-``python -m benchmarks.before_after CHECKOUT`` runs ``benchmarks.collector`` and ``benchmarks.compute_cycle`` of the other
-checkout, which has its own ``.venv`` (``make dev``), and then those of this one, and so on. Processor time does not contain
+``python -m benchmarks.before_after CHECKOUT`` runs ``benchmarks.collector``, ``benchmarks.compute_cycle`` and
+``benchmarks.notifications`` of the other checkout, which has its own ``.venv`` (``make dev``), and then those of this one, and so on. Processor time does not contain
 waiting, and both checkouts have a turn in each run: the ratios are meaningful beside other work, although the figures vary.
 The workload is that of each checkout's own benchmark; their sizes are given by the options.
 
@@ -22,9 +22,13 @@ from benchmarks import measuring
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 
-SAMPLES, DOMAINS = 15_000, 200
-FIGURES = {"collector": "collector's processor time", "compute_cycle": "cycle"}
-"""The line of each benchmark that is compared."""
+SAMPLES, DOMAINS, NOTIFICATIONS = 15_000, 200, 2_000
+FIGURES = {
+    "collector": ("collector's processor time", "sample"),
+    "compute_cycle": ("cycle", "sample"),
+    "notifications": ("its processor time", "notification"),
+}
+"""The line of each benchmark that is compared, and what it is the processor time of."""
 
 
 def figure(name: str, output: str) -> float | None:
@@ -42,7 +46,7 @@ async def measured(reactor: Any, report: Report, checkout: Path, benchmark: str,
     report.compare(f"exit code of {benchmark} in {checkout}", 0, status)
     if status:
         report.line((output + errors).decode(errors="replace"))
-    return figure(FIGURES[benchmark], output.decode())
+    return figure(FIGURES[benchmark][0], output.decode())
 
 
 async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -> None:
@@ -52,6 +56,7 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
     arguments = {
         "collector": ["--runs", "2", "--mode", "not-durable", "--samples", str(options.samples), *stall],
         "compute_cycle": ["--runs", "3", "--domains", str(options.domains)],
+        "notifications": ["--runs", "2", "--notifications", str(options.notifications), *stall],
     }
     if options.instances:
         arguments["collector"] += ["--instances", str(options.instances)]
@@ -63,8 +68,9 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
                 for checkout in (options.checkout, measuring.ROOT)
             ]
             report.line(f"{name}: {before} before, {after} after")
-            table.add(f"{name} before", before, "µs of a core per sample")
-            table.add(f"{name} after", after, "µs of a core per sample", f"{name} before")
+            unit = f"µs of a core per {FIGURES[name][1]}"
+            table.add(f"{name} before", before, unit)
+            table.add(f"{name} after", after, unit, f"{name} before")
     report.table(table)
 
 
@@ -75,6 +81,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="of a run of the collector (%(default)s)")
     parser.add_argument("--instances", type=int, help="that have samples in the collector's runs (5000)")
     parser.add_argument("--domains", type=int, default=DOMAINS, help="of the agent (%(default)s)")
+    parser.add_argument("--notifications", type=int, default=NOTIFICATIONS, help="of a run (%(default)s)")
     options = parser.parse_args()
     options.checkout = options.checkout.absolute()
     measuring.run(benchmark, options)

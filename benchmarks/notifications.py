@@ -56,7 +56,7 @@ from meter.testing import FakePluginContext
 NOTIFICATIONS = 6_000
 PREFETCH = 1_000
 """As ``[notifications] prefetch`` has it."""
-BATCH_SECONDS = 0.05
+BATCH_SECONDS = 0.2
 """As ``[notifications] batch_seconds`` has it."""
 PUBLISHED_AT_ONCE = 500
 CAPTURED = sorted(measuring.ROOT.glob("tests/data/notifications/*.json"))

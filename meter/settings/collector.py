@@ -103,7 +103,7 @@ class NotificationsSection(Section):
         description="Maximum number of notifications delivered and not yet acknowledged.",
     )
     batch_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=0.05,
+        default=0.2,
         description="How long samples wait for those of other notifications to be published in the same message.",
     )
     definitions: str = Field(

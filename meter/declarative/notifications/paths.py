@@ -187,6 +187,8 @@ def _steps(node: Any) -> tuple[str | int, ...] | None:
 
 def _compiled(expression: Any) -> Follow:
     """Return what the library's ``find`` does, without its bookkeeping of parents where no part needs it."""
+    if isinstance(expression, jsonpath_ng.ext.arithmetic.Operation) and type(expression.right) not in (int, float):
+        return _operation(expression)
     parts = list(_parts(expression))
     if any(isinstance(part, jsonpath_ng.Parent) for part in parts) or _count(parts, jsonpath_ng.Root) > 1:
         return _found(expression)
@@ -217,6 +219,33 @@ def _follow(node: Any) -> Follow:
     return _found(node)
 
 
+def _operation(node: Any) -> Follow:
+    """Return a sum of texts such as ``$.payload.host + "_" + $.payload.nodename``, or another operation on two values."""
+    sides = [
+        _compiled(side) if isinstance(side, jsonpath_ng.JSONPath) else _constant(side)
+        for side in (node.left, node.right)
+    ]
+    of_paths = all(isinstance(side, jsonpath_ng.JSONPath) for side in (node.left, node.right))
+
+    def follow(values: list[Any]) -> list[Any]:
+        left, right = (side(values) for side in sides)
+        if of_paths and len(left) != len(right):
+            return []
+        if not of_paths:  # the constant is an operand of each value
+            count = len(left) if isinstance(node.left, jsonpath_ng.JSONPath) else len(right)
+            left, right = (side * count if len(side) == 1 else side for side in (left, right))
+        try:
+            return [node.op(*pair) for pair in zip(left, right, strict=True)]
+        except TypeError:
+            return []
+
+    return follow
+
+
+def _constant(value: Any) -> Follow:
+    return lambda values: [value]
+
+
 def _filter(node: Any, expression: Any) -> Follow:
     """Return a filter; the most common one, ``[?(@.name='cpu.percent')]``, is evaluated without the library."""
     target, wanted, found = expression.target, expression.value, _found(node)
@@ -227,11 +256,14 @@ def _filter(node: Any, expression: Any) -> Follow:
         return found
 
     walk = _walk(steps)
+    name = steps[0] if len(steps) == 1 and isinstance(steps[0], str) else None
 
     def follow(values: list[Any]) -> list[Any]:
         chosen = []
         for listed in values:
-            if isinstance(listed, list):
+            if isinstance(listed, list) and name is not None:  # without a call for each
+                chosen += [each for each in listed if isinstance(each, dict) and each.get(name) == wanted]
+            elif isinstance(listed, list):
                 chosen += [each for each in listed if walk(each) == wanted]
             else:
                 chosen += found([listed])
