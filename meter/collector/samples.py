@@ -60,6 +60,9 @@ from meter.standard_message import standard_cast
 VERIFIED_KINDS = frozenset({"conflict", "unstorable"})
 """Kinds of rejections of samples whose signature was verified before; of others it may not have been."""
 
+TRANSACTIONS_AT_ONCE = 2
+"""Transactions that are in progress while samples are collected for the next: PostgreSQL commits while others are verified."""
+
 SAMPLES_PER_TURN = 200
 """Samples verified before the reactor runs other work: about 5 ms."""
 
@@ -87,7 +90,8 @@ class SampleConsumer:
     """Stores metering messages: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
     A batch has at most ``batch_samples`` and is written when it is full or ``batch_seconds`` old; a larger delivery is
-    split. ``after_commit`` is called with the messages of each committed batch and the store's result. ``off_reactor`` runs a
+    split. While :data:`TRANSACTIONS_AT_ONCE` are in progress, a batch that is not full waits for the end of one: the more samples
+    arrive, the fewer transactions they take. ``after_commit`` is called with the messages of each committed batch and the store's result. ``off_reactor`` runs a
     function in a thread, for large deliveries. ``count_rejected`` is called with the kind and message of dead-lettered samples.
     """
 
@@ -119,6 +123,7 @@ class SampleConsumer:
         self._metadata = MetadataCache()
         self._batch = _Batch()
         self._timer: IDelayedCall | None = None
+        self._transactions = 0
 
     async def receive(self, delivery: Delivery) -> None:
         """Return once each sample of one delivery is committed, known as a duplicate, or dead-lettered.
@@ -283,8 +288,14 @@ class SampleConsumer:
         if len(self._batch.messages) >= self._batch_samples:
             self._flush()
         elif self._timer is None:
-            self._timer = self._clock.callLater(self._batch_seconds, self._flush)
+            self._timer = self._clock.callLater(self._batch_seconds, self._flush_if_idle)
         return waiter.refusals
+
+    def _flush_if_idle(self) -> None:
+        """Write the current batch, which is old enough, or leave it to the end of a transaction."""
+        self._timer = None
+        if self._transactions < TRANSACTIONS_AT_ONCE:
+            self._flush()
 
     def _flush(self) -> None:
         batch, self._batch = self._batch, _Batch()
@@ -296,12 +307,15 @@ class SampleConsumer:
     async def _write(self, batch: _Batch) -> None:
         """Commit a batch and fire its waiters, with the error if the store raises."""
         began = self._clock.seconds()
+        self._transactions += 1
         try:
             result = await self._store.write(batch.messages, batch.refused_entries)
         except Exception as error:
+            self._end_transaction()
             for waiter in batch.waiters:
                 waiter.refusals.errback(error)
             return
+        self._end_transaction()
         self._metrics.written(result, self._clock.seconds() - began)
         self._after_commit(batch.messages, result)
         for waiter in batch.waiters:
@@ -312,6 +326,12 @@ class SampleConsumer:
                     if waiter.first <= refusal.index < waiter.end
                 ]
             )
+
+    def _end_transaction(self) -> None:
+        """Write the batch that has waited for the end of a transaction, if there is one."""
+        self._transactions -= 1
+        if self._batch.waiters and self._timer is None and self._transactions < TRANSACTIONS_AT_ONCE:
+            self._flush()
 
 
 def _entry_as_signed(batch: VerifiedBatch, rejected: RejectedEntry) -> BatchEntry | None:

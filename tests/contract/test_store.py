@@ -146,9 +146,7 @@ async def test_absent_owner_is_not_an_empty_owner(store):
         (message(metadata={"note": "a\0b"}), "NUL"),
         (message(metadata={"deep": [{"a\0b": 1}]}), "NUL"),
         (
-            replace(
-                message(), metadata={"x": "\ud800"}, fields={**message().fields, "resource_metadata": {"x": "\ud800"}}
-            ),
+            replace(message(), received={**message().fields, "resource_metadata": {"x": "\ud800"}}, facts=None),
             "surrogate",
         ),
     ],

@@ -7,6 +7,7 @@ names. Where the columns and the wire format cannot restore a message, the row h
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from collections.abc import Mapping
@@ -119,7 +120,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     ``metadata`` is JSON. ``message_id`` is a canonical UUID. ``signature`` is hexadecimal, empty if there is none.
     ``entry`` is the place of the message in a signed batch: such a message is stored without Ceilometer's signature, which can be
     made again. ``verbatim_json`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (an object).
-    ``metadata_digest`` is the SHA-256 of ``metadata``, empty if it is not known.
+    ``metadata_digest`` is the SHA-256 of ``metadata``; rows that were read do not have it.
     """
 
     series: Series
@@ -199,6 +200,7 @@ def record_of(message: MeteringMessage) -> Record:
         signature,
         verbatim_json,
         entry,
+        hashlib.sha256(metadata.encode()).digest(),
     )
 
 
