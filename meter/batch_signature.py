@@ -142,7 +142,7 @@ class BatchSignature(msgspec.Struct, frozen=True):
         return members if self.positions is None else {**members, "positions": list(self.positions)}
 
 
-class BatchEntry(msgspec.Struct, frozen=True):
+class BatchEntry(msgspec.Struct, frozen=True, gc=False):
     """A message's place in a batch whose signature ``keys`` have verified."""
 
     batch: BatchSignature

@@ -56,7 +56,7 @@ class BadMessage(ValueError):
     """A message that can never be processed, however often it is delivered; the text is the reason in its dead letter."""
 
 
-class MeteringMessage(msgspec.Struct, frozen=True):
+class MeteringMessage(msgspec.Struct, frozen=True, gc=False):
     """One metering message with valid fields. A struct, because creating a frozen dataclass takes ten times as long.
 
     ``received`` is the message as it was received, the other attributes are parsed from it. ``timestamp`` is in UTC.

@@ -274,7 +274,7 @@ class SampleWriter:
         return new, conflicting, elsewhere
 
     async def _store(
-        self, session: Session, records: Sequence[Record], careful: bool
+        self, session: Session, records: Sequence[Record], careful: bool = False
     ) -> tuple[int, Mapping[int, str], Sequence[int], list[CacheUpdate], int]:
         """Store ``records``, which are in the order of their times, each id once.
 
