@@ -26,9 +26,13 @@ SAMPLES, DOMAINS, NOTIFICATIONS = 15_000, 200, 2_000
 FIGURES = {
     "collector": ("collector's processor time", "sample"),
     "compute_cycle": ("cycle", "sample"),
+    "confirmed": ("to confirmed", "sample"),
     "notifications": ("its processor time", "notification"),
 }
 """The line of each benchmark that is compared, and what it is the processor time of."""
+
+CONFIRMED = Path(__file__).with_name("compute_cycle.py")
+"""``confirmed`` is ``compute_cycle --confirmed`` of this checkout, with the code of each: an older one does not have it."""
 
 
 def figure(name: str, output: str) -> float | None:
@@ -40,8 +44,9 @@ def figure(name: str, output: str) -> float | None:
 async def measured(reactor: Any, report: Report, checkout: Path, benchmark: str, arguments: list[str]) -> float | None:
     """Return the figure of ``benchmark``, run in ``checkout``."""
     python = checkout / ".venv/bin/python"
+    program = [str(CONFIRMED)] if benchmark == "confirmed" else ["-m", f"benchmarks.{benchmark}"]
     output, errors, status = await getProcessOutputAndValue(
-        str(python), ["-m", f"benchmarks.{benchmark}", *arguments], os.environ, str(checkout), reactor
+        str(python), [*program, *arguments], os.environ, str(checkout), reactor
     )
     report.compare(f"exit code of {benchmark} in {checkout}", 0, status)
     if status:
@@ -57,6 +62,7 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
         "collector": ["--runs", "2", "--mode", "not-durable", "--samples", str(options.samples), *stall],
         "compute_cycle": ["--runs", "3", "--domains", str(options.domains)],
         "notifications": ["--runs", "2", "--notifications", str(options.notifications), *stall],
+        "confirmed": ["--runs", "5", "--domains", str(options.domains), "--confirmed"],
     }
     if options.instances:
         arguments["collector"] += ["--instances", str(options.instances)]

@@ -15,6 +15,11 @@ functions that make them and of the thread that signs and writes them, beside th
 them. The series in the reports are compared with those in the spool.
 
 What the cycle reports is compared with the samples in the spool, their ids, and how many each domain has.
+
+At last the outbox publishes the samples of each cycle to a RabbitMQ: printed is the processor time of the agent's process from
+libvirt's answer until the broker has confirmed them, its part for the cycle and for the outbox, and of each the part that the
+reactor's thread takes; the rest is the thread that reads and writes the spool, and frees what the others have allocated. What the
+broker has in its queue is compared with the publications. ``--confirmed`` measures only this.
 """
 
 from __future__ import annotations
@@ -50,20 +55,27 @@ from meter.agent.cycle_reports import AgentIdentity
 from meter.agent.cycle_reports import CycleReporter
 from meter.agent.cycle_reports import PollRecord
 from meter.agent.measured_series import MeasuredSeries
+from meter.agent.outbox import Outbox
 from meter.agent.polling import CycleResult
 from meter.agent.polling import Polling
 from meter.agent.skip_notes import SkipNotes
 from meter.agent.spool import Spool
+from meter.bus.amqp import AmqpBus
+from meter.bus.batches import METERING_EXCHANGE
 from meter.cycle_report import CycleReport
 from meter.cycle_report import SeriesGroup
 from meter.cycle_report import cycle_report
 from meter.daemon.metrics import PollingMetrics
+from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.metrics import metrics_registry
 from meter.daemon.report_metrics import CycleReportMetrics
 from meter.daemon.services import sleep
 from meter.daemon.threads import CallThread
 from meter.hypervisor import LibvirtHypervisor
+from meter.interfaces import Binding
+from meter.interfaces import Delivery
 from meter.interfaces import IHypervisor
+from meter.interfaces import Subscription
 from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import Decision
 from meter.report import read_report
@@ -78,6 +90,7 @@ SAMPLES_OF_DOMAIN = 61
 ANY_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 BUCKETS_MS = (1, 5, 10, 20, 50)
 IDLE_SECONDS = 1.0
+QUEUE = "benchmark"
 CYCLES_WITH_CHANGES = 30
 CHANGES = 20
 """Domains that go, and that come, between two cycles."""
@@ -263,6 +276,10 @@ class Agent:
         self._ended = self.reactor.seconds()
         return report
 
+    def outbox(self, bus: AmqpBus) -> Outbox:
+        """Return an outbox that publishes what is in the spool, and closes it when it stops."""
+        return Outbox(self._spool, bus, self.reactor, metrics=PublishingMetrics(metrics_registry("benchmark")))
+
     async def close(self) -> None:
         await self._hypervisor.stopService()
         await self._spool.close()
@@ -413,6 +430,70 @@ async def measure(reactor: Any, report: Report, directory: Path, domains: int, o
     report.line(f"turns of the reactor in all cycles by lag: {shown}")
 
 
+async def measure_confirmed(
+    reactor: Any, report: Report, directory: Path, domains: int, options: argparse.Namespace
+) -> None:
+    with measuring.rabbitmq_server(report) as broker:
+        bus = AmqpBus(reactor, broker.vhost(), clock=reactor)
+        bus.startService()
+        await measuring.until_ready(reactor, bus)
+        subscription = Subscription(queue=QUEUE, bindings=(Binding(METERING_EXCHANGE, "#", ours=True),))
+        counting = Counting()
+        consumer = bus.subscribe(subscription, counting.receive)
+        consumer.startService()  # declares the queue
+        while not consumer.ready:
+            await sleep(reactor, 0.05)
+        await consumer.stopService()
+        agent = Agent(reactor, directory / "confirmed", domains)
+        table = Table(f"{domains} domains, to confirmed")
+        sent = 0
+        for cycle in range(options.runs + 2):
+            await agent.prepare()
+            begun = time.process_time(), time.thread_time()
+            made = await agent.cycle()
+            polled = time.process_time(), time.thread_time()
+            outbox = agent.outbox(bus)
+            outbox.startService()
+            await outbox.when_empty()
+            confirmed = time.process_time(), time.thread_time()
+            await outbox.stopService()
+            report.compare("samples that are confirmed", made.samples, outbox.confirmed_samples)
+            sent += made.samples
+            if cycle < 2:
+                continue
+            parts = {
+                "to confirmed": confirmed[0] - begun[0],
+                "cycle, to the spool": polled[0] - begun[0],
+                "of it the reactor's thread, cycle": polled[1] - begun[1],
+                "outbox, from the spool": confirmed[0] - polled[0],
+                "of it the reactor's thread, outbox": confirmed[1] - polled[1],
+            }
+            for name, seconds in parts.items():
+                table.add(name, seconds / made.samples * 1e6, "µs of a core per sample")
+        await agent.close()
+        consumer = bus.subscribe(subscription, counting.receive)
+        consumer.startService()
+        await measuring.until_counted(
+            reactor, lambda: counting.samples, sent, every=0.05, stalled_seconds=options.stalled_seconds
+        )
+        await consumer.stopService()
+        report.compare("samples in the broker", sent, counting.samples)
+        report.table(table)
+        await bus.stopService()
+
+
+class Counting:
+    """Counts the samples that arrive."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    async def receive(self, delivery: Delivery) -> None:
+        content = json.loads(json.loads(delivery.body)["oslo.message"])
+        if content.get("method") == "record_metering_data":  # and not a cycle report
+            self.samples += len(content["args"]["data"])
+
+
 async def measure_memory(reactor: Any, report: Report, directory: Path, domains: int) -> None:
     agent = Agent(reactor, directory, domains)
     table = Table(f"{domains} domains, {CHANGES} replaced after each cycle")
@@ -444,12 +525,15 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
             await measure_memory(reactor, report, directory, (options.domains or [1000])[0])
             return
         for domains in options.domains or [100, 1000]:
-            await measure(reactor, report, directory, domains, options)
+            if not options.confirmed:
+                await measure(reactor, report, directory, domains, options)
+            await measure_confirmed(reactor, report, directory, domains, options)
 
 
 def main() -> None:
-    parser = measuring.parser(__doc__, runs=3)
+    parser = measuring.with_stall(measuring.parser(__doc__, runs=3))
     parser.add_argument("--domains", type=int, nargs="*", help="numbers of domains, one after the other (100 1000)")
+    parser.add_argument("--confirmed", action="store_true", help="only from libvirt to the confirms of the broker")
     parser.add_argument("--memory", action="store_true", help="thirty cycles, with domains that come and go")
     measuring.run(benchmark, parser.parse_args())
 

@@ -30,11 +30,11 @@ from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 
 
-class OutgoingMessage(msgspec.Struct, frozen=True):
+class OutgoingMessage(msgspec.Struct, frozen=True, gc=False):
     """A metering message that is to be published, and the key that is to sign its batch; ``None`` for an unsigned batch.
 
     ``canonical_form`` is what :func:`meter.batch_signature.canonical_form` returns for ``fields``, and ``escaped_json`` what
-    :func:`meter.message.escaped_json` for them, if they are known.
+    :func:`meter.message.escaped_json` for them, if they are known. The garbage collector does not look at it.
     """
 
     fields: Mapping[str, Any]

@@ -129,7 +129,7 @@ class Channel(AMQChannel):
         """
         if self.closed:
             raise self.close_reason.with_traceback(None)
-        self.client.transport.write(self.client.frames(self.id, method, arguments, content))
+        self.client.transport.writeSequence(self.client.frames(self.id, method, arguments, content))
         if not method.responses:
             return None
         reply: Deferred[Any] = Deferred()

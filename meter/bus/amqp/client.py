@@ -28,7 +28,6 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txamqp.client import TwistedDelegate
-from txamqp.connection import Body
 from txamqp.connection import Frame
 from txamqp.connection import Header
 from txamqp.connection import Method
@@ -39,6 +38,7 @@ from meter.bus.amqp.channel import Channel
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.channel import channel_lost
 from meter.bus.amqp.frames import PROTOCOL
+from meter.bus.amqp.frames import body_frame
 from meter.bus.amqp.frames import decode_frame
 from meter.bus.amqp.frames import encode_frame
 from meter.bus.amqp.url import BrokerAddress
@@ -242,8 +242,8 @@ class Client(AMQClient):
 
     # --- frames ----------------------------------------------------------------------------------------------------
 
-    def frames(self, channel: int, method: Any, arguments: tuple[Any, ...], content: Any = None) -> bytes:
-        """Return the frames of ``method`` and of its ``content`` as bytes."""
+    def frames(self, channel: int, method: Any, arguments: tuple[Any, ...], content: Any = None) -> list[bytes]:
+        """Return the frames of ``method`` and of its ``content`` as bytes, in pieces: a body is not copied."""
         pieces = [encode_frame(Frame(channel, Method(method, *arguments)))]
         if method.content:
             body = content.body
@@ -252,10 +252,9 @@ class Client(AMQClient):
                 raise ValueError(f"the headers of a message have {len(header)} bytes; the limit is {self.MAX_LENGTH}")
             pieces.append(header)
             step = self.MAX_LENGTH - FRAME_OVERHEAD_BYTES
-            pieces += [
-                encode_frame(Frame(channel, Body(body[start : start + step]))) for start in range(0, len(body), step)
-            ]
-        return b"".join(pieces)
+            for start in range(0, len(body), step):
+                pieces += body_frame(channel, body[start : start + step])
+        return pieces
 
     def send_frame(self, frame: Frame) -> None:
         """Send ``frame``; the library calls this for heartbeats."""

@@ -45,6 +45,7 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 FRAME_END = 206
 
 _FRAME = struct.Struct("!BHL")
+_END = bytes([FRAME_END])
 _HEADER = struct.Struct("!HHQ")
 _OCTET, _SHORT, _LONG, _LONGLONG = (struct.Struct(f"!{letter}") for letter in "BHLQ")
 
@@ -57,6 +58,11 @@ def encode_frame(frame: Frame) -> bytes:
     """Return the bytes of ``frame``; ``ValueError`` or ``TypeError`` for values that AMQP cannot represent."""
     kind, content = _encode_payload(frame.payload)
     return b"%b%b%c" % (_FRAME.pack(kind, frame.channel, len(content)), content, FRAME_END)
+
+
+def body_frame(channel: int, content: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return the pieces of the frame of a part of a body."""
+    return _FRAME.pack(BODY, channel, len(content)), content, _END
 
 
 def _encode_payload(payload: Any) -> tuple[int, bytes]:

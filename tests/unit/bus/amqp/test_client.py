@@ -154,7 +154,7 @@ def test_frame_size_has_a_limit_whatever_the_broker_offers(client, broker, offer
     assert agreed == client.MAX_LENGTH
     publish = BASIC.methods.byname["publish"]
 
-    data = client.frames(1, publish, (0, "e", "k", True, False), Content(b"x" * 200_000))
+    data = b"".join(client.frames(1, publish, (0, "e", "k", True, False), Content(b"x" * 200_000)))
     while data:
         end = 8 + int.from_bytes(data[3:7])
         assert end <= agreed

@@ -17,6 +17,7 @@ from txamqp.connection import Method
 
 from meter.bus.amqp import frames
 from meter.bus.amqp.frames import PROTOCOL
+from meter.bus.amqp.frames import body_frame
 from meter.bus.amqp.frames import decode_frame
 from meter.bus.amqp.frames import encode_frame
 
@@ -69,6 +70,7 @@ def test_publication_is_encoded_as_the_standard_specifies():
     header = encode_frame(Frame(1, Header(BASIC, 0, 5, **{"content-type": "a/b", "delivery-mode": 2})))
     assert header == b"\x02\0\x01\0\0\0\x13\0\x3c\0\0\0\0\0\0\0\0\0\x05\x90\0\x03a/b\x02\xce"
     assert encode_frame(Frame(1, Body(b"\xff{}"))) == b"\x03\0\x01\0\0\0\x03\xff{}\xce"
+    assert b"".join(body_frame(1, b"\xff{}")) == b"\x03\0\x01\0\0\0\x03\xff{}\xce"
     assert encode_frame(Frame(0, Heartbeat())) == b"\x08\0\0\0\0\0\0\xce"
 
 
