@@ -8,6 +8,7 @@ the time of the first. If two collectors receive one each, the store keeps one s
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,6 +51,9 @@ UNSET_CLOCK = timedelta(days=366)
 REMEMBERED = 10_000
 """Notifications whose time :class:`FirstTimes` remembers; the two about one event follow each other at once."""
 
+MAX_REMEMBERED_ID = 512
+"""Maximum length of an id that is remembered itself, in characters; of a longer one the SHA-256 is."""
+
 _FRACTION = re.compile(r"(?<=\d{2}:\d{2}:\d{2}\.)\d+")
 
 
@@ -62,7 +66,10 @@ class FirstTimes:
     def apply(self, notification: Notification) -> Notification:
         """Return ``notification`` with the time of the first notification about the same event."""
         own = (notification.timestamp, notification.sent)
-        first = self._times.setdefault(notification.message_id, own)
+        id_ = notification.message_id
+        if len(id_) > MAX_REMEMBERED_ID:  # one may be as long as a notification
+            id_ = hashlib.sha256(id_.encode("utf-8", "surrogatepass")).hexdigest()
+        first = self._times.setdefault(id_, own)
         return notification if first == own else replace(notification, timestamp=first[0], sent=first[1])
 
 

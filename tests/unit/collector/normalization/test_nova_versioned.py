@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from meter.collector.normalization.nova_times import MAX_REMEMBERED_ID
 from meter.collector.normalization.nova_times import FirstTimes
 from meter.collector.normalization.nova_versioned import normalize
 from meter.collector.normalization.nova_versioned import unversioned_event_type
@@ -211,3 +212,15 @@ def test_notification_of_another_service_is_unchanged() -> None:
 def test_versioned_object_without_data_is_accepted(event_type: str, payload: Any) -> None:
     odd = content("nova-versioned.instance.create.end") | {"event_type": event_type, "payload": payload}
     assert normalize(notification(odd)).event_type.startswith("compute.")
+
+
+def test_remembered_ids_are_bounded_in_length_and_still_recognized() -> None:
+    times = FirstTimes()
+    first = captured("nova.compute.instance.power_off.end")
+    for letter in ("x", "y", "\ud800"):
+        long = replace(first, message_id=letter * 1_000_000)
+        later = replace(long, timestamp=first.timestamp + timedelta(seconds=1))
+        applied = [times.apply(each) for each in (long, later)]
+        assert {(each.message_id, each.timestamp) for each in applied} == {(long.message_id, first.timestamp)}
+    assert len(times._times) == 3
+    assert max(map(len, times._times)) <= MAX_REMEMBERED_ID
