@@ -33,10 +33,14 @@ OF_ANY_SERIES = "p.count > 0"
 BETWEEN = """(
     SELECT {plain} FROM sample s {where}
     UNION ALL
-    {unpacked}
-    WHERE {series} AND {overlaps} {of_rows}
-    OFFSET 0
+    {packed}
 ) s"""
+
+PACKED = """
+    {unpacked}
+    WHERE {series} AND {overlaps} AND {condition}
+    OFFSET 0
+"""
 
 # The plain rows come first: only packed rows that can have samples beyond them are read, one row after the other, until there are
 # enough. Rows of a series do not overlap, so that this is the order of their samples. Of each row the elements at its end are
@@ -97,7 +101,7 @@ OLDEST_OF_ALL = f"""(
                 ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {{limit}}
             )
             UNION ALL
-            SELECT {{columns}} FROM ({{packed}} WHERE {OF_ANY_SERIES} AND {{series}} AND {{overlaps}} OFFSET 0) s {{joins}}
+            SELECT {{columns}} FROM ({{packed}}) s {{joins}}
             WHERE s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
         ) s
         ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {{limit}}
@@ -114,6 +118,16 @@ RECORDED_SINCE = "p.part >= 0 AND p.last_recorded >= {since}"
 
 AFTER_PACKED = f"s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}), '-infinity')"
 """The condition that a plain sample is newer than all that are packed."""
+
+# A time as min() and max() is one step on the index of each week.
+PLAIN_EDGE_OF_SERIES = """
+    SELECT {columns} FROM (
+        SELECT {function}(s.timestamp) AS at FROM sample s WHERE s.series_id = {series} AND {condition}
+    ) AS edge CROSS JOIN LATERAL (
+        SELECT {columns} FROM sample s WHERE s.series_id = {series} AND s.timestamp = edge.at AND {condition}
+        ORDER BY s.message_id {direction} LIMIT 1
+    ) AS s
+"""
 
 BEYOND = {
     "DESC": "p.last >= (SELECT CASE WHEN count(*) < {limit} THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)",
@@ -162,10 +176,22 @@ def samples_between(
         BETWEEN,
         plain=_listed(columns, plain=True),
         where=filled("WHERE {plain}", plain=plain) if str(plain) else "",
+        packed=_packed(columns, bounds, series, packed),
+    )
+
+
+def packed_samples(columns: tuple[str, ...], bounds: TimeBounds, packed: Sql | str) -> Sql:
+    """Return the FROM item ``s`` of the packed samples alone; ``packed`` is a condition on a row ``p`` of ``packed_samples``."""
+    return filled("({packed}) s", packed=_packed(columns, bounds, "true", packed))
+
+
+def _packed(columns: tuple[str, ...], bounds: TimeBounds, series: Sql | str, condition: Sql | str) -> Sql:
+    return filled(
+        PACKED,
         unpacked=_within(unpacked(columns, first="{first}", last="{last}"), bounds),
-        overlaps=_within(overlaps("{first}", "{last}"), bounds),
         series=series,
-        of_rows=filled("AND {packed}", packed=packed) if str(packed) != "true" else "",
+        overlaps=_within(overlaps("{first}", "{last}"), bounds),
+        condition=condition,
     )
 
 
@@ -212,9 +238,7 @@ def oldest_of_all(
         OLDEST_OF_ALL,
         columns=_listed(columns),
         first=bounds.first,
-        packed=_within(unpacked(columns, first="{first}", last="{last}"), of_span),
-        overlaps=_within(overlaps("{first}", "{last}"), of_span),
-        series=series,
+        packed=_packed(columns, of_span, series, OF_ANY_SERIES),
         joins=joins,
         condition=condition,
         limit=limit,
@@ -265,6 +289,25 @@ def first_of_series(
         condition=condition,
         limit=str(limit),
     )
+
+
+def edge_of_series(
+    columns: tuple[str, ...], first: str, last: str, *, series: str, condition: str, oldest: bool = False
+) -> str:
+    """Return the subquery of the newest sample of one series, or the ``oldest``, from ``first`` to ``last``, both included, that meets ``condition``.
+
+    The parameters of all these are named.
+    """
+    within = f"s.timestamp >= {first} AND s.timestamp <= {last} AND {condition}"
+    plain = PLAIN_EDGE_OF_SERIES.format(
+        columns=_listed(columns),
+        function="min" if oldest else "max",
+        series=series,
+        condition=within,
+        direction="ASC" if oldest else "DESC",
+    )
+    bounds = TimeBounds(Sql(first), Sql(last))
+    return str(first_of_series(columns, bounds, series=series, condition=within, limit=1, plain=plain, oldest=oldest))
 
 
 def _both(function: str, time: Sql, other: Sql | str) -> Sql:
