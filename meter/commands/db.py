@@ -23,6 +23,10 @@ from meter.commands.command import time_option
 from meter.commands.database import connected
 from meter.commands.database import database_server
 from meter.commands.operator import act
+from meter.commands.pack import PackOptions
+from meter.commands.pack import UnpackOptions
+from meter.commands.pack import pack
+from meter.commands.pack import unpack
 from meter.commands.retire_agent import RetireAgentOptions
 from meter.commands.retire_agent import retire_agent
 from meter.commands.void import FinalizeOptions
@@ -35,11 +39,15 @@ from meter.completeness.lives.instance_times import project_segments
 from meter.daemon.supervised import wait_ready
 from meter.settings import Config
 from meter.store import Administration
+from meter.store import PackingAdministration
 from meter.store import PostgresStore
 
 READY_SECONDS = 5.0
 """Time limit until the store is ready for queries, if its server runs already."""
 
+
+PACKING = {"pack": pack, "unpack": unpack}
+"""Subcommands that take long and show their progress."""
 
 Report = dict[str, Any]
 """A JSON object."""
@@ -120,14 +128,21 @@ class Options(CommandOptions):
             RetireAgentOptions,
             "Expect no samples of an agent that will not report again; exit status 1 if it measures nothing.",
         ],
+        [
+            "pack",
+            None,
+            PackOptions,
+            "Pack weeks that ended long ago, which takes a quarter of the space or less; exit status 1 if a week cannot be packed now.",
+        ],
+        ["unpack", None, UnpackOptions, "Put the samples of a packed week back as they were."],
     ]
 
     def postOptions(self) -> None:
         """Require a subcommand."""
         if self.subCommand is None:
             raise usage.UsageError(
-                "give a subcommand: upgrade, status, partitions, retention, size, segments, void, unvoid, voided, finalize"
-                " or retire-agent"
+                "give a subcommand: upgrade, status, partitions, retention, size, segments, void, unvoid, voided, finalize,"
+                " retire-agent, pack or unpack"
             )
 
 
@@ -144,9 +159,12 @@ async def work(reactor: Any, options: Any) -> int:
     else:
         async with (
             database_server(reactor, config) as (dsn, retry_seconds),
-            connected(reactor, lambda: Administration(reactor, dsn, clock=reactor), retry_seconds) as administration,
+            connected(reactor, lambda: PackingAdministration(reactor, dsn, clock=reactor), retry_seconds) as database,
         ):
-            report, status = await _administer(administration, config, options.subCommand, options.subOptions)
+            if options.subCommand in PACKING:
+                report, status = await PACKING[options.subCommand](reactor, database, config, options.subOptions)
+            else:
+                report, status = await _administer(database, config, options.subCommand, options.subOptions)
     sys.stdout.write(f"{json.dumps(report)}\n" if options.subOptions["json"] else escape_terminal(as_text(report)))
     sys.stdout.flush()
     return status

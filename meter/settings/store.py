@@ -46,6 +46,10 @@ class StoreSection(Section):
         default=0.0,
         description="Days for which rollups (statistics of hours and days) are retained, but at least as long as their samples; 0 retains them for ever.",
     )
+    pack_after_days: Days = Field(
+        default=14.0,
+        description="Days after the end of a week until its samples are packed, which takes a quarter of the space or less; 0 never packs.",
+    )
     finalize_after_seconds: Seconds = Field(
         default=900.0,
         description="Delay after the end of an hour until its rollups are computed. After a late sample they are computed again.",

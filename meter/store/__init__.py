@@ -17,6 +17,7 @@ from meter.store.maintenance.inspection import PartitionState
 from meter.store.maintenance.inspection import overdue
 from meter.store.maintenance.ledger_retention import retained_days
 from meter.store.maintenance.maintenance import Retention
+from meter.store.maintenance.packing_administration import PackingAdministration
 from meter.store.maintenance.retirement import NotRetirable
 from meter.store.maintenance.sample_trace import SampleTrace
 from meter.store.maintenance.sample_trace import TracedFailure
@@ -55,6 +56,7 @@ __all__ = [
     "HeartbeatRow",
     "LateSamples",
     "NotRetirable",
+    "PackingAdministration",
     "PartitionState",
     "PostgresStore",
     "Retention",

@@ -137,6 +137,7 @@ class PostgresStore(Service):
         maintain: bool = False,
         retention: Retention = Retention(),  # noqa: B008 (frozen)
         finalize_after_seconds: float = 900.0,
+        pack_after_days: float = 0.0,
         replica_dsn: str = "",
         reading_suffices: bool = False,
         reads_tokens: bool = False,
@@ -207,8 +208,10 @@ class PostgresStore(Service):
             ),
             clock,
             connect=lambda: connect("compaction", read_only=False),
+            connect_packer=lambda: connect("packer", read_only=False),
             retention=retention,
             finalize_after_seconds=finalize_after_seconds,
+            pack_after_days=pack_after_days,
         )
         self.tokens = ApiTokenReader(
             lambda notified: connect("tokens", read_only=True, seconds=STATEMENT_SECONDS, notified=notified),

@@ -39,6 +39,7 @@ from meter.store.maintenance.voiding import unvoid
 from meter.store.maintenance.voiding import void
 from meter.store.maintenance.voiding import voided
 from meter.store.maintenance.voiding import voided_count
+from meter.store.packing.packed_partitions import packed_partition_name
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.durability import unsafe_settings
 
@@ -50,14 +51,16 @@ Report = dict[str, Any]
 PARTITIONS = """
 SELECT c.relname, pg_get_expr(c.relpartbound, c.oid), greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid)
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'sample'::regclass ORDER BY c.relname
+WHERE i.inhparent IN ('sample'::regclass, 'packed_samples'::regclass) AND c.relkind = 'r' ORDER BY c.relname
 """
 
+PACKED_WEEKS = "SELECT date_trunc('week', first AT TIME ZONE 'UTC')::date, sum(count) FROM packed_samples GROUP BY 1"
+
 TABLES = """
-SELECT CASE WHEN i.inhparent IS NULL THEN c.relname ELSE 'sample' END,
-    sum(greatest(c.reltuples, 0))::bigint, sum(pg_relation_size(c.oid))::bigint,
+SELECT coalesce(parent.relname, c.relname),
+    sum(greatest(c.reltuples, 0))::bigint, sum(pg_table_size(c.oid))::bigint,
     sum(pg_indexes_size(c.oid))::bigint, sum(pg_total_relation_size(c.oid))::bigint
-FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class parent ON parent.oid = i.inhparent
 WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
 GROUP BY 1 ORDER BY 5 DESC, 1
 """
@@ -112,10 +115,20 @@ class Administration(AdministeredDatabase):
         }
 
     async def partitions(self) -> Sequence[Report]:
-        """Return each partition of the samples: bounds, PostgreSQL's estimate of its rows, and bytes including indexes."""
+        """Return each partition of the samples, plain and packed: bounds, its samples, and bytes including indexes.
+
+        The number of samples is PostgreSQL's estimate of the rows, and exact of packed samples.
+        """
         await self._check()
+        packed = {packed_partition_name(week): int(n) for week, n in await self._connection.rows(PACKED_WEEKS)}
         return [
-            {"partition": name, "bounds": bounds, "estimated_rows": rows, "total_bytes": size}
+            {
+                "partition": name,
+                "bounds": bounds,
+                "estimated_rows": rows,
+                "samples": packed.get(name, rows),
+                "total_bytes": size,
+            }
             for name, bounds, rows, size in await self._connection.rows(PARTITIONS)
         ]
 
@@ -152,10 +165,12 @@ class Administration(AdministeredDatabase):
             }
             for name, rows, table, indexes, total in await self._connection.rows(TABLES)
         ]
-        samples = sum(each["estimated_rows"] for each in tables if each["table"] == "sample")
+        [[packed]] = await self._connection.rows("SELECT coalesce(sum(count), 0) FROM packed_samples")
+        samples = sum(each["estimated_rows"] for each in tables if each["table"] == "sample") + int(packed)
         total = sum(each["total_bytes"] for each in tables)
         return {
             "estimated_samples": samples,
+            "packed_samples": int(packed),
             "total_bytes": total,
             "bytes_per_sample": round(total / samples, 1) if samples else None,
             "tables": tables,

@@ -42,6 +42,7 @@ from meter.store.maintenance.garbage_collection import oldest_retained
 from meter.store.maintenance.identity_names import collect_identity_names
 from meter.store.maintenance.ledger_retention import LedgerRetention
 from meter.store.maintenance.ledger_retention import retained_days
+from meter.store.maintenance.packing import WeekPacking
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import drop_before
 from meter.store.maintenance.rollups import DAY
@@ -68,6 +69,11 @@ COMPACTION_INTERVAL_SECONDS = 1800.0
 
 COMPACTION_AGE = timedelta(days=2)
 """Time after the end of a week until its indexes are compacted: few late samples are expected after that."""
+
+PACKING_INTERVAL_SECONDS = 1800.0
+
+PAUSE_SECONDS = 0.1
+"""How long the packer waits before it looks again whether writers have ended."""
 
 IDENTITY_NAMES_INTERVAL_SECONDS = 3600.0
 """How often names of projects, domains and users are looked through for those that nothing refers to."""
@@ -99,7 +105,8 @@ class Maintenance(Service):
     """Runs maintenance every ``interval_seconds`` over ``pool``, which it starts and stops.
 
     An hour is finalized ``finalize_after_seconds`` after its end, when few late samples are still expected. ``connect``
-    returns a new session for compaction, which takes long. ``voided_samples`` is their number at the last run.
+    returns a new session for compaction, which takes long, and ``connect_packer`` one for packing the weeks that ended more than
+    ``pack_after_days`` ago; 0 packs none. ``voided_samples`` is their number at the last run.
     """
 
     _log = Logger()
@@ -110,8 +117,10 @@ class Maintenance(Service):
         clock: IReactorTime,
         *,
         connect: Callable[[], Session],
+        connect_packer: Callable[[], Session],
         retention: Retention = Retention(),
         finalize_after_seconds: float = 900.0,
+        pack_after_days: float = 0.0,
         interval_seconds: float = 60.0,
     ) -> None:
         self.voided_samples = 0
@@ -141,6 +150,15 @@ class Maintenance(Service):
             name="store compaction",
             first_after=COMPACTION_INTERVAL_SECONDS,
         )
+        self.packing = WeekPacking(
+            connect_packer,
+            partial(sleep, clock, PAUSE_SECONDS),
+            after_days=pack_after_days,
+            retention_days=retention.days,
+        )
+        self._packing = Periodic(
+            self._try_pack, PACKING_INTERVAL_SECONDS, clock, name="store packing", first_after=PACKING_INTERVAL_SECONDS
+        )
 
     def startService(self) -> None:
         """Begin to connect, and to run at intervals."""
@@ -148,13 +166,16 @@ class Maintenance(Service):
         self._pool.startService()
         self._periodic.startService()
         self._compaction.startService()
+        self._packing.startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Abort compaction; fire when the current step is done."""
+        """Abort compaction and packing; fire when the current step is done."""
         super().stopService()
         if self._compaction_session is not None:
             self._compaction_session.close()
-        stopped = [self._pool.stopService(), self._periodic.stopService(), self._compaction.stopService()]
+        self.packing.abort()
+        services = (self._pool, self._periodic, self._compaction, self._packing)
+        stopped = [service.stopService() for service in services]
         return gatherResults([each for each in stopped if each is not None], consumeErrors=True)
 
     async def _try_run(self) -> None:
@@ -274,6 +295,13 @@ class Maintenance(Service):
             await self.compact(week_of(now - COMPACTION_AGE))
         except Unavailable as error:
             self._log.debug("compaction is not possible now: {reason}", reason=str(error))
+
+    async def _try_pack(self) -> None:
+        try:
+            [[now]] = await self._pool.rows("SELECT now()")
+            await self.packing.run(now)
+        except Unavailable as error:
+            self._log.debug("packing is not possible now: {reason}", reason=str(error))
 
     async def compact(self, until: date) -> int:
         """Compact the indexes of the weeks that began before ``until``, unless they are compact; return how many indexes were rebuilt."""

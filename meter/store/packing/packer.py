@@ -38,6 +38,7 @@ from meter.store.packing.packed_ids import make_index
 from meter.store.packing.packed_partitions import ensure_packed_partition
 from meter.store.packing.packed_partitions import lock_packed_samples
 from meter.store.packing.packed_rows import unpacked
+from meter.store.packing.packing_sql import ALMOST_EMPTY
 from meter.store.packing.packing_sql import ALWAYS
 from meter.store.packing.packing_sql import BY_SERIES
 from meter.store.packing.packing_sql import COPY_PACKED
@@ -45,7 +46,9 @@ from meter.store.packing.packing_sql import DELETE_PACKED
 from meter.store.packing.packing_sql import DIFFERENCES
 from meter.store.packing.packing_sql import FINISH_WEEK
 from meter.store.packing.packing_sql import IN_WEEK
+from meter.store.packing.packing_sql import INDEXES
 from meter.store.packing.packing_sql import INSERT_PACKED
+from meter.store.packing.packing_sql import MAX_LEFT_ROWS
 from meter.store.packing.packing_sql import NEXT_SERIES
 from meter.store.packing.packing_sql import STILL_PLAIN
 from meter.store.packing.packing_sql import TAKE_PLAIN
@@ -65,6 +68,9 @@ CLOCK_MARGIN_SECONDS = 3600
 """How far the database's clock may be set back, as by a failover, without a sample being missed by the index of ids."""
 
 MAX_PAUSES = 100
+
+FREE = 1_000_000
+"""Bytes of an almost empty table, with its indexes, that are not worth rewriting it."""
 
 T = TypeVar("T")
 
@@ -136,12 +142,12 @@ class Packer:
         """
         week = Week(monday)
         [[until]] = await self._session.rows("SELECT clock_timestamp()")
+        [[plain]] = await self._session.rows(STILL_PLAIN.format(table=week.table), {"until": until})
+        if not plain:
+            return await self._finish(week, 0)
         await self._wait_for_writers(until)
         if not even_if_not_final and not await self._is_final(week):
             return None
-        [[plain]] = await self._session.rows(STILL_PLAIN.format(table=week.table), {"until": until})
-        if not plain:
-            return 0
         await self._in_transaction(self._index, week, until)
         [[indexed_at]] = await self._session.rows("SELECT clock_timestamp()")
         await self._wait_for_writers(indexed_at)
@@ -153,7 +159,12 @@ class Packer:
                 return None
             after, samples = last, samples + count
             self._packed(count)
-        await self._session.count(FINISH_WEEK, week.parameters)
+        return await self._finish(week, samples)
+
+    async def _finish(self, week: Week, samples: int) -> int:
+        """Note that the week is packed, and give the space back that its plain samples had; return ``samples``."""
+        if await self._session.count(FINISH_WEEK, {**week.parameters, "samples": samples}):
+            await release_space(self._session, week.table)
         return samples
 
     async def _wait_for_writers(self, begun_before: datetime) -> None:
@@ -174,10 +185,10 @@ class Packer:
         await ensure_packed_partition(session, week.monday)
         await session.count(WORKING_TABLE)
         found = await session.rows(
-            "SELECT id_buckets, indexed_until FROM packed_week WHERE week = %(week)s", parameters
+            "SELECT id_buckets, indexed_until::text FROM packed_week WHERE week = %(week)s", parameters
         )
-        buckets, since = found[0] if found else (0, datetime.min.replace(tzinfo=UTC))
-        new = f"SELECT s.* FROM {week.table} s WHERE s.recorded_at >= '{since.isoformat()}' AND s.recorded_at <= '{until.isoformat()}'"
+        buckets, since = found[0] if found else (0, "-infinity")
+        new = f"SELECT s.* FROM {week.table} s WHERE s.recorded_at >= '{since}' AND s.recorded_at <= '{until.isoformat()}'"
         keys = await collect_keys(session, new)
         if keys > buckets * ENTRIES_PER_BUCKET:
             await forget_keys(session)
@@ -251,6 +262,21 @@ class Packer:
                 await self._session.count("ROLLBACK")
             raise
         return result
+
+
+async def release_space(session: Session, table: str) -> None:
+    """Give the free space of the plain samples of a packed week back to the file system; nothing is blocked for longer than a moment.
+
+    Where a long transaction still sees deleted rows, nothing is given back, and the next call does it.
+    """
+    [[size, rows]] = await session.rows(ALMOST_EMPTY.format(table=table))
+    if size < FREE or rows >= MAX_LEFT_ROWS:
+        return
+    await session.count(f"VACUUM (ANALYZE) {table}")
+    [[left]] = await session.rows(f"SELECT pg_relation_size('{table}')")
+    if left < FREE:
+        for [index] in await session.rows(INDEXES, [table]):
+            await session.count(f'REINDEX INDEX CONCURRENTLY "{index}"')
 
 
 async def pack_everything(session: Session, pause: Callable[[], Awaitable[object]]) -> int:

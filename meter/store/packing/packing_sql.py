@@ -92,4 +92,19 @@ AND ((q.count, q.first, q.last, q.last_recorded) IS DISTINCT FROM (found.count, 
 
 STILL_PLAIN = "SELECT EXISTS (SELECT FROM {table} s WHERE s.recorded_at <= %(until)s)"
 
-FINISH_WEEK = "UPDATE packed_week SET packed_at = clock_timestamp() WHERE week = %(week)s"
+FINISH_WEEK = """
+UPDATE packed_week SET packed_at = CASE WHEN packed_at IS NULL OR %(samples)s > 0 THEN clock_timestamp() ELSE packed_at END
+WHERE week = %(week)s
+"""
+
+MAX_LEFT_ROWS = 1000
+"""Plain samples of a packed week, late ones, with which its table still counts as almost empty."""
+
+ALMOST_EMPTY = f"""
+SELECT pg_total_relation_size('{{table}}'), (SELECT count(*) FROM (SELECT FROM {{table}} LIMIT {MAX_LEFT_ROWS}) AS few)
+"""
+
+INDEXES = """
+SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
+WHERE t.relname = %s AND t.relnamespace = current_schema()::regnamespace AND i.indisvalid ORDER BY c.relname
+"""

@@ -51,6 +51,7 @@ def add_store(
             rollup_days=settings.rollup_retention_days,
         ),
         finalize_after_seconds=settings.finalize_after_seconds,
+        pack_after_days=settings.pack_after_days,
         replica_dsn=settings.replica_dsn.get_secret_value(),
         reading_suffices=reading_suffices,
         reads_tokens=reads and daemon.config.api.auth.mode == "tokens",

@@ -1,0 +1,175 @@
+"""The subcommands of ``meter-db`` that pack old weeks, and unpack one: with progress on a terminal, and what was done in the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.python import usage
+
+from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import EXIT_OK
+from meter.commands.command import CommandError
+from meter.commands.command import SubcommandOptions
+from meter.commands.operator import REASON
+from meter.commands.operator import WHO
+from meter.commands.operator import act
+from meter.settings import Config
+from meter.store import PackingAdministration
+
+PACK_AFTER_DAYS = 14.0
+"""After how many days ``meter-db pack`` packs a week if the daemons never do."""
+
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+class PackOptions(SubcommandOptions):
+    """The options of ``pack``."""
+
+    synopsis = "[MONDAY …] [options]"
+    optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
+        [
+            "after-days",
+            None,
+            None,
+            "Pack the weeks that ended more than this number of days ago. [default: [store] pack_after_days]",
+            float,
+        ],
+        REASON,
+        WHO,
+    ]
+    optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012
+
+    def parseArgs(self, *weeks: str) -> None:
+        """Take the days on which weeks begin."""
+        self["weeks"] = [_week(text) for text in weeks]
+
+
+class UnpackOptions(SubcommandOptions):
+    """The options of ``unpack``."""
+
+    synopsis = "MONDAY [options]"
+    optParameters = [REASON, WHO]  # noqa: N815, RUF012
+    optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012
+
+    def parseArgs(self, *weeks: str) -> None:
+        """Take the day on which the week begins."""
+        if len(weeks) != 1:
+            raise usage.UsageError("unpack: give the Monday of one week, after all options")
+        self["week"] = _week(weeks[0])
+
+
+def _week(text: str) -> date:
+    try:
+        week = date.fromisoformat(text)
+    except ValueError as error:
+        raise usage.UsageError(f"{text!r} is not a date such as 2026-11-02") from error
+    if week.weekday():
+        raise usage.UsageError(f"{text} is not a Monday: a week is named by the day on which it begins (UTC)")
+    return week
+
+
+class SampleProgress:
+    """Shows on standard error, if that is a terminal, how many of ``total`` samples are done, the rate, and the time left."""
+
+    def __init__(self, clock: IReactorTime, verb: str, total: int) -> None:
+        self._clock = clock
+        self._verb = verb
+        self._total = total
+        self._since = clock.seconds()
+        self.done = 0
+
+    @property
+    def rate(self) -> float:
+        """Samples per second since the beginning."""
+        return self.done / max(self._clock.seconds() - self._since, 0.001)
+
+    def add(self, samples: int) -> None:
+        """Count ``samples`` as done."""
+        self.done += samples
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{self.text()}")
+            sys.stderr.flush()
+
+    def text(self) -> str:
+        """Return the line that is shown."""
+        left = max(self._total - self.done, 0) / self.rate if self.done else 0.0
+        return f"{self._verb} {self.done:,} of {self._total:,} samples, {self.rate:,.0f}/s, {_duration(left)} left"
+
+    def end(self) -> None:
+        """Erase the line."""
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+async def pack(
+    reactor: Any, administration: PackingAdministration, config: Config, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """Pack the weeks that are named, or due; return the report and the exit status, 1 if a week cannot be packed now."""
+    settings, named = config.store, options["weeks"]
+    after = options["after-days"]
+    if after is None:
+        after = settings.pack_after_days or PACK_AFTER_DAYS
+    if after < 0:
+        raise CommandError("--after-days must not be negative")
+    states = await administration.weeks(named, after_days=after, retention_days=settings.retention_days)
+    missing = sorted(set(named) - {state.week for state in states})
+    todo = [state for state in states if state.plain]
+    rows: list[dict[str, Any]] = [_row(week, None, "has no partition, or is not over") for week in missing]
+    weeks = [state.week for state in todo]
+    if todo:
+        await administration.record(act(config, options, needs_reason=False), "pack", {"weeks": [*map(str, weeks)]})
+    before = await administration.bytes_of(weeks)
+    progress = SampleProgress(reactor, "packed", sum(state.plain for state in todo))
+    for state in todo:
+        samples = await administration.pack(state.week, progress.add)
+        outcome = "packed" if samples is not None else "not packed: an hour of it is not final; meter-db finalize"
+        rows.append(_row(state.week, samples, outcome))
+    progress.end()
+    report = {
+        "packed_samples": progress.done,
+        "samples_per_second": round(progress.rate) if progress.done else None,
+        "bytes_before": before,
+        "bytes_after": await administration.bytes_of(weeks),
+        "weeks": rows,
+    }
+    failed = missing or any(row["samples"] is None for row in rows)
+    return report, EXIT_FOUND_PROBLEMS if failed else EXIT_OK
+
+
+async def unpack(
+    reactor: Any, administration: PackingAdministration, config: Config, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """Put the samples of a packed week back as rows; return the report and the exit status."""
+    week = options["week"]
+    states = await administration.weeks([week], after_days=0, retention_days=0)
+    if not states or not states[0].packed:
+        raise CommandError(f"nothing of the week of {week} is packed")
+    await administration.record(act(config, options, needs_reason=False), "unpack", {"week": str(week)})
+    progress = SampleProgress(reactor, "unpacked", states[0].packed)
+    samples = await administration.unpack(week, progress.add)
+    progress.end()
+    again = config.store.pack_after_days
+    return {
+        "week": str(week),
+        "unpacked_samples": samples,
+        "packed_again": f"when it ended more than {again:g} days ago, by a collector" if again else "never",
+    }, EXIT_OK
+
+
+def _row(week: date, samples: int | None, outcome: str) -> dict[str, Any]:
+    return {"week": str(week), "samples": samples, "outcome": outcome}
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in the largest whole unit that it fills, and the next one."""
+    for n, (unit, name) in enumerate(UNITS):
+        if seconds >= unit:
+            whole, rest = divmod(round(seconds), unit)
+            following = UNITS[n + 1 : n + 2]
+            return f"{whole} {name}" + "".join(f" {rest // smaller} {short}" for smaller, short in following)
+    return "0 s"
