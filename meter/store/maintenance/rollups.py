@@ -20,6 +20,7 @@ from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
+from meter.store.maintenance.minute_totals import make_minute_totals
 from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
@@ -296,10 +297,11 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
         if await next_hour_to_finalize(session, start, until) is not None:
             return False
     stale = f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND hours = %(hours)s AND start = %(start)s"
+    series = await _series_to_aggregate(session, period) if hours == HOUR else None
     if hours == DAY:
         await session.count(stale, period)
         await session.count(FROM_HOURS, period)
-    elif (series := await _series_to_aggregate(session, period)) is not None:
+    elif series is not None:
         of_series = {**period, "series": series}
         await session.count(f"{stale} AND series_id = ANY(%(series)s)", of_series)
         await session.count(FROM_SAMPLES_OF_SERIES, of_series)
@@ -309,6 +311,8 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
     if hours == HOUR:
         await session.count("DELETE FROM changed_series WHERE start = %(start)s", period)
     await session.count(OWNER_ROLLUPS, period)
+    if hours == HOUR:
+        await make_minute_totals(session, period, series)
     await session.count("INSERT INTO final_period (hours, start) VALUES (%(hours)s, %(start)s)", period)
     await session.count(FORGET_SUMMARIES, period)
     return True

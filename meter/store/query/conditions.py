@@ -83,6 +83,8 @@ class FilterConditions:
     access_path: AccessPath
     selects_resources: bool
     """Whether the result depends on the resource that a sample is of."""
+    selects_owners: bool
+    """Whether it depends on the user, the project or the source."""
 
     @property
     def selects_between_steps(self) -> bool:
@@ -186,6 +188,7 @@ def split_filter(filter: SampleFilter) -> FilterConditions:
         time_range=TimeRange.of(filter),
         access_path=_access_path(filter, parts, bool(series)),
         selects_resources="resource_id" in compared,
+        selects_owners=not compared.isdisjoint(NULLABLE),
     )
 
 
