@@ -33,7 +33,7 @@ OF_ANY_SERIES = "p.count > 0"
 BETWEEN = """(
     SELECT {plain} FROM sample s {where}
     UNION ALL
-    {packed}
+    ({packed})
 ) s"""
 
 PACKED = """
