@@ -82,37 +82,6 @@ OF_BATCHES = f"""(
     SELECT {{columns}} FROM unnest({{ids}}) AS given (id) CROSS JOIN LATERAL ({{packed}}) s
 ) s"""
 
-# The first span ends where packed weeks begin, or later; those after it last ten minutes, twenty, and so on. Each packed row of a span
-# is decompressed to read its part of the span: most pages are found in the first one or two.
-OLDEST_OF_ALL = f"""(
-    SELECT s.* FROM (
-        SELECT n, CASE n WHEN 0 THEN '-infinity' ELSE begins + (2 ^ (n - 1) - 1) * {{shortest}} END AS first,
-            CASE WHEN n = {{spans}} THEN 'infinity' ELSE begins + (2 ^ n - 1) * {{shortest}} END AS last
-        FROM (
-            SELECT greatest({{first}}, coalesce((SELECT min(week) FROM packed_week)::timestamp AT TIME ZONE 'UTC', 'infinity')) AS begins
-        ) AS packed CROSS JOIN generate_series(0, CASE WHEN begins < 'infinity' THEN {{spans}} ELSE 0 END) AS n
-        OFFSET 0
-    ) AS span
-    CROSS JOIN LATERAL (
-        SELECT * FROM (
-            (
-                SELECT {{columns}} FROM (SELECT s.*, s.ctid AS {ROW_ID} FROM sample s) s {{joins}}
-                WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
-                ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {{limit}}
-            )
-            UNION ALL
-            SELECT {{columns}} FROM ({{packed}}) s {{joins}}
-            WHERE s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
-        ) s
-        ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {{limit}}
-    ) s
-    LIMIT {{limit}}
-) s"""
-
-SHORTEST_SPAN = "interval '10 minutes'"
-SPANS = 30
-"""So many spans, each twice as long as the one before, end after the last time that can be stored."""
-
 RECORDED_SINCE = "p.part >= 0 AND p.last_recorded >= {since}"
 """The condition of the packed rows ``p`` with samples that were recorded since a time. The first part is true of every row."""
 
@@ -174,18 +143,19 @@ def samples_between(
     """
     return filled(
         BETWEEN,
-        plain=_listed(columns, plain=True),
+        plain=listed(columns, plain=True),
         where=filled("WHERE {plain}", plain=plain) if str(plain) else "",
-        packed=_packed(columns, bounds, series, packed),
+        packed=packed_part(columns, bounds, series, packed),
     )
 
 
 def packed_samples(columns: tuple[str, ...], bounds: TimeBounds, packed: Sql | str) -> Sql:
     """Return the FROM item ``s`` of the packed samples alone; ``packed`` is a condition on a row ``p`` of ``packed_samples``."""
-    return filled("({packed}) s", packed=_packed(columns, bounds, "true", packed))
+    return filled("({packed}) s", packed=packed_part(columns, bounds, "true", packed))
 
 
-def _packed(columns: tuple[str, ...], bounds: TimeBounds, series: Sql | str, condition: Sql | str) -> Sql:
+def packed_part(columns: tuple[str, ...], bounds: TimeBounds, series: Sql | str, condition: Sql | str) -> Sql:
+    """Return the subquery of the packed samples of the rows ``p`` that meet the conditions ``series`` and ``condition``."""
     return filled(
         PACKED,
         unpacked=_within(unpacked(columns, first="{first}", last="{last}"), bounds),
@@ -199,8 +169,8 @@ def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> 
     """Return the FROM item ``s`` of all samples with one of ``ids``, an array, and with ``columns``."""
     return filled(
         WITH_IDS,
-        plain=_listed(columns, plain=True),
-        columns=_listed(columns),
+        plain=listed(columns, plain=True),
+        columns=listed(columns),
         ids=ids,
         packed=_within(packed_by_id(columns, "given.id", first="{first}", last="{last}"), bounds),
     )
@@ -210,40 +180,12 @@ def samples_of_batches(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -
     """Return the FROM item ``s`` of all samples of the signed batches with the ``ids``, an array, and with ``columns``."""
     return filled(
         OF_BATCHES,
-        plain=_listed(columns, plain=True),
-        columns=_listed(columns),
+        plain=listed(columns, plain=True),
+        columns=listed(columns),
         ids=ids,
         first=bounds.first,
         last=bounds.last,
         packed=_within(packed_of_batch(columns, "given.id", first="{first}", last="{last}"), bounds),
-    )
-
-
-def oldest_of_all(
-    columns: tuple[str, ...],
-    bounds: TimeBounds,
-    *,
-    condition: Sql,
-    limit: int,
-    series: Sql | str = "true",
-    joins: str = "",
-) -> Sql:
-    """Return the FROM item ``s`` of the oldest samples of all series that meet ``condition``, with ``columns`` and the row id, in this order.
-
-    ``joins`` is what the condition needs, and ``series`` what it means for a row ``p`` of ``packed_samples``. Each of these rows of the week
-    is decompressed for a page, however few samples of it are on the page: pages should be long where there are many series.
-    """
-    of_span = bounds.within("span.first", "span.last")
-    return filled(
-        OLDEST_OF_ALL,
-        columns=_listed(columns),
-        first=bounds.first,
-        packed=_packed(columns, of_span, series, OF_ANY_SERIES),
-        joins=joins,
-        condition=condition,
-        limit=limit,
-        shortest=SHORTEST_SPAN,
-        spans=SPANS,
     )
 
 
@@ -264,20 +206,20 @@ def first_of_series(
     ``plain`` replaces the subquery that finds the plain ones.
     """
     direction = "ASC" if oldest else "DESC"
-    listed = _listed(columns)
+    names = listed(columns)
     return filled(
         FIRST_OF_SERIES,
         plain=plain
         or filled(
             PLAIN_OF_SERIES,
-            columns=listed,
+            columns=names,
             joins=joins,
             series=series,
             condition=condition,
             direction=direction,
             limit=str(limit),
         ),
-        columns=listed,
+        columns=names,
         series=series,
         overlaps=_within(overlaps("{first}", "{last}"), bounds),
         of_rows="",
@@ -300,7 +242,7 @@ def edge_of_series(
     """
     within = f"s.timestamp >= {first} AND s.timestamp <= {last} AND {condition}"
     plain = PLAIN_EDGE_OF_SERIES.format(
-        columns=_listed(columns),
+        columns=listed(columns),
         function="min" if oldest else "max",
         series=series,
         condition=within,
@@ -321,7 +263,8 @@ def _both(function: str, time: Sql, other: Sql | str) -> Sql:
     )
 
 
-def _listed(columns: tuple[str, ...], *, plain: bool = False) -> str:
+def listed(columns: tuple[str, ...], *, plain: bool = False) -> str:
+    """Return the select list of ``columns`` of samples ``s``; ``plain`` if ``s`` is the table."""
     return ", ".join(f"s.ctid AS {ROW_ID}" if plain and column == ROW_ID else f"s.{column}" for column in columns)
 
 
