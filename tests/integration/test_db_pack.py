@@ -7,7 +7,7 @@ import json
 import pytest_twisted
 
 from meter.sample_identity import week_of
-from tests.integration.test_db_command import meter_db  # noqa: F401 (a fixture)
+from tests.integration.test_db_command import command_on
 from tests.integration.test_store_packing import NOW
 from tests.integration.test_store_packing import OLD
 from tests.integration.test_store_packing import all_samples
@@ -17,8 +17,9 @@ from tests.integration.test_store_rollups import running
 
 
 @pytest_twisted.ensureDeferred
-async def test_due_weeks_are_packed_and_unpacked_and_the_reports_say_what_was_done(postgresql, meter_db):  # noqa: F811
-    dsn, week = meter_db.dsn, str(week_of(OLD))
+async def test_due_weeks_are_packed_and_unpacked_and_the_reports_say_what_was_done(postgresql, tmp_path):
+    dsn, week = postgresql.dsn(), str(week_of(OLD))
+    meter_db = command_on(dsn, tmp_path / "meter.toml")
     async with running(dsn) as store:
         await store.write(varied(300))
         await store.write(varied(20, at=NOW))
@@ -47,7 +48,7 @@ async def test_due_weeks_are_packed_and_unpacked_and_the_reports_say_what_was_do
         f"packed_samples_{week.replace('-', '_')}"
     ] == 300
 
-    status, out, _ = await meter_db("unpack", week, "--json")
+    status, out, _ = await meter_db("unpack", "--json", week)
     assert (status, json.loads(out)["unpacked_samples"]) == (0, 300)
     assert counts(postgresql, dsn) == (320, 0)
     assert all_samples(postgresql, dsn) == before
