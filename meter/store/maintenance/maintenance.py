@@ -42,6 +42,7 @@ from meter.store.maintenance.garbage_collection import oldest_retained
 from meter.store.maintenance.identity_names import collect_identity_names
 from meter.store.maintenance.ledger_retention import LedgerRetention
 from meter.store.maintenance.ledger_retention import retained_days
+from meter.store.maintenance.minute_totals import delete_old_minute_totals
 from meter.store.maintenance.packing import WeekPacking
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import drop_before
@@ -240,6 +241,7 @@ class Maintenance(Service):
     async def expire(self, now: datetime) -> None:
         """Delete what is older than the retention. Samples of periods that are not final stay until these are."""
         retention = self._retention
+        await self._pool.run(delete_old_minute_totals, now)
         if retention.days:
             monday = datetime.combine(week_of(now - timedelta(days=retention.days)), datetime.min.time(), UTC)
             with suppress(Locked):  # a long transaction of the packer, or a reader: the next run drops them

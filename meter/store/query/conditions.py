@@ -83,11 +83,18 @@ class FilterConditions:
     access_path: AccessPath
     selects_resources: bool
     """Whether the result depends on the resource that a sample is of."""
+    selects_owners: bool
+    """Whether it depends on the user, the project or the source."""
 
     @property
     def selects_between_steps(self) -> bool:
         """Whether some samples that steps lead to or from do not match."""
         return self.selects_series or self.metadata != TRUE or self.rest != self.as_of
+
+    @property
+    def selects_in_series(self) -> bool:
+        """Whether samples of a matching series may not match, whatever their times."""
+        return self.metadata != TRUE or self.content != TRUE
 
     @property
     def selects_series(self) -> bool:
@@ -186,6 +193,7 @@ def split_filter(filter: SampleFilter) -> FilterConditions:
         time_range=TimeRange.of(filter),
         access_path=_access_path(filter, parts, bool(series)),
         selects_resources="resource_id" in compared,
+        selects_owners=not compared.isdisjoint(NULLABLE),
     )
 
 

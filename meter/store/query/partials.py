@@ -56,6 +56,15 @@ def partial_from_rollup(columns: Iterable[str] = PARTIAL_COLUMNS) -> str:
     return ", ".join(f"{ALL_COLUMNS[column][1]} AS {column}" for column in columns)
 
 
+TOTAL_COLUMNS = ("first", "last", "count", "min_volume", "max_volume", "sum_volume", "squared_deviations")
+"""Columns of the partials that totals by minute are; in ``minute_totals`` they are arrays."""
+
+
+def partial_from_minute(columns: Iterable[str]) -> str:
+    """Return the select list that makes a partial with ``columns`` of a row ``minute``."""
+    return ", ".join(f"minute.{column}{'::float8' if column == 'count' else ''} AS {column}" for column in columns)
+
+
 INCREASE_BETWEEN = (
     "CASE WHEN first_volume >= volume_before THEN first_volume - volume_before"
     f" WHEN before IS NOT NULL THEN CASE WHEN run_kind = {RunKind.DECLARED:d} THEN 0 ELSE first_volume END END"
@@ -94,3 +103,10 @@ SELECT start, finish FROM (
 ) AS gap WHERE start < finish
 """
 """The time ranges before, between and after the hours and days in ``spans``, which must not overlap."""
+
+COVERED = """
+SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM {spans} AS span) AS _
+GROUP BY hours, start - n * make_interval(hours => hours)
+"""
+"""The time ranges that consecutive ``spans`` of equal length cover."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
+from dataclasses import replace
 
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
@@ -11,19 +13,21 @@ from meter.store.postgres.sql import following
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import conjunction
+from meter.store.query.minute_totals import FROM_MINUTES
+from meter.store.query.minute_totals import SERIES_OF_METERS
+from meter.store.query.minute_totals import SERIES_OF_OWNERS
+from meter.store.query.minute_totals import cut_hours
+from meter.store.query.minute_totals import minute_tables
+from meter.store.query.partials import COVERED
 from meter.store.query.partials import GAPS
 from meter.store.query.partials import METADATA_ID
+from meter.store.query.partials import partial_from_minute
 from meter.store.query.partials import partial_from_rollup
 from meter.store.query.partials import partial_from_sample
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_between
-
-COVERED = """
-SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
-FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM {spans} AS span) AS _
-GROUP BY hours, start - n * make_interval(hours => hours)
-"""
-"""The time ranges that consecutive ``spans`` of equal length cover."""
+from meter.store.query.time_range import TimeRange
+from meter.store.query.windows import Windows
 
 # OFFSET 0 keeps PostgreSQL from finding series by their meter, of which other projects have series too.
 MATCHING_SERIES = "(SELECT * FROM series x WHERE {resource} AND {series} OFFSET 0)"
@@ -79,12 +83,12 @@ WITH sample_series AS MATERIALIZED ({sample_series}), rollup_series AS MATERIALI
     WHERE p.hours = 1 AND {longest} = 24 AND {period_in_range} AND date_trunc('day', p.start) NOT IN (
         SELECT p.start FROM final_period p WHERE p.hours = 24 AND {period_in_range}
     )
-), covered AS MATERIALIZED ({covered}), gap AS MATERIALIZED (
+){cut}, covered AS MATERIALIZED ({covered}), gap AS MATERIALIZED (
     SELECT * FROM ({gaps}) AS gap WHERE {gap_in_range}
 ), cutoff AS MATERIALIZED (
     SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
     GROUP BY m.id
-)
+){minute_tables}
 SELECT partial.*
 FROM covered CROSS JOIN rollup_series {joined_cutoff}
 CROSS JOIN LATERAL (
@@ -169,6 +173,10 @@ WHERE coalesce(partial.count, 0) > 0 AND {joined}
 OF_SAMPLE_SERIES = "p.series_id = ANY(sample_series.ids)"
 """The condition on the series of packed rows ``p``, as on that of samples."""
 
+PERIODS_AND_CUT_HOURS = "(SELECT start, hours FROM period UNION ALL SELECT start, hours FROM cut)"
+
+OWNER_KEYS = frozenset({"user_id", "project_id", "source_id"})
+
 MATCHES = "matches"
 """A column of partials for steps, if only some match: whether the partial does, apart from its metadata."""
 
@@ -182,6 +190,7 @@ def partials_query(
     longest_rollup: int,
     steps: bool,
     recorded: Sql = TRUE,
+    windows: Windows | None = None,
 ) -> Sql:
     """Return the statement that reads partials of all samples that match ``conditions``, from one snapshot.
 
@@ -189,19 +198,23 @@ def partials_query(
     ``columns`` of the partials. It reads rollups of up to ``longest_rollup`` hours; with 0 it reads samples only. For ``steps`` it
     also reads the samples in between that do not match (:func:`matching_partial` tells them apart), and no rollups that overlap in
     time with others unless their samples have expired. ``recorded`` is one more condition on samples that are read beside
-    rollups.
+    rollups. Each partial lies within one of ``windows``; where these cut hours, expired samples are not read.
     """
     needs_metadata = bool(metadata_keys) or conditions.metadata != TRUE
     columns = (*columns, METADATA_ID) if needs_metadata else tuple(columns)
-    totals = not needs_metadata and "resource_id" not in keys and not conditions.selects_resources
+    totals = reads_totals(conditions, keys, metadata_keys)
+    cutting = None if windows is None or windows.aligned_hours else windows
+    sample_range, time_range = conditions.range, conditions.time_range
+    if cutting and cutting.start is None:
+        time_range = replace(time_range, origin=cutting.origin, after_start=False)
+        sample_range = time_range.contains_sample()
     of_series = steps and conditions.selects_series
     if of_series:
         keys = {**keys, MATCHES: f"x.{MATCHES}"}
         sampled = rolled_up = filled(SERIES_BETWEEN_STEPS, series=conditions.series)
     else:
         series = conditions.resources if steps else conditions.series
-        sampled = filled(MATCHING_SERIES, resource="x.resource_id > 0", series=series)
-        rolled_up = filled(MATCHING_SERIES, resource=f"x.resource_id {'=' if totals else '>'} 0", series=series)
+        sampled, rolled_up = series_with_samples(series), series_with_rollups(series, totals=totals)
     selection: dict[str, Sql | str] = {
         "keys": ", ".join(f"{value} AS {name}" for name, value in keys.items()),
         "names": ", ".join(keys),
@@ -214,11 +227,21 @@ def partials_query(
     if longest_rollup:
         read = sample_columns(selection["sample_columns"], conditions.range, recorded, "s.series_id")
         of_rollup = "p.series_id = r.series_id"
+        minutes = totals and recorded == TRUE and (cutting is not None or time_range.cuts_hours)
+        in_range = time_range.contains_period("p")
         partials = filled(
             FROM_ROLLUPS
+            + (FROM_MINUTES if minutes else "")
             + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
             + (SAMPLES_OF_OVERLAPPING if steps else ""),
             **selection,
+            samples_of_span=samples_between(
+                read,
+                bounds.within("greatest(sampled_span.start, total_series.before)", "sampled_span.finish"),
+                series="p.series_id = ANY(total_series.ids)",
+            )
+            if minutes
+            else "",
             samples_of_gap=samples_between(
                 read, bounds.within("greatest(gap.start, cutoff.before)", "gap.finish"), series=OF_SAMPLE_SERIES
             ),
@@ -229,16 +252,19 @@ def partials_query(
             rollup_columns=partial_from_rollup(columns),
             rolled_up=rolled_up,
             longest=longest_rollup,
-            range=conjunction(conditions.range, recorded),
-            period_in_range=conditions.time_range.contains_period("p"),
-            rollup_in_range=conditions.time_range.contains_period("r"),
-            gap_in_range=conditions.time_range.overlaps_gap(),
+            range=conjunction(sample_range, recorded),
+            period_in_range=conjunction(in_range, cutting.contain_period("p")) if cutting else in_range,
+            rollup_in_range=Sql("false") if cutting else time_range.contains_period("r"),
+            gap_in_range=time_range.overlaps_gap(),
             covered=COVERED.format(spans="period"),
-            gaps=GAPS.format(spans="period"),
+            gaps=GAPS.format(spans=PERIODS_AND_CUT_HOURS if minutes else "period"),
+            cut=cut_hours(time_range) if minutes else "",
+            minute_tables=_minute_tables(selection, conditions, keys, time_range, windows, columns) if minutes else "",
+            minute_columns=partial_from_minute(columns) if minutes else "",
             overlap_is_read="r.overlap = 0" if steps else "true",
-            rollup_is_read="(r.overlap = 0 OR r.start < cutoff.before)" if steps else "true",
-            by_meter=", x.meter_id" if steps else "",
-            joined_cutoff="LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id" if steps else "",
+            rollup_is_read=_rollup_is_read(steps=steps, cut=cutting is not None),
+            by_meter=", x.meter_id" if steps or cutting else "",
+            joined_cutoff="LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id" if steps or cutting else "",
         )
     elif not steps or conditions.rest == conditions.as_of:
         partials = _from_samples(selection, conditions, conjunction(conditions.range, conditions.rest))
@@ -267,6 +293,42 @@ def partials_query(
         matching=f"WHERE {MATCHES}" if steps and _has_matches(conditions) else "",
         joined=joined,
     )
+
+
+def series_with_samples(series: Sql) -> Sql:
+    """Return the subquery of the series that meet ``series`` and have samples."""
+    return filled(MATCHING_SERIES, resource="x.resource_id > 0", series=series)
+
+
+def series_with_rollups(series: Sql, *, totals: bool) -> Sql:
+    """Return the subquery of the series whose rollups have the samples of these: of each resource, or ``totals`` of owners."""
+    return filled(MATCHING_SERIES, resource=f"x.resource_id {'=' if totals else '>'} 0", series=series)
+
+
+def reads_totals(conditions: FilterConditions, keys: Collection[str], metadata_keys: Collection[str]) -> bool:
+    """Return whether rollups of all resources of an owner can serve: nothing depends on resources or on metadata."""
+    needs_metadata = bool(metadata_keys) or conditions.metadata != TRUE
+    return not needs_metadata and "resource_id" not in keys and not conditions.selects_resources
+
+
+def _minute_tables(
+    selection: Mapping[str, Sql | str],
+    conditions: FilterConditions,
+    keys: Collection[str],
+    time_range: TimeRange,
+    windows: Windows | None,
+    columns: Iterable[str],
+) -> Sql:
+    by_owner = conditions.selects_owners or not OWNER_KEYS.isdisjoint(keys)
+    series = filled(SERIES_OF_OWNERS if by_owner else SERIES_OF_METERS, **selection)
+    return minute_tables(series, time_range, windows, columns)
+
+
+def _rollup_is_read(*, steps: bool, cut: bool) -> str:
+    not_expired = "r.start >= coalesce(cutoff.before, '-infinity')"
+    if steps:
+        return f"r.overlap = 0 AND {not_expired}" if cut else "(r.overlap = 0 OR r.start < cutoff.before)"
+    return not_expired if cut else "true"
 
 
 def _from_samples(selection: Mapping[str, Sql | str], conditions: FilterConditions, condition: Sql) -> Sql:

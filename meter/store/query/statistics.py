@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -31,15 +33,27 @@ from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import series_column
 from meter.store.query.conditions import split_filter
 from meter.store.query.expressions import METADATA_PREFIX
+from meter.store.query.first_sample import first_sample
 from meter.store.query.metadata import metadata_values
 from meter.store.query.partials import PARTIAL_COLUMNS
 from meter.store.query.partials_query import matching_partial
 from meter.store.query.partials_query import partials_query
+from meter.store.query.partials_query import reads_totals
+from meter.store.query.partials_query import series_with_rollups
+from meter.store.query.partials_query import series_with_samples
 from meter.store.query.steps import BeforeRange
 from meter.store.query.steps import with_increase
 from meter.store.query.steps import with_integral
+from meter.store.query.windows import Windows
 
-SECONDS_IN_HOUR = 3600
+ORIGIN = "(SELECT first FROM origin)"
+"""Where windows begin if the query names no start and reads rollups."""
+
+SHORTEST_OF_TOTALS = 60
+"""Seconds of windows that can contain a minute."""
+
+SHORTEST_WITH_WHOLE_HOURS = 2 * 3600
+"""Seconds of windows that contain a whole hour wherever they begin."""
 
 AGGREGATES = {
     "max": "max(max_volume)",
@@ -59,6 +73,9 @@ AGGREGATES = {
 
 INCREASES = frozenset({"increase", "rate"})
 """Aggregates of the steps from each sample of a run to the next one."""
+
+STEPS = INCREASES | {"integral"}
+"""Aggregates of the steps between samples."""
 
 STEP_COLUMNS = ("first_volume", "last_volume", "increase", "integral", "tie")
 """Columns of partials that only aggregates of steps need: ``increase``, ``rate`` and ``integral``."""
@@ -82,7 +99,7 @@ MAX_PERIOD = 10**10
 """Seconds, more than three centuries: much longer periods overflow PostgreSQL's intervals."""
 
 STATISTICS = """
-WITH partial AS ({partials}), windowed AS (
+WITH {origin} partial AS ({partials}), windowed AS (
     SELECT *, {window} AS window_start {selected} FROM partial
 ) {increases} {integrals}, aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped} {aggregates}
@@ -117,19 +134,38 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     functions = {aggregate.function for aggregate in query.aggregates}
     increase, integral = bool(functions & INCREASES), "integral" in functions
     conditions = split_filter(query.filter)
+    keys = _keys(query, groups)
+    metadata_keys = {group.column: group.metadata_value for group in groups if group.metadata_value}
+    totals = reads_totals(conditions, keys, metadata_keys)
+    windows = _windows(query)
+    longest_rollup = _longest_rollup(query, conditions, windows, totals=totals)
+    by_origin = longest_rollup > 0 and windows is not None and windows.start is None
     selected = matching_partial(conditions) if increase or integral else "true"
     before = BeforeRange(
         query.filter.start,
         excluded=query.filter.after_start,
         as_of=conditions.as_of,
-        with_rollups=_longest_rollup(query, conditions) > 0,
+        with_rollups=longest_rollup > 0,
     )
     names = [f"name_{n}.name" if group.table else group.column for n, group in enumerate(groups)]
     grouped = "".join(f", {column}" for column in dict.fromkeys(group.column for group in groups))
     return filled(
         STATISTICS,
-        partials=_partials(query, conditions, groups, increase=increase, integral=integral),
-        window=_window(query, selected),
+        origin=_origin(conditions, totals=totals) if by_origin else "",
+        partials=partials_query(
+            conditions,
+            keys=keys,
+            metadata_keys=metadata_keys,
+            columns=_columns(functions),
+            longest_rollup=longest_rollup,
+            steps=increase or integral,
+            windows=windows,
+        ),
+        window="NULL::timestamptz"
+        if windows is None
+        else windows.of("first")
+        if by_origin
+        else _window(windows, selected),
         selected="" if selected == "true" else f", {selected} AS selected",
         matching="" if selected == "true" else "WHERE selected",
         increases=with_increase("windowed", before, all_selected=selected == "true", grouped=grouped)
@@ -153,54 +189,68 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     )
 
 
-def _partials(
-    query: StatisticsQuery, conditions: FilterConditions, groups: Sequence[_Group], *, increase: bool, integral: bool
-) -> Sql:
-    """Return the statement that reads the partials for ``query``, with the columns that its aggregates need."""
-    functions = {aggregate.function for aggregate in query.aggregates}
+def _columns(functions: Collection[str]) -> tuple[str, ...]:
+    """Return the columns of partials that aggregates of these ``functions`` need."""
     columns = BASIC_COLUMNS
-    keys = {"unit": "m.unit"}
     if "stddev" in functions:
         columns += ("squared_deviations",)
-    if increase or integral:
+    if not STEPS.isdisjoint(functions):
         columns += STEP_COLUMNS
-        keys |= RUN_KEYS
-    columns += tuple(
+    return columns + tuple(
         column for function, column in END_COLUMNS.items() if function in functions and column not in columns
     )
-    if functions & END_COLUMNS.keys():
+
+
+def _keys(query: StatisticsQuery, groups: Sequence[_Group]) -> dict[str, str]:
+    """Return the columns by which partials are told apart, as SQL over the series ``x`` and the meter ``m``."""
+    functions = {aggregate.function for aggregate in query.aggregates}
+    keys = {"unit": "m.unit"}
+    if not STEPS.isdisjoint(functions):
+        keys |= RUN_KEYS
+    if not END_COLUMNS.keys().isdisjoint(functions):
         keys["resource_id"] = "x.resource_id"
-    if integral or "polling_interval" in functions:
+    if "integral" in functions or "polling_interval" in functions:
         keys |= {"resource_id": "x.resource_id", "polling_interval": "x.polling_interval"}
     counted = (aggregate.param for aggregate in query.aggregates if aggregate.function == "cardinality")
     keys |= {column: f"x.{column}" for column in counted if column}
-    keys |= {group.column: f"x.{group.column}" for group in groups if group.table}
-    return partials_query(
-        conditions,
-        keys=keys,
-        metadata_keys={group.column: group.metadata_value for group in groups if group.metadata_value},
-        columns=columns,
-        longest_rollup=_longest_rollup(query, conditions),
-        steps=increase or integral,
-    )
+    return keys | {group.column: f"x.{group.column}" for group in groups if group.table}
 
 
-def _longest_rollup(query: StatisticsQuery, conditions: FilterConditions) -> int:
+def _windows(query: StatisticsQuery) -> Windows | None:
+    """Return the windows of ``query``, ``None`` for a single one; :class:`RequestError` if they are too long."""
+    if query.period is None:
+        return None
+    if not 0 < query.period <= MAX_PERIOD:
+        raise RequestError(f"period must be from 1 to {MAX_PERIOD} seconds, not {query.period}")
+    start = query.filter.start
+    return Windows(query.period, start, Sql(ORIGIN) if start is None else Sql("%s", (start,)))
+
+
+def _longest_rollup(
+    query: StatisticsQuery, conditions: FilterConditions, windows: Windows | None, *, totals: bool
+) -> int:
     """Return the longest rollups that ``query`` can use, in hours; 0 if it must read samples.
 
-    Rollups keep no single volumes, and are of samples with the same series and the same metadata.
+    Rollups keep no single volumes, and are of samples with the same series and the same metadata. Where windows cut hours,
+    rollups of the others are worth reading only if there are many, or if ``totals`` by minute can take the place of samples.
     """
-    filter, period = query.filter, query.period
-    if conditions.rest != TRUE or any(aggregate.function == "percentile" for aggregate in query.aggregates):
+    functions = {aggregate.function for aggregate in query.aggregates}
+    if conditions.rest != TRUE or "percentile" in functions:
         return 0
-    if period is None:
+    if windows is None:
         return DAY
-    if filter.start is None:
+    if windows.aligned_hours:
+        return windows.aligned_hours
+    if windows.start is None and (conditions.metadata != TRUE or not STEPS.isdisjoint(functions)):
         return 0
-    start = filter.start.astimezone(UTC)
-    if (start.minute, start.second, start.microsecond) != (0, 0, 0) or period % SECONDS_IN_HOUR:
-        return 0
-    return DAY if start.hour == 0 and period % (DAY * SECONDS_IN_HOUR) == 0 else HOUR
+    return HOUR if windows.seconds >= (SHORTEST_OF_TOTALS if totals else SHORTEST_WITH_WHOLE_HOURS) else 0
+
+
+def _origin(conditions: FilterConditions, *, totals: bool) -> Sql:
+    """Return the common table expression to which :data:`ORIGIN` refers."""
+    series = conditions.series
+    first = first_sample(series_with_samples(series), series_with_rollups(series, totals=totals))
+    return filled("origin AS MATERIALIZED ({first}),", first=first)
 
 
 class StatisticsResultRow(NamedTuple):
@@ -244,21 +294,15 @@ def _end(start: datetime, length: timedelta) -> datetime:
         return datetime.max.replace(tzinfo=UTC)
 
 
-def _window(query: StatisticsQuery, selected: str) -> Sql:
-    if query.period is None:
-        return Sql("NULL::timestamptz")
-    if not 0 < query.period <= MAX_PERIOD:
-        raise RequestError(f"period must be from 1 to {MAX_PERIOD} seconds, not {query.period}")
-    stride = "%s * interval '1 second'"
-    if query.filter.start is None:
-        # A second reference to all partials would read them twice.
-        origin = (
-            "(SELECT min(first) FROM partial)"
-            if selected == "true"
-            else f"min(first) FILTER (WHERE {selected}) OVER ()"
-        )
-        return Sql(f"date_bin({stride}, first, {origin})", (query.period,))
-    return Sql(f"date_bin({stride}, first, %s)", (query.period, query.filter.start))
+def _window(windows: Windows, selected: str) -> Sql:
+    """Return the window of a partial; without a start, the first matching partial begins the first window."""
+    if windows.start is not None:
+        return windows.of("first")
+    # A second reference to all partials would read them twice.
+    origin = (
+        "(SELECT min(first) FROM partial)" if selected == "true" else f"min(first) FILTER (WHERE {selected}) OVER ()"
+    )
+    return replace(windows, origin=Sql(origin)).of("first")
 
 
 def _group(n: int, grouping: str) -> _Group:

@@ -20,14 +20,66 @@ CROSS JOIN LATERAL (
     (array_agg(newest.metadata_id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS metadata_id
     FROM series x
     CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s
-        WHERE s.series_id = x.id AND (s.timestamp >= $3) AND (s.timestamp < $4)
-        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+        WITH plain AS MATERIALIZED (
+            SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s
+            WHERE s.series_id = x.id AND (s.timestamp >= $3) AND (s.timestamp < $4)
+            ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+        )
+        SELECT s.timestamp, s.message_id, s.metadata_id FROM plain s
+        UNION ALL (
+            SELECT s.timestamp, s.message_id, s.metadata_id FROM (
+                SELECT p.* FROM packed_samples p
+                WHERE p.series_id = x.id AND p.first <= $4::timestamptz AND p.last >= $3::timestamptz AND p.first >= $3::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                ORDER BY p.first DESC, p.part DESC OFFSET 0
+            ) p CROSS JOIN LATERAL (
+                SELECT
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                ELSE greatest(1, floor((date_part('epoch', greatest($3::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                END AS lower,
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                ELSE least(p.count, ceil((date_part('epoch', least($4::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                END AS upper
+                OFFSET 0
+            ) AS whole
+            CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (1 + 3) + 1), whole.upper), (whole.lower, whole.upper - (1 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+            CROSS JOIN LATERAL (
+                SELECT s.timestamp, s.message_id, s.metadata_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.metadata_ids AS metadata_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, metadata_ids, n) OFFSET 0) s
+                WHERE (s.timestamp >= $3) AND (s.timestamp < $4)
+                ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
+            ) s LIMIT 1
+        )
+        ORDER BY timestamp DESC, message_id DESC LIMIT 1
     ) newest
     CROSS JOIN LATERAL (
-        SELECT s.timestamp FROM sample s
-        WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND (s.timestamp >= $3) AND (s.timestamp < $4)
-        ORDER BY s.timestamp LIMIT 1
+        WITH plain AS MATERIALIZED (
+            SELECT s.timestamp, s.message_id FROM sample s
+            WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND (s.timestamp >= $3) AND (s.timestamp < $4)
+            ORDER BY s.timestamp ASC, s.message_id ASC LIMIT 1
+        )
+        SELECT s.timestamp, s.message_id FROM plain s
+        UNION ALL (
+            SELECT s.timestamp, s.message_id FROM (
+                SELECT p.* FROM packed_samples p
+                WHERE p.series_id = x.id AND p.first <= $4::timestamptz AND p.last >= $3::timestamptz AND p.first >= $3::timestamptz - interval '7 days' AND p.first <= (SELECT CASE WHEN count(*) < 1 THEN 'infinity' ELSE max(s.timestamp) END FROM plain s)
+                ORDER BY p.first ASC, p.part ASC OFFSET 0
+            ) p CROSS JOIN LATERAL (
+                SELECT
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                ELSE greatest(1, floor((date_part('epoch', greatest($3::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                END AS lower,
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                ELSE least(p.count, ceil((date_part('epoch', least($4::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                END AS upper
+                OFFSET 0
+            ) AS whole
+            CROSS JOIN LATERAL (SELECT * FROM (VALUES (whole.lower, least(whole.upper, whole.lower + (1 + 3) - 1)), (whole.lower + (1 + 3), whole.upper)) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+            CROSS JOIN LATERAL (
+                SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
+                WHERE s.timestamp <= newest.timestamp AND (s.timestamp >= $3) AND (s.timestamp < $4)
+                ORDER BY s.timestamp ASC, s.message_id ASC OFFSET 0
+            ) s LIMIT 1
+        )
+        ORDER BY timestamp ASC, message_id ASC LIMIT 1
     ) oldest
     WHERE x.id = ANY(selected.ids)
 ) summary

@@ -1,9 +1,40 @@
--- $1 = '0195d3f0-1111-7abc-8def-000000000001'
+-- $1 = ['0195d3f0-1111-7abc-8def-000000000001']
+-- $2 = '0195d3f0-1111-7abc-8def-000000000001'
 SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
 encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
 FROM (
-    SELECT s.* FROM sample s
-    WHERE (s.message_id = $1::uuid)
+    SELECT s.* FROM (
+        SELECT s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json FROM sample s WHERE s.message_id = ANY($1::uuid[])
+        UNION ALL
+        SELECT s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json FROM unnest($1::uuid[]) AS given (id) CROSS JOIN LATERAL (
+            SELECT e.timestamp, e.recorded_at, e.message_id, e.volume, e.metadata_id, e.series_id, e.wire_format_id, e.signature, e.verbatim_json
+            FROM (
+                SELECT DISTINCT w.week, bucket.series_ids[position] AS series_id
+                FROM (
+                    SELECT week, id_buckets FROM packed_week
+                    WHERE ((week) + time '00:00') AT TIME ZONE 'UTC' <= 'infinity'::timestamptz AND ((week + 7) + time '00:00') AT TIME ZONE 'UTC' > '-infinity'::timestamptz OFFSET 0
+                ) AS w
+                CROSS JOIN LATERAL (SELECT message_id_key(given.id) AS key OFFSET 0) AS of_id
+                CROSS JOIN LATERAL (
+                    SELECT i.fingerprints, i.series_ids FROM packed_message_id i
+                    WHERE i.week = w.week AND i.bucket = mod(of_id.key, w.id_buckets) OFFSET 0
+                ) AS bucket
+                CROSS JOIN LATERAL unnest(
+                    array_positions(bucket.fingerprints, (mod(of_id.key / w.id_buckets, 65536) - 32768)::smallint)
+                ) AS position
+            ) AS c
+            CROSS JOIN LATERAL (
+                SELECT p.* FROM packed_samples p
+                WHERE p.series_id = c.series_id AND p.first >= ((c.week) + time '00:00') AT TIME ZONE 'UTC' AND p.first < ((c.week + 7) + time '00:00') AT TIME ZONE 'UTC' OFFSET 0
+            ) AS p
+            CROSS JOIN LATERAL (
+                SELECT position AS lower, position AS upper FROM unnest(array_positions(p.message_ids, given.id)) AS position OFFSET 0
+            ) AS slice
+            CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, coalesce(u.recorded_times, coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') + u.delays * interval '1 microsecond') AS recorded_at, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id, u.wire_format_ids AS wire_format_id, coalesce(uuid_send(u.signatures_left) || uuid_send(u.signatures_right), u.signatures, '') AS signature, coalesce(u.verbatim_jsons, '') AS verbatim_json FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.recorded_times[slice.lower:slice.upper], p.delays[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper], p.wire_format_ids[slice.lower:slice.upper], p.signatures_left[slice.lower:slice.upper], p.signatures_right[slice.lower:slice.upper], p.signatures[slice.lower:slice.upper], p.verbatim_jsons[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, volumes, metadata_ids, wire_format_ids, signatures_left, signatures_right, signatures, verbatim_jsons, n) OFFSET 0) AS e
+            WHERE e.timestamp >= '-infinity'::timestamptz AND e.timestamp <= 'infinity'::timestamptz
+        ) s
+    ) s
+    WHERE (s.message_id = $2::uuid)
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
 ) s
 ORDER BY s.timestamp DESC, s.message_id DESC;

@@ -14,9 +14,35 @@ SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.times
 encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
 FROM (
     SELECT s.* FROM series x CROSS JOIN LATERAL (
-        SELECT s.* FROM sample s
-        WHERE s.series_id = x.id AND (s.timestamp >= $1) AND (s.timestamp < $2) AND s.timestamp <= $3 AND (s.timestamp, s.message_id) < ($3, $4::uuid)
-        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
+        WITH plain AS MATERIALIZED (
+            SELECT s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json FROM sample s
+            WHERE s.series_id = x.id AND (s.timestamp >= $1) AND (s.timestamp < $2) AND s.timestamp <= $3 AND (s.timestamp, s.message_id) < ($3, $4::uuid)
+            ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
+        )
+        SELECT s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json FROM plain s
+        UNION ALL (
+            SELECT s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json FROM (
+                SELECT p.* FROM packed_samples p
+                WHERE p.series_id = x.id AND p.first <= least($2::timestamptz, $3::timestamptz) AND p.last >= $1::timestamptz AND p.first >= $1::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 20 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                ORDER BY p.first DESC, p.part DESC OFFSET 0
+            ) p CROSS JOIN LATERAL (
+                SELECT
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                ELSE greatest(1, floor((date_part('epoch', greatest($1::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                END AS lower,
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                ELSE least(p.count, ceil((date_part('epoch', least(least($2::timestamptz, $3::timestamptz), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                END AS upper
+                OFFSET 0
+            ) AS whole
+            CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (20 + 3) + 1), whole.upper), (whole.lower, whole.upper - (20 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+            CROSS JOIN LATERAL (
+                SELECT s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, coalesce(u.recorded_times, coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') + u.delays * interval '1 microsecond') AS recorded_at, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id, u.wire_format_ids AS wire_format_id, coalesce(uuid_send(u.signatures_left) || uuid_send(u.signatures_right), u.signatures, '') AS signature, coalesce(u.verbatim_jsons, '') AS verbatim_json FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.recorded_times[slice.lower:slice.upper], p.delays[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper], p.wire_format_ids[slice.lower:slice.upper], p.signatures_left[slice.lower:slice.upper], p.signatures_right[slice.lower:slice.upper], p.signatures[slice.lower:slice.upper], p.verbatim_jsons[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, volumes, metadata_ids, wire_format_ids, signatures_left, signatures_right, signatures, verbatim_jsons, n) OFFSET 0) s
+                WHERE (s.timestamp >= $1) AND (s.timestamp < $2) AND s.timestamp <= $3 AND (s.timestamp, s.message_id) < ($3, $4::uuid)
+                ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
+            ) s LIMIT 20
+        )
+        ORDER BY timestamp DESC, message_id DESC LIMIT 20
     ) s
     WHERE x.id = ANY($5)
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20

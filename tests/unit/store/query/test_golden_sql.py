@@ -43,6 +43,10 @@ MONTH = {"start": START, "end": START + timedelta(days=30)}
 CPU = SampleFilter(equals={"meter": "cpu"}, **MONTH)
 PROJECT = SampleFilter(equals={"meter": "cpu", "project_id": "demo"}, **MONTH)
 HOST = SampleFilter(equals={"meter": "cpu"}, metadata=(MetadataMatch("host", "compute-1"),), **MONTH)
+WITHOUT_TIMES = SampleFilter(equals={"meter": "cpu", "project_id": "demo"})
+ODD_ENDS = SampleFilter(
+    equals={"meter": "cpu"}, start=START + timedelta(minutes=7), end=START + timedelta(days=30, minutes=7)
+)
 LARGE_VOLUMES = SampleFilter(equals={"meter": "cpu"}, expression=Comparison("volume", ">", 100), **MONTH)
 MARKER = Marker(START + timedelta(days=7), "0195d3f0-1111-7abc-8def-000000000001")
 COUNT = (Aggregate("count"),)
@@ -89,6 +93,9 @@ QUERIES: dict[str, Callable[[QueryRunner], Awaitable[Any]]] = {
     "statistics-percentile": statistics(CPU, aggregates=(Aggregate("percentile", "95"),)),
     "statistics-cardinality": statistics(CPU, aggregates=(Aggregate("cardinality", "resource_id"),)),
     "statistics-with-period": statistics(CPU, period=3600, aggregates=COUNT),
+    "statistics-with-odd-ends": statistics(ODD_ENDS, aggregates=COUNT),
+    "statistics-with-period-and-no-start": statistics(WITHOUT_TIMES, period=600, aggregates=COUNT),
+    "statistics-with-long-odd-windows": statistics(ODD_ENDS, period=7200, groupby=("resource_id",), aggregates=COUNT),
     "samples-newest-first": samples(SampleFilter()),
     "samples-of-few-series": samples(PROJECT),
     "samples-of-many-series": samples(PROJECT),

@@ -1,0 +1,102 @@
+-- $1 = 'cpu'
+-- $2 = 2026-11-01 00:07:00+00:00
+-- $3 = 2026-12-01 00:07:00+00:00
+-- $4 = 7200
+-- $5 = None
+WITH partial AS (
+    WITH sample_series AS MATERIALIZED (
+        SELECT m.unit AS unit, x.resource_id AS resource_id, x.meter_id, array_agg(x.id) AS ids
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        GROUP BY m.unit, x.resource_id, x.meter_id
+    ), rollup_series AS MATERIALIZED (
+        SELECT m.unit AS unit, x.resource_id AS resource_id, x.meter_id, array_agg(x.id) AS ids
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        GROUP BY m.unit, x.resource_id, x.meter_id
+    ), expired_series AS MATERIALIZED (
+        SELECT m.unit AS unit, x.resource_id AS resource_id, x.meter_id, array_agg(x.id) AS ids
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        WHERE EXISTS (SELECT FROM retention_cutoff)
+        GROUP BY m.unit, x.resource_id, x.meter_id
+    ), period AS MATERIALIZED (
+        SELECT p.start, p.hours FROM final_period p WHERE p.hours = 1 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3) AND date_bin($4 * interval '1 second', p.start, $2) = date_bin($4 * interval '1 second', p.start + make_interval(hours => p.hours) - interval '1 microsecond', $2)
+        UNION ALL
+        SELECT p.start, p.hours FROM final_period p
+        WHERE p.hours = 1 AND 1 = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3) AND date_bin($4 * interval '1 second', p.start, $2) = date_bin($4 * interval '1 second', p.start + make_interval(hours => p.hours) - interval '1 microsecond', $2) AND date_trunc('day', p.start) NOT IN (
+            SELECT p.start FROM final_period p WHERE p.hours = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3) AND date_bin($4 * interval '1 second', p.start, $2) = date_bin($4 * interval '1 second', p.start + make_interval(hours => p.hours) - interval '1 microsecond', $2)
+        )
+    ), covered AS MATERIALIZED (
+        SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM period AS span) AS _
+        GROUP BY hours, start - n * make_interval(hours => hours)
+    ), gap AS MATERIALIZED (
+        SELECT * FROM (
+            SELECT start, finish FROM (
+                SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
+                FROM (
+                    SELECT start, start + make_interval(hours => hours) AS finish FROM period AS span
+                    UNION ALL SELECT '-infinity', '-infinity'
+                ) AS _
+            ) AS gap WHERE start < finish
+        ) AS gap WHERE (gap.finish > $2) AND (gap.start < $3)
+    ), cutoff AS MATERIALIZED (
+        SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
+        GROUP BY m.id
+    )
+    SELECT partial.*
+    FROM covered CROSS JOIN rollup_series LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, resource_id, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume
+        FROM rollup r
+        WHERE r.hours = covered.hours AND r.series_id = ANY(rollup_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+            AND r.start >= coalesce(cutoff.before, '-infinity')
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, resource_id, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
+        FROM (
+            SELECT s.timestamp, s.volume, s.series_id FROM sample s
+            UNION ALL
+            (
+                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+                FROM packed_samples p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, greatest(gap.start, cutoff.before)), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, gap.finish), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
+                    OFFSET 0
+                ) AS slice
+                CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
+                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($3::timestamptz, gap.finish) AND p.last >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) - interval '7 days' AND true
+                OFFSET 0
+            )
+        ) s
+        WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+            AND (s.timestamp >= $2) AND (s.timestamp < $3)
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, resource_id, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume
+        FROM rollup r
+        WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
+            AND r.start < cutoff.before AND false
+        OFFSET 0
+    ) AS partial
+), windowed AS (
+    SELECT *, date_bin($4 * interval '1 second', first, $2) AS window_start FROM partial
+), aggregated AS (
+    SELECT window_start, unit, min(first) AS first, max(last) AS last, resource_id, sum(count) AS value_0
+    FROM windowed GROUP BY window_start, unit, resource_id
+)
+SELECT window_start, unit, first, last, name_0.name, value_0
+FROM aggregated LEFT JOIN LATERAL (SELECT name FROM resource WHERE id = aggregated.resource_id OFFSET 0) AS name_0 ON true
+ORDER BY coalesce(window_start, first), unit, coalesce(name_0.name, '') COLLATE "C"
+LIMIT $5;

@@ -1,0 +1,172 @@
+-- $1 = 'cpu'
+-- $2 = 2026-11-01 00:07:00+00:00
+-- $3 = 2026-12-01 00:07:00+00:00
+-- $4 = None
+WITH partial AS (
+    WITH sample_series AS MATERIALIZED (
+        SELECT m.unit AS unit, x.meter_id, array_agg(x.id) AS ids
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        GROUP BY m.unit, x.meter_id
+    ), rollup_series AS MATERIALIZED (
+        SELECT m.unit AS unit, array_agg(x.id) AS ids
+        FROM (SELECT * FROM series x WHERE x.resource_id = 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        GROUP BY m.unit
+    ), expired_series AS MATERIALIZED (
+        SELECT m.unit AS unit, x.meter_id, array_agg(x.id) AS ids
+        FROM (SELECT * FROM series x WHERE x.resource_id = 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        WHERE EXISTS (SELECT FROM retention_cutoff)
+        GROUP BY m.unit, x.meter_id
+    ), period AS MATERIALIZED (
+        SELECT p.start, p.hours FROM final_period p WHERE p.hours = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
+        UNION ALL
+        SELECT p.start, p.hours FROM final_period p
+        WHERE p.hours = 1 AND 24 = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3) AND date_trunc('day', p.start) NOT IN (
+            SELECT p.start FROM final_period p WHERE p.hours = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
+        )
+    ), cut AS MATERIALIZED (
+        SELECT p.start, p.hours FROM final_period p
+        WHERE p.hours = 1 AND (p.start + interval '1 hour' >= $2) AND (p.start <= $3) AND p.start >= (SELECT min(start) FROM minute_totals)
+            AND p.start NOT IN (SELECT start FROM period WHERE hours = 1)
+            AND date_trunc('day', p.start) NOT IN (SELECT start FROM period WHERE hours = 24)
+    ), covered AS MATERIALIZED (
+        SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM period AS span) AS _
+        GROUP BY hours, start - n * make_interval(hours => hours)
+    ), gap AS MATERIALIZED (
+        SELECT * FROM (
+            SELECT start, finish FROM (
+                SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
+                FROM (
+                    SELECT start, start + make_interval(hours => hours) AS finish FROM (SELECT start, hours FROM period UNION ALL SELECT start, hours FROM cut) AS span
+                    UNION ALL SELECT '-infinity', '-infinity'
+                ) AS _
+            ) AS gap WHERE start < finish
+        ) AS gap WHERE (gap.finish > $2) AND (gap.start < $3)
+    ), cutoff AS MATERIALIZED (
+        SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
+        GROUP BY m.id
+    ), total_series AS MATERIALIZED (
+        SELECT row_number() OVER () AS n, total_series.*, cutoff.before
+        FROM (
+            SELECT m.unit AS unit, x.meter_id, 0 AS owner_id, array_agg(x.id) AS ids
+            FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            GROUP BY m.unit, x.meter_id
+        ) AS total_series LEFT JOIN cutoff ON cutoff.meter_id = total_series.meter_id
+    ), cut_range AS MATERIALIZED (
+        SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM cut AS span) AS _
+        GROUP BY hours, start - n * make_interval(hours => hours)
+    ), minute AS MATERIALIZED (
+        SELECT total_series.n, t.*, (t.first >= $2) AND (t.last < $3) AS whole
+        FROM cut_range CROSS JOIN total_series CROSS JOIN LATERAL (
+            SELECT unnest(t.first) AS first, unnest(t.last) AS last, unnest(t.count) AS count, unnest(t.min_volume) AS min_volume, unnest(t.max_volume) AS max_volume, unnest(t.sum_volume) AS sum_volume
+            FROM minute_totals t
+            WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id
+                AND t.start >= greatest(cut_range.start, total_series.before) AND t.start < cut_range.finish
+            OFFSET 0
+        ) AS t
+    ), sampled_span AS MATERIALIZED (
+        SELECT n, first AS start, last AS finish FROM minute WHERE NOT whole AND (last >= $2) AND (first <= $3)
+        UNION ALL
+        SELECT n, min(start), max(start) + interval '1 hour' - interval '1 microsecond'
+        FROM (
+            SELECT total_series.n, cut.start, row_number() OVER (PARTITION BY total_series.n ORDER BY cut.start) AS hour
+            FROM cut CROSS JOIN total_series
+            WHERE NOT EXISTS (
+                SELECT FROM minute_totals t
+                WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id AND t.start = cut.start
+            )
+        ) AS without_totals
+        GROUP BY n, start - hour * interval '1 hour'
+    )
+    SELECT partial.*
+    FROM covered CROSS JOIN rollup_series
+    CROSS JOIN LATERAL (
+        SELECT unit, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume
+        FROM rollup r
+        WHERE r.hours = covered.hours AND r.series_id = ANY(rollup_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+            AND true
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
+        FROM (
+            SELECT s.timestamp, s.volume, s.series_id FROM sample s
+            UNION ALL
+            (
+                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+                FROM packed_samples p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, greatest(gap.start, cutoff.before)), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, gap.finish), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
+                    OFFSET 0
+                ) AS slice
+                CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
+                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($3::timestamptz, gap.finish) AND p.last >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) - interval '7 days' AND true
+                OFFSET 0
+            )
+        ) s
+        WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+            AND (s.timestamp >= $2) AND (s.timestamp < $3)
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume
+        FROM rollup r
+        WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
+            AND r.start < cutoff.before AND (r.start >= $2) AND (r.start + make_interval(hours => r.hours) <= $3)
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT unit, minute.first AS first, minute.last AS last, minute.count::float8 AS count, minute.min_volume AS min_volume, minute.max_volume AS max_volume, minute.sum_volume AS sum_volume
+    FROM minute JOIN total_series USING (n)
+    WHERE minute.whole
+    UNION ALL
+    SELECT partial.*
+    FROM sampled_span JOIN total_series USING (n)
+    CROSS JOIN LATERAL (
+        SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
+        FROM (
+            SELECT s.timestamp, s.volume, s.series_id FROM sample s
+            UNION ALL
+            (
+                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+                FROM packed_samples p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, greatest(sampled_span.start, total_series.before)), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, sampled_span.finish), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
+                    OFFSET 0
+                ) AS slice
+                CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
+                WHERE p.series_id = ANY(total_series.ids) AND p.first <= least($3::timestamptz, sampled_span.finish) AND p.last >= greatest($2::timestamptz, greatest(sampled_span.start, total_series.before)) AND p.first >= greatest($2::timestamptz, greatest(sampled_span.start, total_series.before)) - interval '7 days' AND true
+                OFFSET 0
+            )
+        ) s
+        WHERE s.series_id = ANY(total_series.ids) AND s.timestamp >= greatest(sampled_span.start, total_series.before)
+            AND s.timestamp <= sampled_span.finish AND (s.timestamp >= $2) AND (s.timestamp < $3)
+        OFFSET 0
+    ) AS partial
+), windowed AS (
+    SELECT *, NULL::timestamptz AS window_start FROM partial
+), aggregated AS (
+    SELECT window_start, unit, min(first) AS first, max(last) AS last, sum(count) AS value_0
+    FROM windowed GROUP BY window_start, unit
+)
+SELECT window_start, unit, first, last, value_0
+FROM aggregated
+ORDER BY coalesce(window_start, first), unit
+LIMIT $4;

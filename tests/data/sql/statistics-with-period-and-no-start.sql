@@ -1,0 +1,242 @@
+-- $1 = 'cpu'
+-- $2 = 'demo'
+-- $3 = 600
+-- $4 = None
+WITH origin AS MATERIALIZED (
+    WITH cutoff AS MATERIALIZED (
+        SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
+        GROUP BY m.id
+    ), aggregated AS MATERIALIZED (
+        SELECT coalesce(min(r.first), 'infinity') AS first
+        FROM (SELECT * FROM series x WHERE x.resource_id = 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x LEFT JOIN cutoff ON cutoff.meter_id = x.meter_id
+        CROSS JOIN LATERAL (
+            SELECT r.first FROM rollup r
+            WHERE r.hours = 1 AND r.series_id = x.id AND r.start >= coalesce(cutoff.before, '-infinity')
+                AND EXISTS (SELECT FROM final_period p WHERE p.hours = 1 AND p.start = r.start OFFSET 0)
+            ORDER BY r.start, r.metadata_run LIMIT 1
+        ) AS r
+    ), sampled_gap AS MATERIALIZED (
+        SELECT gap.start, least(gap.finish, aggregated.first) AS finish
+        FROM aggregated CROSS JOIN LATERAL (
+            SELECT start, finish FROM (
+                SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
+                FROM (
+                    SELECT start, start + make_interval(hours => hours) AS finish FROM (SELECT p.start, p.hours FROM final_period p WHERE p.hours = 1 AND p.start < aggregated.first) AS span
+                    UNION ALL SELECT '-infinity', '-infinity'
+                ) AS _
+            ) AS gap WHERE start < finish
+        ) AS gap
+        WHERE gap.start < aggregated.first AND (EXISTS (
+                SELECT FROM sample s
+                WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < least(gap.finish, aggregated.first)
+                OFFSET 0
+            ) OR EXISTS (
+                SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= least(gap.finish, aggregated.first) AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+        ))
+    )
+    SELECT nullif(least(aggregated.first, (
+                SELECT min(s.timestamp)
+                FROM sampled_gap CROSS JOIN (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x LEFT JOIN cutoff ON cutoff.meter_id = x.meter_id
+                CROSS JOIN LATERAL (
+                    WITH plain AS MATERIALIZED (
+                        SELECT s.timestamp, s.message_id FROM sample s
+                        WHERE s.series_id = x.id AND s.timestamp >= greatest(sampled_gap.start, cutoff.before) AND s.timestamp < sampled_gap.finish
+                        ORDER BY s.timestamp ASC, s.message_id ASC LIMIT 1
+                    )
+                    SELECT s.timestamp, s.message_id FROM plain s
+                    UNION ALL (
+                        SELECT s.timestamp, s.message_id FROM (
+                            SELECT p.* FROM packed_samples p
+                            WHERE p.series_id = x.id AND p.first <= sampled_gap.finish AND p.last >= greatest(sampled_gap.start, cutoff.before) AND p.first >= greatest(sampled_gap.start, cutoff.before) - interval '7 days' AND p.first <= (SELECT CASE WHEN count(*) < 1 THEN 'infinity' ELSE max(s.timestamp) END FROM plain s)
+                            ORDER BY p.first ASC, p.part ASC OFFSET 0
+                        ) p CROSS JOIN LATERAL (
+                            SELECT
+                            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                            ELSE greatest(1, floor((date_part('epoch', greatest(greatest(sampled_gap.start, cutoff.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                            END AS lower,
+                            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                            ELSE least(p.count, ceil((date_part('epoch', least(sampled_gap.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                            END AS upper
+                            OFFSET 0
+                        ) AS whole
+                        CROSS JOIN LATERAL (SELECT * FROM (VALUES (whole.lower, least(whole.upper, whole.lower + (1 + 3) - 1)), (whole.lower + (1 + 3), whole.upper)) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+                        CROSS JOIN LATERAL (
+                            SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
+                            WHERE s.timestamp >= greatest(sampled_gap.start, cutoff.before) AND s.timestamp < sampled_gap.finish
+                            ORDER BY s.timestamp ASC, s.message_id ASC OFFSET 0
+                        ) s LIMIT 1
+                    )
+                    ORDER BY timestamp ASC, message_id ASC LIMIT 1
+                ) AS s
+        )), 'infinity') AS first
+    FROM aggregated
+), partial AS (
+    WITH sample_series AS MATERIALIZED (
+        SELECT m.unit AS unit, x.meter_id, array_agg(x.id) AS ids
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        GROUP BY m.unit, x.meter_id
+    ), rollup_series AS MATERIALIZED (
+        SELECT m.unit AS unit, x.meter_id, array_agg(x.id) AS ids
+        FROM (SELECT * FROM series x WHERE x.resource_id = 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        GROUP BY m.unit, x.meter_id
+    ), expired_series AS MATERIALIZED (
+        SELECT m.unit AS unit, x.meter_id, array_agg(x.id) AS ids
+        FROM (SELECT * FROM series x WHERE x.resource_id = 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        WHERE EXISTS (SELECT FROM retention_cutoff)
+        GROUP BY m.unit, x.meter_id
+    ), period AS MATERIALIZED (
+        SELECT p.start, p.hours FROM final_period p WHERE p.hours = 1 AND (p.start >= (SELECT first FROM origin)) AND date_bin($3 * interval '1 second', p.start, (SELECT first FROM origin)) = date_bin($3 * interval '1 second', p.start + make_interval(hours => p.hours) - interval '1 microsecond', (SELECT first FROM origin))
+        UNION ALL
+        SELECT p.start, p.hours FROM final_period p
+        WHERE p.hours = 1 AND 1 = 24 AND (p.start >= (SELECT first FROM origin)) AND date_bin($3 * interval '1 second', p.start, (SELECT first FROM origin)) = date_bin($3 * interval '1 second', p.start + make_interval(hours => p.hours) - interval '1 microsecond', (SELECT first FROM origin)) AND date_trunc('day', p.start) NOT IN (
+            SELECT p.start FROM final_period p WHERE p.hours = 24 AND (p.start >= (SELECT first FROM origin)) AND date_bin($3 * interval '1 second', p.start, (SELECT first FROM origin)) = date_bin($3 * interval '1 second', p.start + make_interval(hours => p.hours) - interval '1 microsecond', (SELECT first FROM origin))
+        )
+    ), cut AS MATERIALIZED (
+        SELECT p.start, p.hours FROM final_period p
+        WHERE p.hours = 1 AND (p.start + interval '1 hour' >= (SELECT first FROM origin)) AND p.start >= (SELECT min(start) FROM minute_totals)
+            AND p.start NOT IN (SELECT start FROM period WHERE hours = 1)
+            AND date_trunc('day', p.start) NOT IN (SELECT start FROM period WHERE hours = 24)
+    ), covered AS MATERIALIZED (
+        SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM period AS span) AS _
+        GROUP BY hours, start - n * make_interval(hours => hours)
+    ), gap AS MATERIALIZED (
+        SELECT * FROM (
+            SELECT start, finish FROM (
+                SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
+                FROM (
+                    SELECT start, start + make_interval(hours => hours) AS finish FROM (SELECT start, hours FROM period UNION ALL SELECT start, hours FROM cut) AS span
+                    UNION ALL SELECT '-infinity', '-infinity'
+                ) AS _
+            ) AS gap WHERE start < finish
+        ) AS gap WHERE (gap.finish > (SELECT first FROM origin))
+    ), cutoff AS MATERIALIZED (
+        SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
+        GROUP BY m.id
+    ), total_series AS MATERIALIZED (
+        SELECT row_number() OVER () AS n, total_series.*, cutoff.before
+        FROM (
+            SELECT m.unit AS unit, x.meter_id, coalesce(o.id, -1) AS owner_id, array_agg(x.id) AS ids
+            FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            LEFT JOIN series o ON (o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id, o.run_kind, o.run_id, o.polling_interval)
+            = (x.meter_id, 0, x.user_id, x.project_id, x.source_id, 0, 0, 0)
+            GROUP BY m.unit, x.meter_id, o.id
+        ) AS total_series LEFT JOIN cutoff ON cutoff.meter_id = total_series.meter_id
+    ), cut_range AS MATERIALIZED (
+        SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM cut AS span) AS _
+        GROUP BY hours, start - n * make_interval(hours => hours)
+    ), minute AS MATERIALIZED (
+        SELECT total_series.n, t.*, (t.first >= (SELECT first FROM origin)) AND date_bin($3 * interval '1 second', t.first, (SELECT first FROM origin)) = date_bin($3 * interval '1 second', t.last, (SELECT first FROM origin)) AS whole
+        FROM cut_range CROSS JOIN total_series CROSS JOIN LATERAL (
+            SELECT unnest(t.first) AS first, unnest(t.last) AS last, unnest(t.count) AS count, unnest(t.min_volume) AS min_volume, unnest(t.max_volume) AS max_volume, unnest(t.sum_volume) AS sum_volume
+            FROM minute_totals t
+            WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id
+                AND t.start >= greatest(cut_range.start, total_series.before) AND t.start < cut_range.finish
+            OFFSET 0
+        ) AS t
+    ), sampled_span AS MATERIALIZED (
+        SELECT n, first AS start, last AS finish FROM minute WHERE NOT whole AND (last >= (SELECT first FROM origin))
+        UNION ALL
+        SELECT n, min(start), max(start) + interval '1 hour' - interval '1 microsecond'
+        FROM (
+            SELECT total_series.n, cut.start, row_number() OVER (PARTITION BY total_series.n ORDER BY cut.start) AS hour
+            FROM cut CROSS JOIN total_series
+            WHERE NOT EXISTS (
+                SELECT FROM minute_totals t
+                WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id AND t.start = cut.start
+            )
+        ) AS without_totals
+        GROUP BY n, start - hour * interval '1 hour'
+    )
+    SELECT partial.*
+    FROM covered CROSS JOIN rollup_series LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume
+        FROM rollup r
+        WHERE r.hours = covered.hours AND r.series_id = ANY(rollup_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+            AND r.start >= coalesce(cutoff.before, '-infinity')
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
+        FROM (
+            SELECT s.timestamp, s.volume, s.series_id FROM sample s
+            UNION ALL
+            (
+                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+                FROM packed_samples p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest(gap.start, cutoff.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least(gap.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
+                    OFFSET 0
+                ) AS slice
+                CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
+                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= gap.finish AND p.last >= greatest(gap.start, cutoff.before) AND p.first >= greatest(gap.start, cutoff.before) - interval '7 days' AND true
+                OFFSET 0
+            )
+        ) s
+        WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+            AND (s.timestamp >= (SELECT first FROM origin))
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume
+        FROM rollup r
+        WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
+            AND r.start < cutoff.before AND false
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT unit, minute.first AS first, minute.last AS last, minute.count::float8 AS count, minute.min_volume AS min_volume, minute.max_volume AS max_volume, minute.sum_volume AS sum_volume
+    FROM minute JOIN total_series USING (n)
+    WHERE minute.whole
+    UNION ALL
+    SELECT partial.*
+    FROM sampled_span JOIN total_series USING (n)
+    CROSS JOIN LATERAL (
+        SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
+        FROM (
+            SELECT s.timestamp, s.volume, s.series_id FROM sample s
+            UNION ALL
+            (
+                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+                FROM packed_samples p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest(sampled_span.start, total_series.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least(sampled_span.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
+                    OFFSET 0
+                ) AS slice
+                CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
+                WHERE p.series_id = ANY(total_series.ids) AND p.first <= sampled_span.finish AND p.last >= greatest(sampled_span.start, total_series.before) AND p.first >= greatest(sampled_span.start, total_series.before) - interval '7 days' AND true
+                OFFSET 0
+            )
+        ) s
+        WHERE s.series_id = ANY(total_series.ids) AND s.timestamp >= greatest(sampled_span.start, total_series.before)
+            AND s.timestamp <= sampled_span.finish AND (s.timestamp >= (SELECT first FROM origin))
+        OFFSET 0
+    ) AS partial
+), windowed AS (
+    SELECT *, date_bin($3 * interval '1 second', first, (SELECT first FROM origin)) AS window_start FROM partial
+), aggregated AS (
+    SELECT window_start, unit, min(first) AS first, max(last) AS last, sum(count) AS value_0
+    FROM windowed GROUP BY window_start, unit
+)
+SELECT window_start, unit, first, last, value_0
+FROM aggregated
+ORDER BY coalesce(window_start, first), unit
+LIMIT $4;
