@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
+from unittest.mock import patch
 
 import psycopg2
 from twisted.internet.threads import deferToThread
 
-from meter.store import PostgresStore
 from meter.store.packing.packer import pack_everything
+from meter.store.postgres.pool import Pool
 
 TABLES = ("packed_samples", "packed_week", "packed_message_id", "packed_batch", "series_list")
 """Tables to truncate, beside those of samples."""
@@ -46,17 +49,20 @@ class BlockingSession:
 
 def pack_all(dsn: str) -> None:
     """Pack all samples in the weekly partitions of the database, those of packed weeks together with what is packed."""
-    session: Any = BlockingSession(dsn)
+    session = BlockingSession(dsn)
     try:
-        session._connection.autocommit = True
-        if _result(session.rows(PLAIN)):
-            _result(pack_everything(session, _moment))
+        _pack(session)
     finally:
         session.close()
 
 
+def _pack(session: Any) -> None:
+    if _result(session.rows(PLAIN)):
+        _result(pack_everything(session, _moment))
+
+
 async def _moment() -> None:
-    time.sleep(0.01)
+    time.sleep(0.01)  # noqa: ASYNC251 (in a thread of its own)
 
 
 def _result(work: Any) -> Any:
@@ -68,16 +74,27 @@ def _result(work: Any) -> Any:
     raise AssertionError("the coroutine waits")
 
 
-def packing_before_reads(store: PostgresStore, dsn: str, *pools: Any) -> PostgresStore:
-    """Make the ``pools`` of ``store``, or the one that answers queries, pack everything before each statement."""
-    for pool in pools or (store._readers,):
-        pool.rows = _packing_first(pool.rows, dsn)
-    return store
+@contextmanager
+def packed_before_reads(dsn: str) -> Iterator[None]:
+    """Pack everything in the database before each statement of a pool, and each transaction of one that does not write samples."""
+    execute, run = Pool.rows, Pool.run
+    session, one_at_a_time = BlockingSession(dsn), Lock()
 
+    def pack() -> None:
+        with one_at_a_time:
+            _pack(session)
 
-def _packing_first(execute: Any, dsn: str) -> Any:
-    async def rows(statement: str, parameters: Sequence[Any] = ()) -> Any:
-        await deferToThread(pack_all, dsn)
-        return await execute(statement, parameters)
+    async def rows(pool: Pool, *args: Any) -> Any:
+        await deferToThread(pack)
+        return await execute(pool, *args)
 
-    return rows
+    async def transaction(pool: Pool, *args: Any, **kwargs: Any) -> Any:
+        if pool.name not in ("store writers", "store maintenance"):
+            await deferToThread(pack)
+        return await run(pool, *args, **kwargs)
+
+    try:
+        with patch.object(Pool, "rows", rows), patch.object(Pool, "run", transaction):
+            yield
+    finally:
+        session.close()

@@ -29,7 +29,7 @@ UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 class PackOptions(SubcommandOptions):
     """The options of ``pack``."""
 
-    synopsis = "[MONDAY …] [options]"
+    synopsis = "[options] [MONDAY …]"
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
         [
             "after-days",
@@ -51,7 +51,7 @@ class PackOptions(SubcommandOptions):
 class UnpackOptions(SubcommandOptions):
     """The options of ``unpack``."""
 
-    synopsis = "MONDAY [options]"
+    synopsis = "[options] MONDAY"
     optParameters = [REASON, WHO]  # noqa: N815, RUF012
     optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 
@@ -25,6 +26,8 @@ from meter.store import PostgresStore
 from meter.testing import MemoryStore
 from tests.ledger_rows import TABLES
 from tests.ledger_rows import LedgerRows
+from tests.packed import TABLES as PACKED_TABLES
+from tests.packed import packed_before_reads
 from tests.store_messages import NOON
 from tests.store_messages import after
 from tests.store_messages import message
@@ -42,7 +45,7 @@ def database(request):
     return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
-@pytest.fixture(params=["memory", "postgresql"])
+@pytest.fixture(params=["memory", "postgresql", "packed"])
 def store(request):
     if request.param == "memory":
         memory = MemoryStore(reactor)
@@ -52,16 +55,17 @@ def store(request):
         yield memory
         return
     server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
-    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
-    store.startService()
-    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
-    store.fill = lambda rows: rows.into_postgresql(server, dsn)
-    store.finalize = lambda: store.maintenance.finalize(LATER)
-    store.void = lambda times: _void_in_postgresql(server, dsn, times)
-    yield store
-    pytest_twisted.blockon(store.stopService())
+    with packed_before_reads(dsn) if request.param == "packed" else nullcontext():
+        store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
+        store.startService()
+        pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
+        store.fill = lambda rows: rows.into_postgresql(server, dsn)
+        store.finalize = lambda: store.maintenance.finalize(LATER)
+        store.void = lambda times: _void_in_postgresql(server, dsn, times)
+        yield store
+        pytest_twisted.blockon(store.stopService())
     server.execute(
-        f'TRUNCATE sample, voided_sample, rollup, final_period, series, meter, resource, project, "user", source, {", ".join(TABLES)} RESTART IDENTITY',
+        f'TRUNCATE sample, voided_sample, rollup, final_period, series, meter, resource, project, "user", source, {", ".join((*TABLES, *PACKED_TABLES))} RESTART IDENTITY',
         dsn,
     )
 

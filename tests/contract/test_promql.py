@@ -7,9 +7,11 @@ from datetime import timedelta
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
+from tests.packed import pack_all
 from tests.promql import instant
 from tests.promql import over_range
 from tests.promql import source_of
@@ -67,15 +69,15 @@ async def answers(store):
 
 @pytest.fixture
 def store(postgresql):
-    store = PostgresStore(
-        reactor, postgresql.dsn_with_schema(), clock=reactor, migrate=True, readers=1, writers=1, maintain=True
-    )
+    dsn = postgresql.dsn_with_schema()
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
     store.maintenance._periodic.startService = lambda: None  # the test runs maintenance itself
+    store.dsn = dsn
     return store
 
 
 @pytest_twisted.ensureDeferred
-async def test_postgresql_has_the_answers_of_the_memory_store_from_samples_and_from_rollups(store):
+async def test_postgresql_has_the_answers_of_the_memory_store_from_samples_from_rollups_and_from_packed_samples(store):
     memory = MemoryStore(reactor)
     store.startService()
     try:
@@ -88,6 +90,9 @@ async def test_postgresql_has_the_answers_of_the_memory_store_from_samples_and_f
         for key, found in (await answers(store)).items():
             assert comparable(found) == expected[key], key
         await store.maintenance.finalize(NOON + timedelta(hours=12))
+        for key, found in (await answers(store)).items():
+            assert comparable(found) == expected[key], key
+        await deferToThread(pack_all, store.dsn)
         for key, found in (await answers(store)).items():
             assert comparable(found) == expected[key], key
     finally:

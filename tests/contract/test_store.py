@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import nullcontext
 from dataclasses import replace as replaced
 from datetime import UTC
 from datetime import datetime
@@ -43,7 +44,7 @@ from meter.store import PostgresStore
 from meter.stored_batch import verify_stored_batch
 from meter.testing import MemoryStore
 from tests.packed import TABLES as PACKED_TABLES
-from tests.packed import packing_before_reads
+from tests.packed import packed_before_reads
 from tests.signed import received_together
 from tests.signed import stored_message
 from tests.store_messages import KEYS
@@ -74,7 +75,8 @@ def store(request):
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
-    yield packing_before_reads(store, dsn) if request.param == "packed" else store
+    with packed_before_reads(dsn) if request.param == "packed" else nullcontext():
+        yield store
     pytest_twisted.blockon(store.stopService())
     server.execute(f"TRUNCATE sample, {', '.join(BATCH_TABLES + DIMENSION_TABLES + PACKED_TABLES)}", dsn)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC
 from datetime import date
@@ -36,6 +37,8 @@ from meter.rating.statements.annex import annex_line
 from meter.rating.usage.usage_store import IUsage
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
+from tests.packed import TABLES as PACKED_TABLES
+from tests.packed import packed_before_reads
 from tests.store_messages import message
 from tests.usage_books import EVERY_KIND
 from tests.usage_books import book
@@ -72,14 +75,17 @@ def on_postgresql(request):
     store = opened(dsn)
     yield store
     pytest_twisted.blockon(store.stopService())
-    server.execute(f"TRUNCATE {TABLES}", dsn)
+    server.execute(f"TRUNCATE {TABLES}, {', '.join(PACKED_TABLES)}", dsn)
 
 
-@pytest.fixture(params=["memory", "postgresql"])
+@pytest.fixture(params=["memory", "postgresql", "packed"])
 def store(request):
     if request.param == "memory":
-        return MemoryStore(reactor)
-    return request.getfixturevalue("on_postgresql")
+        yield MemoryStore(reactor)
+        return
+    store = request.getfixturevalue("on_postgresql")
+    with packed_before_reads(request.getfixturevalue("database")) if request.param == "packed" else nullcontext():
+        yield store
 
 
 def polled(meter, volume, at, resource="vm1", *, project="p1", run="boot", interval=300, type="gauge", **metadata):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from contextlib import nullcontext
 from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
@@ -27,6 +28,7 @@ from meter.rating.statements.verification import verify_document
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
 from tests.closing_accounts import ScriptedLedger
+from tests.packed import packed_before_reads
 from tests.statements import KEY
 from tests.statements import KEYS
 from tests.waiting import until
@@ -45,7 +47,7 @@ AFTER_GRACE = datetime(2026, 11, 8, tzinfo=UTC)
 """Of both months. They are in the past: the day on which the test runs is still being measured."""
 
 
-@pytest.fixture(params=["memory", "postgresql"])
+@pytest.fixture(params=["memory", "postgresql", "packed"])
 def store(request):
     if request.param == "memory":
         clock = Clock()
@@ -56,7 +58,8 @@ def store(request):
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=2)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
-    yield store
+    with packed_before_reads(dsn) if request.param == "packed" else nullcontext():
+        yield store
     pytest_twisted.blockon(store.stopService())
 
 

@@ -24,9 +24,12 @@ from tests.store_messages import message
 @pytest.fixture
 def meter_db(postgresql, tmp_path):
     """Runs the command on a database of its own; returns its exit status, output and errors."""
-    dsn = postgresql.dsn()
-    file = tmp_path / "meter.toml"
-    file.write_text(f'[store]\ndsn = "{dsn}"\nretention_days = 30.0\n[signing]\nkey = "k"\n')
+    return command_on(postgresql.dsn(), tmp_path / "meter.toml", "retention_days = 30.0")
+
+
+def command_on(dsn, file, settings=""):
+    """Return the function that runs the command on the database at ``dsn``, with more ``settings`` of the store."""
+    file.write_text(f'[store]\ndsn = "{dsn}"\n{settings}\n[signing]\nkey = "k"\n')
 
     async def meter_db(*arguments):
         out, errors, status = await getProcessOutputAndValue(

@@ -17,8 +17,12 @@ from datetime import datetime
 from typing import Any
 
 from meter.store.postgres.pool import Session
+from meter.store.postgres.sql import Sql
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.access_paths import ROLLUPS_BY_START
+from meter.store.query.sample_rows import OF_ANY_SERIES
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import samples_between
 
 RETAINED_DAYS = 31
 """Totals are made and retained of the newest hours: a month is what bills and reports ask about. Older questions read samples."""
@@ -68,8 +72,13 @@ IS_WORTHWHILE = "sum(count) >= %(min_samples_per_minute)s * count(*)"
 
 WITHIN_HOUR = "s.timestamp >= %(start)s AND s.timestamp < %(start)s::timestamptz + interval '1 hour'"
 
+OF_HOUR_BOUNDS = TimeBounds(Sql("%(start)s::timestamptz"), Sql("%(start)s::timestamptz + interval '1 hour'"))
+COLUMNS = ("timestamp", "volume", "series_id")
+SAMPLES = samples_between(COLUMNS, OF_HOUR_BOUNDS, plain=IN_ORDER_OF_TIME, packed=OF_ANY_SERIES)
+SAMPLES_OF_SERIES = samples_between(COLUMNS, OF_HOUR_BOUNDS, series="p.series_id = x.id")
+
 MAKE_OF_HOUR = MAKE.format(
-    samples=f"SELECT s.series_id, s.timestamp, s.volume FROM sample s WHERE {IN_ORDER_OF_TIME} AND {WITHIN_HOUR}",
+    samples=f"SELECT s.series_id, s.timestamp, s.volume FROM {SAMPLES} WHERE {WITHIN_HOUR}",
     arrays=ARRAYS,
     is_worthwhile=IS_WORTHWHILE,
 )
@@ -82,7 +91,7 @@ MAKE_OF_METERS = MAKE.format(
             SELECT DISTINCT x.id FROM rollup r JOIN series x ON x.id = r.series_id
             WHERE {OF_HOUR} AND x.resource_id > 0 AND x.meter_id = ANY(%(meters)s)
         ) AS x CROSS JOIN LATERAL (
-            SELECT s.series_id, s.timestamp, s.volume FROM sample s WHERE s.series_id = x.id AND {WITHIN_HOUR} OFFSET 0
+            SELECT s.series_id, s.timestamp, s.volume FROM {SAMPLES_OF_SERIES} WHERE s.series_id = x.id AND {WITHIN_HOUR} OFFSET 0
         ) AS s""",
     arrays=ARRAYS,
     is_worthwhile=IS_WORTHWHILE,

@@ -22,6 +22,7 @@ from typing import Any
 
 from meter.store.maintenance.minute_totals import make_minute_totals
 from meter.store.postgres.pool import Session
+from meter.store.postgres.sql import Sql
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.query.partials import GAPS
@@ -31,6 +32,10 @@ from meter.store.query.partials import carried_hours
 from meter.store.query.partials import overlaps
 from meter.store.query.partials import partial_from_rollup
 from meter.store.query.partials import partial_from_sample
+from meter.store.query.sample_rows import OF_ANY_SERIES
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import sample_columns
+from meter.store.query.sample_rows import samples_between
 from meter.store.write.dimensions import SERIES_KEY
 
 HOUR, DAY = 1, 24
@@ -146,9 +151,10 @@ KEYS = f"{COUNTER} AS counter, x.resource_id, x.run_kind, x.polling_interval"
 WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(hours)s)"
 
 SAMPLE_COLUMNS = "s.series_id, s.metadata_id, s.timestamp, s.volume, s.message_id"
+OF_PERIOD = TimeBounds(Sql("%(start)s::timestamptz"), Sql("%(start)s::timestamptz + make_interval(hours => %(hours)s)"))
 SAMPLES_OF_PERIOD = (
-    f"SELECT {SAMPLE_COLUMNS} FROM sample s"
-    f" WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')} AND s.series_id NOT IN ({EXPIRED_SERIES})"
+    f"SELECT {SAMPLE_COLUMNS} FROM {samples_between(sample_columns(SAMPLE_COLUMNS), OF_PERIOD, plain=IN_ORDER_OF_TIME, packed=OF_ANY_SERIES)}"
+    f" WHERE s.timestamp >= {WITHIN.format('s.timestamp')} AND s.series_id NOT IN ({EXPIRED_SERIES})"
 )
 PARTIALS_OF_SAMPLES = (
     f"SELECT s.series_id, s.metadata_id, 0 AS run_of_hour, {KEYS}, {partial_from_sample()}"
@@ -158,7 +164,8 @@ FROM_SAMPLES = AGGREGATE.format(of_period=SAMPLES_OF_PERIOD, partials=PARTIALS_O
 
 # OFFSET 0: only a few of the series of the store are concerned, and each is looked up in the index on series and time.
 FROM_SAMPLES_OF_SERIES = AGGREGATE.format(
-    of_period=f"SELECT s.* FROM unnest(%(series)s::integer[]) AS changed CROSS JOIN LATERAL (SELECT {SAMPLE_COLUMNS} FROM sample s"
+    of_period=f"SELECT s.* FROM unnest(%(series)s::integer[]) AS changed CROSS JOIN LATERAL (SELECT {SAMPLE_COLUMNS}"
+    f" FROM {samples_between(sample_columns(SAMPLE_COLUMNS), OF_PERIOD, series='p.series_id = changed')}"
     f" WHERE s.series_id = changed AND s.timestamp >= {WITHIN.format('s.timestamp')} OFFSET 0) AS s",
     partials=PARTIALS_OF_SAMPLES,
 )
@@ -230,9 +237,18 @@ CROSS JOIN LATERAL (
     ORDER BY s.timestamp LIMIT 1
 ) AS earliest
 WHERE gap.finish > greatest(gap.start, %(since)s) AND gap.start < %(until)s
+UNION ALL (
+    SELECT t.start FROM changed_series t
+    WHERE t.start >= %(since)s AND t.start < %(until)s AND NOT EXISTS (SELECT FROM final_period p WHERE p.hours = 1 AND p.start = t.start)
+        AND EXISTS (SELECT FROM packed_week w WHERE w.week = date_trunc('week', t.start AT TIME ZONE 'UTC')::date)
+    ORDER BY 1 LIMIT 1
+)
 ORDER BY 1 LIMIT 1
 """
-"""The first hour from ``since`` and before ``until`` that has samples and is not final."""
+"""The first hour from ``since`` and before ``until`` that has samples and is not final.
+
+The hours of a week were final when it was packed. One that has changed since may have no other samples than packed ones.
+"""
 
 DAYS_TO_FINALIZE = """
 SELECT DISTINCT date_trunc('day', h.start) FROM final_period h

@@ -7,6 +7,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from meter.store.maintenance.inspection import DatabaseInspection
+from meter.store.query.sample_rows import NO_END
+from meter.store.query.sample_rows import NO_START
+from meter.store.query.sample_rows import edge_of_series
 
 SERIES = """
 SELECT x.id, p.name, x.polling_interval FROM series x
@@ -14,12 +17,24 @@ JOIN resource r ON r.id = x.resource_id JOIN meter m ON m.id = x.meter_id LEFT J
 WHERE r.name = %s AND m.name = %s
 """
 
-NEWEST = """
-SELECT s.timestamp, s.recorded_at, s.volume FROM sample s
-WHERE s.series_id = %s AND s.timestamp <= %s ORDER BY s.timestamp DESC LIMIT 1
-"""
+_NEWEST = edge_of_series(
+    ("timestamp", "recorded_at", "message_id", "volume"),
+    NO_START.text,
+    "%(at)s::timestamptz",
+    series="%(series)s",
+    condition="true",
+)
+NEWEST = f"SELECT s.timestamp, s.recorded_at, s.volume FROM ({_NEWEST}) AS s"
 
-NEXT = "SELECT s.timestamp FROM sample s WHERE s.series_id = %s AND s.timestamp > %s ORDER BY s.timestamp LIMIT 1"
+_NEXT = edge_of_series(
+    ("timestamp", "message_id"),
+    "%(at)s::timestamptz",
+    NO_END.text,
+    series="%(series)s",
+    condition="s.timestamp > %(at)s",
+    oldest=True,
+)
+NEXT = f"SELECT s.timestamp FROM ({_NEXT}) AS s"
 
 ROLLED_UP = "SELECT max(last) FROM rollup WHERE hours = 1 AND series_id = ANY(%s) AND start <= %s"
 
@@ -188,8 +203,8 @@ async def sample_trace(
     newest, series = [], []
     for id, project, interval in await rows(SERIES, [resource, meter]):
         series.append(id)
-        newest += [TracedSample(project, interval, *row) for row in await rows(NEWEST, [id, at])]
-    following = [each for id in series for [each] in await rows(NEXT, [id, at])]
+        newest += [TracedSample(project, interval, *row) for row in await rows(NEWEST, {"series": id, "at": at})]
+    following = [each for id in series for [each] in await rows(NEXT, {"series": id, "at": at})]
     [[rolled_up]] = await rows(ROLLED_UP, [series, at])
     voided = [TracedVoiding(*row) for row in await rows(VOIDED, [series, at, since])]
     [[cutoff]] = await rows(CUTOFF, [meter])

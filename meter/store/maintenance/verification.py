@@ -30,8 +30,8 @@ from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import conjunction
 from meter.store.query.sample_rows import NO_END
 from meter.store.query.sample_rows import TimeBounds
-from meter.store.query.sample_rows import oldest_of_all
 from meter.store.query.sample_rows import samples_of_batches
+from meter.store.query.samples_by_time import samples_by_time
 from meter.store.query.stored_rows import AFTER_ROW
 from meter.store.query.stored_rows import ROW_COLUMNS
 from meter.store.query.stored_rows import VOIDED_ROWS
@@ -235,7 +235,9 @@ class Verification:
             statement = rows_statement(VOIDED_ROWS, condition, limit)
         else:
             joins = "LEFT JOIN series x ON x.id = s.series_id"
-            samples = oldest_of_all(ROW_COLUMNS, bounds, condition=condition, limit=limit, series=series, joins=joins)
+            samples = samples_by_time(
+                ROW_COLUMNS, bounds, condition=condition, limit=limit, series=series, joins=joins, oldest=True
+            )
             statement = rows_statement(samples, TRUE, limit)
         return await self._connection.rows(statement.text, statement.parameters)
 

@@ -19,24 +19,31 @@ from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.access_paths import SERIES_OF_SAMPLE
+from meter.store.query.sample_rows import EVER
+from meter.store.query.sample_rows import NO_END
+from meter.store.query.sample_rows import RECORDED_SINCE
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import first_of_series
+from meter.store.query.sample_rows import packed_samples
 
 RECENT = f"""
-SELECT s.series_id, s.timestamp, s.recorded_at FROM sample s
-WHERE {IN_ORDER_OF_RECORDING} AND s.recorded_at >= {{since}}
-ORDER BY s.recorded_at DESC LIMIT {{limit}}
+(
+    SELECT s.series_id, s.timestamp, s.recorded_at FROM sample s
+    WHERE {IN_ORDER_OF_RECORDING} AND s.recorded_at >= {{since}}
+    ORDER BY s.recorded_at DESC LIMIT {{limit}}
+)
+UNION ALL
+SELECT s.series_id, s.timestamp, s.recorded_at FROM {{packed}} WHERE s.recorded_at >= {{since}}
+ORDER BY recorded_at DESC LIMIT {{limit}}
 """
 
 # By series, as the newest samples of all may have none of the project.
-RECENT_OF_PROJECT = f"""
+RECENT_OF_PROJECT = """
 SELECT s.series_id, s.timestamp, s.recorded_at
-FROM (SELECT x.id FROM series x WHERE x.project_id = (SELECT id FROM project WHERE name = {{project}}) OFFSET 0) x
-CROSS JOIN LATERAL (
-    SELECT s.series_id, s.timestamp, s.recorded_at FROM sample s
-    WHERE s.series_id = x.id AND s.timestamp >= {{since}}::timestamptz - interval '1 day'
-    ORDER BY s.timestamp DESC LIMIT {MAX_SERIES_SAMPLES}
-) s
-WHERE s.recorded_at >= {{since}}
-ORDER BY s.recorded_at DESC LIMIT {{limit}}
+FROM (SELECT x.id FROM series x WHERE x.project_id = (SELECT id FROM project WHERE name = {project}) OFFSET 0) x
+CROSS JOIN LATERAL ({newest}) s
+WHERE s.recorded_at >= {since}
+ORDER BY s.recorded_at DESC LIMIT {limit}
 """
 
 # A row for each time, one for each source, and one for all. Times are numbers: rounding in SQL is the same in every time zone.
@@ -72,9 +79,7 @@ WITH asked AS MATERIALIZED (
     SELECT DISTINCT ON (l.kind, l.resource_id) l.kind, l.project_id, l.counting, l.state_key, s.volume, s.metadata_id
     FROM listed l
     CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM sample s
-        WHERE s.series_id = l.id AND s.timestamp >= {since}
-        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+        {newest}
     ) s
     ORDER BY l.kind, l.resource_id, s.timestamp DESC, s.message_id DESC
 ), existing AS (
@@ -129,9 +134,20 @@ class ActivityReader:
 
 def arrivals_query(project_id: str | None, since: datetime, seconds: int, limit: int) -> Sql:
     """Return the statement for ``IActivity.arrivals``."""
+    at = Sql("%s::timestamptz", (since,))
+    day_before = filled("{at} - interval '1 day'", at=at)
+    columns = ("timestamp", "recorded_at", "message_id", "series_id")
     recent = filled(
         RECENT if project_id is None else RECENT_OF_PROJECT,
-        since=Sql("%s", (since,)),
+        packed=packed_samples(columns, EVER, filled(RECORDED_SINCE, since=at)),
+        newest=first_of_series(
+            columns,
+            TimeBounds(day_before, NO_END),
+            series="x.id",
+            condition=filled("s.timestamp >= {day_before}", day_before=day_before),
+            limit=MAX_SERIES_SAMPLES,
+        ),
+        since=at,
         project=Sql("%s", (project_id,)),
         limit=Sql("%s", (limit,)),
     )
@@ -155,6 +171,12 @@ def resource_counts_query(project_id: str | None, kinds: Sequence[ResourceKind],
         ended_kinds=Sql("%s", (ended_kinds,)),
         ended_states=Sql("%s", (ended_states,)),
         of_project="" if project_id is None else of_project,
-        since=Sql("%s", (since,)),
+        newest=first_of_series(
+            ("timestamp", "message_id", "volume", "metadata_id"),
+            TimeBounds(Sql("%s::timestamptz", (since,)), NO_END),
+            series="l.id",
+            condition=Sql("s.timestamp >= %s", (since,)),
+            limit=1,
+        ),
         limit=Sql("%s", (limit,)),
     )

@@ -40,6 +40,8 @@ from meter.store.postgres.sql import filled
 from meter.store.query.conditions import conjunction
 from meter.store.query.conditions import split_filter
 from meter.store.query.partials_query import partials_query
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import samples_between
 
 MAX_OPEN_HOURS = 1000
 """Hours that are not final and are looked for; where there are more, all later hours count as not final."""
@@ -152,7 +154,12 @@ FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[]) AS wanted (resourc
 CROSS JOIN LATERAL (SELECT r.id FROM resource r WHERE r.name = wanted.resource OFFSET 0) AS r
 CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.resource_id = r.id AND x.polling_interval > 0 OFFSET 0) AS x
 CROSS JOIN LATERAL (
-    SELECT s.timestamp FROM sample s WHERE s.series_id = x.id AND s.timestamp >= wanted.since AND s.timestamp < wanted.until OFFSET 0
+    SELECT s.timestamp FROM {
+    samples_between(
+        ("timestamp", "series_id"), TimeBounds(Sql("wanted.since"), Sql("wanted.until")), series="p.series_id = x.id"
+    )
+}
+    WHERE s.series_id = x.id AND s.timestamp >= wanted.since AND s.timestamp < wanted.until OFFSET 0
 ) AS s
 JOIN meter m ON m.id = x.meter_id LEFT JOIN project p ON p.id = x.project_id
 ORDER BY s.timestamp

@@ -92,6 +92,11 @@ class FilterConditions:
         return self.selects_series or self.metadata != TRUE or self.rest != self.as_of
 
     @property
+    def selects_in_series(self) -> bool:
+        """Whether samples of a matching series may not match, whatever their times."""
+        return self.metadata != TRUE or self.content != TRUE
+
+    @property
     def selects_series(self) -> bool:
         """Whether some series of a meter and resource match and others do not."""
         return self.series != self.resources

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from meter.store.packing.packed_rows import overlaps
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.partials import GAPS
+from meter.store.query.sample_rows import OF_ANY_SERIES
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import first_of_series
 
 # The first rollup of each series that has not expired, and samples of the times before it that are not final and have any.
 # OFFSET 0 makes each lookup one walk along an index.
@@ -25,24 +29,30 @@ WITH cutoff AS MATERIALIZED (
 ), sampled_gap AS MATERIALIZED (
     SELECT gap.start, least(gap.finish, aggregated.first) AS finish
     FROM aggregated CROSS JOIN LATERAL ({gaps}) AS gap
-    WHERE gap.start < aggregated.first AND EXISTS (
+    WHERE gap.start < aggregated.first AND (EXISTS (
         SELECT FROM sample s
         WHERE {in_order} AND s.timestamp >= gap.start AND s.timestamp < least(gap.finish, aggregated.first)
         OFFSET 0
-    )
+    ) OR EXISTS (
+        SELECT FROM packed_samples p WHERE {of_any_series} AND {overlaps} OFFSET 0
+    ))
 )
 SELECT nullif(least(aggregated.first, (
     SELECT min(s.timestamp)
     FROM sampled_gap CROSS JOIN {sampled} x LEFT JOIN cutoff ON cutoff.meter_id = x.meter_id
-    CROSS JOIN LATERAL (
-        SELECT s.timestamp FROM sample s
-        WHERE s.series_id = x.id AND s.timestamp >= greatest(sampled_gap.start, cutoff.before)
-            AND s.timestamp < sampled_gap.finish
-        ORDER BY s.timestamp LIMIT 1
-    ) AS s
+    CROSS JOIN LATERAL ({oldest}) AS s
 )), 'infinity') AS first
 FROM aggregated
 """
+
+OLDEST = first_of_series(
+    ("timestamp", "message_id"),
+    TimeBounds(Sql("greatest(sampled_gap.start, cutoff.before)"), Sql("sampled_gap.finish")),
+    series="x.id",
+    condition="s.timestamp >= greatest(sampled_gap.start, cutoff.before) AND s.timestamp < sampled_gap.finish",
+    limit=1,
+    oldest=True,
+)
 
 HOURS_BEFORE = "(SELECT p.start, p.hours FROM final_period p WHERE p.hours = 1 AND p.start < aggregated.first)"
 
@@ -58,4 +68,7 @@ def first_sample(sampled: Sql, rolled_up: Sql) -> Sql:
         rolled_up=rolled_up,
         gaps=GAPS.format(spans=HOURS_BEFORE),
         in_order=IN_ORDER_OF_TIME,
+        of_any_series=OF_ANY_SERIES,
+        overlaps=overlaps("gap.start", "least(gap.finish, aggregated.first)"),
+        oldest=OLDEST,
     )

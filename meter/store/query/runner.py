@@ -55,6 +55,7 @@ from meter.store.query.samples import MatchingSeries
 from meter.store.query.samples import SampleRow
 from meter.store.query.samples import matching_series_query
 from meter.store.query.samples import recent_samples_query
+from meter.store.query.samples import samples_by_time_query
 from meter.store.query.samples import samples_of_many_series_query
 from meter.store.query.samples import samples_of_series_query
 from meter.store.query.samples import samples_query
@@ -114,14 +115,11 @@ class QueryRunner:
         query = None if order else matching_series_query(conditions)
         if query is None:
             rows = await self._query(samples_query(conditions, limit, order, after))
-            if (
-                order
-                or conditions.access_path is not AccessPath.TIMESTAMP
-                or len(rows) == limit
-                or not await self._query(ANY_PACKED)
-            ):
+            by_time = not order and conditions.access_path is AccessPath.TIMESTAMP
+            if not by_time or len(rows) == limit or not await self._query(ANY_PACKED):
                 return rows
-            return await self._query(samples_of_many_series_query(conditions, limit, after))
+            in_order = samples_by_time_query if conditions.selects_in_series else samples_of_many_series_query
+            return await self._query(in_order(conditions, limit, after))
         [row] = await self._query(query)
         matching = MatchingSeries(*row)
         if not matching.ids:
@@ -131,6 +129,8 @@ class QueryRunner:
         rows = await self._query(recent_samples_query(conditions, limit, after))
         if len(rows) == limit:
             return rows
+        if conditions.selects_in_series and await self._query(ANY_PACKED):
+            return await self._query(samples_by_time_query(conditions, limit, after))
         return await self._query(samples_of_many_series_query(conditions, limit, after))
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:

@@ -33,10 +33,14 @@ OF_ANY_SERIES = "p.count > 0"
 BETWEEN = """(
     SELECT {plain} FROM sample s {where}
     UNION ALL
-    {unpacked}
-    WHERE {series} AND {overlaps} {of_rows}
-    OFFSET 0
+    ({packed})
 ) s"""
+
+PACKED = """
+    {unpacked}
+    WHERE {series} AND {overlaps} AND {condition}
+    OFFSET 0
+"""
 
 # The plain rows come first: only packed rows that can have samples beyond them are read, one row after the other, until there are
 # enough. Rows of a series do not overlap, so that this is the order of their samples. Of each row the elements at its end are
@@ -78,42 +82,21 @@ OF_BATCHES = f"""(
     SELECT {{columns}} FROM unnest({{ids}}) AS given (id) CROSS JOIN LATERAL ({{packed}}) s
 ) s"""
 
-# The first span ends where packed weeks begin, or later; those after it last ten minutes, twenty, and so on. Each packed row of a span
-# is decompressed to read its part of the span: most pages are found in the first one or two.
-OLDEST_OF_ALL = f"""(
-    SELECT s.* FROM (
-        SELECT n, CASE n WHEN 0 THEN '-infinity' ELSE begins + (2 ^ (n - 1) - 1) * {{shortest}} END AS first,
-            CASE WHEN n = {{spans}} THEN 'infinity' ELSE begins + (2 ^ n - 1) * {{shortest}} END AS last
-        FROM (
-            SELECT greatest({{first}}, coalesce((SELECT min(week) FROM packed_week)::timestamp AT TIME ZONE 'UTC', 'infinity')) AS begins
-        ) AS packed CROSS JOIN generate_series(0, CASE WHEN begins < 'infinity' THEN {{spans}} ELSE 0 END) AS n
-        OFFSET 0
-    ) AS span
-    CROSS JOIN LATERAL (
-        SELECT * FROM (
-            (
-                SELECT {{columns}} FROM (SELECT s.*, s.ctid AS {ROW_ID} FROM sample s) s {{joins}}
-                WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
-                ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {{limit}}
-            )
-            UNION ALL
-            SELECT {{columns}} FROM ({{packed}} WHERE {OF_ANY_SERIES} AND {{series}} AND {{overlaps}} OFFSET 0) s {{joins}}
-            WHERE s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
-        ) s
-        ORDER BY s.timestamp, s.message_id, s.row_id LIMIT {{limit}}
-    ) s
-    LIMIT {{limit}}
-) s"""
-
-SHORTEST_SPAN = "interval '10 minutes'"
-SPANS = 30
-"""So many spans, each twice as long as the one before, end after the last time that can be stored."""
-
 RECORDED_SINCE = "p.part >= 0 AND p.last_recorded >= {since}"
 """The condition of the packed rows ``p`` with samples that were recorded since a time. The first part is true of every row."""
 
 AFTER_PACKED = f"s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}), '-infinity')"
 """The condition that a plain sample is newer than all that are packed."""
+
+# A time as min() and max() is one step on the index of each week.
+PLAIN_EDGE_OF_SERIES = """
+    SELECT {columns} FROM (
+        SELECT {function}(s.timestamp) AS at FROM sample s WHERE s.series_id = {series} AND {condition}
+    ) AS edge CROSS JOIN LATERAL (
+        SELECT {columns} FROM sample s WHERE s.series_id = {series} AND s.timestamp = edge.at AND {condition}
+        ORDER BY s.message_id {direction} LIMIT 1
+    ) AS s
+"""
 
 BEYOND = {
     "DESC": "p.last >= (SELECT CASE WHEN count(*) < {limit} THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)",
@@ -160,12 +143,33 @@ def samples_between(
     """
     return filled(
         BETWEEN,
-        plain=_listed(columns, plain=True),
+        plain=listed(columns, plain=True),
         where=filled("WHERE {plain}", plain=plain) if str(plain) else "",
+        packed=packed_part(columns, bounds, series, packed),
+    )
+
+
+def samples_by_series(columns: tuple[str, ...], bounds: TimeBounds, *, series: str) -> Sql:
+    """Return the FROM item ``s`` of all samples, with ``columns``, of the series whose id compares with ``series``, like ``= 7``.
+
+    The statement repeats the conditions on the time, but not that on the series: comparing each sample with many would take long.
+    """
+    return samples_between(columns, bounds, series=f"p.series_id {series}", plain=f"s.series_id {series}")
+
+
+def packed_samples(columns: tuple[str, ...], bounds: TimeBounds, packed: Sql | str) -> Sql:
+    """Return the FROM item ``s`` of the packed samples alone; ``packed`` is a condition on a row ``p`` of ``packed_samples``."""
+    return filled("({packed}) s", packed=packed_part(columns, bounds, "true", packed))
+
+
+def packed_part(columns: tuple[str, ...], bounds: TimeBounds, series: Sql | str, condition: Sql | str) -> Sql:
+    """Return the subquery of the packed samples of the rows ``p`` that meet the conditions ``series`` and ``condition``."""
+    return filled(
+        PACKED,
         unpacked=_within(unpacked(columns, first="{first}", last="{last}"), bounds),
-        overlaps=_within(overlaps("{first}", "{last}"), bounds),
         series=series,
-        of_rows=filled("AND {packed}", packed=packed) if str(packed) != "true" else "",
+        overlaps=_within(overlaps("{first}", "{last}"), bounds),
+        condition=condition,
     )
 
 
@@ -173,8 +177,8 @@ def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> 
     """Return the FROM item ``s`` of all samples with one of ``ids``, an array, and with ``columns``."""
     return filled(
         WITH_IDS,
-        plain=_listed(columns, plain=True),
-        columns=_listed(columns),
+        plain=listed(columns, plain=True),
+        columns=listed(columns),
         ids=ids,
         packed=_within(packed_by_id(columns, "given.id", first="{first}", last="{last}"), bounds),
     )
@@ -184,42 +188,12 @@ def samples_of_batches(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -
     """Return the FROM item ``s`` of all samples of the signed batches with the ``ids``, an array, and with ``columns``."""
     return filled(
         OF_BATCHES,
-        plain=_listed(columns, plain=True),
-        columns=_listed(columns),
+        plain=listed(columns, plain=True),
+        columns=listed(columns),
         ids=ids,
         first=bounds.first,
         last=bounds.last,
         packed=_within(packed_of_batch(columns, "given.id", first="{first}", last="{last}"), bounds),
-    )
-
-
-def oldest_of_all(
-    columns: tuple[str, ...],
-    bounds: TimeBounds,
-    *,
-    condition: Sql,
-    limit: int,
-    series: Sql | str = "true",
-    joins: str = "",
-) -> Sql:
-    """Return the FROM item ``s`` of the oldest samples of all series that meet ``condition``, with ``columns`` and the row id, in this order.
-
-    ``joins`` is what the condition needs, and ``series`` what it means for a row ``p`` of ``packed_samples``. Each of these rows of the week
-    is decompressed for a page, however few samples of it are on the page: pages should be long where there are many series.
-    """
-    of_span = bounds.within("span.first", "span.last")
-    return filled(
-        OLDEST_OF_ALL,
-        columns=_listed(columns),
-        first=bounds.first,
-        packed=_within(unpacked(columns, first="{first}", last="{last}"), of_span),
-        overlaps=_within(overlaps("{first}", "{last}"), of_span),
-        series=series,
-        joins=joins,
-        condition=condition,
-        limit=limit,
-        shortest=SHORTEST_SPAN,
-        spans=SPANS,
     )
 
 
@@ -240,20 +214,20 @@ def first_of_series(
     ``plain`` replaces the subquery that finds the plain ones.
     """
     direction = "ASC" if oldest else "DESC"
-    listed = _listed(columns)
+    names = listed(columns)
     return filled(
         FIRST_OF_SERIES,
         plain=plain
         or filled(
             PLAIN_OF_SERIES,
-            columns=listed,
+            columns=names,
             joins=joins,
             series=series,
             condition=condition,
             direction=direction,
             limit=str(limit),
         ),
-        columns=listed,
+        columns=names,
         series=series,
         overlaps=_within(overlaps("{first}", "{last}"), bounds),
         of_rows="",
@@ -267,6 +241,25 @@ def first_of_series(
     )
 
 
+def edge_of_series(
+    columns: tuple[str, ...], first: str, last: str, *, series: str, condition: str, oldest: bool = False
+) -> str:
+    """Return the subquery of the newest sample of one series, or the ``oldest``, from ``first`` to ``last``, both included, that meets ``condition``.
+
+    The parameters of all these are named.
+    """
+    within = f"s.timestamp >= {first} AND s.timestamp <= {last} AND {condition}"
+    plain = PLAIN_EDGE_OF_SERIES.format(
+        columns=listed(columns),
+        function="min" if oldest else "max",
+        series=series,
+        condition=within,
+        direction="ASC" if oldest else "DESC",
+    )
+    bounds = TimeBounds(Sql(first), Sql(last))
+    return str(first_of_series(columns, bounds, series=series, condition=within, limit=1, plain=plain, oldest=oldest))
+
+
 def _both(function: str, time: Sql, other: Sql | str) -> Sql:
     unlimited = (NO_START, NO_END)
     if other in unlimited:
@@ -278,7 +271,8 @@ def _both(function: str, time: Sql, other: Sql | str) -> Sql:
     )
 
 
-def _listed(columns: tuple[str, ...], *, plain: bool = False) -> str:
+def listed(columns: tuple[str, ...], *, plain: bool = False) -> str:
+    """Return the select list of ``columns`` of samples ``s``; ``plain`` if ``s`` is the table."""
     return ", ".join(f"s.ctid AS {ROW_ID}" if plain and column == ROW_ID else f"s.{column}" for column in columns)
 
 

@@ -38,6 +38,7 @@ from meter.store.query.sample_rows import RECORDED_SINCE
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_between
 from meter.store.query.sample_rows import samples_with_ids
+from meter.store.query.samples_by_time import samples_by_time
 from meter.store.write.record import Record
 from meter.store.write.record import Series
 from meter.store.write.record import WireFormat
@@ -168,6 +169,26 @@ def recent_samples_query(conditions: FilterConditions, limit: int, after: Marker
             limit=limit,
         )
     )
+
+
+def samples_by_time_query(conditions: FilterConditions, limit: int, after: Marker | None) -> Sql:
+    """Return the statement for ``IStore.samples`` that reads samples of all matching series in the order of time.
+
+    It suits conditions on samples and metadata that those of some series never meet: these would be read to their end.
+    """
+    conditions = conditions.after(after)
+    joins = f"{SERIES_OF_SAMPLE} {conditions.joined_metadata}"
+    condition = conjunction(conditions.series, conditions.sample_of_any_series)
+    of_series = (
+        "true"
+        if conditions.series == TRUE
+        else filled("p.series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series=conditions.series)
+    )
+    columns = sample_columns(COLUMNS_OF_PAGE, joins, condition)
+    samples = samples_by_time(
+        columns, conditions.bounds, condition=condition, limit=limit, series=of_series, joins=joins
+    )
+    return _sample_rows(filled("SELECT s.* FROM {samples}", samples=samples))
 
 
 def samples_of_many_series_query(conditions: FilterConditions, limit: int, after: Marker | None) -> Sql:

@@ -34,7 +34,7 @@ class TimeRange:
     def bounds(self) -> TimeBounds:
         """Return SQL for the first and the last time of the range."""
         return TimeBounds(
-            NO_START if self.start is None else Sql("%s::timestamptz", (self.start,)),
+            self.origin or NO_START if self.start is None else Sql("%s::timestamptz", (self.start,)),
             NO_END if self.end is None else Sql("%s::timestamptz", (self.end,)),
         )
 

@@ -12,18 +12,54 @@ from typing import NamedTuple
 
 from meter.rating.book.price_book import Sku
 from meter.store.postgres.pool import Pool
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
+from meter.store.query.sample_rows import NO_START
+from meter.store.query.sample_rows import RECORDED_SINCE
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import edge_of_series
+from meter.store.query.sample_rows import samples_between
 from meter.store.rating.usage_sql import LOOK_BACK
 
 DAYS = "SELECT sku_id, day, finish, as_of FROM usage_day WHERE sku_id = ANY(%s) AND day >= %s AND day < %s"
 
+TIMES = ("timestamp", "message_id")
+
+
+def recorded_after(since: str, first: Sql, last: Sql) -> Sql:
+    """Return the FROM item ``s`` of samples between ``first`` and ``last`` that were recorded at ``since`` or later."""
+    return samples_between(
+        ("timestamp", "recorded_at", "series_id"),
+        TimeBounds(first, last),
+        plain=IN_ORDER_OF_RECORDING,
+        packed=filled(RECORDED_SINCE, since=since),
+    )
+
+
+RECORDED_SINCE_THEN = recorded_after(
+    "%(since)s", Sql(f"%(start)s::timestamptz - {LOOK_BACK}"), Sql(f"%(end)s::timestamptz + {LOOK_BACK}")
+)
+LAST_BEFORE = edge_of_series(
+    TIMES, f"c.first - {LOOK_BACK}", "c.first", series="x.id", condition="s.timestamp < c.first"
+)
+FIRST_AFTER = edge_of_series(
+    TIMES,
+    "c.last",
+    f"c.last + {LOOK_BACK}",
+    series="x.id",
+    condition=f"s.timestamp > c.last AND s.timestamp < c.last + {LOOK_BACK}",
+    oldest=True,
+)
+
 # A sample changes what follows from the one before it of its resource until the one after it: a step of a counter, or the time in
 # which a volume holds. What others told does not count where polls measured the same time: then also what follows from the poll before,
-# and from that of its run. Times are told in hours, of which there are few. The condition on metadata_id is that of the index.
+# and from that of its run. Times are told in hours, of which there are few.
 CHANGES = f"""
 WITH recent AS MATERIALIZED (
     SELECT s.series_id, min(s.timestamp) AS first, max(s.timestamp) AS last FROM (
-        SELECT s.series_id, s.timestamp FROM sample s
-        WHERE s.metadata_id >= -2147483648 AND s.recorded_at > %(since)s AND s.recorded_at <= %(as_of)s
+        SELECT s.series_id, s.timestamp FROM {RECORDED_SINCE_THEN}
+        WHERE s.recorded_at > %(since)s AND s.recorded_at <= %(as_of)s
             AND s.timestamp >= %(start)s::timestamptz - {LOOK_BACK} AND s.timestamp < %(end)s::timestamptz + {LOOK_BACK}
         UNION ALL
         SELECT v.series_id, v.timestamp FROM voided_sample v
@@ -50,10 +86,7 @@ FROM of_resource c CROSS JOIN LATERAL (
     FROM (
         SELECT x.polling_interval > 0 AS polled, (x.run_kind, x.run_id) = (c.run_kind, c.run_id) AS of_run, b.before, b.next
         FROM meter m JOIN series x ON x.meter_id = m.id AND x.resource_id = c.resource_id CROSS JOIN LATERAL (
-            SELECT (SELECT max(s.timestamp) FROM sample s
-                    WHERE s.series_id = x.id AND s.timestamp < c.first AND s.timestamp >= c.first - {LOOK_BACK}) AS before,
-                (SELECT min(s.timestamp) FROM sample s
-                    WHERE s.series_id = x.id AND s.timestamp > c.last AND s.timestamp < c.last + {LOOK_BACK}) AS next
+            SELECT (SELECT s.timestamp FROM ({LAST_BEFORE}) AS s) AS before, (SELECT s.timestamp FROM ({FIRST_AFTER}) AS s) AS next
             OFFSET 0
         ) AS b
         WHERE m.name = c.name
@@ -65,10 +98,10 @@ WHERE neighbour.until >= %(start)s AND neighbour.since < %(end)s
 RESTORED = "SELECT EXISTS (SELECT FROM audit_entry WHERE action = 'unvoid' AND at > %s)"
 """Samples that are restored have the time of their first recording."""
 
-LATE = """
+LATE = f"""
 SELECT EXISTS (
-    SELECT FROM sample s
-    WHERE s.metadata_id >= -2147483648 AND s.recorded_at > %(as_of)s AND s.timestamp < %(as_of)s::timestamptz - interval '1 hour'
+    SELECT FROM {recorded_after("%(as_of)s::timestamptz", NO_START, Sql("%(as_of)s::timestamptz"))}
+    WHERE s.recorded_at > %(as_of)s AND s.timestamp < %(as_of)s::timestamptz - interval '1 hour'
 )
 """
 

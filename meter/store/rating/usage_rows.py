@@ -14,6 +14,7 @@ import msgspec
 
 from meter.rating.usage.existence import ExistenceSpan
 from meter.store.postgres.pool import Session
+from meter.store.query.sample_rows import edge_of_series
 
 LOCK = 0x6D65746572_09
 """Key of the advisory lock that a transaction takes before it changes usage: two of them do not wait for each other's rows."""
@@ -35,8 +36,19 @@ SELECT used.resource_id, r.name FROM (
 ORDER BY 1
 """
 
-# The first and the last time are each one step on the index of a week.
-RESOURCES_WITH_SAMPLES = """
+_EDGES = {
+    oldest: edge_of_series(
+        ("timestamp", "message_id"),
+        "%(since)s::timestamptz",
+        "%(finish)s::timestamptz",
+        series="x.id",
+        condition="s.timestamp < %(finish)s",
+        oldest=oldest,
+    )
+    for oldest in (True, False)
+}
+
+RESOURCES_WITH_SAMPLES = f"""
 SELECT x.resource_id, min(sampled.first), max(sampled.last) FROM (
     SELECT x.id, x.resource_id FROM series x
     WHERE x.meter_id IN (SELECT id FROM meter WHERE name = %(meter)s)
@@ -50,8 +62,7 @@ SELECT x.resource_id, min(sampled.first), max(sampled.last) FROM (
         ), %(after)s)
     OFFSET 0
 ) AS x CROSS JOIN LATERAL (
-    SELECT min(s.timestamp) AS first, max(s.timestamp) AS last FROM sample s
-    WHERE s.series_id = x.id AND s.timestamp >= %(since)s AND s.timestamp < %(finish)s
+    SELECT (SELECT s.timestamp FROM ({_EDGES[True]}) AS s) AS first, (SELECT s.timestamp FROM ({_EDGES[False]}) AS s) AS last
 ) AS sampled
 GROUP BY x.resource_id ORDER BY 1
 """

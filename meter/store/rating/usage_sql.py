@@ -13,8 +13,13 @@ from meter.counter_runs import INTERVALS_CARRIED
 from meter.counter_runs import RunKind
 from meter.rating.book.price_book import Sku
 from meter.rating.usage.sku_definition import LONGEST_VALUE
+from meter.store.packing.packed_rows import VALUE_COLUMNS
+from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.metadata import metadata_values
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import edge_of_series
+from meter.store.query.sample_rows import samples_between
 from meter.store.query.steps import IS_MEASURED
 
 LOOK_BACK = "interval '45 days'"
@@ -61,26 +66,36 @@ EXACT_VOLUME = """CASE
 
 COLUMNS = f"w.*, s.timestamp, s.message_id, s.metadata_id, {EXACT_VOLUME} AS volume"
 
+START, FINISH = "%(start)s::timestamptz", "%(finish)s::timestamptz"
+RECORDED = "s.recorded_at <= %(as_of)s"
+INTERVAL_END = f"{FINISH} + make_interval(secs => w.polling_interval)"
+OF_WANTED = "p.series_id = w.id"
+
+OLDEST_AFTER = edge_of_series(
+    VALUE_COLUMNS,
+    FINISH,
+    f"{FINISH} + {LOOK_BACK}",
+    series="w.id",
+    condition=f"s.timestamp < {FINISH} + {LOOK_BACK} AND {RECORDED}",
+    oldest=True,
+)
+
 OF_TIME = f"""
     SELECT {COLUMNS}
     FROM wanted w CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
+        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume
+        FROM {samples_between(VALUE_COLUMNS, TimeBounds(Sql(START), Sql(FINISH)), series=OF_WANTED)}
         WHERE s.series_id = w.id AND s.timestamp >= %(start)s AND s.timestamp < %(finish)s AND s.recorded_at <= %(as_of)s
         OFFSET 0
     ) AS s"""
 
-# max() of the time is one step on the index of each week, from the newest on.
 BEFORE = f"""
     SELECT {COLUMNS}
-    FROM wanted w CROSS JOIN LATERAL (
-        SELECT max(s.timestamp) AS at FROM sample s
-        WHERE s.series_id = w.id AND s.timestamp < %(start)s AND s.timestamp >= %(start)s::timestamptz - {LOOK_BACK}
-            AND s.recorded_at <= %(as_of)s
-    ) AS last CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
-        WHERE s.series_id = w.id AND s.timestamp = last.at AND s.recorded_at <= %(as_of)s
-        ORDER BY s.message_id DESC LIMIT 1
-    ) AS s"""
+    FROM wanted w CROSS JOIN LATERAL ({
+    edge_of_series(
+        VALUE_COLUMNS, f"{START} - {LOOK_BACK}", START, series="w.id", condition=f"s.timestamp < {START} AND {RECORDED}"
+    )
+}) AS s"""
 
 # Series that were polled, of resources that others told of, too: what was told does not count where polls measured the same time, also
 # if the day ends in between.
@@ -90,30 +105,30 @@ POLLED_BESIDE_OTHERS = """w.polled AND EXISTS (
 
 FIRST_BEFORE = f"""
     SELECT {COLUMNS}
-    FROM wanted w CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
-        WHERE s.series_id = w.id AND s.timestamp < %(start)s AND s.timestamp >= %(start)s::timestamptz - {LOOK_BACK}
-            AND s.recorded_at <= %(as_of)s
-        ORDER BY s.timestamp, s.message_id LIMIT 1
-    ) AS s
+    FROM wanted w CROSS JOIN LATERAL ({
+    edge_of_series(
+        VALUE_COLUMNS,
+        f"{START} - {LOOK_BACK}",
+        START,
+        series="w.id",
+        condition=f"s.timestamp < {START} AND {RECORDED}",
+        oldest=True,
+    )
+}) AS s
     WHERE {POLLED_BESIDE_OTHERS}"""
 
 FIRST_AFTER = f"""
     SELECT {COLUMNS}
-    FROM wanted w CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
-        WHERE s.series_id = w.id AND s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK}
-            AND s.recorded_at <= %(as_of)s
-        ORDER BY s.timestamp, s.message_id LIMIT 1
-    ) AS s
+    FROM wanted w CROSS JOIN LATERAL ({OLDEST_AFTER}) AS s
     WHERE {POLLED_BESIDE_OTHERS}"""
 
 INTERVAL_AFTER = f"""
     SELECT {COLUMNS}
     FROM wanted w CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume FROM sample s
+        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume
+        FROM {samples_between(VALUE_COLUMNS, TimeBounds(Sql(FINISH), Sql(f"least({FINISH} + {LOOK_BACK}, {INTERVAL_END})")), series=OF_WANTED)}
         WHERE s.series_id = w.id AND s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK}
-            AND s.timestamp < %(finish)s::timestamptz + make_interval(secs => w.polling_interval) AND s.recorded_at <= %(as_of)s
+            AND s.timestamp < {INTERVAL_END} AND s.recorded_at <= %(as_of)s
         OFFSET 0
     ) AS s
     WHERE {POLLED_BESIDE_OTHERS}"""
@@ -139,21 +154,11 @@ KEPT_LIVES = LIVES.format("""
 """)
 
 LATER_MEASURED = f"""
-    SELECT FROM wanted w CROSS JOIN LATERAL (
-        SELECT FROM sample s
-        WHERE s.series_id = w.id AND s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK}
-            AND s.recorded_at <= %(as_of)s
-        LIMIT 1
-    ) AS s
+    SELECT FROM wanted w CROSS JOIN LATERAL ({OLDEST_AFTER}) AS s
     WHERE w.resource_id = held.resource_id AND w.measured"""
 
 LATER = f"""
-    SELECT min(s.timestamp) FROM wanted w CROSS JOIN LATERAL (
-        SELECT s.timestamp FROM sample s
-        WHERE s.series_id = w.id AND s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK}
-            AND s.recorded_at <= %(as_of)s
-        ORDER BY s.timestamp LIMIT 1
-    ) AS s
+    SELECT min(s.timestamp) FROM wanted w CROSS JOIN LATERAL ({OLDEST_AFTER}) AS s
     WHERE w.resource_id = o.resource_id AND w.measured = o.measured
         AND (NOT o.polled OR (w.run_kind, w.run_id) = (o.run_kind, o.run_id))"""
 

@@ -5,11 +5,37 @@ WITH recent AS MATERIALIZED (
     SELECT s.series_id, s.timestamp, s.recorded_at
     FROM (SELECT x.id FROM series x WHERE x.project_id = (SELECT id FROM project WHERE name = $1) OFFSET 0) x
     CROSS JOIN LATERAL (
-        SELECT s.series_id, s.timestamp, s.recorded_at FROM sample s
-        WHERE s.series_id = x.id AND s.timestamp >= $2::timestamptz - interval '1 day'
-        ORDER BY s.timestamp DESC LIMIT 100
+        WITH plain AS MATERIALIZED (
+            SELECT s.timestamp, s.recorded_at, s.message_id, s.series_id FROM sample s
+            WHERE s.series_id = x.id AND s.timestamp >= $2::timestamptz - interval '1 day'
+            ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 100
+        )
+        SELECT s.timestamp, s.recorded_at, s.message_id, s.series_id FROM plain s
+        UNION ALL (
+            SELECT s.timestamp, s.recorded_at, s.message_id, s.series_id FROM (
+                SELECT p.* FROM packed_samples p
+                WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $2::timestamptz - interval '1 day' AND p.first >= $2::timestamptz - interval '1 day' - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 100 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                ORDER BY p.first DESC, p.part DESC OFFSET 0
+            ) p CROSS JOIN LATERAL (
+                SELECT
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                ELSE greatest(1, floor((date_part('epoch', greatest($2::timestamptz - interval '1 day', p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                END AS lower,
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                ELSE least(p.count, ceil((date_part('epoch', least('infinity'::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                END AS upper
+                OFFSET 0
+            ) AS whole
+            CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (100 + 3) + 1), whole.upper), (whole.lower, whole.upper - (100 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+            CROSS JOIN LATERAL (
+                SELECT s.timestamp, s.recorded_at, s.message_id, s.series_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, coalesce(u.recorded_times, coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') + u.delays * interval '1 microsecond') AS recorded_at, u.message_ids AS message_id, p.series_id AS series_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.recorded_times[slice.lower:slice.upper], p.delays[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, n) OFFSET 0) s
+                WHERE s.timestamp >= $2::timestamptz - interval '1 day'
+                ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
+            ) s LIMIT 100
+        )
+        ORDER BY timestamp DESC, message_id DESC LIMIT 100
     ) s
-    WHERE s.recorded_at >= $2
+    WHERE s.recorded_at >= $2::timestamptz
     ORDER BY s.recorded_at DESC LIMIT $3
 )
 SELECT part, source, count(*),

@@ -3,9 +3,29 @@
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
 WITH recent AS MATERIALIZED (
-    SELECT s.series_id, s.timestamp, s.recorded_at FROM sample s
-    WHERE s.metadata_id >= -2147483648 AND s.recorded_at >= $1
-    ORDER BY s.recorded_at DESC LIMIT $2
+    (
+        SELECT s.series_id, s.timestamp, s.recorded_at FROM sample s
+        WHERE s.metadata_id >= -2147483648 AND s.recorded_at >= $1::timestamptz
+        ORDER BY s.recorded_at DESC LIMIT $2
+    )
+    UNION ALL
+    SELECT s.series_id, s.timestamp, s.recorded_at FROM (
+        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, coalesce(u.recorded_times, coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') + u.delays * interval '1 microsecond') AS recorded_at, u.message_ids AS message_id, p.series_id AS series_id
+        FROM packed_samples p CROSS JOIN LATERAL (
+            SELECT
+            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+            ELSE greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+            END AS lower,
+            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+            ELSE least(p.count, ceil((date_part('epoch', least('infinity'::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+            END AS upper
+            OFFSET 0
+        ) AS slice
+        CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.recorded_times[slice.lower:slice.upper], p.delays[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, n)
+        WHERE true AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND p.part >= 0 AND p.last_recorded >= $1::timestamptz
+        OFFSET 0
+    ) s WHERE s.recorded_at >= $1::timestamptz
+    ORDER BY recorded_at DESC LIMIT $2
 )
 SELECT part, source, count(*),
 percentile_disc(0.5) WITHIN GROUP (ORDER BY lag), percentile_disc(0.95) WITHIN GROUP (ORDER BY lag), max(lag),

@@ -18,9 +18,35 @@ WITH asked AS MATERIALIZED (
     SELECT DISTINCT ON (l.kind, l.resource_id) l.kind, l.project_id, l.counting, l.state_key, s.volume, s.metadata_id
     FROM listed l
     CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM sample s
-        WHERE s.series_id = l.id AND s.timestamp >= $6
-        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+        WITH plain AS MATERIALIZED (
+            SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM sample s
+            WHERE s.series_id = l.id AND s.timestamp >= $6
+            ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+        )
+        SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM plain s
+        UNION ALL (
+            SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM (
+                SELECT p.* FROM packed_samples p
+                WHERE p.series_id = l.id AND p.first <= 'infinity'::timestamptz AND p.last >= $6::timestamptz AND p.first >= $6::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                ORDER BY p.first DESC, p.part DESC OFFSET 0
+            ) p CROSS JOIN LATERAL (
+                SELECT
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                ELSE greatest(1, floor((date_part('epoch', greatest($6::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                END AS lower,
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                ELSE least(p.count, ceil((date_part('epoch', least('infinity'::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                END AS upper
+                OFFSET 0
+            ) AS whole
+            CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (1 + 3) + 1), whole.upper), (whole.lower, whole.upper - (1 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+            CROSS JOIN LATERAL (
+                SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n) OFFSET 0) s
+                WHERE s.timestamp >= $6
+                ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
+            ) s LIMIT 1
+        )
+        ORDER BY timestamp DESC, message_id DESC LIMIT 1
     ) s
     ORDER BY l.kind, l.resource_id, s.timestamp DESC, s.message_id DESC
 ), existing AS (

@@ -61,24 +61,26 @@ WITH partial AS (
         CROSS JOIN LATERAL (
             SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.metadata_id AS metadata_id
             FROM (
-                SELECT s.timestamp, s.volume, s.metadata_id, s.series_id FROM sample s
+                SELECT s.timestamp, s.volume, s.metadata_id FROM sample s WHERE s.series_id = ANY(sample_series.ids)
                 UNION ALL
-                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id
-                FROM packed_samples p CROSS JOIN LATERAL (
-                    SELECT
-                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, greatest(gap.start, cutoff.before)), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
-                    END AS lower,
-                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                    ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, gap.finish), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
-                    END AS upper
+                (
+                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, u.metadata_ids AS metadata_id
+                    FROM packed_samples p CROSS JOIN LATERAL (
+                        SELECT
+                        CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                        ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, greatest(gap.start, cutoff.before)), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                        END AS lower,
+                        CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                        ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, gap.finish), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                        END AS upper
+                        OFFSET 0
+                    ) AS slice
+                    CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, metadata_ids, n)
+                    WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($3::timestamptz, gap.finish) AND p.last >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) - interval '7 days' AND true
                     OFFSET 0
-                ) AS slice
-                CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, metadata_ids, n)
-                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($3::timestamptz, gap.finish) AND p.last >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) - interval '7 days'
-                OFFSET 0
+                )
             ) s
-            WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+            WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
                 AND (s.timestamp >= $2) AND (s.timestamp < $3)
             OFFSET 0
         ) AS partial
@@ -99,24 +101,26 @@ WITH partial AS (
             SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.metadata_id AS metadata_id
             FROM rollup r CROSS JOIN LATERAL (
                 SELECT s.* FROM (
-                    SELECT s.timestamp, s.volume, s.metadata_id, s.series_id FROM sample s
+                    SELECT s.timestamp, s.volume, s.metadata_id FROM sample s WHERE s.series_id = r.series_id
                     UNION ALL
-                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id
-                    FROM packed_samples p CROSS JOIN LATERAL (
-                        SELECT
-                        CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                        ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, r.first), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
-                        END AS lower,
-                        CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                        ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, r.last), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
-                        END AS upper
+                    (
+                        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, u.metadata_ids AS metadata_id
+                        FROM packed_samples p CROSS JOIN LATERAL (
+                            SELECT
+                            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                            ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, r.first), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                            END AS lower,
+                            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                            ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, r.last), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                            END AS upper
+                            OFFSET 0
+                        ) AS slice
+                        CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, metadata_ids, n)
+                        WHERE p.series_id = r.series_id AND p.first <= least($3::timestamptz, r.last) AND p.last >= greatest($2::timestamptz, r.first) AND p.first >= greatest($2::timestamptz, r.first) - interval '7 days' AND true
                         OFFSET 0
-                    ) AS slice
-                    CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, metadata_ids, n)
-                    WHERE p.series_id = r.series_id AND p.first <= least($3::timestamptz, r.last) AND p.last >= greatest($2::timestamptz, r.first) AND p.first >= greatest($2::timestamptz, r.first) - interval '7 days'
-                    OFFSET 0
+                    )
                 ) s
-                WHERE s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last AND (s.timestamp >= $2) AND (s.timestamp < $3)
+                WHERE s.timestamp >= r.first AND s.timestamp <= r.last AND (s.timestamp >= $2) AND (s.timestamp < $3)
                 OFFSET 0
             ) AS s
             WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish

@@ -14,24 +14,26 @@ WITH partial AS (
     CROSS JOIN LATERAL (
         SELECT unit, meter, resource_id, run_kind, run_id, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, CASE WHEN true THEN (s.volume > $2::float8) ELSE false END AS matches
         FROM (
-            SELECT s.timestamp, s.message_id, s.volume, s.series_id FROM sample s
+            SELECT s.timestamp, s.message_id, s.volume FROM sample s WHERE s.series_id = ANY(sample_series.ids)
             UNION ALL
-            SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, p.series_id AS series_id
-            FROM packed_samples p CROSS JOIN LATERAL (
-                SELECT
-                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                ELSE greatest(1, floor((date_part('epoch', greatest($3::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
-                END AS lower,
-                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                ELSE least(p.count, ceil((date_part('epoch', least($4::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
-                END AS upper
+            (
+                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume
+                FROM packed_samples p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest($3::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least($4::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
+                    OFFSET 0
+                ) AS slice
+                CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
+                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= $4::timestamptz AND p.last >= $3::timestamptz AND p.first >= $3::timestamptz - interval '7 days' AND true
                 OFFSET 0
-            ) AS slice
-            CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
-            WHERE p.series_id = ANY(sample_series.ids) AND p.first <= $4::timestamptz AND p.last >= $3::timestamptz AND p.first >= $3::timestamptz - interval '7 days'
-            OFFSET 0
+            )
         ) s
-        WHERE s.series_id = ANY(sample_series.ids) AND (s.timestamp >= $3) AND (s.timestamp < $4)
+        WHERE (s.timestamp >= $3) AND (s.timestamp < $4)
         OFFSET 0
     ) AS partial
 ), windowed AS NOT MATERIALIZED (
@@ -71,20 +73,22 @@ WITH partial AS (
             WHERE m.name = visit_maximum.meter AND m.unit = visit_maximum.unit AND (EXISTS (SELECT FROM (
                         SELECT s.timestamp, s.series_id FROM sample s
                         UNION ALL
-                        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, p.series_id AS series_id
-                        FROM packed_samples p CROSS JOIN LATERAL (
-                            SELECT
-                            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                            ELSE greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
-                            END AS lower,
-                            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                            ELSE least(p.count, ceil((date_part('epoch', least($3::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
-                            END AS upper
+                        (
+                            SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, p.series_id AS series_id
+                            FROM packed_samples p CROSS JOIN LATERAL (
+                                SELECT
+                                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                                ELSE greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                                END AS lower,
+                                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                                ELSE least(p.count, ceil((date_part('epoch', least($3::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                                END AS upper
+                                OFFSET 0
+                            ) AS slice
+                            CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, n)
+                            WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND true
                             OFFSET 0
-                        ) AS slice
-                        CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, n)
-                        WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days'
-                        OFFSET 0
+                        )
                     ) s WHERE s.series_id = x.id AND s.timestamp < $3 AND true OFFSET 0))
             LIMIT 1
         ), false)

@@ -26,20 +26,47 @@ WITH origin AS MATERIALIZED (
                 ) AS _
             ) AS gap WHERE start < finish
         ) AS gap
-        WHERE gap.start < aggregated.first AND EXISTS (
-            SELECT FROM sample s
-            WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < least(gap.finish, aggregated.first)
-            OFFSET 0
-        )
+        WHERE gap.start < aggregated.first AND (EXISTS (
+                SELECT FROM sample s
+                WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < least(gap.finish, aggregated.first)
+                OFFSET 0
+            ) OR EXISTS (
+                SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= least(gap.finish, aggregated.first) AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+        ))
     )
     SELECT nullif(least(aggregated.first, (
                 SELECT min(s.timestamp)
                 FROM sampled_gap CROSS JOIN (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x LEFT JOIN cutoff ON cutoff.meter_id = x.meter_id
                 CROSS JOIN LATERAL (
-                    SELECT s.timestamp FROM sample s
-                    WHERE s.series_id = x.id AND s.timestamp >= greatest(sampled_gap.start, cutoff.before)
-                        AND s.timestamp < sampled_gap.finish
-                    ORDER BY s.timestamp LIMIT 1
+                    WITH plain AS MATERIALIZED (
+                        SELECT s.timestamp, s.message_id FROM sample s
+                        WHERE s.series_id = x.id AND s.timestamp >= greatest(sampled_gap.start, cutoff.before) AND s.timestamp < sampled_gap.finish
+                        ORDER BY s.timestamp ASC, s.message_id ASC LIMIT 1
+                    )
+                    SELECT s.timestamp, s.message_id FROM plain s
+                    UNION ALL (
+                        SELECT s.timestamp, s.message_id FROM (
+                            SELECT p.* FROM packed_samples p
+                            WHERE p.series_id = x.id AND p.first <= sampled_gap.finish AND p.last >= greatest(sampled_gap.start, cutoff.before) AND p.first >= greatest(sampled_gap.start, cutoff.before) - interval '7 days' AND p.first <= (SELECT CASE WHEN count(*) < 1 THEN 'infinity' ELSE max(s.timestamp) END FROM plain s)
+                            ORDER BY p.first ASC, p.part ASC OFFSET 0
+                        ) p CROSS JOIN LATERAL (
+                            SELECT
+                            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                            ELSE greatest(1, floor((date_part('epoch', greatest(greatest(sampled_gap.start, cutoff.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                            END AS lower,
+                            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                            ELSE least(p.count, ceil((date_part('epoch', least(sampled_gap.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                            END AS upper
+                            OFFSET 0
+                        ) AS whole
+                        CROSS JOIN LATERAL (SELECT * FROM (VALUES (whole.lower, least(whole.upper, whole.lower + (1 + 3) - 1)), (whole.lower + (1 + 3), whole.upper)) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+                        CROSS JOIN LATERAL (
+                            SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
+                            WHERE s.timestamp >= greatest(sampled_gap.start, cutoff.before) AND s.timestamp < sampled_gap.finish
+                            ORDER BY s.timestamp ASC, s.message_id ASC OFFSET 0
+                        ) s LIMIT 1
+                    )
+                    ORDER BY timestamp ASC, message_id ASC LIMIT 1
                 ) AS s
         )), 'infinity') AS first
     FROM aggregated
@@ -137,24 +164,26 @@ WITH origin AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
         FROM (
-            SELECT s.timestamp, s.volume, s.series_id FROM sample s
+            SELECT s.timestamp, s.volume FROM sample s WHERE s.series_id = ANY(sample_series.ids)
             UNION ALL
-            SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
-            FROM packed_samples p CROSS JOIN LATERAL (
-                SELECT
-                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                ELSE greatest(1, floor((date_part('epoch', greatest(greatest(gap.start, cutoff.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
-                END AS lower,
-                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                ELSE least(p.count, ceil((date_part('epoch', least(gap.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
-                END AS upper
+            (
+                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume
+                FROM packed_samples p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest(gap.start, cutoff.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least(gap.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
+                    OFFSET 0
+                ) AS slice
+                CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
+                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= gap.finish AND p.last >= greatest(gap.start, cutoff.before) AND p.first >= greatest(gap.start, cutoff.before) - interval '7 days' AND true
                 OFFSET 0
-            ) AS slice
-            CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
-            WHERE p.series_id = ANY(sample_series.ids) AND p.first <= gap.finish AND p.last >= greatest(gap.start, cutoff.before) AND p.first >= greatest(gap.start, cutoff.before) - interval '7 days'
-            OFFSET 0
+            )
         ) s
-        WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+        WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
             AND (s.timestamp >= (SELECT first FROM origin))
         OFFSET 0
     ) AS partial
@@ -177,8 +206,27 @@ WITH origin AS MATERIALIZED (
     FROM sampled_span JOIN total_series USING (n)
     CROSS JOIN LATERAL (
         SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
-        FROM sample s
-        WHERE s.series_id = ANY(total_series.ids) AND s.timestamp >= greatest(sampled_span.start, total_series.before)
+        FROM (
+            SELECT s.timestamp, s.volume FROM sample s WHERE s.series_id = ANY(total_series.ids)
+            UNION ALL
+            (
+                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume
+                FROM packed_samples p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest(sampled_span.start, total_series.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least(sampled_span.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
+                    OFFSET 0
+                ) AS slice
+                CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
+                WHERE p.series_id = ANY(total_series.ids) AND p.first <= sampled_span.finish AND p.last >= greatest(sampled_span.start, total_series.before) AND p.first >= greatest(sampled_span.start, total_series.before) - interval '7 days' AND true
+                OFFSET 0
+            )
+        ) s
+        WHERE s.timestamp >= greatest(sampled_span.start, total_series.before)
             AND s.timestamp <= sampled_span.finish AND (s.timestamp >= (SELECT first FROM origin))
         OFFSET 0
     ) AS partial
