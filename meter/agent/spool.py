@@ -9,11 +9,8 @@ import json
 import sqlite3
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import contextmanager
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
@@ -26,6 +23,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meter.agent import spooled_reports
+from meter.agent.spool_database import PAGE_BYTES
+from meter.agent.spool_database import oldest_at
+from meter.agent.spool_database import opened
+from meter.agent.spool_database import transaction
 from meter.agent.spooled_reports import Dropped
 from meter.agent.spooled_reports import ReportState
 from meter.agent.spooled_reports import ReportToSpool
@@ -43,32 +44,12 @@ T = TypeVar("T")
 Runner = Callable[..., Deferred[Any]]
 """Calls a blocking function with its arguments off the reactor thread, one call at a time and in order."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS outbox (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    at REAL NOT NULL,          -- when it was written, seconds since 1970
-    samples INTEGER NOT NULL,  -- number of samples in the body
-    exchange TEXT NOT NULL,
-    routing_key TEXT NOT NULL,
-    headers TEXT NOT NULL,     -- JSON
-    body BLOB NOT NULL
-)
-"""
-
 _FILLED_FOR = """
 CREATE TABLE IF NOT EXISTS filled_for (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     destination TEXT NOT NULL  -- JSON, see meter.agent.destination
 )
 """
-
-
-PAGE_BYTES = 32 * 1024
-"""Size of the pages of a spool. A publication has up to some hundred KiB, and each page costs time of its own: with SQLite's 4 KiB
-writing takes twice as long."""
-
-CHECKPOINT_BYTES = 8 * 1024 * 1024
-"""Size of the write-ahead log from which on its pages are copied to the spool."""
 
 SHARE_OF_REPORTS = 0.1
 """Cycle reports may have so many bytes, as a share of the maximum size of the spool, beside the samples."""
@@ -198,17 +179,8 @@ class Spool:
             make_private_file(self._path)  # SQLite gives its other files the same mode
             for suffix in ("-wal", "-shm"):
                 tighten(self._path.with_name(self._path.name + suffix))
-            database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            database = opened(self._path)
             try:
-                database.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = FULL")
-                # Some builds of SQLite overwrite what is deleted with zeros, which takes as long as writing it.
-                database.execute("PRAGMA secure_delete = OFF")
-                database.execute(_SCHEMA)
-                _enlarge_pages(database)
-                [page_bytes] = database.execute("PRAGMA page_size").fetchone()
-                database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // page_bytes}")
                 if self._filled_for:
                     self._store_destination(database)
             except BaseException:
@@ -257,11 +229,11 @@ class Spool:
         """
         database = self._open()
         try:
-            with _transaction(database):
+            with transaction(database):
                 return work(database)
         except sqlite3.OperationalError:
             database.execute("PRAGMA wal_checkpoint(RESTART)")
-            with _transaction(database):
+            with transaction(database):
                 return work(database)
 
     def _put(self, now: float, publications: Sequence[Publication]) -> list[Dropped]:
@@ -351,7 +323,7 @@ class Spool:
                 for row_id in (*ids, *refused)
                 for (size,) in database.execute("DELETE FROM outbox WHERE id = ? RETURNING length(body)", (row_id,))
             ]
-            return sizes, _oldest_at(database)
+            return sizes, oldest_at(database)
 
         sizes, self.oldest_at = self._committed(delete)
         self.rows -= len(sizes)
@@ -394,35 +366,4 @@ class Spool:
         self.rows, self.bytes = row
         if self._has_report_tables:
             self.reports = spooled_reports.count_reports(database)
-        self.oldest_at = _oldest_at(database)
-
-
-def _enlarge_pages(database: sqlite3.Connection) -> None:
-    """Give an empty spool of an earlier Meter pages of :data:`PAGE_BYTES`, if no other process uses it now."""
-    if database.execute("PRAGMA page_size").fetchone() == (PAGE_BYTES,) or _oldest_at(database) is not None:
-        return
-    with suppress(sqlite3.OperationalError):
-        try:
-            database.execute("PRAGMA journal_mode = DELETE")  # pages cannot be changed in WAL mode
-            database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            database.execute("VACUUM")
-        finally:
-            database.execute("PRAGMA journal_mode = WAL")
-
-
-def _oldest_at(database: sqlite3.Connection) -> float | None:
-    """Return when the oldest publication was spooled."""
-    row = database.execute("SELECT at FROM outbox ORDER BY id LIMIT 1").fetchone()
-    return None if row is None else float(row[0])
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.execute("COMMIT")
-    except BaseException:
-        if database.in_transaction:  # SQLite rolls some failed transactions back itself, as on a full disk
-            database.execute("ROLLBACK")
-        raise
+        self.oldest_at = oldest_at(database)

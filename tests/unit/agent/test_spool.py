@@ -15,10 +15,10 @@ from twisted.logger import eventAsText
 from zope.interface import implementer
 
 from meter.agent.outbox import Outbox
-from meter.agent.spool import _SCHEMA
-from meter.agent.spool import CHECKPOINT_BYTES
-from meter.agent.spool import PAGE_BYTES
 from meter.agent.spool import Spool
+from meter.agent.spool_database import CHECKPOINT_BYTES
+from meter.agent.spool_database import PAGE_BYTES
+from meter.agent.spool_database import SCHEMA
 from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.metrics import metrics_registry
 from meter.daemon.services import Backoff
@@ -133,7 +133,7 @@ async def test_spool_of_an_earlier_meter_gets_large_pages_once_it_is_empty(open_
         database.execute("PRAGMA page_size = 4096")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("CREATE TABLE elsewhere (one)")
-        database.executescript(_SCHEMA)
+        database.executescript(SCHEMA)
         database.execute("INSERT INTO outbox VALUES (7, 1000000, 3, 'metering', 'metering.cpu', '{}', '000042')")
         database.commit()
     filled = open_spool()
