@@ -27,7 +27,7 @@ from meter.sample_identity import compared_range
 from meter.sample_identity import week_of
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import partition_name
-from meter.store.write.writer import INSERT_SAMPLES
+from meter.store.write.inserting import INSERT_SAMPLES
 from meter.stored_batch import verify_stored_batch
 from tests.signed import stored_message
 from tests.store_messages import KEYS
