@@ -62,22 +62,22 @@ def test_id_cache_drops_unused_ids():
     cache.update({"old": CachedId(1, LATER)})
     for number in range(100):
         cache.update({number: CachedId(number, LATER)})
-        assert cache.get_many({"old": LATER}) == {"old": 1}
+        assert cache.get_many(["old"], LATER) == [1]
 
-    assert cache.get_many({5: LATER}) == {}
-    assert cache.get_many({99: LATER, "new": LATER}) == {99: 99}
+    assert cache.get_many([5], LATER) == [None]
+    assert cache.get_many([99, "new"], LATER) == [99, None]
     cache.clear()
-    assert cache.get_many({"old": LATER}) == {}
+    assert cache.get_many(["old"], LATER) == [None]
 
 
 def test_id_is_cached_until_its_row_may_be_deleted():
     cache = IdCache(10)
     cache.update({"cpu": CachedId(1, LATER)})
 
-    assert cache.get_many({"cpu": LATER - timedelta(weeks=5)}) == {"cpu": 1}
-    assert cache.get_many({"cpu": LATER + timedelta(weeks=1)}) == {}
+    assert cache.get_many(["cpu"], LATER - timedelta(weeks=5)) == [1]
+    assert cache.get_many(["cpu"], LATER + timedelta(weeks=1)) == [None]
     cache.update({"cpu": CachedId(1, LATER + timedelta(weeks=1))})
-    assert cache.get_many({"cpu": LATER + timedelta(weeks=1)}) == {"cpu": 1}
+    assert cache.get_many(["cpu"], LATER + timedelta(weeks=1)) == [1]
 
 
 def test_week_ends_on_monday_and_the_last_one_with_the_year_9999():

@@ -61,6 +61,7 @@ WITHOUT_SAMPLES = (
     "summary",
     "dataframes",
     "budgets",
+    "unpriced_usage",
     "prometheus_buildinfo",
     "prometheus_runtimeinfo",
     "prometheus_targets",
