@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from meter.sample_identity import week_of
 from meter.store import Act
 from meter.store import Administration
+from meter.store import DatabaseInspection
 from meter.store import Retention
 from meter.store import Selection
 from meter.store.packing.packed_partitions import packed_partition_name
@@ -257,3 +258,19 @@ async def test_retention_of_a_meter_deletes_packed_rows_and_shortens_those_that_
 
         of_day = cutoff.replace(hour=0)
         assert all_samples(postgresql, dsn) == [row for row in before if (row[5],) not in disk or row[0] >= of_day]
+
+
+@pytest_twisted.ensureDeferred
+async def test_newest_sample_of_a_store_that_gets_none_any_more_is_a_packed_one(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        inspection = DatabaseInspection(reactor, dsn, clock=reactor)
+        await inspection.open()
+        try:
+            assert await inspection.newest_sample() is None
+            await store.write([message(at=OLD), message(at=OLD + timedelta(hours=1))])
+            await pack_all(dsn)
+            assert counts(postgresql, dsn) == (0, 2)
+            assert await inspection.newest_sample() == OLD + timedelta(hours=1)
+        finally:
+            inspection.close()

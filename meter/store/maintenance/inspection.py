@@ -28,6 +28,7 @@ from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.dsn import described
 from meter.store.postgres.durability import unsafe_settings
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.sample_rows import OF_ANY_SERIES
 
 SERVER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(),
@@ -35,7 +36,10 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
     CASE WHEN pg_has_role(current_user, 'pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END
 """
 
-NEWEST_SAMPLE = f"SELECT max(s.timestamp) FROM sample s WHERE {IN_ORDER_OF_TIME}"
+NEWEST_SAMPLE = f"""
+SELECT greatest((SELECT max(s.timestamp) FROM sample s WHERE {IN_ORDER_OF_TIME}),
+    (SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}))
+"""
 
 DEFAULT_SAMPLES = f"""
 SELECT count(*) FROM (
@@ -148,7 +152,7 @@ class DatabaseInspection:
             raise Unavailable(str(error)) from error
 
     async def newest_sample(self) -> datetime | None:
-        """Return the timestamp of the newest sample."""
+        """Return the timestamp of the newest sample, packed or not; ``None`` if there is none."""
         [[newest]] = await self.rows(NEWEST_SAMPLE)
         found: datetime | None = newest
         return found
