@@ -182,6 +182,22 @@ def names_are_not_vague(top: Path) -> Iterator[str]:
                 yield f"{path}: {node.name} says nothing; what is it?"
 
 
+PLAIN_SAMPLES = re.compile(r"\b(?:FROM|JOIN)\s+sample\b")
+
+PLAIN_SAMPLES_READ = {
+    "meter/store/query/sample_rows.py": 6,  # beside packed ones
+    "meter/store/query/activity.py": 1,  # likewise
+    "meter/store/query/first_sample.py": 1,
+    "meter/store/query/samples_by_time.py": 1,
+    "meter/store/write/signed_batches.py": 2,
+    "meter/store/maintenance/inspection.py": 1,
+    "meter/store/query/samples.py": 1,  # only what is newer than all packed ones
+    "meter/store/write/duplicates.py": 4,  # is_new_among_packed() is asked beside them where a week near by is packed
+    "meter/store/maintenance/rollups.py": 1,  # the hours of packed weeks are final, or in changed_series
+    "meter/store/maintenance/voiding_sql.py": 3,  # after unpacking, what was put back, and beside packed ones
+}
+"""How often modules read plain samples by themselves: packed ones are read beside them, or cannot be meant."""
+
 SKIPS = ("skip", "skipif", "importorskip")
 BOUNDS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 CLOCKS = ("time.time", "time.monotonic", "time.perf_counter", "time.process_time", "reactor.seconds")
@@ -290,6 +306,21 @@ def no_sql_name_is_retired(top: Path) -> Iterator[str]:
                         yield f"{path}:{node.lineno} uses the SQL name {name}"
 
 
+def statements_see_packed_samples(top: Path) -> Iterator[str]:
+    for path, tree in modules(top):
+        found = sum(len(PLAIN_SAMPLES.findall(text)) for text in texts_of(tree))
+        if found > PLAIN_SAMPLES_READ.get(path, 0):
+            yield f"{path} reads FROM sample {found} times: packed samples are not there, see meter/store/query/sample_rows.py"
+
+
+def texts_of(tree: ast.Module) -> Iterator[str]:
+    """The texts in ``tree``, those of f-strings in parts, without docstrings."""
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
+            yield node.value
+
+
 def retired_sql(text: str) -> list[str]:
     """The retired names in SQL, apart from those in its comments and texts."""
     words = set(re.findall(r"[a-z_]+", re.sub(r"--.*|'[^']*'", "", text)))
@@ -389,6 +420,7 @@ RULES: dict[Callable[[Path], Iterable[str]], dict[str, str]] = {
     no_identifier_is_retired: {"meter/x.py": "class Turns:\n    pass\n"},
     no_file_name_is_retired: {"meter/agent/turns.py": ""},
     no_sql_name_is_retired: {"meter/store/x.py": "QUERY = 'SELECT before FROM horizon'\n"},
+    statements_see_packed_samples: {"meter/store/query/lives.py": "QUERY = f'SELECT count(*) FROM sample s {where}'\n"},
     no_public_text_has_a_retired_phrase: {"meter/x.py": "C = Counter('x', 'messages that are set aside')\n"},
     no_log_text_has_a_retired_phrase: {"meter/x.py": "def f(log):\n    log.info('the message is set aside')\n"},
 }
