@@ -30,8 +30,8 @@ from meter.sample_identity import week_of
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import partition_name
 from meter.store.write.duplicates import nearby_parameters
-from meter.store.write.writer import INSERT_NEW_SAMPLES
-from meter.store.write.writer import INSERT_SAMPLES
+from meter.store.write.inserts import INSERT_NEW_SAMPLES
+from meter.store.write.inserts import INSERT_SAMPLES
 from meter.stored_batch import verify_stored_batch
 from tests.signed import stored_message
 from tests.store_messages import KEYS
