@@ -89,13 +89,21 @@ OF_TIME = f"""
         OFFSET 0
     ) AS s"""
 
+NEWEST_BEFORE, OLDEST_BEFORE = (
+    edge_of_series(
+        VALUE_COLUMNS,
+        f"{START} - {LOOK_BACK}",
+        START,
+        series="w.id",
+        condition=f"s.timestamp < {START} AND {RECORDED}",
+        oldest=oldest,
+    )
+    for oldest in (False, True)
+)
+
 BEFORE = f"""
     SELECT {COLUMNS}
-    FROM wanted w CROSS JOIN LATERAL ({
-    edge_of_series(
-        VALUE_COLUMNS, f"{START} - {LOOK_BACK}", START, series="w.id", condition=f"s.timestamp < {START} AND {RECORDED}"
-    )
-}) AS s"""
+    FROM wanted w CROSS JOIN LATERAL ({NEWEST_BEFORE}) AS s"""
 
 # Series that were polled, of resources that others told of, too: what was told does not count where polls measured the same time, also
 # if the day ends in between.
@@ -105,16 +113,7 @@ POLLED_BESIDE_OTHERS = """w.polled AND EXISTS (
 
 FIRST_BEFORE = f"""
     SELECT {COLUMNS}
-    FROM wanted w CROSS JOIN LATERAL ({
-    edge_of_series(
-        VALUE_COLUMNS,
-        f"{START} - {LOOK_BACK}",
-        START,
-        series="w.id",
-        condition=f"s.timestamp < {START} AND {RECORDED}",
-        oldest=True,
-    )
-}) AS s
+    FROM wanted w CROSS JOIN LATERAL ({OLDEST_BEFORE}) AS s
     WHERE {POLLED_BESIDE_OTHERS}"""
 
 FIRST_AFTER = f"""
