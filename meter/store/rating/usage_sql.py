@@ -71,14 +71,16 @@ RECORDED = "s.recorded_at <= %(as_of)s"
 INTERVAL_END = f"{FINISH} + make_interval(secs => w.polling_interval)"
 OF_WANTED = "p.series_id = w.id"
 
-OLDEST_AFTER = edge_of_series(
-    VALUE_COLUMNS,
-    FINISH,
-    f"{FINISH} + {LOOK_BACK}",
-    series="w.id",
-    condition=f"s.timestamp < {FINISH} + {LOOK_BACK} AND {RECORDED}",
-    oldest=True,
-)
+
+def _edge(first: str, until: str, *, oldest: bool) -> str:
+    """Return the subquery of the newest or the oldest sample of the series ``w`` from ``first`` until before ``until``."""
+    condition = f"s.timestamp < {until} AND {RECORDED}"
+    return edge_of_series(VALUE_COLUMNS, first, until, series="w.id", condition=condition, oldest=oldest)
+
+
+NEWEST_BEFORE = _edge(f"{START} - {LOOK_BACK}", START, oldest=False)
+OLDEST_BEFORE = _edge(f"{START} - {LOOK_BACK}", START, oldest=True)
+OLDEST_AFTER = _edge(FINISH, f"{FINISH} + {LOOK_BACK}", oldest=True)
 
 OF_TIME = f"""
     SELECT {COLUMNS}
@@ -88,18 +90,6 @@ OF_TIME = f"""
         WHERE s.series_id = w.id AND s.timestamp >= %(start)s AND s.timestamp < %(finish)s AND s.recorded_at <= %(as_of)s
         OFFSET 0
     ) AS s"""
-
-NEWEST_BEFORE, OLDEST_BEFORE = (
-    edge_of_series(
-        VALUE_COLUMNS,
-        f"{START} - {LOOK_BACK}",
-        START,
-        series="w.id",
-        condition=f"s.timestamp < {START} AND {RECORDED}",
-        oldest=oldest,
-    )
-    for oldest in (False, True)
-)
 
 BEFORE = f"""
     SELECT {COLUMNS}
