@@ -248,7 +248,11 @@ class Asking:
         self, name: str, path: str, sql: str, row: Callable[[Any], object], columnar: Callable[[], object] | None
     ) -> float:
         """Ask once for comparison, then measure; return the median in milliseconds."""
-        given = json.loads(await self._first(path))
+        try:
+            given = json.loads(await self._first(path))
+        except HTTPError as error:
+            self._report.compare(name, "an answer", f"status {error.code}: {error.read().decode()[:200]}")
+            return 0.0
         expected = measuring.rows(self._dsn, sql)
         found = [row(each) for each in given]
         shown = ("equal", "equal") if alike(expected, found) else (sorted(map(str, expected)), sorted(map(str, found)))
@@ -334,8 +338,8 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
 
 def main() -> None:
     parser = measuring.with_postgresql(measuring.parser(__doc__, runs=9), "not-durable")
-    parser.add_argument("--minutes", type=int, default=MINUTES, help="of samples, at least 1 000 (%(default)s)")
-    parser.add_argument("--resources", type=int, default=RESOURCES, help="at least 21 (%(default)s)")
+    parser.add_argument("--minutes", type=int, default=MINUTES, help="of samples, at least 700 (%(default)s)")
+    parser.add_argument("--resources", type=int, default=RESOURCES, help="at least 20 (%(default)s)")
     parser.add_argument(
         "--sizes",
         nargs="*",

@@ -42,6 +42,8 @@ from meter.store.maintenance.rollups import MAX_METADATA_RUNS
 from meter.store.maintenance.rollups import NEXT_HOUR_TO_FINALIZE
 from meter.store.maintenance.verification import BatchTimes
 from meter.store.maintenance.verification import Verification
+from meter.store.query.sample_rows import EVER
+from meter.store.query.sample_rows import samples_between
 from tests.integration.test_store_rollups import running
 from tests.plans import RowsRead
 from tests.plans import count_rows_read
@@ -133,7 +135,7 @@ class Database:
         bounds += [f"s.timestamp >= '{filter.start}'"] if filter.start else []
         bounds += [f"s.timestamp < '{filter.end}'"] if filter.end else []
         return self._count(
-            "SELECT count(*) FROM sample s JOIN series x ON x.id = s.series_id"
+            f"SELECT count(*) FROM {samples_between(('timestamp', 'series_id'), EVER)} JOIN series x ON x.id = s.series_id"
             " JOIN (SELECT id, name AS meter FROM meter) m ON m.id = x.meter_id"
             " JOIN (SELECT id AS resource, name AS resource_id FROM resource) r ON r.resource = x.resource_id"
             " LEFT JOIN (SELECT id AS project, name AS project_id FROM project) p ON p.project = x.project_id"

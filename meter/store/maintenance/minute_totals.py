@@ -97,8 +97,8 @@ MAKE_OF_METERS = MAKE.format(
     is_worthwhile=IS_WORTHWHILE,
 )
 
-CHANGED_METERS = f"""
-SELECT x.meter_id, sum(r.count) <= {MAX_SAMPLES_AGGREGATED_AGAIN}
+CHANGED_METERS = """
+SELECT x.meter_id, sum(r.count) <= %(max_samples)s
 FROM (SELECT DISTINCT meter_id FROM series WHERE id = ANY(%(series)s)) AS changed
 JOIN series x ON x.meter_id = changed.meter_id AND x.resource_id = 0
 JOIN rollup r ON r.series_id = x.id AND r.hours = 1 AND r.start = %(start)s
@@ -132,7 +132,7 @@ async def make_minute_totals(session: Session, period: Mapping[str, Any], change
         if (await session.rows(f"SELECT {IS_RECENT}", period))[0][0]:
             await session.count(MAKE_OF_HOUR, period)
         return
-    of_series = {**period, "series": list(changed)}
+    of_series = {**period, "series": list(changed), "max_samples": MAX_SAMPLES_AGGREGATED_AGAIN}
     await session.count(DELETE_OF_SERIES, of_series)
     if (await session.rows(f"SELECT {IS_RECENT}", period))[0][0]:
         meters = [meter for meter, is_small in await session.rows(CHANGED_METERS, of_series) if is_small]

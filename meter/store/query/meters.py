@@ -9,30 +9,44 @@ from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
+from meter.store.query.conditions import any_of_series
 from meter.store.query.conditions import newest_of_series
-from meter.store.query.conditions import samples_of_series
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
 
 # Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
-# no more than it shows.
+# no more than it shows. Where all series have one owner, as nearly always, it suffices that one of them has a sample.
 METERS = """
 SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name
 FROM (
-    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, array_agg(x.id) AS ids,
-        min(x.project_id) < max(x.project_id) AS of_several
-    FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x
+    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, x.ids, x.of_several,
+        x.of_several OR x.of_several_users AS by_newest
+    FROM (
+        SELECT x.meter_id, x.resource_id, array_agg(x.id) AS ids, min(x.project_id) < max(x.project_id) AS of_several,
+            min(x.user_id) < max(x.user_id) OR min(x.source_id) < max(x.source_id) AS of_several_users
+        FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x
+        GROUP BY x.meter_id, x.resource_id OFFSET 0
+    ) x
     CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
     CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
-    GROUP BY m.name, m.type, m.unit, x.resource_id, r.name
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
 ) listed {owner}
 CROSS JOIN LATERAL (
-    SELECT x.user_id, x.project_id, x.source_id
-    FROM series x
-    CROSS JOIN LATERAL ({newest}) sample
-    WHERE x.id = ANY(listed.ids)
-    ORDER BY {describing_first} sample.timestamp DESC, sample.message_id DESC LIMIT 1
+    (
+        SELECT x.user_id, x.project_id, x.source_id
+        FROM series x
+        CROSS JOIN LATERAL ({any}) sample
+        WHERE NOT listed.by_newest AND x.id = ANY(listed.ids)
+        LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT x.user_id, x.project_id, x.source_id
+        FROM series x
+        CROSS JOIN LATERAL ({newest}) sample
+        WHERE listed.by_newest AND x.id = ANY(listed.ids)
+        ORDER BY {describing_first} sample.timestamp DESC, sample.message_id DESC LIMIT 1
+    )
 ) newest
 LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = newest.user_id OFFSET 0) u ON true
 LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id OFFSET 0) p ON true
@@ -46,7 +60,7 @@ SELECT m.name, m.type, m.unit
 FROM meter m
 CROSS JOIN LATERAL (
     SELECT FROM series x
-    CROSS JOIN LATERAL (SELECT FROM {samples} {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) s
+    CROSS JOIN LATERAL ({any}) s
     WHERE x.meter_id = m.id AND {series}
     LIMIT 1
 ) existing
@@ -60,7 +74,7 @@ FROM (SELECT x.meter_id, array_agg(x.id) AS ids FROM series x WHERE {series} GRO
 CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = listed.meter_id OFFSET 0) m
 CROSS JOIN LATERAL (
     SELECT FROM series x
-    CROSS JOIN LATERAL (SELECT FROM {samples} {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) s
+    CROSS JOIN LATERAL ({any}) s
     WHERE x.id = ANY(listed.ids)
     LIMIT 1
 ) existing
@@ -89,9 +103,7 @@ def meters_query(conditions: FilterConditions, limit: int, *, unique: bool) -> S
         owner="" if within_project else OWNER.format(resource="listed.resource_id", condition="AND listed.of_several"),
         describing_first="" if within_project else f"{DESCRIBES} DESC,",
         newest=newest_of_series(conditions, "s.timestamp, s.message_id", 1),
-        samples=samples_of_series(conditions),
-        joins=conditions.joined_metadata,
+        any=any_of_series(conditions),
         series=conditions.series,
-        sample=conditions.sample,
         limit=Sql("%s", (limit,)),
     )

@@ -81,7 +81,7 @@ FROM sampled_span JOIN total_series USING (n)
 CROSS JOIN LATERAL (
     SELECT {names}, {sample_columns}
     FROM {samples_of_span}
-    WHERE s.series_id = ANY(total_series.ids) AND s.timestamp >= greatest(sampled_span.start, total_series.before)
+    WHERE s.timestamp >= greatest(sampled_span.start, total_series.before)
         AND s.timestamp <= sampled_span.finish AND {range}
     OFFSET 0
 ) AS partial

@@ -25,7 +25,7 @@ from meter.store.query.partials import partial_from_minute
 from meter.store.query.partials import partial_from_rollup
 from meter.store.query.partials import partial_from_sample
 from meter.store.query.sample_rows import sample_columns
-from meter.store.query.sample_rows import samples_between
+from meter.store.query.sample_rows import samples_by_series
 from meter.store.query.time_range import TimeRange
 from meter.store.query.windows import Windows
 
@@ -59,7 +59,7 @@ FROM sample_series
 CROSS JOIN LATERAL (
     SELECT {names}, {sample_columns}
     FROM {samples} {joins}
-    WHERE s.series_id = ANY(sample_series.ids) AND {condition}
+    WHERE {condition}
     OFFSET 0
 ) AS partial
 """
@@ -104,7 +104,7 @@ FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_s
 CROSS JOIN LATERAL (
     SELECT {names}, {sample_columns}
     FROM {samples_of_gap}
-    WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+    WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
         AND {range}
     OFFSET 0
 ) AS partial
@@ -129,7 +129,7 @@ CROSS JOIN LATERAL (
     SELECT {names}, {sample_columns}
     FROM rollup r CROSS JOIN LATERAL (
         SELECT s.* FROM {samples_of_rollup}
-        WHERE s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last AND {range}
+        WHERE s.timestamp >= r.first AND s.timestamp <= r.last AND {range}
         OFFSET 0
     ) AS s
     WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
@@ -148,7 +148,7 @@ CROSS JOIN LATERAL (
     SELECT {names}, {sample_columns}
     FROM rollup r CROSS JOIN LATERAL (
         SELECT s.* FROM {samples_of_period}
-        WHERE s.series_id = r.series_id AND s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
+        WHERE s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
             AND {range}
         OFFSET 0
     ) AS s
@@ -170,8 +170,8 @@ SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metad
 WHERE coalesce(partial.count, 0) > 0 AND {joined}
 """
 
-OF_SAMPLE_SERIES = "p.series_id = ANY(sample_series.ids)"
-"""The condition on the series of packed rows ``p``, as on that of samples."""
+OF_SAMPLE_SERIES, OF_TOTAL_SERIES, OF_ROLLUP = "= ANY(sample_series.ids)", "= ANY(total_series.ids)", "= r.series_id"
+"""What the id of a series is compared with."""
 
 PERIODS_AND_CUT_HOURS = "(SELECT start, hours FROM period UNION ALL SELECT start, hours FROM cut)"
 
@@ -225,8 +225,7 @@ def partials_query(
     selection["sample_series"] = filled(SAMPLE_SERIES, **selection)
     bounds = conditions.bounds
     if longest_rollup:
-        read = sample_columns(selection["sample_columns"], conditions.range, recorded, "s.series_id")
-        of_rollup = "p.series_id = r.series_id"
+        read = sample_columns(selection["sample_columns"], conditions.range, recorded)
         minutes = totals and recorded == TRUE and (cutting is not None or time_range.cuts_hours)
         in_range = time_range.contains_period("p")
         partials = filled(
@@ -235,19 +234,19 @@ def partials_query(
             + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
             + (SAMPLES_OF_OVERLAPPING if steps else ""),
             **selection,
-            samples_of_span=samples_between(
+            samples_of_span=samples_by_series(
                 read,
                 bounds.within("greatest(sampled_span.start, total_series.before)", "sampled_span.finish"),
-                series="p.series_id = ANY(total_series.ids)",
+                series=OF_TOTAL_SERIES,
             )
             if minutes
             else "",
-            samples_of_gap=samples_between(
+            samples_of_gap=samples_by_series(
                 read, bounds.within("greatest(gap.start, cutoff.before)", "gap.finish"), series=OF_SAMPLE_SERIES
             ),
-            samples_of_rollup=samples_between(read, bounds.within("r.first", "r.last"), series=of_rollup),
-            samples_of_period=samples_between(
-                read, bounds.within("r.start", "r.start + make_interval(hours => r.hours)"), series=of_rollup
+            samples_of_rollup=samples_by_series(read, bounds.within("r.first", "r.last"), series=OF_ROLLUP),
+            samples_of_period=samples_by_series(
+                read, bounds.within("r.start", "r.start + make_interval(hours => r.hours)"), series=OF_ROLLUP
             ),
             rollup_columns=partial_from_rollup(columns),
             rolled_up=rolled_up,
@@ -333,8 +332,8 @@ def _rollup_is_read(*, steps: bool, cut: bool) -> str:
 
 def _from_samples(selection: Mapping[str, Sql | str], conditions: FilterConditions, condition: Sql) -> Sql:
     joins = conditions.joined_for_rest
-    read = sample_columns(selection["sample_columns"], joins, condition, "s.series_id")
-    samples = samples_between(read, conditions.bounds, series=OF_SAMPLE_SERIES)
+    read = sample_columns(selection["sample_columns"], joins, condition)
+    samples = samples_by_series(read, conditions.bounds, series=OF_SAMPLE_SERIES)
     return filled(FROM_SAMPLES, **selection, samples=samples, joins=joins, condition=condition)
 
 

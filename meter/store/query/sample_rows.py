@@ -149,6 +149,14 @@ def samples_between(
     )
 
 
+def samples_by_series(columns: tuple[str, ...], bounds: TimeBounds, *, series: str) -> Sql:
+    """Return the FROM item ``s`` of all samples, with ``columns``, of the series whose id compares with ``series``, like ``= 7``.
+
+    The statement repeats the conditions on the time, but not that on the series: comparing each sample with many would take long.
+    """
+    return samples_between(columns, bounds, series=f"p.series_id {series}", plain=f"s.series_id {series}")
+
+
 def packed_samples(columns: tuple[str, ...], bounds: TimeBounds, packed: Sql | str) -> Sql:
     """Return the FROM item ``s`` of the packed samples alone; ``packed`` is a condition on a row ``p`` of ``packed_samples``."""
     return filled("({packed}) s", packed=packed_part(columns, bounds, "true", packed))

@@ -17,8 +17,8 @@ from meter.store.query.sample_rows import listed
 from meter.store.query.sample_rows import packed_part
 
 SHORTEST_SPAN = "interval '10 minutes'"
-SPANS = 30
-"""So many spans, each twice as long as the one before, reach beyond the times that can be stored."""
+SPANS = 24
+"""The spans are each twice as long as the one before; this one begins, or ends, after 160 years and has no other end."""
 
 BY_SPANS = f"""(
     SELECT s.* FROM ({{spans}} OFFSET 0) AS span

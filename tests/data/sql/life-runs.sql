@@ -55,10 +55,10 @@ WITH read AS MATERIALIZED (
         CROSS JOIN LATERAL (
             SELECT life_series, life_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.message_id AS tie, 0::smallint AS metadata_run, s.metadata_id AS metadata_id
             FROM (
-                SELECT s.timestamp, s.message_id, s.volume, s.metadata_id, s.series_id FROM sample s
+                SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM sample s WHERE s.series_id = ANY(sample_series.ids)
                 UNION ALL
                 (
-                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id
+                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id
                     FROM packed_samples p CROSS JOIN LATERAL (
                         SELECT
                         CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
@@ -74,7 +74,7 @@ WITH read AS MATERIALIZED (
                     OFFSET 0
                 )
             ) s
-            WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+            WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
                 AND true
             OFFSET 0
         ) AS partial
@@ -95,10 +95,10 @@ WITH read AS MATERIALIZED (
             SELECT life_series, life_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.message_id AS tie, 0::smallint AS metadata_run, s.metadata_id AS metadata_id
             FROM rollup r CROSS JOIN LATERAL (
                 SELECT s.* FROM (
-                    SELECT s.timestamp, s.message_id, s.volume, s.metadata_id, s.series_id FROM sample s
+                    SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM sample s WHERE s.series_id = r.series_id
                     UNION ALL
                     (
-                        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id
+                        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id
                         FROM packed_samples p CROSS JOIN LATERAL (
                             SELECT
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
@@ -114,7 +114,7 @@ WITH read AS MATERIALIZED (
                         OFFSET 0
                     )
                 ) s
-                WHERE s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last AND true
+                WHERE s.timestamp >= r.first AND s.timestamp <= r.last AND true
                 OFFSET 0
             ) AS s
             WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish

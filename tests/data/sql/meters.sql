@@ -6,12 +6,16 @@ SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
 SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name
 FROM (
-    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, array_agg(x.id) AS ids,
-    min(x.project_id) < max(x.project_id) AS of_several
-    FROM (SELECT * FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x
+    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, x.ids, x.of_several,
+    x.of_several OR x.of_several_users AS by_newest
+    FROM (
+        SELECT x.meter_id, x.resource_id, array_agg(x.id) AS ids, min(x.project_id) < max(x.project_id) AS of_several,
+        min(x.user_id) < max(x.user_id) OR min(x.source_id) < max(x.source_id) AS of_several_users
+        FROM (SELECT * FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x
+        GROUP BY x.meter_id, x.resource_id OFFSET 0
+    ) x
     CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
     CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
-    GROUP BY m.name, m.type, m.unit, x.resource_id, r.name
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
 ) listed
 CROSS JOIN LATERAL (
@@ -24,44 +28,80 @@ CROSS JOIN LATERAL (
     FROM series o WHERE o.resource_id = listed.resource_id AND listed.of_several
 ) owner
 CROSS JOIN LATERAL (
-    SELECT x.user_id, x.project_id, x.source_id
-    FROM series x
-    CROSS JOIN LATERAL (
-        WITH plain AS MATERIALIZED (
-            SELECT s.timestamp, s.message_id FROM sample s
-            WHERE s.series_id = x.id AND (s.timestamp >= $2) AND (s.timestamp < $3)
-            ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
-        )
-        SELECT s.timestamp, s.message_id FROM plain s
-        UNION ALL (
-            SELECT s.timestamp, s.message_id FROM (
-                SELECT p.* FROM packed_samples p
-                WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
-                ORDER BY p.first DESC, p.part DESC OFFSET 0
-            ) p CROSS JOIN LATERAL (
-                SELECT
-                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                ELSE greatest(1, floor((date_part('epoch', greatest($2::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
-                END AS lower,
-                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                ELSE least(p.count, ceil((date_part('epoch', least($3::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
-                END AS upper
-                OFFSET 0
-            ) AS whole
-            CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (1 + 3) + 1), whole.upper), (whole.lower, whole.upper - (1 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
-            CROSS JOIN LATERAL (
-                SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
-                WHERE (s.timestamp >= $2) AND (s.timestamp < $3)
-                ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
-            ) s LIMIT 1
-        )
-        ORDER BY timestamp DESC, message_id DESC LIMIT 1
-    ) sample
-    WHERE x.id = ANY(listed.ids)
-    ORDER BY (CASE WHEN owner.only_one THEN true WHEN owner.measured THEN NOT coalesce(starts_with(
-                (SELECT o.name FROM source o WHERE o.id = x.source_id), (SELECT p.name FROM project p WHERE p.id = x.project_id) || ':'
-            ), false)
-        ELSE x.project_id = owner.first_project END) DESC, sample.timestamp DESC, sample.message_id DESC LIMIT 1
+    (
+        SELECT x.user_id, x.project_id, x.source_id
+        FROM series x
+        CROSS JOIN LATERAL (
+            WITH plain AS MATERIALIZED (SELECT s.timestamp, s.message_id FROM sample s WHERE s.series_id = x.id AND (s.timestamp >= $2) AND (s.timestamp < $3) LIMIT 1)
+            SELECT s.timestamp, s.message_id FROM plain s
+            UNION ALL (
+                SELECT s.timestamp, s.message_id FROM (
+                    SELECT p.* FROM packed_samples p
+                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    ORDER BY p.first DESC, p.part DESC OFFSET 0
+                ) p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest($2::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least($3::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
+                    OFFSET 0
+                ) AS whole
+                CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (1 + 3) + 1), whole.upper), (whole.lower, whole.upper - (1 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+                CROSS JOIN LATERAL (
+                    SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
+                    WHERE (s.timestamp >= $2) AND (s.timestamp < $3)
+                    ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
+                ) s LIMIT 1
+            )
+            ORDER BY timestamp DESC, message_id DESC LIMIT 1
+        ) sample
+        WHERE NOT listed.by_newest AND x.id = ANY(listed.ids)
+        LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT x.user_id, x.project_id, x.source_id
+        FROM series x
+        CROSS JOIN LATERAL (
+            WITH plain AS MATERIALIZED (
+                SELECT s.timestamp, s.message_id FROM sample s
+                WHERE s.series_id = x.id AND (s.timestamp >= $2) AND (s.timestamp < $3)
+                ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+            )
+            SELECT s.timestamp, s.message_id FROM plain s
+            UNION ALL (
+                SELECT s.timestamp, s.message_id FROM (
+                    SELECT p.* FROM packed_samples p
+                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    ORDER BY p.first DESC, p.part DESC OFFSET 0
+                ) p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest($2::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least($3::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
+                    OFFSET 0
+                ) AS whole
+                CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (1 + 3) + 1), whole.upper), (whole.lower, whole.upper - (1 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+                CROSS JOIN LATERAL (
+                    SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
+                    WHERE (s.timestamp >= $2) AND (s.timestamp < $3)
+                    ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
+                ) s LIMIT 1
+            )
+            ORDER BY timestamp DESC, message_id DESC LIMIT 1
+        ) sample
+        WHERE listed.by_newest AND x.id = ANY(listed.ids)
+        ORDER BY (CASE WHEN owner.only_one THEN true WHEN owner.measured THEN NOT coalesce(starts_with(
+                    (SELECT o.name FROM source o WHERE o.id = x.source_id), (SELECT p.name FROM project p WHERE p.id = x.project_id) || ':'
+                ), false)
+            ELSE x.project_id = owner.first_project END) DESC, sample.timestamp DESC, sample.message_id DESC LIMIT 1
+    )
 ) newest
 LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = newest.user_id OFFSET 0) u ON true
 LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id OFFSET 0) p ON true

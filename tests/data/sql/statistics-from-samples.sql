@@ -14,10 +14,10 @@ WITH partial AS (
     CROSS JOIN LATERAL (
         SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
         FROM (
-            SELECT s.timestamp, s.volume, s.series_id FROM sample s
+            SELECT s.timestamp, s.volume FROM sample s WHERE s.series_id = ANY(sample_series.ids)
             UNION ALL
             (
-                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume
                 FROM packed_samples p CROSS JOIN LATERAL (
                     SELECT
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
@@ -33,7 +33,7 @@ WITH partial AS (
                 OFFSET 0
             )
         ) s
-        WHERE s.series_id = ANY(sample_series.ids) AND (s.timestamp >= $2) AND (s.timestamp < $3) AND (s.volume > $4::float8)
+        WHERE (s.timestamp >= $2) AND (s.timestamp < $3) AND (s.volume > $4::float8)
         OFFSET 0
     ) AS partial
 ), windowed AS (

@@ -59,10 +59,10 @@ WITH partial AS (
         CROSS JOIN LATERAL (
             SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, s.metadata_id AS metadata_id
             FROM (
-                SELECT s.timestamp, s.message_id, s.volume, s.metadata_id, s.series_id FROM sample s
+                SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM sample s WHERE s.series_id = ANY(sample_series.ids)
                 UNION ALL
                 (
-                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id
+                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id
                     FROM packed_samples p CROSS JOIN LATERAL (
                         SELECT
                         CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
@@ -78,7 +78,7 @@ WITH partial AS (
                     OFFSET 0
                 )
             ) s
-            WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+            WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
                 AND (s.timestamp >= $2) AND (s.timestamp < $3)
             OFFSET 0
         ) AS partial
@@ -99,10 +99,10 @@ WITH partial AS (
             SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, s.metadata_id AS metadata_id
             FROM rollup r CROSS JOIN LATERAL (
                 SELECT s.* FROM (
-                    SELECT s.timestamp, s.message_id, s.volume, s.metadata_id, s.series_id FROM sample s
+                    SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM sample s WHERE s.series_id = r.series_id
                     UNION ALL
                     (
-                        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id
+                        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id
                         FROM packed_samples p CROSS JOIN LATERAL (
                             SELECT
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
@@ -118,7 +118,7 @@ WITH partial AS (
                         OFFSET 0
                     )
                 ) s
-                WHERE s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last AND (s.timestamp >= $2) AND (s.timestamp < $3)
+                WHERE s.timestamp >= r.first AND s.timestamp <= r.last AND (s.timestamp >= $2) AND (s.timestamp < $3)
                 OFFSET 0
             ) AS s
             WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
@@ -132,10 +132,10 @@ WITH partial AS (
             SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, s.metadata_id AS metadata_id
             FROM rollup r CROSS JOIN LATERAL (
                 SELECT s.* FROM (
-                    SELECT s.timestamp, s.message_id, s.volume, s.metadata_id, s.series_id FROM sample s
+                    SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM sample s WHERE s.series_id = r.series_id
                     UNION ALL
                     (
-                        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id
+                        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id
                         FROM packed_samples p CROSS JOIN LATERAL (
                             SELECT
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
@@ -151,7 +151,7 @@ WITH partial AS (
                         OFFSET 0
                     )
                 ) s
-                WHERE s.series_id = r.series_id AND s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
+                WHERE s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
                     AND (s.timestamp >= $2) AND (s.timestamp < $3)
                 OFFSET 0
             ) AS s

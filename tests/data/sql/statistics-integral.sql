@@ -56,10 +56,10 @@ WITH partial AS (
     CROSS JOIN LATERAL (
         SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie
         FROM (
-            SELECT s.timestamp, s.message_id, s.volume, s.series_id FROM sample s
+            SELECT s.timestamp, s.message_id, s.volume FROM sample s WHERE s.series_id = ANY(sample_series.ids)
             UNION ALL
             (
-                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, p.series_id AS series_id
+                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume
                 FROM packed_samples p CROSS JOIN LATERAL (
                     SELECT
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
@@ -75,7 +75,7 @@ WITH partial AS (
                 OFFSET 0
             )
         ) s
-        WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+        WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
             AND (s.timestamp >= $2) AND (s.timestamp < $3)
         OFFSET 0
     ) AS partial
@@ -96,10 +96,10 @@ WITH partial AS (
         SELECT unit, meter, resource_id, run_kind, run_id, polling_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie
         FROM rollup r CROSS JOIN LATERAL (
             SELECT s.* FROM (
-                SELECT s.timestamp, s.message_id, s.volume, s.series_id FROM sample s
+                SELECT s.timestamp, s.message_id, s.volume FROM sample s WHERE s.series_id = r.series_id
                 UNION ALL
                 (
-                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, p.series_id AS series_id
+                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume
                     FROM packed_samples p CROSS JOIN LATERAL (
                         SELECT
                         CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
@@ -115,7 +115,7 @@ WITH partial AS (
                     OFFSET 0
                 )
             ) s
-            WHERE s.series_id = r.series_id AND s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
+            WHERE s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
                 AND (s.timestamp >= $2) AND (s.timestamp < $3)
             OFFSET 0
         ) AS s
