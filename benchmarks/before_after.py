@@ -1,8 +1,7 @@
-"""What a change costs: the processor time per sample of the collector and of the agent, in two checkouts in turn.
+"""What a change costs: the processor time per sample of the collector, the agent and all processes, in two checkouts in turn.
 
-``python -m benchmarks.before_after CHECKOUT`` runs ``benchmarks.collector`` and ``benchmarks.compute_cycle`` of the other
-checkout, which has its own ``.venv`` (``make dev``), and then those of this one, and so on. Processor time does not contain
-waiting, and both checkouts have a turn in each run: the ratios are meaningful beside other work, although the figures vary.
+``python -m benchmarks.before_after CHECKOUT`` runs ``benchmarks.collector``, ``compute_cycle`` and ``road`` of the other checkout,
+which has its own ``.venv`` (``make dev``), and then those of this one, and so on. Processor time does not contain waiting, and both checkouts have a turn in each run: the ratios are meaningful beside other work, although the figures vary.
 The workload is that of each checkout's own benchmark; their sizes are given by the options.
 
 The benchmarks compare what came out with what went in; here it is compared that all of them ended with exit code 0.
@@ -23,7 +22,7 @@ from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 
 SAMPLES, DOMAINS = 15_000, 200
-FIGURES = {"collector": "collector's processor time", "compute_cycle": "cycle"}
+FIGURES = {"collector": "collector's processor time", "compute_cycle": "cycle", "road": "broker to row, all processes"}
 """The line of each benchmark that is compared."""
 
 
@@ -52,9 +51,11 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
     arguments = {
         "collector": ["--runs", "2", "--mode", "not-durable", "--samples", str(options.samples), *stall],
         "compute_cycle": ["--runs", "3", "--domains", str(options.domains)],
+        "road": ["--runs", "2", "--mode", "durable", "--samples", str(options.samples), *stall],
     }
     if options.instances:
-        arguments["collector"] += ["--instances", str(options.instances)]
+        for name in ("collector", "road"):
+            arguments[name] += ["--instances", str(options.instances)]
     table = Table("processor time")
     for _ in range(options.runs):
         for name in options.benchmarks:

@@ -141,7 +141,7 @@ class BatchSignature(msgspec.Struct, frozen=True):
         return members if self.positions is None else {**members, "positions": list(self.positions)}
 
 
-class BatchEntry(msgspec.Struct, frozen=True):
+class BatchEntry(msgspec.Struct, frozen=True, gc=False):
     """A message's place in a batch whose signature ``keys`` have verified."""
 
     batch: BatchSignature
@@ -191,6 +191,11 @@ def message_digest(salt: bytes, position: int, message: Mapping[str, Any]) -> by
     return _digest(_begun(salt), position, canonical_form(message))
 
 
+def digest_of_canonical_form(salt: bytes, position: int, canonical: bytes) -> bytes:
+    """Return the digest of the message at ``position`` in the batch with ``salt`` that has this canonical form."""
+    return _digest(_begun(salt), position, canonical)
+
+
 def _digest(begun: hashlib._Hash, position: int, canonical: bytes) -> bytes:
     digest = begun.copy()
     digest.update(_position(position) + canonical)
@@ -227,14 +232,15 @@ def canonical_form_of_members(members: Mapping[str, Any]) -> bytes:
 
 def digest_of_encoded_metadata(encoded: bytes) -> bytes:
     """Return the SHA-256 of the canonical form of metadata, given as JSON; cached, because it repeats from cycle to cycle."""
-    return _cached_digest(encoded) if len(encoded) <= MAX_CACHED_METADATA else _digest_of_json(encoded)
+    return _cached_digest(encoded) if len(encoded) <= MAX_CACHED_METADATA else digest_of_json(encoded)
 
 
-def _digest_of_json(encoded: bytes) -> bytes:
+def digest_of_json(encoded: bytes) -> bytes:
+    """Return the SHA-256 of the canonical form of metadata, given as JSON; raises :class:`BadSignature`."""
     return hashlib.sha256(_encode(msgspec.json.decode(encoded))).digest()
 
 
-_cached_digest = functools.lru_cache(maxsize=CACHED_METADATA)(_digest_of_json)
+_cached_digest = functools.lru_cache(maxsize=CACHED_METADATA)(digest_of_json)
 
 
 def _encode(value: Any) -> bytes:

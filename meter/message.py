@@ -26,6 +26,7 @@ from meter.batch_signature import BATCH_SIGNATURE_FIELD
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.batch_signature import parse_batch_signature
+from meter.ceilometer_signature import METADATA_FIELD
 from meter.ceilometer_signature import BadSignature
 from meter.sample import SAMPLE_TYPES
 from meter.sample import VALID_VOLUMES
@@ -35,15 +36,13 @@ from meter.sample import volume_is_valid
 from meter.signing_keys import Keyring
 from meter.signing_keys import SignatureScheme
 from meter.signing_keys import VerifiedBatch
+from meter.standard_fields import MAX_IDENTIFIER
+from meter.standard_fields import MAX_TIME
+from meter.standard_fields import MetadataFacts
+from meter.standard_fields import StandardFields
 
 ENVELOPE_VERSION = "2.0"
 CAST_METHOD = "record_metering_data"
-MAX_IDENTIFIER = 512
-"""Maximum length of a name, unit or id, in characters. PostgreSQL indexes at most 2 704 bytes; Ceilometer allowed 255 characters."""
-
-MAX_TIME = 64
-"""Maximum length of a timestamp, in characters; parsed timestamps are cached, so their size is limited."""
-
 SAMPLE_EVENT_TYPES = frozenset({"telemetry.polling", "telemetry.api", "metering"})
 """Event types of notifications that carry metering messages, of Ceilometer's polling agent, API and ``notifier://`` publisher."""
 
@@ -56,15 +55,16 @@ class BadMessage(ValueError):
     """A message that can never be processed, however often it is delivered; the text is the reason in its dead letter."""
 
 
-class MeteringMessage(msgspec.Struct, frozen=True):
+class MeteringMessage(msgspec.Struct, frozen=True, gc=False):
     """One metering message with valid fields. A struct, because creating a frozen dataclass takes ten times as long.
 
-    ``fields`` is the message exactly as it was received; the other attributes are parsed from it. ``timestamp`` is in UTC.
-    ``key_id`` is the id of the key that verified it, ``None`` if it is unsigned. ``entry`` is its place in the batch whose
-    signature was verified; ``None`` if it has only Ceilometer's signature, or none.
+    ``received`` is the message as it was received, the other attributes are parsed from it. ``timestamp`` is in UTC.
+    ``facts`` are known of the metadata of a standard message. ``key_id`` is the id of the key that verified it, ``None`` if it is
+    unsigned. ``entry`` is its place in the batch whose signature was verified; ``None`` if it has only Ceilometer's signature, or
+    none.
     """
 
-    fields: Mapping[str, Any]
+    received: Mapping[str, Any] | StandardFields
     name: str
     type: SampleType
     unit: str
@@ -75,9 +75,22 @@ class MeteringMessage(msgspec.Struct, frozen=True):
     source: str | None
     timestamp: datetime
     message_id: str
-    metadata: Mapping[str, Any]
+    facts: MetadataFacts | None = None
     key_id: str | None = None
     entry: BatchEntry | None = None
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The message exactly as it was received. That of a standard message is decoded each time."""
+        return self.received.to_mapping() if isinstance(self.received, StandardFields) else self.received
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The metadata, empty if there are none."""
+        if isinstance(self.received, StandardFields):
+            decoded: dict[str, Any] = msgspec.json.decode(self.received.resource_metadata)
+            return decoded
+        return self.received.get(METADATA_FIELD) or {}
 
     @property
     def scheme(self) -> SignatureScheme | None:
@@ -125,7 +138,7 @@ def parse(fields: Any) -> MeteringMessage:
         raise BadMessage(f"resource_metadata must be a mapping, not {_shown(metadata)}")
     timestamp = parse_timestamp(_text(fields, "timestamp"), "timestamp")
     return MeteringMessage(
-        fields=fields,
+        received=fields,
         name=_text(fields, "counter_name"),
         type=kind,
         unit=_text(fields, "counter_unit", empty=True),
@@ -136,7 +149,6 @@ def parse(fields: Any) -> MeteringMessage:
         source=_optional_text(fields, "source"),
         timestamp=timestamp,
         message_id=_text(fields, "message_id"),
-        metadata=metadata or {},
     )
 
 

@@ -20,6 +20,7 @@ from meter.batch_signature import BatchKeys
 from meter.batch_signature import BatchSignature
 from meter.batch_signature import batch_keys
 from meter.batch_signature import canonical_form
+from meter.batch_signature import digest_of_canonical_form
 from meter.batch_signature import message_digest
 from meter.ceilometer_reading import check_reading
 from meter.ceilometer_signature import SIGNATURE_FIELD
@@ -103,6 +104,13 @@ class VerifiedBatch:
         digest = message_digest(self.salt, position, message) if isinstance(message, Mapping) else b""
         if digest != self.signature.digest(position):
             raise BadSignature(f"message {position} of the batch differs from the one that key {self.key.id} signed")
+        return BatchEntry(self.signature, position, self.keys)
+
+    def entry_of_canonical_form(self, index: int, canonical: bytes) -> BatchEntry | None:
+        """Return the place of the message ``index`` of the cast, given in its canonical form; ``None`` if it is not the signed one."""
+        position = self._position(index)
+        if digest_of_canonical_form(self.salt, position, canonical) != self.signature.digest(position):
+            return None
         return BatchEntry(self.signature, position, self.keys)
 
     def only(self, indexes: Sequence[int]) -> BatchSignature:

@@ -16,11 +16,15 @@ from meter.message import MeteringMessage
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read_cast
+from meter.message import verified_batch
 from meter.outgoing import OutgoingMessage
 from meter.outgoing import Signer
 from meter.query import SampleFilter
 from meter.sample import Sample
 from meter.signing_keys import Keyring
+from meter.standard_fields import MetadataCache
+from meter.standard_message import read_standard
+from meter.standard_message import standard_cast
 
 
 def outgoing(sample: Sample, keys: Keyring, source: str = "test") -> OutgoingMessage:
@@ -35,7 +39,18 @@ def received(sample: Sample, keys: Keyring, source: str = "test") -> MeteringMes
 def received_together(samples: list[Sample], keys: Keyring, source: str = "test") -> list[MeteringMessage]:
     """Return the messages of ``samples``, of one meter and signed as one batch."""
     [publication] = batch_publications([outgoing(sample, keys, source) for sample in samples])
-    return read_cast(publication.body, keys)
+    return read_as_collector(publication.body, keys)
+
+
+def read_as_collector(body: bytes, keys: Keyring) -> list[MeteringMessage]:
+    """Return the messages of a cast as a collector reads them: standard messages, if all of them are."""
+    found = standard_cast(body)
+    if found is not None and (batch := verified_batch(found.content, len(found.messages), keys)) is not None:
+        metadata = MetadataCache()
+        read = [read_standard(fields, index, batch, metadata) for index, fields in enumerate(found.messages)]
+        if None not in read:
+            return [message for message in read if message is not None]
+    return read_cast(body, keys)
 
 
 def fields_in(publication: Publication) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from meter.batch_signature import BatchEntry
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import call_at_once
 from meter.ceilometer_signature import BadSignature
+from meter.collector.large_bodies import LARGE_BYTES
 from meter.collector.large_bodies import Runner
 from meter.collector.large_bodies import TooComplex
 from meter.collector.large_bodies import Turn
@@ -51,9 +52,16 @@ from meter.query import Refusal
 from meter.query import WriteResult
 from meter.signing_keys import Keyring
 from meter.signing_keys import VerifiedBatch
+from meter.standard_fields import MetadataCache
+from meter.standard_message import StandardCast
+from meter.standard_message import read_standard
+from meter.standard_message import standard_cast
 
 VERIFIED_KINDS = frozenset({"conflict", "unstorable"})
 """Kinds of rejections of samples whose signature was verified before; of others it may not have been."""
+
+TRANSACTIONS_AT_ONCE = 2
+"""Transactions that are in progress while samples are collected for the next: PostgreSQL commits while others are verified."""
 
 SAMPLES_PER_TURN = 200
 """Samples verified before the reactor runs other work: about 5 ms."""
@@ -82,7 +90,8 @@ class SampleConsumer:
     """Stores metering messages: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
     A batch has at most ``batch_samples`` and is written when it is full or ``batch_seconds`` old; a larger delivery is
-    split. ``after_commit`` is called with the messages of each committed batch and the store's result. ``off_reactor`` runs a
+    split. While :data:`TRANSACTIONS_AT_ONCE` are in progress, a batch that is not full waits for the end of one: the more samples
+    arrive, the fewer transactions they take. ``after_commit`` is called with the messages of each committed batch and the store's result. ``off_reactor`` runs a
     function in a thread, for large deliveries. ``count_rejected`` is called with the kind and message of dead-lettered samples.
     """
 
@@ -111,8 +120,10 @@ class SampleConsumer:
         self._after_commit = after_commit
         self._off_reactor = off_reactor
         self._large = Lock()
+        self._metadata = MetadataCache()
         self._batch = _Batch()
         self._timer: IDelayedCall | None = None
+        self._transactions = 0
 
     async def receive(self, delivery: Delivery) -> None:
         """Return once each sample of one delivery is committed, known as a duplicate, or dead-lettered.
@@ -120,16 +131,45 @@ class SampleConsumer:
         Raises :class:`meter.interfaces.Unavailable` while the store or the bus is unavailable: the delivery is requeued.
         Large deliveries are processed one at a time: decoded, each takes many times the memory of its body.
         """
+        if len(delivery.body) <= LARGE_BYTES and (cast := standard_cast(delivery.body)) is not None:
+            batch = self._verified_batch(cast)
+            verified = None if batch is None else await self._verify_standard(cast, batch)
+            if verified is not None:
+                await self._store_verified(delivery, len(cast.messages), batch, verified, [], large=False)
+                return
         if not is_large(delivery.body):
-            await self._receive(delivery)
+            await self._receive(delivery, large=False)
             return
         await self._large.acquire()
         try:
-            await self._receive(delivery)
+            await self._receive(delivery, large=True)
         finally:
             self._large.release()
 
-    async def _receive(self, delivery: Delivery) -> None:
+    def _verified_batch(self, cast: StandardCast) -> VerifiedBatch | None:
+        try:
+            return verified_batch(cast.content, len(cast.messages), self._keys)
+        except (BadMessage, BadSignature):
+            return None
+
+    async def _verify_standard(
+        self, cast: StandardCast, batch: VerifiedBatch
+    ) -> list[tuple[int, MeteringMessage]] | None:
+        """Return all messages of ``cast``, each with its index; ``None`` if one of them is not a valid standard message."""
+        verified: list[tuple[int, MeteringMessage]] = []
+        turn = Turn(self._clock, SAMPLES_PER_TURN)
+        for index, fields in enumerate(cast.messages):
+            message = read_standard(fields, index, batch, self._metadata)
+            if message is None:
+                return None
+            verified.append((index, message))
+            if turn.over():
+                await sleep(self._clock, 0)
+                turn.begin()
+        return verified
+
+    async def _receive(self, delivery: Delivery, *, large: bool) -> None:
+        """Receive a delivery that may have anything, and is ``large`` or not."""
         try:
             content = await opened(delivery.body, self._off_reactor)
             entries = metering_messages(content)
@@ -143,8 +183,20 @@ class SampleConsumer:
             await Rejection(kind=UNVERIFIED, reason=str(error)).dead_letter(self._dead_letters, delivery)
             self._count_rejected(UNVERIFIED, entries)
             return
-        large = is_large(delivery.body)
         verified, rejected = await self._verify(entries, batch, large)
+        await self._store_verified(delivery, len(entries), batch, verified, rejected, large=large)
+
+    async def _store_verified(
+        self,
+        delivery: Delivery,
+        entries: int,
+        batch: VerifiedBatch | None,
+        verified: Sequence[tuple[int, MeteringMessage]],
+        rejected: list[RejectedEntry],
+        *,
+        large: bool,
+    ) -> None:
+        """Store the ``verified`` messages of a delivery with so many ``entries``, and dead-letter what is rejected."""
         signed = await self._signed_entries(rejected, batch)
         refused_entries: Sequence[BatchEntry] = list(signed.values())
         first = 0
@@ -152,13 +204,16 @@ class SampleConsumer:
             for refusal in await self._enqueue(part, refused_entries):
                 index, message = verified[first + refusal.index]
                 reason = ": ".join(filter(None, ("the store refuses it", refusal.reason, refusal.cause)))
-                rejected.append(RejectedEntry(index, message.fields, _rejection(refusal.kind, reason, message.fields)))
+                fields = message.fields
+                rejected.append(RejectedEntry(index, fields, _rejection(refusal.kind, reason, fields)))
             first, refused_entries = first + len(part), ()
+        if not rejected:
+            return
         await dead_letter_samples(
             rejected,
             delivery,
             self._dead_letters,
-            entries=len(entries),
+            entries=entries,
             batch=batch,
             off_reactor=self._off_reactor,
         )
@@ -233,8 +288,14 @@ class SampleConsumer:
         if len(self._batch.messages) >= self._batch_samples:
             self._flush()
         elif self._timer is None:
-            self._timer = self._clock.callLater(self._batch_seconds, self._flush)
+            self._timer = self._clock.callLater(self._batch_seconds, self._flush_if_idle)
         return waiter.refusals
+
+    def _flush_if_idle(self) -> None:
+        """Write the current batch, which is old enough, or leave it to the end of a transaction."""
+        self._timer = None
+        if self._transactions < TRANSACTIONS_AT_ONCE:
+            self._flush()
 
     def _flush(self) -> None:
         batch, self._batch = self._batch, _Batch()
@@ -246,12 +307,15 @@ class SampleConsumer:
     async def _write(self, batch: _Batch) -> None:
         """Commit a batch and fire its waiters, with the error if the store raises."""
         began = self._clock.seconds()
+        self._transactions += 1
         try:
             result = await self._store.write(batch.messages, batch.refused_entries)
         except Exception as error:
+            self._end_transaction()
             for waiter in batch.waiters:
                 waiter.refusals.errback(error)
             return
+        self._end_transaction()
         self._metrics.written(result, self._clock.seconds() - began)
         self._after_commit(batch.messages, result)
         for waiter in batch.waiters:
@@ -262,6 +326,12 @@ class SampleConsumer:
                     if waiter.first <= refusal.index < waiter.end
                 ]
             )
+
+    def _end_transaction(self) -> None:
+        """Write the batch that has waited for the end of a transaction, if there is one."""
+        self._transactions -= 1
+        if self._batch.waiters and self._timer is None and self._transactions < TRANSACTIONS_AT_ONCE:
+            self._flush()
 
 
 def _entry_as_signed(batch: VerifiedBatch, rejected: RejectedEntry) -> BatchEntry | None:

@@ -148,9 +148,7 @@ async def test_absent_owner_is_not_an_empty_owner(store):
         (message(metadata={"note": "a\0b"}), "NUL"),
         (message(metadata={"deep": [{"a\0b": 1}]}), "NUL"),
         (
-            replace(
-                message(), metadata={"x": "\ud800"}, fields={**message().fields, "resource_metadata": {"x": "\ud800"}}
-            ),
+            replace(message(), received={**message().fields, "resource_metadata": {"x": "\ud800"}}, facts=None),
             "surrogate",
         ),
     ],
@@ -569,7 +567,7 @@ async def test_batches_are_told_apart_by_their_signature_not_only_by_their_id(st
 @pytest_twisted.ensureDeferred
 async def test_extreme_timestamps_are_stored(store, timestamp):
     at = parse_timestamp(timestamp, "timestamp")
-    sent = replace(message(at=at), fields={**message(at=at).fields, "timestamp": timestamp})
+    sent = replace(message(at=at), received={**message(at=at).fields, "timestamp": timestamp})
 
     await store.write([sent])
 

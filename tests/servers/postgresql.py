@@ -75,6 +75,12 @@ class PostgreSQL:
         )
 
     @property
+    def pid(self) -> int:
+        """The id of the server's process, the parent of all others."""
+        assert self._server is not None
+        return self._server.pid
+
+    @property
     def url(self) -> str:
         """The DSN of the server's own database, for administration."""
         return f"postgresql://meter@127.0.0.1:{self.port}/postgres"

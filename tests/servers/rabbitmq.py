@@ -91,6 +91,12 @@ class RabbitMQ:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
         }
 
+    @property
+    def pid(self) -> int:
+        """The id of the server's process, the parent of all others."""
+        assert self._server is not None
+        return self._server.pid
+
     def vhost(self, *, tls: bool = False) -> str:
         """Make an empty virtual host and return its URL."""
         self._vhosts += 1

@@ -66,6 +66,7 @@ CONTRACT = (
     "ceilometer_signature",
     "completeness_query",
     "completeness_store",
+    "counter_runs",
     "cycle_report",
     "heartbeat",
     "identity_names",
@@ -79,6 +80,8 @@ CONTRACT = (
     "sample",
     "signing_keys",
     "skipped_samples",
+    "standard_fields",
+    "standard_message",
     "stored_batch",
 )
 """Modules that import no other modules of Meter than each other."""

@@ -30,6 +30,10 @@ class Rejected(ValueError):
     """The database will never accept a statement, because of the values in it."""
 
 
+class Duplicate(Rejected):
+    """A row was inserted whose unique key is in the table already."""
+
+
 class TimedOut(Exception):
     """The database cancelled a statement that exceeded the statement timeout."""
 
@@ -47,6 +51,7 @@ class Lost(Unavailable):
 
 
 CONFLICTS = frozenset({"40001", "40P01"})
+UNIQUE_VIOLATION = "23505"
 LOCK_NOT_AVAILABLE = "55P03"
 READ_ONLY = "25006"
 """SQLSTATE of a server that became a standby: another connection may find the new primary."""
@@ -217,6 +222,8 @@ class Connection:
             return Conflict(text)
         if sqlstate == LOCK_NOT_AVAILABLE:
             return Locked(text)
+        if sqlstate == UNIQUE_VIOLATION:
+            return Duplicate(self._message(error))
         if sqlstate[:2] in REJECTIONS or isinstance(error, psycopg2.DataError | UnicodeError | ValueError):
             return Rejected(self._message(error))
         return Unavailable(text) if isinstance(error, psycopg2.Error) else error

@@ -7,7 +7,6 @@ all retained samples can therefore be deleted while others write: docs/decisions
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
@@ -19,6 +18,7 @@ from typing import Any
 from typing import Generic
 from typing import NamedTuple
 from typing import TypeVar
+from typing import cast
 
 from meter.store.postgres.pool import Session
 from meter.store.write.record import Series
@@ -123,15 +123,16 @@ class IdCache(Generic[K]):
         self._young: dict[K, CachedId] = {}
         self._old: dict[K, CachedId] = {}
 
-    def get_many(self, retained_until: Mapping[K, datetime]) -> dict[K, int]:
-        """Return the cached ids of the keys, without those whose row may be deleted before the given time."""
-        found = {}
-        for key, until in retained_until.items():
-            cached = self._young.get(key)
-            if cached is None and (cached := self._old.get(key)) is not None:
+    def get_many(self, keys: Sequence[K], until: datetime) -> list[int | None]:
+        """Return the cached id of each key, ``None`` where there is none or its row may be deleted before ``until``."""
+        young, old = self._young, self._old
+        found: list[int | None] = []
+        for key in keys:
+            cached = young.get(key)
+            if cached is None and (cached := old.get(key)) is not None:
                 self.update({key: cached})
-            if cached is not None and cached.retained_until >= until:
-                found[key] = cached.id
+                young, old = self._young, self._old
+            found.append(None if cached is None or cached.retained_until < until else cached.id)
         return found
 
     def update(self, found: Mapping[K, CachedId]) -> None:
@@ -148,25 +149,22 @@ class IdCache(Generic[K]):
 
 async def ids_of(
     cache: IdCache[K],
-    retained_until: Mapping[K, datetime],
+    keys: Sequence[K],
+    until: datetime,
     upsert: Callable[[Mapping[K, datetime]], Awaitable[Sequence[int]]],
-) -> tuple[dict[K, int], dict[K, CachedId]]:
-    """Return the id of each key, and what is to be added to ``cache`` once the transaction is committed.
+) -> tuple[list[int], dict[K, CachedId]]:
+    """Return the id of each of ``keys``, and what is to be added to ``cache`` once the transaction is committed.
 
-    ``retained_until`` are the keys with the time until which a sample refers to them. ``upsert`` is called with those that
-    are not cached.
+    The samples that refer to them are not of a later time than ``until``. ``upsert`` is called with the keys that are not
+    cached, and with this time.
     """
-    found = cache.get_many(retained_until)
-    missing = {key: until for key, until in retained_until.items() if key not in found}
-    if not missing:
-        return found, {}
+    found = cache.get_many(keys, until)
+    if None not in found:
+        return cast("list[int]", found), {}
+    missing = dict.fromkeys((key for key, id in zip(keys, found, strict=True) if id is None), until)
     upserted = dict(zip(missing, await upsert(missing), strict=True))
-    return found | upserted, {key: CachedId(id, missing[key]) for key, id in upserted.items()}
-
-
-def digest(text: str) -> bytes:
-    """Return the SHA-256 of ``text``, the key of metadata."""
-    return hashlib.sha256(text.encode()).digest()
+    ids = [upserted[key] if id is None else id for key, id in zip(keys, found, strict=True)]
+    return ids, {key: CachedId(id, until) for key, id in upserted.items()}
 
 
 async def upsert_series(session: Session, wanted: Mapping[Series, datetime]) -> list[int]:
@@ -192,9 +190,12 @@ async def upsert_series(session: Session, wanted: Mapping[Series, datetime]) -> 
     return _ids(await session.rows(UPSERT_SERIES, {**parameters, "untils": list(wanted.values())}))
 
 
-async def upsert_metadata(session: Session, texts: Mapping[bytes, str], wanted: Mapping[bytes, datetime]) -> list[int]:
-    """Return the ids of ``wanted``, digests of metadata whose JSON is in ``texts``; see :func:`upsert_series`."""
-    parameters = {"texts": [texts[hash_] for hash_ in wanted], "untils": list(wanted.values())}
+async def upsert_metadata(
+    session: Session, texts: Callable[[], Mapping[bytes, str]], wanted: Mapping[bytes, datetime]
+) -> list[int]:
+    """Return the ids of ``wanted``, digests of metadata whose JSON is in ``texts()``; see :func:`upsert_series`."""
+    by_digest = texts()
+    parameters = {"texts": [by_digest[hash_] for hash_ in wanted], "untils": list(wanted.values())}
     return _ids(await session.rows(UPSERT_METADATA, parameters))
 
 

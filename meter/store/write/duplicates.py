@@ -17,6 +17,7 @@ from datetime import UTC
 from datetime import date
 from datetime import datetime
 from datetime import timedelta
+from typing import Any
 from typing import NamedTuple
 
 import msgspec
@@ -51,6 +52,29 @@ IS_NEW = """
 AND (SELECT true FROM voided_sample v WHERE v.message_id = given.message_id AND v.timestamp BETWEEN %s AND %s LIMIT 1) IS NULL
 """
 """SQL condition: no sample in the range of time, voided or not, has the id of the row ``given``."""
+
+NO_ID_NEARBY = """
+NOT EXISTS (
+    SELECT FROM unnest(%s::uuid[], %s::uuid[]) AS ids (first, last)
+    WHERE (SELECT true FROM sample s WHERE s.message_id BETWEEN ids.first AND ids.last AND s.timestamp >= %s AND s.timestamp < %s
+            ORDER BY s.message_id LIMIT 1)
+        OR (SELECT true FROM sample s WHERE s.message_id BETWEEN ids.first AND ids.last AND s.timestamp >= %s AND s.timestamp <= %s
+            ORDER BY s.message_id LIMIT 1)
+        OR (SELECT true FROM voided_sample v WHERE v.message_id BETWEEN ids.first AND ids.last AND v.timestamp BETWEEN %s AND %s
+            ORDER BY v.message_id LIMIT 1)
+)
+"""
+"""SQL condition: no sample of the weeks before and after, and no voided one, has an id in any of these ranges of ids.
+
+Its parameters are :func:`nearby_parameters`. The ids that a daemon makes in the same minute are close to each other, and other
+weeks have none between them: a lookup for a range takes the place of one for each id.
+"""
+
+MAX_ID_RANGES = 16
+"""Ranges of ids that are looked for; the ids of a batch with more are looked for one by one."""
+
+RANGE_DIGITS = 8
+"""Leading digits that the ids of a range have in common: ids of version 7 that are made in the same 65 seconds have them."""
 
 COMPARED = ("timestamp", "volume", "series_id", "metadata_id", "recorded_at", "batch_id", "batch_position")
 """What is compared of a stored sample, and its place in a signed batch."""
@@ -136,6 +160,27 @@ def boundaries(timestamps: Iterable[datetime]) -> list[int]:
         elif since_monday >= WEEK - BOUNDARY:
             found.add(week.toordinal() // 7 + 1)
     return sorted(found)
+
+
+def id_ranges(ids: Iterable[str]) -> list[tuple[str, str]]:
+    """Return ranges, first and last, that contain ``ids``, of which those in one range have the same leading digits."""
+    found: dict[str, tuple[str, str]] = {}
+    for id in sorted(ids):
+        prefix = id[:RANGE_DIGITS]
+        first, _ = found.get(prefix, (id, id))
+        found[prefix] = first, id
+    return list(found.values())
+
+
+def nearby_parameters(week: date, ranges: Sequence[tuple[str, str]]) -> list[Any]:
+    """Return the parameters of :data:`NO_ID_NEARBY` for samples of ``week`` with ids in ``ranges``."""
+    first, last = compared_range(week)
+    begin = datetime.combine(week, datetime.min.time(), UTC)
+    end = min(begin + WEEK, last) if week < LAST_WEEK else last
+    return [[each for each, _ in ranges], [each for _, each in ranges], first, begin, end, last, first, last]
+
+
+LAST_WEEK = week_of(datetime.max.replace(tzinfo=UTC))
 
 
 class Repeated(NamedTuple):

@@ -7,6 +7,7 @@ names. Where the columns and the wire format cannot restore a message, the row h
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ from meter.message import MeteringMessage
 from meter.sample import VALID_VOLUMES
 from meter.sample import volume_is_valid
 from meter.signing_keys import SignatureScheme
+from meter.standard_fields import MetadataFacts
+from meter.standard_fields import StandardFields
 
 NAMESPACE = uuid.UUID("b5a4b1a8-8a3c-5d5c-9f0e-6c1d5f0f5d11")
 """Namespace of the UUIDs derived from message ids that are not UUIDs: ``uuid5(NAMESPACE, id)``."""
@@ -60,7 +63,7 @@ REPEATABLE_FIELDS = EXTRA_FIELDS | {METADATA_FIELD, SIGNATURE_FIELD}
 
 MAX_REPEATED_LENGTH = 255
 
-SERIES_CACHE_SIZE = 10_000
+SERIES_CACHE_SIZE = 100_000
 """Series whose texts are known to be storable. Each text has 512 characters at most."""
 
 MAX_EXACT_INTEGER = 2**53
@@ -117,6 +120,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     ``metadata`` is JSON. ``message_id`` is a canonical UUID. ``signature`` is hexadecimal, empty if there is none.
     ``entry`` is the place of the message in a signed batch: such a message is stored without Ceilometer's signature, which can be
     made again. ``verbatim_json`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (an object).
+    ``metadata_digest`` is the SHA-256 of ``metadata``; rows that were read do not have it.
     """
 
     series: Series
@@ -128,10 +132,14 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     signature: str
     verbatim_json: str
     entry: BatchEntry | None = None
+    metadata_digest: bytes = b""
 
 
 def record_of(message: MeteringMessage) -> Record:
     """Return ``message`` as the values of a row; :class:`Unstorable` if PostgreSQL or JSON cannot represent it."""
+    facts = message.facts
+    if facts is not None and not facts.has_nul and (record := _record_of_standard(message, facts)) is not None:
+        return record
     if not volume_is_valid(message.volume):
         raise Unstorable(f"the volume must be {VALID_VOLUMES}")
     fields, entry = message.fields, message.entry
@@ -192,7 +200,50 @@ def record_of(message: MeteringMessage) -> Record:
         signature,
         verbatim_json,
         entry,
+        hashlib.sha256(metadata.encode()).digest(),
     )
+
+
+def _record_of_standard(message: MeteringMessage, facts: MetadataFacts) -> Record | None:
+    """Return a message in a signed batch, with the members of a standard message, as a row; ``None`` if it does not fit into the columns."""
+    received, volume, timestamp = message.received, message.volume, message.timestamp
+    kind = type(volume)
+    if (
+        not isinstance(received, StandardFields)
+        or message.entry is None
+        or not _CANONICAL_UUID.fullmatch(message.message_id)
+        or not (timestamp_format := _timestamp_format(received.timestamp, timestamp))
+        or (kind is int and abs(volume) > MAX_EXACT_INTEGER)
+    ):
+        return None
+    run = facts.run_of_counter if message.type == "cumulative" else facts.run_of_others
+    return Record(
+        _series(
+            message.name,
+            message.type,
+            message.unit,
+            message.resource_id,
+            message.user_id,
+            message.project_id,
+            message.source,
+            run.kind,
+            run.name,
+            facts.interval_seconds,
+        ),
+        bytes(received.resource_metadata).decode() if facts.text is None else facts.text,
+        _wire_format(_NO_SIGNATURE, timestamp_format, kind.__name__, (), message.key_id, "meter"),
+        message.message_id,
+        timestamp,
+        float(volume),
+        "",
+        "",
+        message.entry,
+        facts.digest,
+    )
+
+
+_NO_SIGNATURE = frozenset({SIGNATURE_FIELD})
+"""The standard fields that a message in a signed batch is stored without."""
 
 
 @lru_cache(maxsize=SERIES_CACHE_SIZE)

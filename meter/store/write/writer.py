@@ -30,6 +30,7 @@ from meter.store.maintenance.rollups import LOCK_HOURS_SHARED
 from meter.store.maintenance.rollups import hour_locks
 from meter.store.maintenance.rollups import start_of
 from meter.store.packing.packed_ids import MONDAY
+from meter.store.postgres.connection import Duplicate
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -39,20 +40,17 @@ from meter.store.query.commit_listener import NOTIFY_SQL
 from meter.store.write.dimensions import CachedId
 from meter.store.write.dimensions import IdCache
 from meter.store.write.dimensions import K
-from meter.store.write.dimensions import digest
 from meter.store.write.dimensions import ids_of
 from meter.store.write.dimensions import upsert_metadata
 from meter.store.write.dimensions import upsert_series
 from meter.store.write.dimensions import upsert_wire_formats
-from meter.store.write.duplicates import IS_NEW
 from meter.store.write.duplicates import LOCK_BOUNDARIES
 from meter.store.write.duplicates import Place
 from meter.store.write.duplicates import boundaries
 from meter.store.write.duplicates import by_week
-from meter.store.write.duplicates import is_new_among_packed
 from meter.store.write.duplicates import repeated
 from meter.store.write.duplicates import repeats
-from meter.store.write.late_samples import COUNT_LATE
+from meter.store.write.inserts import insert_samples
 from meter.store.write.late_samples import LateSamples
 from meter.store.write.record import Record
 from meter.store.write.record import Series
@@ -64,47 +62,6 @@ from meter.store.write.signed_batches import delete_statements_of_stored
 from meter.store.write.signed_batches import insert_unstored_entries
 from meter.store.write.signed_batches import upsert_batches
 from meter.stored_batch import UnstoredReason
-
-# Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, which takes ten times longer.
-# Timestamps, which many samples share, are sent once and referred to by their position.
-INSERT = """
-INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json,
-    batch_id, batch_position)
-SELECT (%s::timestamptz[])[timestamp_no], recorded_at, message_id, volume, metadata_id, series_id, wire_format_id,
-    decode(signature, 'hex'), coalesce(verbatim_json, ''), batch_id, batch_position
-FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s::uuid[], %s::float8[],
-    %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s::bigint[], %s::smallint[])
-    AS given (timestamp_no, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json, batch_id,
-        batch_position)
-WHERE {is_new}
-ON CONFLICT DO NOTHING
-"""
-"""Inserts the samples of one week whose ids are new, as the condition ``is_new`` says. The unique index of the partition decides between concurrent writers."""
-
-INSERT_SAMPLES = INSERT.format(is_new=IS_NEW)
-
-# Queries read the samples of these hours and days until maintenance has made their rollups again.
-INSERT_OLD_SAMPLES = f"""
-WITH stored AS ({{insert}} RETURNING timestamp, recorded_at, series_id), no_longer_final AS (
-    DELETE FROM final_period USING unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
-    WHERE final_period.hours = period.hours AND final_period.start = period.start AND EXISTS (
-        SELECT FROM stored
-        WHERE timestamp >= period.start AND timestamp < period.start + make_interval(hours => period.hours)
-    )
-), changed AS (
-    INSERT INTO changed_series (start, series_id)
-    SELECT DISTINCT period.start, stored.series_id
-    FROM stored JOIN unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
-        ON period.hours = {HOUR} AND timestamp >= period.start AND timestamp < period.start + interval '1 hour'
-    ORDER BY 1, 2
-    ON CONFLICT DO NOTHING
-), late AS ({COUNT_LATE})
-SELECT count(*) FROM stored
-"""
-"""Inserts samples, some of which are late or in final hours or days: counts the late ones, and marks hours and days as not final.
-
-Series with a new sample in final hours are noted in ``changed_series``, also in hours that were final and have changed since.
-"""
 
 PACKED = 0
 """Stands for the number of hours in the row of :data:`BEGIN_TO_WRITE` with the end of the newest packed week."""
@@ -124,6 +81,9 @@ were and have changed since, and the end of the newest packed week.
 
 Each statement sees what was committed when it begins, and until the end of the transaction no other session can finalize these hours.
 """
+
+CAREFUL_TRANSACTIONS = 20
+"""Transactions that look for each id after one that met an id that was stored already."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -164,6 +124,7 @@ class SampleWriter:
         self._metadata: IdCache[bytes] = IdCache(cached_ids)
         self._wire_formats: IdCache[WireFormat] = IdCache(cached_ids)
         self._generation = 0
+        self._careful = 0
 
     async def write(
         self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
@@ -242,19 +203,29 @@ class SampleWriter:
         )
 
     async def _commit(self, records: Sequence[Record]) -> tuple[int, Mapping[int, str], Sequence[int]]:
-        stored, conflicting, elsewhere, cache_updates, generation = await self._pool.run(self._store, records)
+        careful = self._careful > 0
+        if careful:
+            self._careful -= 1
+        try:
+            result = await self._pool.run(self._store, records, careful)
+        except Duplicate:
+            # Messages that were delivered again come together.
+            self._careful = CAREFUL_TRANSACTIONS
+            result = await self._pool.run(self._store, records, True)
+        new, conflicting, elsewhere, cache_updates, generation = result
         if generation == self._pool.generation:
             for cache, found in cache_updates:
                 cache.update(found)
-        return stored, conflicting, elsewhere
+        return new, conflicting, elsewhere
 
     async def _store(
-        self, session: Session, records: Sequence[Record]
+        self, session: Session, records: Sequence[Record], careful: bool = False
     ) -> tuple[int, Mapping[int, str], Sequence[int], list[CacheUpdate], int]:
         """Store ``records``, which are in the order of their times, each id once.
 
         Return how many were new, why some conflict (by position), the positions of those that are stored in another place of
-        a signed batch than theirs, what to add to the caches, and the pool's generation.
+        a signed batch than theirs, what to add to the caches, and the pool's generation. Unless it is ``careful``, it raises
+        :class:`Duplicate` for an id that is stored already.
         """
         self._clear_caches_after_reconnect()
         generation = self._generation
@@ -268,26 +239,25 @@ class SampleWriter:
         rows = await session.rows(begin, parameters)
         if retention_cutoffs := {meter: before for before, meter, hours in rows if hours is None}:
             _refuse_too_old(records, retention_cutoffs)
-        late = self._late.possible(timestamps[0], wall_seconds(self._clock))
+        late = self._late.possible(timestamps[0], wall_seconds(self._clock)) and (
+            self._late.every or any(record.series.interval for record in records)
+        )
         final_periods = [(hours, start) for start, _, hours in rows if hours not in (None, PACKED)]
         packed_until = next((end for end, _, hours in rows if hours == PACKED), BEGINNING)
+        of_old = [*_period_columns(final_periods) * 2, *self._late.parameters] if final_periods or late else None
         stored = 0
         conflicting: dict[int, str] = {}
         elsewhere: list[int] = []
         for week, positions in by_week(records).items():
-            columns = [
-                *_columns([records[n] for n in positions], [ids[n] for n in positions], [places[n] for n in positions]),
-                *compared_range(week),
-                *compared_range(week),
-            ]
-            insert = INSERT_SAMPLES
-            if compared_range(week)[0] < packed_until:
-                insert = INSERT.format(is_new=f"{IS_NEW} AND {is_new_among_packed(week)}")
-            if final_periods or late:
-                parameters = [*columns, *_period_columns(final_periods) * 2, *self._late.parameters]
-                [[new]] = await session.rows(INSERT_OLD_SAMPLES.format(insert=insert), parameters)
-            else:
-                new = await session.count(insert, columns)
+            of_week = (
+                [records[n] for n in positions],
+                [ids[n] for n in positions],
+                [places[n] for n in positions],
+            )
+            packed = compared_range(week)[0] < packed_until
+            new = await insert_samples(
+                session, week, _columns(*of_week), of_week[0], of_old, careful=careful, packed=packed
+            )
             if new < len(positions):
                 found = await repeated(
                     session,
@@ -308,24 +278,19 @@ class SampleWriter:
         self, session: Session, records: Sequence[Record], timestamps: Sequence[datetime]
     ) -> tuple[list[DimensionIds], list[CacheUpdate]]:
         """Return the dimension ids of ``records``, and what to add to the caches."""
-        ends = {timestamp: end_of_week(timestamp) for timestamp in timestamps}
-        retained_until = [ends[record.timestamp] for record in records]
-        digests = [digest(record.metadata) for record in records]
-        texts = {hash_: record.metadata for hash_, record in zip(digests, records, strict=True)}
+        until = end_of_week(timestamps[-1])
         cache_updates: list[CacheUpdate] = []
 
         async def look_up(
             cache: IdCache[K], keys: Sequence[K], upsert: Callable[..., Awaitable[Sequence[int]]], *args: Any
         ) -> list[int]:
-            # dict() takes the last time of each key, which is that of the newest sample that refers to the row.
-            found, upserted = await ids_of(
-                cache, dict(zip(keys, retained_until, strict=True)), partial(upsert, session, *args)
-            )
+            found, upserted = await ids_of(cache, keys, until, partial(upsert, session, *args))
             cache_updates.append((cache, upserted))
-            return [found[key] for key in keys]
+            return found
 
         series = await look_up(self._series, [record.series for record in records], upsert_series)
-        metadata = await look_up(self._metadata, digests, upsert_metadata, texts)
+        digests = [record.metadata_digest for record in records]
+        metadata = await look_up(self._metadata, digests, upsert_metadata, partial(_texts, records))
         wire_formats = await look_up(
             self._wire_formats, [record.wire_format for record in records], upsert_wire_formats
         )
@@ -343,6 +308,11 @@ def _place(message: MeteringMessage) -> tuple[str, bytes, int] | None:
     return None if message.entry is None else message.entry.place
 
 
+def _texts(records: Sequence[Record]) -> dict[bytes, str]:
+    """Return the metadata of ``records`` by their digests."""
+    return {record.metadata_digest: record.metadata for record in records}
+
+
 def _columns(records: Sequence[Record], ids: Sequence[DimensionIds], places: Sequence[Place]) -> list[Any]:
     """Return the first parameters of :data:`INSERT_SAMPLES`, a column each."""
     timestamps = sorted({record.timestamp for record in records})
@@ -357,7 +327,7 @@ def _columns(records: Sequence[Record], ids: Sequence[DimensionIds], places: Seq
         _array_of_numbers(list(metadata)),
         _array_of_numbers(list(series)),
         _array_of_numbers(list(wire_formats)),
-        _array([record.signature or '""' for record in records]),
+        _array([record.signature or '""' for record in records]) if any(record.signature for record in records) else [],
         verbatim_json if any(verbatim_json) else [],
         _array_of_numbers([batch_id for batch_id, _ in places]),
         _array_of_numbers([position for _, position in places]),

@@ -81,7 +81,7 @@ async def test_batch_written_twice_is_stored_once() -> None:
 @pytest_twisted.ensureDeferred
 async def test_batch_with_one_unstorable_message_stores_the_rest(text: str) -> None:
     bad = message()
-    bad = replace(bad, fields={**bad.fields, "resource_metadata": {"deep": [text]}})
+    bad = replace(bad, received={**bad.fields, "resource_metadata": {"deep": [text]}})
     result = await MemoryStore().write([message(), bad, message()])
     assert result.stored == 2
     assert [refusal.index for refusal in result.refused] == [1]

@@ -33,7 +33,7 @@ VECTORS = json.loads((Path(__file__).parents[3] / "data/signature-vectors.json")
 def with_fields(**fields):
     """A message that was sent with other ``fields`` than Meter writes."""
     sent = message()
-    return replace(sent, fields={**sent.fields, **fields})
+    return replace(sent, received={**sent.fields, **fields})
 
 
 def stored(record):
@@ -106,7 +106,7 @@ def test_unusual_message_is_stored_whole_and_makes_no_wire_format_of_its_own(fie
 
 def test_order_of_fields_makes_no_wire_format_of_its_own():
     sent = message()
-    reordered = replace(sent, fields=dict(sorted(sent.fields.items())))
+    reordered = replace(sent, received=dict(sorted(sent.fields.items())))
 
     assert record_of(reordered) == record_of(sent)
 
@@ -114,7 +114,7 @@ def test_order_of_fields_makes_no_wire_format_of_its_own():
 def test_missing_fields_are_part_of_the_wire_format():
     sent = message()
     fields = {name: value for name, value in sent.fields.items() if name not in ("user_id", "message_signature")}
-    record = stored(record_of(replace(sent, fields=fields, user_id=None, key_id=None)))
+    record = stored(record_of(replace(sent, received=fields, user_id=None, key_id=None)))
 
     assert record.wire_format.missing_fields == ("message_signature", "user_id")
     assert fields_of(record) == fields
