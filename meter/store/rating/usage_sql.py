@@ -71,14 +71,16 @@ RECORDED = "s.recorded_at <= %(as_of)s"
 INTERVAL_END = f"{FINISH} + make_interval(secs => w.polling_interval)"
 OF_WANTED = "p.series_id = w.id"
 
-OLDEST_AFTER = edge_of_series(
-    VALUE_COLUMNS,
-    FINISH,
-    f"{FINISH} + {LOOK_BACK}",
-    series="w.id",
-    condition=f"s.timestamp < {FINISH} + {LOOK_BACK} AND {RECORDED}",
-    oldest=True,
-)
+
+def _edge(first: str, until: str, *, oldest: bool) -> str:
+    """Return the subquery of the newest or the oldest sample of the series ``w`` from ``first`` until before ``until``."""
+    condition = f"s.timestamp < {until} AND {RECORDED}"
+    return edge_of_series(VALUE_COLUMNS, first, until, series="w.id", condition=condition, oldest=oldest)
+
+
+NEWEST_BEFORE = _edge(f"{START} - {LOOK_BACK}", START, oldest=False)
+OLDEST_BEFORE = _edge(f"{START} - {LOOK_BACK}", START, oldest=True)
+OLDEST_AFTER = _edge(FINISH, f"{FINISH} + {LOOK_BACK}", oldest=True)
 
 OF_TIME = f"""
     SELECT {COLUMNS}
@@ -91,11 +93,7 @@ OF_TIME = f"""
 
 BEFORE = f"""
     SELECT {COLUMNS}
-    FROM wanted w CROSS JOIN LATERAL ({
-    edge_of_series(
-        VALUE_COLUMNS, f"{START} - {LOOK_BACK}", START, series="w.id", condition=f"s.timestamp < {START} AND {RECORDED}"
-    )
-}) AS s"""
+    FROM wanted w CROSS JOIN LATERAL ({NEWEST_BEFORE}) AS s"""
 
 # Series that were polled, of resources that others told of, too: what was told does not count where polls measured the same time, also
 # if the day ends in between.
@@ -105,16 +103,7 @@ POLLED_BESIDE_OTHERS = """w.polled AND EXISTS (
 
 FIRST_BEFORE = f"""
     SELECT {COLUMNS}
-    FROM wanted w CROSS JOIN LATERAL ({
-    edge_of_series(
-        VALUE_COLUMNS,
-        f"{START} - {LOOK_BACK}",
-        START,
-        series="w.id",
-        condition=f"s.timestamp < {START} AND {RECORDED}",
-        oldest=True,
-    )
-}) AS s
+    FROM wanted w CROSS JOIN LATERAL ({OLDEST_BEFORE}) AS s
     WHERE {POLLED_BESIDE_OTHERS}"""
 
 FIRST_AFTER = f"""

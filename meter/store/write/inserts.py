@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from datetime import datetime
 from typing import Any
 
 from meter.sample_identity import compared_range
@@ -74,21 +73,21 @@ async def insert_samples(
     columns: Sequence[Any],
     records: Sequence[Record],
     of_old: Sequence[Any] | None,
+    *,
     careful: bool,
-    packed_until: datetime,
+    packed: bool,
 ) -> int:
     """Insert ``records``, all of ``week``, and return how many were new; ``of_old`` are the further parameters for old samples.
 
-    Samples before ``packed_until`` may be packed: those that ``week`` is compared with are looked up, too.
+    ``packed``: the week, or one that it is compared with, has packed samples; each id is looked for among them, too.
     """
-    among_packed = compared_range(week)[0] < packed_until
-    ranges = [] if careful or among_packed else id_ranges(record.message_id for record in records)
+    ranges = [] if careful or packed else id_ranges(record.message_id for record in records)
     if 0 < len(ranges) <= MAX_ID_RANGES:
         parameters = [*columns, *nearby_parameters(week, ranges)]
         if new := await _count(session, INSERT_NEW_SAMPLES, INSERT_NEW_OLD_SAMPLES, parameters, of_old):
             return new
     parameters = [*columns, *compared_range(week), *compared_range(week)]
-    if among_packed:
+    if packed:
         insert = f"{_INSERT} WHERE {IS_NEW} AND {is_new_among_packed(week)} ON CONFLICT DO NOTHING"
         return await _count(session, insert, _OLD_SAMPLES.format(insert=insert), parameters, of_old)
     return await _count(session, INSERT_SAMPLES, INSERT_OLD_SAMPLES, parameters, of_old)

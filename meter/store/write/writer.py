@@ -21,6 +21,7 @@ from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import Refusal
 from meter.query import WriteResult
+from meter.sample_identity import compared_range
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import end_of_week
 from meter.store.maintenance.rollups import DAY
@@ -253,7 +254,10 @@ class SampleWriter:
                 [ids[n] for n in positions],
                 [places[n] for n in positions],
             )
-            new = await insert_samples(session, week, _columns(*of_week), of_week[0], of_old, careful, packed_until)
+            packed = compared_range(week)[0] < packed_until
+            new = await insert_samples(
+                session, week, _columns(*of_week), of_week[0], of_old, careful=careful, packed=packed
+            )
             if new < len(positions):
                 found = await repeated(
                     session,
