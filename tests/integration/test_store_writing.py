@@ -20,10 +20,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 
 from meter.message import read
+from meter.message_ids import new_message_id
 from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import WriteResult
-from meter.sample import new_message_id
 from meter.sample_identity import WEEK
 from meter.sample_identity import compared_range
 from meter.sample_identity import week_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meter.sample import new_message_id
+from meter.message_ids import new_message_id
 from tests.system.daemons import until
 from tests.system.test_spine import cast_bodies
 from tests.system.test_spine import publish

@@ -35,7 +35,9 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
     CASE WHEN pg_has_role(current_user, 'pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END
 """
 
-NEWEST_SAMPLE = f"SELECT max(s.timestamp) FROM sample s WHERE {IN_ORDER_OF_TIME}"
+NEWEST_SAMPLE = f"""
+SELECT greatest((SELECT max(s.timestamp) FROM sample s WHERE {IN_ORDER_OF_TIME}), (SELECT max(p.last) FROM packed_samples p WHERE p.count > 0))
+"""
 
 DEFAULT_SAMPLES = f"""
 SELECT count(*) FROM (

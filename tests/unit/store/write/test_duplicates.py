@@ -10,7 +10,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.sample import new_message_id
+from meter.message_ids import new_message_id
 from meter.sample_identity import compared_range
 from meter.sample_identity import week_of
 from meter.store.write.duplicates import MAX_ID_RANGES
