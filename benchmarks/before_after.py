@@ -1,7 +1,7 @@
-"""What a change costs: the processor time per sample of the collector and of the agent, and per notification, in two checkouts.
+"""What a change costs: processor time per sample of the collector, the agent and all processes, and per notification, in two checkouts.
 
-``python -m benchmarks.before_after CHECKOUT`` runs ``benchmarks.collector``, ``benchmarks.compute_cycle`` and
-``benchmarks.notifications`` of the other checkout, which has its own ``.venv`` (``make dev``), and then those of this one, and so on. Processor time does not contain
+``python -m benchmarks.before_after CHECKOUT`` runs ``benchmarks.collector``, ``compute_cycle``, ``road`` and ``notifications`` of the
+other checkout, which has its own ``.venv`` (``make dev``), and then those of this one, and so on. Processor time does not contain
 waiting, and both checkouts have a turn in each run: the ratios are meaningful beside other work, although the figures vary.
 The workload is that of each checkout's own benchmark; their sizes are given by the options.
 
@@ -26,6 +26,7 @@ SAMPLES, DOMAINS, NOTIFICATIONS = 15_000, 200, 2_000
 FIGURES = {
     "collector": ("collector's processor time", "sample"),
     "compute_cycle": ("cycle", "sample"),
+    "road": ("broker to row, all processes", "sample"),
     "confirmed": ("to confirmed", "sample"),
     "notifications": ("its processor time", "notification"),
 }
@@ -63,9 +64,11 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
         "compute_cycle": ["--runs", "3", "--domains", str(options.domains)],
         "notifications": ["--runs", "2", "--notifications", str(options.notifications), *stall],
         "confirmed": ["--runs", "5", "--domains", str(options.domains), "--confirmed"],
+        "road": ["--runs", "2", "--mode", "durable", "--samples", str(options.samples), *stall],
     }
     if options.instances:
-        arguments["collector"] += ["--instances", str(options.instances)]
+        for name in ("collector", "road"):
+            arguments[name] += ["--instances", str(options.instances)]
     table = Table("processor time")
     for _ in range(options.runs):
         for name in options.benchmarks:

@@ -5,12 +5,15 @@ proof is the signature of the batch, and samples of Ceilometer's agents, with ra
 delays and volumes vary as measured ones do. Bytes are those of the week's partition with its indexes, after ``REINDEX``, and those of
 everything that is kept of the packed week; rollups and dimension tables, which stay as they are, are told beside them.
 
-All samples are compared, column by column, before and after.
+All samples are compared, column by column, before and after, and so are the answers to questions that are asked of rows and of packed samples.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Awaitable
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC
 from datetime import date
 from datetime import datetime
@@ -22,6 +25,9 @@ from benchmarks import measuring
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 from meter.daemon.services import sleep
+from meter.query import Aggregate
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
 from meter.sample_identity import week_of
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import partition_name
@@ -46,7 +52,7 @@ INSERT INTO series (meter_id, resource_id, project_id, polling_interval)
 SELECT m.id, r.id, 1 + r.id % 20, {interval} FROM resource r CROSS JOIN meter m ORDER BY r.id, m.id;
 INSERT INTO metadata (hash, text, document)
 SELECT sha256(n::text::bytea), '{{"day": ' || n || '}}', jsonb_build_object('day', n) FROM generate_series(1, {resources} * 7) AS n;
-INSERT INTO wire_format (hash, text) VALUES ('a', '{{}}');
+INSERT INTO wire_format (hash, text) VALUES ('a', '[[], "T6", "float", [], null, null]');
 """
 
 # An id of a poll: 48 bits of time, the bits of the process, the number of the sample in the poll. Batches are of one meter.
@@ -83,9 +89,45 @@ SELECT pg_total_relation_size('{table}'), pg_total_relation_size('packed_message
 """
 
 
+Questions = dict[str, Callable[[], Awaitable[Any]]]
+
+
+def questions(store: PostgresStore, monday: date) -> Questions:
+    """Return what is asked of rows and of packed samples, by name."""
+    start = datetime.combine(monday, datetime.min.time(), UTC)
+    aggregates = tuple(Aggregate(name) for name in ("max", "min", "count"))
+    day = SampleFilter(start=start + timedelta(days=1), end=start + timedelta(days=2))
+    odd = SampleFilter(start=start + timedelta(hours=2, minutes=7), end=start + timedelta(hours=10, minutes=13))
+
+    def statistics(filter: SampleFilter, **more: Any) -> Callable[[], Awaitable[Any]]:
+        return lambda: store.statistics(StatisticsQuery(filter=filter, aggregates=aggregates, **more))
+
+    of_cpu = replace(odd, equals={"meter": "cpu"})
+    of_one = {"meter": "cpu", "resource_id": "instance-7"}
+    return {
+        "statistics of a day by hour": statistics(replace(day, equals={"meter": "cpu"}), period=3600),
+        "statistics of 8 h with odd ends": statistics(of_cpu),
+        "the same by resource": statistics(of_cpu, groupby=("resource_id",)),
+        "statistics of one resource, odd ends": statistics(replace(odd, equals=of_one)),
+        "1 000 samples of a meter, newest first": lambda: store.samples(replace(day, equals={"meter": "cpu"}), 1000),
+        "all samples of one resource and meter": lambda: store.samples(SampleFilter(equals=of_one), 3000),
+    }
+
+
+async def ask(asked: Questions, table: Table, state: str, runs: int) -> dict[str, Any]:
+    """Ask each question ``runs`` times and once more; return the answers."""
+    answers = {}
+    for name, question in asked.items():
+        answers[name] = await question()
+        for _ in range(runs):
+            took = await measuring.timed(question())
+            table.add(f"{name}, {state}", took.wall * 1000, "ms", None if state == "rows" else f"{name}, rows")
+    return answers
+
+
 async def measure(reactor: Any, report: Report, dsn: str, kind: str, options: argparse.Namespace) -> None:
     monday = week_of(datetime.now(UTC) - timedelta(weeks=4))
-    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=0, writers=1, maintain=True)
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
     store.startService()
     await measuring.until_ready(reactor, store)
     await store.maintenance._partitions.ensure([datetime.combine(monday, datetime.min.time(), UTC)])
@@ -97,7 +139,7 @@ async def measure(reactor: Any, report: Report, dsn: str, kind: str, options: ar
         for name, column in measuring.rows(dsn, COMPRESSED):
             measuring.rows(dsn, f"ALTER TABLE {name} ALTER COLUMN {column} SET COMPRESSION {options.compression}")
     await store.maintenance.finalize(datetime.now(UTC))
-    await store.stopService()
+    store.maintenance._periodic.stopService()
     measuring.rows(dsn, f"VACUUM ANALYZE {of_week}")
     measuring.rows(dsn, f"REINDEX TABLE {of_week}")
     [(samples, plain, rollups)] = measuring.rows(
@@ -105,6 +147,8 @@ async def measure(reactor: Any, report: Report, dsn: str, kind: str, options: ar
         f"SELECT (SELECT count(*) FROM sample), pg_total_relation_size('{of_week}'), pg_total_relation_size('rollup')",
     )
     before = measuring.rows(dsn, EVERYTHING)
+    asked = questions(store, monday)
+    answers = await ask(asked, table, "rows", options.runs)
     session = Connection(
         reactor,
         reactor,
@@ -114,10 +158,14 @@ async def measure(reactor: Any, report: Report, dsn: str, kind: str, options: ar
     await session.open()
     took = await measuring.timed(Packer(session, partial(sleep, reactor, 0.1)).pack(monday))
     session.close()
+    packed_answers = await ask(asked, table, "packed", options.runs)
+    await store.stopService()
     await report_sizes(report, dsn, table, monday, samples, plain, rollups)
     table.add("packing", samples / took.wall, "samples/s")
     report.table(table)
     report.compare("samples, column by column", before, measuring.rows(dsn, EVERYTHING))
+    for name, answer in answers.items():
+        report.compare(f"answer to {name}", answer, packed_answers[name])
 
 
 COMPRESSED = """
@@ -145,7 +193,7 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
 
 
 def main() -> None:
-    parser = measuring.with_postgresql(measuring.parser(__doc__, runs=1), "not-durable")
+    parser = measuring.with_postgresql(measuring.parser(__doc__, runs=5), "not-durable")
     parser.add_argument("--resources", type=int, default=100, help="instances with five meters each (%(default)s)")
     parser.add_argument("--polls", type=int, default=POLLS, help="polls of each (%(default)s)")
     parser.add_argument("--compression", choices=("pglz", "lz4"), help="instead of the server's default")

@@ -59,7 +59,8 @@ SESSIONS = "PostgreSQL: sessions"
 WRITERS = "PostgreSQL: WAL writer, checkpointer, vacuum"
 
 WAITS = """
-SELECT coalesce(wait_event_type IN ('Lock', 'LWLock') AND state = 'active', false), wait_event_type || ' ' || wait_event
+SELECT coalesce(wait_event_type IN ('Lock', 'LWLock') AND state = 'active', false),
+    application_name || ': ' || wait_event_type || ' ' || wait_event
 FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND datname = current_database() AND state <> 'idle'
 """

@@ -31,6 +31,7 @@ from typing import Any
 
 import psycopg2
 
+from meter.store.packing.packed_rows import unpacked
 from tests.chaos.site import NeverCame
 from tests.chaos.site import Site
 from tests.chaos.site import until
@@ -41,9 +42,12 @@ COMMAND = Path(sys.executable).with_name("meter-completeness")
 EPSILON = 0.001
 SETTLE_SECONDS = 30.0
 
-STORED = """
+STORED = f"""
 SELECT resource.name, extract(epoch FROM timestamp)::float8
-FROM sample JOIN series ON series.id = series_id JOIN resource ON resource.id = resource_id JOIN meter ON meter.id = meter_id
+FROM (
+    SELECT timestamp, series_id FROM sample
+    UNION ALL {unpacked(("timestamp", "series_id"), first="'-infinity'::timestamptz", last="'infinity'::timestamptz")}
+) AS every JOIN series ON series.id = series_id JOIN resource ON resource.id = resource_id JOIN meter ON meter.id = meter_id
 WHERE meter.name = 'chaos.steady'
 """
 

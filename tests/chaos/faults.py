@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from tests.chaos.clocks import samples_expire
 from tests.chaos.clocks import twenty_days_behind
 from tests.chaos.clocks import with_a_clock_to_set
 from tests.chaos.completeness import polls_of
+from tests.chaos.site import TOP
 from tests.chaos.site import Site
 from tests.chaos.site import until
 
@@ -188,6 +192,48 @@ def queues_are_deleted(site: Site) -> None:
             time.sleep(1)
 
 
+PACKING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%INTO packed_samples%'"
+PACKED = "SELECT count(*) FROM packed_samples"
+
+
+def packer_of(site: Site) -> subprocess.Popen[bytes]:
+    """Start a process that packs everything, even what has just been stored, again and again."""
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}
+    return subprocess.Popen([sys.executable, "-m", "tests.chaos.packer", site.dsn], env=environment, cwd=TOP)
+
+
+def packer_dies(site: Site) -> None:
+    """In the transaction of a group, four times, and its session with it; in the end it packs for some seconds undisturbed."""
+    for _ in range(4):
+        packer = packer_of(site)
+        try:
+            until(lambda: site.postgresql.execute(PACKING)[0][0], "a group that is being packed")
+        finally:
+            packer.kill()
+            packer.wait()
+    packer = packer_of(site)
+    try:
+        time.sleep(5)
+        until(lambda: site.postgresql.execute(PACKED, site.dsn)[0][0], "packed samples")
+    finally:
+        packer.kill()
+        packer.wait()
+
+
+def database_dies_while_packing(site: Site) -> None:
+    """Twice; the packer and the collector find it again."""
+    packer = packer_of(site)
+    try:
+        for _ in range(2):
+            until(lambda: site.postgresql.execute(PACKING)[0][0], "a group that is being packed")
+            site.postgresql.kill()
+            site.postgresql.start()
+        until(lambda: site.postgresql.execute(PACKED, site.dsn)[0][0], "packed samples")
+    finally:
+        packer.kill()
+        packer.wait()
+
+
 def one_of_two_collectors_dies(site: Site) -> None:
     other = site.another_collector()
     for delay in (0.5, 1.0, 1.5):
@@ -284,6 +330,8 @@ FAULTS = [
     Fault("restart of PostgreSQL", database_restarts),
     Fault("SIGKILL of PostgreSQL", database_dies),
     Fault("PostgreSQL answers nothing for 30 s", database_hangs(30)),
+    Fault("SIGKILL of the packer while it packs", packer_dies),
+    Fault("SIGKILL of PostgreSQL while a week is packed", database_dies_while_packing),
     Fault("network cut in the middle of frames", network_is_cut_in_frames),
     Fault("queues deleted", queues_are_deleted),
     Fault("one of two collectors dies every few seconds", one_of_two_collectors_dies),

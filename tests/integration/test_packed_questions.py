@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable
 from collections.abc import Callable
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
 from typing import Any
 from typing import NamedTuple
 
@@ -13,10 +16,13 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from meter.query import SampleFilter
+from meter.query import StatisticsQuery
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import week_of
 from meter.store.maintenance.verification import Verification
+from meter.store.maintenance.voiding import Selection
 from meter.store.packing.unpacking import unpack
+from tests.integration.test_store_packing import changed
 from tests.integration.test_store_plans import FACTOR
 from tests.integration.test_store_plans import NEW_WEEK
 from tests.integration.test_store_plans import NO_STATISTICS
@@ -28,10 +34,12 @@ from tests.integration.test_store_plans import statistics_queries
 from tests.integration.test_store_rollups import running
 from tests.packed import pack_all
 from tests.plans import count_rows_read
+from tests.store_messages import message
 
 pytestmark = pytest.mark.timeout(240)
 
 POLLS = 60
+OLD = datetime.combine(week_of(datetime.now(UTC)), datetime.min.time(), UTC) - timedelta(weeks=3)
 END_OF_ROW = PAGE + 4
 """Elements at the end of a packed row that are unpacked for a page: a few more than the page has rows."""
 
@@ -157,3 +165,25 @@ async def test_questions_have_the_same_answers_while_some_series_are_packed_and_
 
     different = [name for name, question in questions.items() if rounded(await question.ask()) != question.answer]
     assert not different
+
+
+@pytest_twisted.ensureDeferred
+async def test_hour_is_final_again_after_its_only_plain_sample_was_voided(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        written = [message("cpu", n, at=OLD + timedelta(minutes=20 * n), resource_id=f"r{n % 2}") for n in range(6)]
+        written.append(message("cpu", 100, at=OLD + timedelta(minutes=5), resource_id="r2"))
+        await store.maintenance._partitions.ensure([OLD])
+        await store.write(written)
+        await store.maintenance.finalize(OLD + timedelta(days=1, hours=1))
+        pack_all(dsn)
+
+        await changed(dsn, "void", Selection(ids=[written[-1].message_id]))
+        assert postgresql.execute("SELECT count(*) FROM sample", dsn) == [(0,)]
+        await store.maintenance.finalize(OLD + timedelta(days=1, hours=1))
+
+        assert postgresql.execute("SELECT count(*) FROM final_period WHERE hours = 1", dsn) == [(2,)]
+        assert postgresql.execute("SELECT count(*) FROM final_period WHERE hours = 24", dsn) == [(1,)]
+        for bounds in ({}, {"start": OLD, "end": OLD + timedelta(hours=1)}):
+            [found] = await store.statistics(StatisticsQuery(filter=SampleFilter(equals={"meter": "cpu"}, **bounds)))
+            assert (found.values["count"], found.values["max"]) == ((3, 2) if bounds else (6, 5))

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
+import psycopg2
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 
+from meter.interfaces import Unavailable
+from meter.query import SampleFilter
 from meter.sample_identity import week_of
 from meter.store import Act
 from meter.store import Administration
 from meter.store import DatabaseInspection
 from meter.store import Retention
 from meter.store import Selection
+from meter.store.maintenance.partitions import _create as create_partition
+from meter.store.maintenance.partitions import partition_name
+from meter.store.migrations import Schema
+from meter.store.migrations import migrations
 from meter.store.packing.packed_partitions import packed_partition_name
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
 from meter.store.packing.packed_rows import unpacked
 from tests.integration.test_store_rollups import running
 from tests.packing import pack_all
+from tests.packing import session_of
 from tests.signed import received_together
+from tests.signed import stored_message
 from tests.store_messages import KEYS
 from tests.store_messages import message
 from tests.store_messages import sample
@@ -258,6 +271,73 @@ async def test_retention_of_a_meter_deletes_packed_rows_and_shortens_those_that_
 
         of_day = cutoff.replace(hour=0)
         assert all_samples(postgresql, dsn) == [row for row in before if (row[5],) not in disk or row[0] >= of_day]
+
+
+TABLES_OF_SAMPLES = (
+    "meter", "resource", "project", '"user"', "source", "run", "series", "metadata", "wire_format", "signed_batch", "sample",
+)  # fmt: skip
+BEFORE_PACKING = 14
+"""The version of the schema before packed weeks."""
+
+
+def copy_samples(dsn, other):
+    """Copy the samples, and what they refer to, from one database into another."""
+    with closing(psycopg2.connect(dsn)) as source, closing(psycopg2.connect(other)) as target:
+        for table in TABLES_OF_SAMPLES:
+            rows = io.StringIO()
+            source.cursor().copy_expert(f"COPY (SELECT * FROM {table}) TO STDOUT", rows)
+            rows.seek(0)
+            target.cursor().copy_expert(f"COPY {table} FROM STDIN", rows)
+        target.commit()
+
+
+@pytest_twisted.ensureDeferred
+async def test_store_of_the_schema_before_packed_weeks_is_upgraded_and_packed_with_the_same_samples(postgresql):
+    dsn, old_dsn = postgresql.dsn(), postgresql.dsn()
+    async with running(dsn) as store:
+        stored = varied(200)
+        await store.write(stored)
+        expected = await store.samples(SampleFilter(), 300)
+    async with session_of(old_dsn) as session:
+        await session.count("BEGIN")
+        await Schema(migrations()[:BEFORE_PACKING]).upgrade(session)
+        await create_partition(session, week_of(OLD))
+        await session.count("COMMIT")
+    copy_samples(dsn, old_dsn)
+    before = all_samples(postgresql, dsn)
+
+    async with running(old_dsn) as upgraded:
+        assert all_samples(postgresql, old_dsn) == before
+        assert await pack_all(old_dsn) == 200
+
+        assert counts(postgresql, old_dsn) == (0, 200)
+        assert all_samples(postgresql, old_dsn) == before
+        assert await upgraded.samples(SampleFilter(), 300) == expected
+        assert await stored_message(upgraded, stored[5].message_id) == stored[5].fields
+
+
+@pytest_twisted.ensureDeferred
+async def test_maintenance_packs_old_weeks_gives_their_space_back_and_goes_on_after_it_was_stopped(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn, pack_after_days=14) as store:
+        for first in range(0, 20):
+            await store.write(varied(500, at=OLD + timedelta(minutes=first)))
+        await store.write(varied(20, at=NOW))
+        await store.maintenance.finalize(NOW)
+        before = all_samples(postgresql, dsn)
+        size = f"SELECT pg_total_relation_size('{partition_name(week_of(OLD))}')"
+        [[plain_bytes]] = postgresql.execute(size, dsn)
+
+        interrupted = Deferred.fromCoroutine(store.maintenance.packing.run(NOW))
+        store.maintenance.packing.abort()
+        with pytest.raises(Unavailable):
+            await interrupted
+        assert await store.maintenance.packing.run(NOW) == 10_000
+
+        assert counts(postgresql, dsn) == (20, 10_000)
+        assert all_samples(postgresql, dsn) == before
+        assert postgresql.execute(size, dsn)[0][0] < plain_bytes / 10
+        assert await store.maintenance.packing.run(NOW) == 0
 
 
 @pytest_twisted.ensureDeferred

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from contextlib import asynccontextmanager
 from datetime import UTC
@@ -19,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 
 from meter.message import read
+from meter.message_ids import new_message_id
 from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import WriteResult
@@ -27,7 +29,9 @@ from meter.sample_identity import compared_range
 from meter.sample_identity import week_of
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import partition_name
-from meter.store.write.inserting import INSERT_SAMPLES
+from meter.store.write.duplicates import nearby_parameters
+from meter.store.write.inserts import INSERT_NEW_SAMPLES
+from meter.store.write.inserts import INSERT_SAMPLES
 from meter.stored_batch import verify_stored_batch
 from tests.signed import stored_message
 from tests.store_messages import KEYS
@@ -161,6 +165,42 @@ async def test_ids_are_looked_up_by_index_in_three_weeks_only(postgresql):
     assert len(lines) == 3
     assert all("_message_id on" in line for line in lines)
     assert not any("sample_default" in line for [line] in plan)
+    assert any("voided_sample_message_id on" in line for [line] in plan)
+
+
+@pytest.mark.parametrize("days", [-7, 0, 7])
+@pytest_twisted.ensureDeferred
+async def test_an_id_of_this_or_an_adjacent_week_is_found_whatever_ids_come_with_it(postgresql, days):
+    dsn = postgresql.dsn()
+    now = datetime.now(UTC) - timedelta(days=7)
+    ids = [new_message_id() for _ in range(3)]
+    stored, *others = [message(volume=n, at=now, message_id=id) for n, id in enumerate(ids)]
+    again = message(volume=0, at=now + timedelta(days=days), message_id=ids[0])
+    async with running(dsn) as store:
+        await store.write([stored])
+        result = await store.write([others[0], again, others[1]])
+
+        assert (result.stored, result.duplicates) == (2, 0 if days else 1)
+        assert [refusal.kind for refusal in result.refused] == ["conflict"] * bool(days)
+    assert postgresql.execute("SELECT count(*), count(DISTINCT message_id) FROM sample", dsn) == [(3, 3)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_ids_near_those_of_a_batch_are_looked_for_by_index_in_two_weeks_and_not_in_its_own(postgresql):
+    dsn = postgresql.dsn()
+    now = datetime.now(UTC)
+    async with running(dsn) as store:
+        await store.write([message(at=now - timedelta(days=days)) for days in range(0, 60, 7)])
+        given = ["ARRAY[now()]", "'{1}'", f"'{{{uuid.uuid4()}}}'", *["'{1}'"] * 4, "'{}'", "'{}'", "'{0}'", "'{0}'"]
+        nearby = nearby_parameters(week_of(now), [])
+        times = [f"'{time}'" for time in nearby[2:]]
+        ids = [f"ARRAY['{uuid.uuid4()}'::uuid]"] * 2
+        statement = INSERT_NEW_SAMPLES.replace("%s", "{}").format(*given, *ids, *times)
+        plan = postgresql.execute("SET enable_seqscan = off; EXPLAIN " + statement, dsn)
+    indexes = {found[0] for [line] in plan if (found := re.findall(r"sample_\d+_\d\d_\d\d_message_id\b", line))}
+    weeks = [partition_name(week_of(now) + timedelta(weeks=weeks)) for weeks in (-1, 1)]
+    assert indexes == {f"{name}_message_id" for name in weeks}
+    assert not any("Seq Scan on sample_2" in line for [line] in plan)
     assert any("voided_sample_message_id on" in line for [line] in plan)
 
 

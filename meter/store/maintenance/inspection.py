@@ -37,8 +37,7 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
 """
 
 NEWEST_SAMPLE = f"""
-SELECT greatest((SELECT max(s.timestamp) FROM sample s WHERE {IN_ORDER_OF_TIME}),
-    (SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}))
+SELECT greatest((SELECT max(s.timestamp) FROM sample s WHERE {IN_ORDER_OF_TIME}), (SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}))
 """
 
 DEFAULT_SAMPLES = f"""

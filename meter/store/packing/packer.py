@@ -279,12 +279,14 @@ async def release_space(session: Session, table: str) -> None:
             await session.count(f'REINDEX INDEX CONCURRENTLY "{index}"')
 
 
-async def pack_everything(session: Session, pause: Callable[[], Awaitable[object]]) -> int:
+async def pack_everything(
+    session: Session, pause: Callable[[], Awaitable[object]], *, max_group_samples: int = MAX_GROUP_SAMPLES
+) -> int:
     """Pack all weeks that have a partition, whatever their age and whether their hours are final; return how many samples.
 
     For tests and benchmarks: maintenance packs only old weeks.
     """
-    packer = Packer(session, pause)
+    packer = Packer(session, pause, max_group_samples=max_group_samples)
     await packer.open()
     try:
         samples = 0

@@ -35,8 +35,8 @@ from meter.store.query.sample_rows import NO_END
 from meter.store.query.sample_rows import NO_START
 from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import first_of_series
+from meter.store.query.sample_rows import listed
 from meter.store.query.sample_rows import sample_columns
-from meter.store.query.sample_rows import samples_between
 from meter.store.query.time_range import TimeRange
 from meter.store.write.record import uuid_of
 
@@ -329,10 +329,17 @@ def newest_of_series(
     )
 
 
-def samples_of_series(conditions: FilterConditions) -> Sql:
-    """Return the FROM item of the samples ``s`` of the series ``x`` in the range of the conditions, which are to be repeated."""
-    columns = sample_columns("s.series_id", conditions.sample, conditions.joined_metadata)
-    return samples_between(columns, conditions.bounds, series="p.series_id = x.id")
+ANY_PLAIN = "SELECT {columns} FROM sample s {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1"
+
+
+def any_of_series(conditions: FilterConditions) -> Sql:
+    """Return the subquery that has a row if the series ``x`` has a sample that meets the conditions."""
+    condition, joins = conditions.sample, conditions.joined_metadata
+    columns = sample_columns("s.message_id", condition, joins)
+    plain = filled(ANY_PLAIN, columns=listed(columns), joins=joins, sample=condition)
+    return first_of_series(
+        columns, conditions.bounds, series="x.id", condition=condition, joins=joins, limit=1, plain=plain
+    )
 
 
 def conjunction(*conditions: Sql) -> Sql:

@@ -9,8 +9,8 @@ from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
+from meter.store.query.conditions import any_of_series
 from meter.store.query.conditions import newest_of_series
-from meter.store.query.conditions import samples_of_series
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
 
@@ -35,7 +35,7 @@ CROSS JOIN LATERAL (
     (
         SELECT x.user_id, x.project_id, x.source_id
         FROM series x
-        CROSS JOIN LATERAL (SELECT FROM {samples} {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) sample
+        CROSS JOIN LATERAL ({any}) sample
         WHERE NOT listed.by_newest AND x.id = ANY(listed.ids)
         LIMIT 1
     )
@@ -60,7 +60,7 @@ SELECT m.name, m.type, m.unit
 FROM meter m
 CROSS JOIN LATERAL (
     SELECT FROM series x
-    CROSS JOIN LATERAL (SELECT FROM {samples} {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) s
+    CROSS JOIN LATERAL ({any}) s
     WHERE x.meter_id = m.id AND {series}
     LIMIT 1
 ) existing
@@ -74,7 +74,7 @@ FROM (SELECT x.meter_id, array_agg(x.id) AS ids FROM series x WHERE {series} GRO
 CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = listed.meter_id OFFSET 0) m
 CROSS JOIN LATERAL (
     SELECT FROM series x
-    CROSS JOIN LATERAL (SELECT FROM {samples} {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) s
+    CROSS JOIN LATERAL ({any}) s
     WHERE x.id = ANY(listed.ids)
     LIMIT 1
 ) existing
@@ -103,9 +103,7 @@ def meters_query(conditions: FilterConditions, limit: int, *, unique: bool) -> S
         owner="" if within_project else OWNER.format(resource="listed.resource_id", condition="AND listed.of_several"),
         describing_first="" if within_project else f"{DESCRIBES} DESC,",
         newest=newest_of_series(conditions, "s.timestamp, s.message_id", 1),
-        samples=samples_of_series(conditions),
-        joins=conditions.joined_metadata,
+        any=any_of_series(conditions),
         series=conditions.series,
-        sample=conditions.sample,
         limit=Sql("%s", (limit,)),
     )

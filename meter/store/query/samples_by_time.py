@@ -17,6 +17,8 @@ from meter.store.query.sample_rows import listed
 from meter.store.query.sample_rows import packed_part
 
 SHORTEST_SPAN = "interval '10 minutes'"
+TICK = "interval '1 microsecond'"
+"""Both ends of a span are included: the last one has the time ``infinity``, too, if a row was altered to have it."""
 SPANS = 24
 """The spans are each twice as long as the one before; this one begins, or ends, after 160 years and has no other end."""
 
@@ -26,12 +28,12 @@ BY_SPANS = f"""(
         SELECT * FROM (
             (
                 SELECT {{columns}} FROM (SELECT s.*, s.ctid AS {ROW_ID} FROM sample s) s {{joins}}
-                WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
+                WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= span.first AND s.timestamp <= span.last AND {{condition}}
                 ORDER BY {{order}} LIMIT {{limit}}
             )
             UNION ALL
             SELECT {{columns}} FROM ({{packed}}) s {{joins}}
-            WHERE s.timestamp >= span.first AND s.timestamp < span.last AND {{condition}}
+            WHERE s.timestamp >= span.first AND s.timestamp <= span.last AND {{condition}}
         ) s
         ORDER BY {{order}} LIMIT {{limit}}
     ) s
@@ -41,14 +43,14 @@ BY_SPANS = f"""(
 # Where nothing is packed, the first span is all time.
 SPANS_FORWARD = f"""
 SELECT CASE n WHEN 0 THEN '-infinity' ELSE begins + (2 ^ (n - 1) - 1) * {SHORTEST_SPAN} END AS first,
-    CASE WHEN n = {SPANS} OR begins = 'infinity' THEN 'infinity' ELSE begins + (2 ^ n - 1) * {SHORTEST_SPAN} END AS last
+    CASE WHEN n = {SPANS} OR begins = 'infinity' THEN 'infinity' ELSE begins + (2 ^ n - 1) * {SHORTEST_SPAN} - {TICK} END AS last
 FROM (
     SELECT greatest({{first}}, coalesce((SELECT min(week) FROM packed_week)::timestamp AT TIME ZONE 'UTC', 'infinity')) AS begins
 ) AS packed CROSS JOIN generate_series(0, CASE WHEN begins < 'infinity' THEN {SPANS} ELSE 0 END) AS n"""
 
 SPANS_BACKWARD = f"""
 SELECT CASE WHEN n = {SPANS} OR begins = '-infinity' THEN '-infinity' ELSE begins - (2 ^ n - 1) * {SHORTEST_SPAN} END AS first,
-    CASE n WHEN 0 THEN 'infinity' ELSE begins - (2 ^ (n - 1) - 1) * {SHORTEST_SPAN} END AS last
+    CASE n WHEN 0 THEN 'infinity' ELSE begins - (2 ^ (n - 1) - 1) * {SHORTEST_SPAN} - {TICK} END AS last
 FROM (
     SELECT least({{last}}, coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}), '-infinity')) AS begins
 ) AS packed CROSS JOIN generate_series(0, CASE WHEN begins > '-infinity' THEN {SPANS} ELSE 0 END) AS n"""

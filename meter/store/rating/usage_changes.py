@@ -20,7 +20,7 @@ from meter.store.query.sample_rows import RECORDED_SINCE
 from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import edge_of_series
 from meter.store.query.sample_rows import samples_between
-from meter.store.rating.usage_samples import LOOK_BACK
+from meter.store.rating.usage_sql import LOOK_BACK
 
 DAYS = "SELECT sku_id, day, finish, as_of FROM usage_day WHERE sku_id = ANY(%s) AND day >= %s AND day < %s"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import Refusal
 from meter.query import WriteResult
+from meter.sample_identity import compared_range
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import end_of_week
 from meter.store.maintenance.rollups import DAY
@@ -43,12 +45,12 @@ from meter.store.write.dimensions import upsert_metadata
 from meter.store.write.dimensions import upsert_series
 from meter.store.write.dimensions import upsert_wire_formats
 from meter.store.write.duplicates import LOCK_BOUNDARIES
+from meter.store.write.duplicates import Place
 from meter.store.write.duplicates import boundaries
 from meter.store.write.duplicates import by_week
 from meter.store.write.duplicates import repeated
 from meter.store.write.duplicates import repeats
-from meter.store.write.inserting import DimensionIds
-from meter.store.write.inserting import insert
+from meter.store.write.inserts import insert_samples
 from meter.store.write.late_samples import LateSamples
 from meter.store.write.record import Record
 from meter.store.write.record import Series
@@ -84,6 +86,9 @@ CAREFUL_TRANSACTIONS = 20
 """Transactions that look for each id after one that met an id that was stored already."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+DimensionIds = tuple[int, int, int]
+"""The ids of a sample's series, metadata and wire format."""
 
 CacheUpdate = tuple[IdCache[Any], Mapping[Any, CachedId]]
 """A cache, and what is to be added to it once the transaction is committed."""
@@ -249,7 +254,10 @@ class SampleWriter:
                 [ids[n] for n in positions],
                 [places[n] for n in positions],
             )
-            new = await insert(session, week, *of_week, of_old, careful=careful, packed_until=packed_until)
+            packed = compared_range(week)[0] < packed_until
+            new = await insert_samples(
+                session, week, _columns(*of_week), of_week[0], of_old, careful=careful, packed=packed
+            )
             if new < len(positions):
                 found = await repeated(
                     session,
@@ -305,8 +313,39 @@ def _texts(records: Sequence[Record]) -> dict[bytes, str]:
     return {record.metadata_digest: record.metadata for record in records}
 
 
+def _columns(records: Sequence[Record], ids: Sequence[DimensionIds], places: Sequence[Place]) -> list[Any]:
+    """Return the first parameters of :data:`INSERT_SAMPLES`, a column each."""
+    timestamps = sorted({record.timestamp for record in records})
+    positions = {timestamp: position for position, timestamp in enumerate(timestamps, 1)}
+    series, metadata, wire_formats = zip(*ids, strict=True)
+    verbatim_json = [record.verbatim_json for record in records]
+    return [
+        _array([timestamp.isoformat() for timestamp in timestamps]),
+        _array_of_numbers([positions[record.timestamp] for record in records]),
+        _array([record.message_id for record in records]),
+        _array_of_numbers([record.volume for record in records]),
+        _array_of_numbers(list(metadata)),
+        _array_of_numbers(list(series)),
+        _array_of_numbers(list(wire_formats)),
+        _array([record.signature or '""' for record in records]) if any(record.signature for record in records) else [],
+        verbatim_json if any(verbatim_json) else [],
+        _array_of_numbers([batch_id for batch_id, _ in places]),
+        _array_of_numbers([position for _, position in places]),
+    ]
+
+
 def _period_columns(periods: Sequence[tuple[int, datetime]]) -> tuple[list[int], list[datetime]]:
     return [hours for hours, _ in periods], [start for _, start in periods]
+
+
+def _array(literals: Iterable[str]) -> str:
+    """Return a PostgreSQL array literal. ``literals`` must not contain blanks, commas, braces or backslashes."""
+    return f"{{{','.join(literals)}}}"
+
+
+def _array_of_numbers(numbers: list[int] | list[float]) -> str:
+    """Return a PostgreSQL array literal: Python's notation of a list of numbers, but for the brackets."""
+    return f"{{{repr(numbers)[1:-1]}}}"
 
 
 def _refuse_too_old(records: Sequence[Record], retention_cutoffs: Mapping[str, datetime]) -> None:

@@ -31,26 +31,33 @@ CROSS JOIN LATERAL (
     (
         SELECT x.user_id, x.project_id, x.source_id
         FROM series x
-        CROSS JOIN LATERAL (SELECT FROM (
-                SELECT s.timestamp, s.series_id FROM sample s
-                UNION ALL
-                (
-                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, p.series_id AS series_id
-                    FROM packed_samples p CROSS JOIN LATERAL (
-                        SELECT
-                        CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                        ELSE greatest(1, floor((date_part('epoch', greatest($2::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
-                        END AS lower,
-                        CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                        ELSE least(p.count, ceil((date_part('epoch', least($3::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
-                        END AS upper
-                        OFFSET 0
-                    ) AS slice
-                    CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, n)
-                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND true
+        CROSS JOIN LATERAL (
+            WITH plain AS MATERIALIZED (SELECT s.timestamp, s.message_id FROM sample s WHERE s.series_id = x.id AND (s.timestamp >= $2) AND (s.timestamp < $3) LIMIT 1)
+            SELECT s.timestamp, s.message_id FROM plain s
+            UNION ALL (
+                SELECT s.timestamp, s.message_id FROM (
+                    SELECT p.* FROM packed_samples p
+                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    ORDER BY p.first DESC, p.part DESC OFFSET 0
+                ) p CROSS JOIN LATERAL (
+                    SELECT
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                    ELSE greatest(1, floor((date_part('epoch', greatest($2::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    END AS lower,
+                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                    ELSE least(p.count, ceil((date_part('epoch', least($3::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    END AS upper
                     OFFSET 0
-                )
-            ) s WHERE s.series_id = x.id AND (s.timestamp >= $2) AND (s.timestamp < $3) LIMIT 1) sample
+                ) AS whole
+                CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (1 + 3) + 1), whole.upper), (whole.lower, whole.upper - (1 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+                CROSS JOIN LATERAL (
+                    SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
+                    WHERE (s.timestamp >= $2) AND (s.timestamp < $3)
+                    ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
+                ) s LIMIT 1
+            )
+            ORDER BY timestamp DESC, message_id DESC LIMIT 1
+        ) sample
         WHERE NOT listed.by_newest AND x.id = ANY(listed.ids)
         LIMIT 1
     )

@@ -223,6 +223,31 @@ def test_deliveries_that_arrive_together_share_a_transaction():
     assert all(each.called for each in done)
 
 
+def test_samples_wait_for_the_end_of_a_transaction_while_two_are_in_progress():
+    collector, written = Collector(batch_samples=10), []
+
+    def write(messages, refused_entries):
+        written.append((len(messages), Deferred()))
+        return written[-1][1]
+
+    collector.store.write = write
+    done = []
+    for number in range(1, 7):
+        body = cast([message(number)])
+        done.append(Deferred.fromCoroutine(collector.intake.receive(Delivery(body=body, exchange="", routing_key=""))))
+        collector.clock.advance(0.05)
+    assert [size for size, _ in written] == [1, 1]
+
+    written[0][1].callback(WriteResult(1, 0))
+    assert [size for size, _ in written] == [1, 1, 4]
+    written[1][1].errback(Unavailable("no store"))
+    written[2][1].callback(WriteResult(4, 0))
+
+    assert [each.called for each in done] == [True] * 6
+    assert [size for size, _ in written] == [1, 1, 4]
+    done[1].addErrback(lambda failure: failure.trap(Unavailable))
+
+
 def test_delivery_in_a_shared_batch_gets_its_own_refusals():
     collector = Collector()
     bad = message(2, resource_metadata={"a": "\0"})

@@ -111,10 +111,10 @@ def runner(database: Any) -> QueryRunner:
 async def test_query_for_samples_is_one_statement_once_all_dimensions_are_cached() -> None:
     database = database_of(SAMPLE)
     store = runner(database)
-    await store.samples(SampleFilter(), 1)
+    await store.samples(SampleFilter(), 10)
     database.statements.clear()
 
-    [sample] = await store.samples(SampleFilter(), 1)  # a full page
+    [sample] = await store.samples(SampleFilter(), 1)
     assert (sample.name, sample.volume, sample.key_id, len(database.statements)) == ("cpu", 1, "key-1", 1)
 
 

@@ -1,11 +1,9 @@
-"""The statements that insert samples of one week, each id once, and their parameters."""
+"""Inserts samples of one week: all at once if their ids are new for sure, else those that are new."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from collections.abc import Sequence
 from datetime import date
-from datetime import datetime
 from typing import Any
 
 from meter.sample_identity import compared_range
@@ -14,15 +12,11 @@ from meter.store.postgres.pool import Session
 from meter.store.write.duplicates import IS_NEW
 from meter.store.write.duplicates import MAX_ID_RANGES
 from meter.store.write.duplicates import NO_ID_NEARBY
-from meter.store.write.duplicates import Place
 from meter.store.write.duplicates import id_ranges
 from meter.store.write.duplicates import is_new_among_packed
 from meter.store.write.duplicates import nearby_parameters
 from meter.store.write.late_samples import COUNT_LATE
 from meter.store.write.record import Record
-
-DimensionIds = tuple[int, int, int]
-"""The ids of a sample's series, metadata and wire format."""
 
 # Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, which takes ten times longer.
 # Timestamps, which many samples share, are sent once and referred to by their position.
@@ -73,73 +67,37 @@ Series with a new sample in final hours are noted in ``changed_series``, also in
 """
 
 
-async def insert(
+async def insert_samples(
     session: Session,
     week: date,
+    columns: Sequence[Any],
     records: Sequence[Record],
-    ids: Sequence[DimensionIds],
-    places: Sequence[Place],
     of_old: Sequence[Any] | None,
     *,
     careful: bool,
-    packed_until: datetime,
+    packed: bool,
 ) -> int:
     """Insert ``records``, all of ``week``, and return how many were new; ``of_old`` are the further parameters for old samples.
 
-    Unless it is ``careful``, it raises :class:`~meter.store.postgres.connection.Duplicate` for an id that the week has already.
-
-    Samples before ``packed_until`` may be packed: those that ``week`` is compared with are looked up, too.
+    ``packed``: the week, or one that it is compared with, has packed samples; each id is looked for among them, too.
     """
-    columns = _columns(records, ids, places)
-    among_packed = compared_range(week)[0] < packed_until
-    ranges = [] if careful or among_packed else id_ranges(record.message_id for record in records)
+    ranges = [] if careful or packed else id_ranges(record.message_id for record in records)
     if 0 < len(ranges) <= MAX_ID_RANGES:
         parameters = [*columns, *nearby_parameters(week, ranges)]
         if new := await _count(session, INSERT_NEW_SAMPLES, INSERT_NEW_OLD_SAMPLES, parameters, of_old):
             return new
     parameters = [*columns, *compared_range(week), *compared_range(week)]
-    if among_packed:
-        statement = f"{_INSERT} WHERE {IS_NEW} AND {is_new_among_packed(week)} ON CONFLICT DO NOTHING"
-        return await _count(session, statement, _OLD_SAMPLES.format(insert=statement), parameters, of_old)
+    if packed:
+        insert = f"{_INSERT} WHERE {IS_NEW} AND {is_new_among_packed(week)} ON CONFLICT DO NOTHING"
+        return await _count(session, insert, _OLD_SAMPLES.format(insert=insert), parameters, of_old)
     return await _count(session, INSERT_SAMPLES, INSERT_OLD_SAMPLES, parameters, of_old)
 
 
 async def _count(
-    session: Session, statement: str, statement_of_old: str, parameters: Sequence[Any], of_old: Sequence[Any] | None
+    session: Session, insert: str, insert_old: str, parameters: Sequence[Any], of_old: Sequence[Any] | None
 ) -> int:
     if of_old is None:
-        return await session.count(statement, parameters)
-    [[new]] = await session.rows(statement_of_old, [*parameters, *of_old])
+        return await session.count(insert, parameters)
+    [[new]] = await session.rows(insert_old, [*parameters, *of_old])
     count: int = new
     return count
-
-
-def _columns(records: Sequence[Record], ids: Sequence[DimensionIds], places: Sequence[Place]) -> list[Any]:
-    """Return the first parameters of :data:`INSERT_SAMPLES`, a column each."""
-    timestamps = sorted({record.timestamp for record in records})
-    positions = {timestamp: position for position, timestamp in enumerate(timestamps, 1)}
-    series, metadata, wire_formats = zip(*ids, strict=True)
-    verbatim_json = [record.verbatim_json for record in records]
-    return [
-        _array([timestamp.isoformat() for timestamp in timestamps]),
-        _array_of_numbers([positions[record.timestamp] for record in records]),
-        _array([record.message_id for record in records]),
-        _array_of_numbers([record.volume for record in records]),
-        _array_of_numbers(list(metadata)),
-        _array_of_numbers(list(series)),
-        _array_of_numbers(list(wire_formats)),
-        _array([record.signature or '""' for record in records]) if any(record.signature for record in records) else [],
-        verbatim_json if any(verbatim_json) else [],
-        _array_of_numbers([batch_id for batch_id, _ in places]),
-        _array_of_numbers([position for _, position in places]),
-    ]
-
-
-def _array(literals: Iterable[str]) -> str:
-    """Return a PostgreSQL array literal. ``literals`` must not contain blanks, commas, braces or backslashes."""
-    return f"{{{','.join(literals)}}}"
-
-
-def _array_of_numbers(numbers: list[int] | list[float]) -> str:
-    """Return a PostgreSQL array literal: Python's notation of a list of numbers, but for the brackets."""
-    return f"{{{repr(numbers)[1:-1]}}}"
