@@ -132,7 +132,7 @@ class Options(CommandOptions):
             "pack",
             None,
             PackOptions,
-            "Pack weeks that ended long ago, which takes a quarter of the space or less; exit status 1 if a week cannot be packed now.",
+            "Pack weeks that ended long ago, which takes less than a third of the space; exit status 1 if a week cannot be packed now.",
         ],
         ["unpack", None, UnpackOptions, "Put the samples of a packed week back as they were."],
     ]

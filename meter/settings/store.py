@@ -48,7 +48,7 @@ class StoreSection(Section):
     )
     pack_after_days: Days = Field(
         default=14.0,
-        description="Days after the end of a week until its samples are packed, which takes a quarter of the space or less; 0 never packs.",
+        description="Days after the end of a week until its samples are packed, which takes less than a third of the space; 0 never packs.",
     )
     finalize_after_seconds: Seconds = Field(
         default=900.0,

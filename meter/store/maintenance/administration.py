@@ -54,7 +54,9 @@ FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent IN ('sample'::regclass, 'packed_samples'::regclass) AND c.relkind = 'r' ORDER BY c.relname
 """
 
-PACKED_WEEKS = "SELECT date_trunc('week', first AT TIME ZONE 'UTC')::date, sum(count) FROM packed_samples GROUP BY 1"
+SAMPLES_BY_PACKED_WEEK = (
+    "SELECT date_trunc('week', first AT TIME ZONE 'UTC')::date, sum(count) FROM packed_samples GROUP BY 1"
+)
 
 TABLES = """
 SELECT coalesce(parent.relname, c.relname),
@@ -120,7 +122,9 @@ class Administration(AdministeredDatabase):
         The number of samples is PostgreSQL's estimate of the rows, and exact of packed samples.
         """
         await self._check()
-        packed = {packed_partition_name(week): int(n) for week, n in await self._connection.rows(PACKED_WEEKS)}
+        packed = {
+            packed_partition_name(week): int(n) for week, n in await self._connection.rows(SAMPLES_BY_PACKED_WEEK)
+        }
         return [
             {
                 "partition": name,
