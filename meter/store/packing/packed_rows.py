@@ -67,7 +67,7 @@ _UNPACKED = {
 }
 """Each column as SQL over a packed row ``p``, its ``slice`` and the elements ``u`` of its arrays."""
 
-_MORE = 3
+_MAX_AFTER_RANGE = 3
 """How many elements of a slice may lie after the range, and are read beside those that are wanted."""
 
 _SLICE = """
@@ -110,7 +110,7 @@ def slices_from_end(size: int | str, *, first: str, last: str, oldest: bool) -> 
     The first slice has ``size`` elements and a few more, as a range of time is not exactly one of elements. ``oldest``: of its first
     elements.
     """
-    end = f"({size} + {_MORE})"
+    end = f"({size} + {_MAX_AFTER_RANGE})"
     slices = (
         f"(whole.lower, least(whole.upper, whole.lower + {end} - 1)), (whole.lower + {end}, whole.upper)"
         if oldest

@@ -68,9 +68,10 @@ CLOCK_MARGIN_SECONDS = 3600
 """How far the database's clock may be set back, as by a failover, without a sample being missed by the index of ids."""
 
 MAX_PAUSES = 100
+"""How often the packer waits a moment for writers in progress, before it gives up until next time."""
 
-FREE = 1_000_000
-"""Bytes of an almost empty table, with its indexes, that are not worth rewriting it."""
+SMALL_TABLE_BYTES = 1_000_000
+"""Below this size, with its indexes, an almost empty table is left as it is."""
 
 T = TypeVar("T")
 
@@ -270,11 +271,11 @@ async def release_space(session: Session, table: str) -> None:
     Where a long transaction still sees deleted rows, nothing is given back, and the next call does it.
     """
     [[size, rows]] = await session.rows(ALMOST_EMPTY.format(table=table))
-    if size < FREE or rows >= MAX_LEFT_ROWS:
+    if size < SMALL_TABLE_BYTES or rows >= MAX_LEFT_ROWS:
         return
     await session.count(f"VACUUM (ANALYZE) {table}")
     [[left]] = await session.rows(f"SELECT pg_relation_size('{table}')")
-    if left < FREE:
+    if left < SMALL_TABLE_BYTES:
         for [index] in await session.rows(INDEXES, [table]):
             await session.count(f'REINDEX INDEX CONCURRENTLY "{index}"')
 
