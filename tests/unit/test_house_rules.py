@@ -187,6 +187,7 @@ PLAIN_SAMPLES = re.compile(r"\b(?:FROM|JOIN)\s+sample\b")
 PLAIN_SAMPLES_READ = {
     "meter/store/query/sample_rows.py": 6,  # beside packed ones
     "meter/store/query/activity.py": 1,  # likewise
+    "meter/store/query/conditions.py": 1,
     "meter/store/query/first_sample.py": 1,
     "meter/store/query/samples_by_time.py": 1,
     "meter/store/write/signed_batches.py": 2,
