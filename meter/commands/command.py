@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from typing import NoReturn
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.python import usage
 
@@ -35,6 +36,11 @@ UNAVAILABLE = 2
 """A dependency is unavailable; the same command may succeed later."""
 EXIT_USAGE = 3
 """The command line or the configuration is invalid."""
+EXIT_INTERRUPTED = 130
+"""The command was stopped by a signal, such as Ctrl-C, before it had ended."""
+
+MAX_INTERRUPT_SECONDS = 5.0
+"""How long work that is interrupted may take to end."""
 
 
 class CommandError(Exception):
@@ -125,10 +131,38 @@ def run(options: usage.Options, arguments: Sequence[str], work: Work) -> NoRetur
     except BrokenPipeError:
         sys.exit(_reader_left())
 
-    async def main(reactor: Any) -> None:
-        raise SystemExit(await _status(work(reactor, options)))
+    interrupted = False
 
-    react(main)
+    async def main(reactor: Any) -> None:
+        ended: Deferred[None] = Deferred()
+
+        def interrupt() -> Deferred[None] | None:
+            """Let the work end, whose connections are closed (:func:`meter.commands.database.connected`)."""
+            nonlocal interrupted
+            if ended.called:
+                return None
+            interrupted = True
+            ended.addTimeout(MAX_INTERRUPT_SECONDS, reactor)
+            return ended.addErrback(lambda failure: None)
+
+        reactor.addSystemEventTrigger("before", "shutdown", interrupt)
+        status = EXIT_INTERRUPTED
+        try:
+            status = await _status(work(reactor, options))
+        finally:
+            if not ended.called:
+                ended.callback(None)
+        raise SystemExit(EXIT_INTERRUPTED if interrupted else status)
+
+    try:
+        react(main)
+    finally:
+        if interrupted:
+            # Work that has not ended holds nothing that must be closed; its coroutine cannot be closed while the interpreter ends.
+            sys.stdout.flush()
+            sys.stderr.write("interrupted\n")
+            sys.stderr.flush()
+            os._exit(EXIT_INTERRUPTED)
 
 
 async def _status(work: Awaitable[int]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from contextlib import suppress
 from typing import Any
 from typing import Protocol
 from typing import TypeVar
@@ -68,7 +69,10 @@ async def connected(reactor: Any, make: Callable[[], C], retry_seconds: float) -
             await sleep(reactor, 0.2)
         else:
             break
+    closing = reactor.addSystemEventTrigger("before", "shutdown", opened.close)  # Ctrl-C: what waits for it fails
     try:
         yield opened
     finally:
+        with suppress(ValueError):  # the reactor is stopping
+            reactor.removeSystemEventTrigger(closing)
         opened.close()

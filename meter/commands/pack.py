@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -105,6 +107,17 @@ class SampleProgress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Erase the line in the end; where the work fails or is interrupted, say instead what is done and stays done."""
+        try:
+            yield
+        except BaseException:
+            self.end()
+            sys.stderr.write(f"{self._verb} {self.done:,} of {self._total:,} samples; the same command does the rest\n")
+            raise
+        self.end()
+
 
 async def pack(
     reactor: Any, administration: PackingAdministration, config: Config, options: Mapping[str, Any]
@@ -125,11 +138,11 @@ async def pack(
         await administration.record(act(config, options, needs_reason=False), "pack", {"weeks": [*map(str, weeks)]})
     before = await administration.bytes_of(weeks)
     progress = SampleProgress(reactor, "packed", sum(state.plain for state in todo))
-    for state in todo:
-        samples = await administration.pack(state.week, progress.add)
-        outcome = "packed" if samples is not None else "not packed: an hour of it is not final; meter-db finalize"
-        rows.append(_row(state.week, samples, outcome))
-    progress.end()
+    with progress.shown():
+        for state in todo:
+            samples = await administration.pack(state.week, progress.add)
+            outcome = "packed" if samples is not None else "not packed: an hour of it is not final; meter-db finalize"
+            rows.append(_row(state.week, samples, outcome))
     report = {
         "packed_samples": progress.done,
         "samples_per_second": round(progress.rate) if progress.done else None,
@@ -151,8 +164,8 @@ async def unpack(
         raise CommandError(f"nothing of the week of {week} is packed")
     await administration.record(act(config, options, needs_reason=False), "unpack", {"week": str(week)})
     progress = SampleProgress(reactor, "unpacked", states[0].packed)
-    samples = await administration.unpack(week, progress.add)
-    progress.end()
+    with progress.shown():
+        samples = await administration.unpack(week, progress.add)
     again = config.store.pack_after_days
     return {
         "week": str(week),

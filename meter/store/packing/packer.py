@@ -130,7 +130,7 @@ class Packer:
         """Become the one packer; :class:`Unavailable` while another session packs."""
         [[locked]] = await self._session.rows("SELECT pg_try_advisory_lock(%s)", [LOCK])
         if not locked:
-            raise Unavailable("another session is packing")
+            raise Unavailable("another session packs or unpacks; one that was killed does so until its statement ends")
 
     async def close(self) -> None:
         """Let others pack."""
