@@ -21,6 +21,9 @@ from meter.commands.operator import WHO
 from meter.commands.operator import act
 from meter.settings import Config
 from meter.store import PackingAdministration
+from meter.store.packing.packer import NotVerified
+from meter.store.packing.unpacking import NotUnpacked
+from meter.store.postgres.connection import Rejected
 
 PACK_AFTER_DAYS = 14.0
 """After how many days ``meter-db pack`` packs a week if the daemons never do."""
@@ -140,7 +143,11 @@ async def pack(
     progress = SampleProgress(reactor, "packed", sum(state.plain for state in todo))
     with progress.shown():
         for state in todo:
-            samples = await administration.pack(state.week, progress.add)
+            try:
+                samples = await administration.pack(state.week, progress.add)
+            except (NotVerified, Rejected) as error:
+                rows.append(_row(state.week, None, f"not packed: {error}"))
+                continue
             outcome = "packed" if samples is not None else "not packed: an hour of it is not final; meter-db finalize"
             rows.append(_row(state.week, samples, outcome))
     report = {
@@ -165,7 +172,10 @@ async def unpack(
     await administration.record(act(config, options, needs_reason=False), "unpack", {"week": str(week)})
     progress = SampleProgress(reactor, "unpacked", states[0].packed)
     with progress.shown():
-        samples = await administration.unpack(week, progress.add)
+        try:
+            samples = await administration.unpack(week, progress.add)
+        except NotUnpacked as error:
+            raise CommandError(str(error)) from error
     again = config.store.pack_after_days
     return {
         "week": str(week),
