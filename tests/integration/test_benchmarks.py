@@ -51,10 +51,14 @@ SMALLEST = {
         *("--samples", "10000", "--runs", "1", "--requests", "3", "--posts", "1", "--before-seconds", "1"),
     ],
     "notifications": ["--notifications", "100", "--runs", "1", "--stalled-seconds", "3"],
+    "packing": ["--resources", "8", "--polls", "400", "--runs", "1"],
     "promql": ["--days", "1", "--instances", "8", "--runs", "1", "--mode", "not-durable"],
     "questions": ["--minutes", "700", "--resources", "24", "--runs", "1"],
     "rating": [
         *("--instances", "40", "--measured", "4", "--skus", "2", "--runs", "1", "--mode", "not-durable"),
+    ],
+    "road": [
+        *("--samples", "400", "--instances", "10", "--runs", "1", "--mode", "durable", "--stalled-seconds", "3"),
     ],
     "reports": ["--agents", "2", "--instances", "10", "--runs", "1"],
     "store_read": ["--days", "1", "--instances", "8", "--runs", "1", "--mode", "not-durable"],
@@ -70,15 +74,17 @@ POSTGRESQL = {
     "collector",
     "completeness",
     "hostile_tenant",
+    "packing",
     "promql",
     "questions",
     "rating",
     "reports",
+    "road",
     "store_read",
     "store_read_and_write",
     "store_write",
 }
-RABBITMQ = {"collector", "notifications"}
+RABBITMQ = {"collector", "notifications", "road"}
 
 # What is done to Meter, in the process of the benchmark, before it runs.
 FAULTS = {
@@ -262,6 +268,32 @@ async def value(self, node):
     found.series[:] = found.series[1:]
     return found
 evaluation.Evaluator.value = value
+""",
+    ),
+    "statistics of packed samples lack a row": (
+        "packing",
+        """
+from meter.store import PostgresStore
+from meter.store.packing.packer import Packer
+whole, pack, packed = PostgresStore.statistics, Packer.pack, []
+async def pack_and_note(self, *arguments):
+    packed.append(arguments)
+    return await pack(self, *arguments)
+async def statistics(self, query):
+    return (await whole(self, query))[len(packed):]
+Packer.pack, PostgresStore.statistics = pack_and_note, statistics
+""",
+    ),
+    "a message is lost on its way to the collectors": (
+        "road",
+        """
+from meter.bus.amqp import AmqpBus
+whole, lost = AmqpBus.publish, []
+async def publish(self, publication):
+    if lost:
+        await whole(self, publication)
+    lost.append(publication)
+AmqpBus.publish = publish
 """,
     ),
     "statistics change while samples are written": (

@@ -343,6 +343,7 @@ FOR_ADMINISTRATORS = (
     "heartbeats",
     "hours_not_final",
     "unmetered",
+    "unpriced_usage",
 )
 
 QUERIES = [
