@@ -71,8 +71,9 @@ async def time_passes(store, weeks=0.0):
     now = NOW + weeks * WEEK
     await store.maintenance.finalize(now)
     await store.maintenance.expire(now)
-    oldest = week_of(now - timedelta(days=store.maintenance._retention.days))
-    while await store.maintenance._pool.rows("SELECT FROM sample WHERE timestamp < %s LIMIT 1", [oldest]):
+    days = store.maintenance._retention.days
+    oldest = week_of(now - timedelta(days=days))
+    while days and await store.maintenance._pool.rows("SELECT FROM sample WHERE timestamp < %s LIMIT 1", [oldest]):
         await store.maintenance.expire(now)  # autovacuum had a partition locked: the next run of maintenance drops it
     await store.maintenance.collect_garbage()
 
