@@ -206,12 +206,9 @@ async def measure(
                 [(speed,)] = measuring.rows(dsn, SPEED, [ids])
                 table.add("bare inserts: sessions", of_bare / count * 1e6, UNIT)
                 table.add("bare inserts", bare_speed, "samples/s")
-                table.add(
-                    "collectors" if options.processes > 1 else "collector's rate",
-                    float(speed),
-                    "samples/s",
-                    "bare inserts",
-                )
+                if speed is not None:  # a single transaction has no rate
+                    rate = "collectors" if options.processes > 1 else "collector's rate"
+                    table.add(rate, float(speed), "samples/s", "bare inserts")
         unstored = sum(counted(each, TAKEN) - each.metric(f'{TAKEN}{{outcome="stored"}}') for each in collectors)
         dead = sum(counted(each, "meter_dead_letters_total") for each in collectors)
     finally:

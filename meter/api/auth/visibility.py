@@ -185,11 +185,10 @@ class VisibleStore:
     ) -> VisibleStatement | None:
         """Return an open statement; see :meth:`VisibleStatements.preview`."""
         await self.check_authorization()
-        ledger, names = ICompletenessLedger(self._store), IIdentityNames(self._store)
         previews = Previews(
             IRated(self._store).rating,
-            ledger,
-            names,
+            ICompletenessLedger(self._store),
+            IIdentityNames(self._store),
             directory,
             directory_from_text,
             correct_periods=correct_periods,
@@ -217,10 +216,11 @@ class VisibleStore:
         self, directory: PriceDirectory, now: datetime, slices: Pausing
     ) -> Sequence[UnpricedGroup]:
         """Return the usage of all accounts without a price, to administrators; :class:`HttpError` 403 for others."""
+        await self.check_authorization()
         if not self._requester.is_admin:
             raise HttpError(403, "RBAC Authorization Failed: only administrators see unpriced usage.")
-        rating, names = IRated(self._store).rating, IIdentityNames(self._store)
-        return await self._authorized(lambda: self._recent_unpriced.groups(rating, names, directory, now, slices))
+        stores = IRated(self._store).rating, IIdentityNames(self._store)
+        return await self._authorized(lambda: self._recent_unpriced.groups(*stores, directory, now, slices))
 
     async def cost_sums(self, directory: PriceDirectory, query: CostQuery, slices: Pausing) -> list[CostSum]:
         """Return sums of costs by the price ``directory``, to a tenant those of the requester's project."""

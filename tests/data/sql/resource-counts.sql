@@ -32,10 +32,10 @@ WITH asked AS MATERIALIZED (
             ) p CROSS JOIN LATERAL (
                 SELECT
                 CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                ELSE greatest(1, floor((date_part('epoch', greatest($6::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest($6::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                 END AS lower,
                 CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                ELSE least(p.count, ceil((date_part('epoch', least('infinity'::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                ELSE least(p.count, ceil((date_part('epoch', least('infinity'::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                 END AS upper
                 OFFSET 0
             ) AS whole

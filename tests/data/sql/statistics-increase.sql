@@ -64,10 +64,10 @@ WITH partial AS (
                 FROM packed_samples p CROSS JOIN LATERAL (
                     SELECT
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, greatest(gap.start, cutoff.before)), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, greatest(gap.start, cutoff.before)), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                     END AS lower,
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                    ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, gap.finish), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, gap.finish), p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                     END AS upper
                     OFFSET 0
                 ) AS slice
@@ -104,10 +104,10 @@ WITH partial AS (
                     FROM packed_samples p CROSS JOIN LATERAL (
                         SELECT
                         CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                        ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, r.start), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                        ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, r.start), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                         END AS lower,
                         CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                        ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, r.start + make_interval(hours => r.hours)), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                        ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, r.start + make_interval(hours => r.hours)), p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                         END AS upper
                         OFFSET 0
                     ) AS slice
@@ -166,10 +166,10 @@ WITH partial AS (
                             FROM packed_samples p CROSS JOIN LATERAL (
                                 SELECT
                                 CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                                ELSE greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                                ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                                 END AS lower,
                                 CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                                ELSE least(p.count, ceil((date_part('epoch', least($2::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                                ELSE least(p.count, ceil((date_part('epoch', least($2::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                                 END AS upper
                                 OFFSET 0
                             ) AS slice

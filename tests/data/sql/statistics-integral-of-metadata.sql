@@ -67,10 +67,10 @@ WITH partial AS (
                     FROM packed_samples p CROSS JOIN LATERAL (
                         SELECT
                         CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                        ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, greatest(gap.start, cutoff.before)), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                        ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, greatest(gap.start, cutoff.before)), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                         END AS lower,
                         CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                        ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, gap.finish), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                        ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, gap.finish), p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                         END AS upper
                         OFFSET 0
                     ) AS slice
@@ -107,10 +107,10 @@ WITH partial AS (
                         FROM packed_samples p CROSS JOIN LATERAL (
                             SELECT
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                            ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, r.first), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                            ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, r.first), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                             END AS lower,
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                            ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, r.last), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                            ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, r.last), p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                             END AS upper
                             OFFSET 0
                         ) AS slice
@@ -140,10 +140,10 @@ WITH partial AS (
                         FROM packed_samples p CROSS JOIN LATERAL (
                             SELECT
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                            ELSE greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, r.start), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                            ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, r.start), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                             END AS lower,
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                            ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, r.start + make_interval(hours => r.hours)), p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                            ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, r.start + make_interval(hours => r.hours)), p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                             END AS upper
                             OFFSET 0
                         ) AS slice
@@ -191,10 +191,10 @@ WITH partial AS (
                                 FROM packed_samples p CROSS JOIN LATERAL (
                                     SELECT
                                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                                    ELSE greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                                    ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                                     END AS lower,
                                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                                    ELSE least(p.count, ceil((date_part('epoch', least($2::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                                    ELSE least(p.count, ceil((date_part('epoch', least($2::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                                     END AS upper
                                     OFFSET 0
                                 ) AS slice
@@ -244,10 +244,10 @@ WITH partial AS (
                         FROM packed_samples p CROSS JOIN LATERAL (
                             SELECT
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                            ELSE greatest(1, floor((date_part('epoch', greatest($2::timestamptz - make_interval(secs => 3 * x.polling_interval), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                            ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest($2::timestamptz - make_interval(secs => 3 * x.polling_interval), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                             END AS lower,
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                            ELSE least(p.count, ceil((date_part('epoch', least($2::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                            ELSE least(p.count, ceil((date_part('epoch', least($2::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                             END AS upper
                             OFFSET 0
                         ) AS slice

@@ -52,10 +52,10 @@ WITH origin AS MATERIALIZED (
                         ) p CROSS JOIN LATERAL (
                             SELECT
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                            ELSE greatest(1, floor((date_part('epoch', greatest(greatest(sampled_gap.start, cutoff.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                            ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest(sampled_gap.start, cutoff.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                             END AS lower,
                             CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                            ELSE least(p.count, ceil((date_part('epoch', least(sampled_gap.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                            ELSE least(p.count, ceil((date_part('epoch', least(sampled_gap.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                             END AS upper
                             OFFSET 0
                         ) AS whole
@@ -171,10 +171,10 @@ WITH origin AS MATERIALIZED (
                 FROM packed_samples p CROSS JOIN LATERAL (
                     SELECT
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest(gap.start, cutoff.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest(gap.start, cutoff.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                     END AS lower,
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                    ELSE least(p.count, ceil((date_part('epoch', least(gap.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    ELSE least(p.count, ceil((date_part('epoch', least(gap.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                     END AS upper
                     OFFSET 0
                 ) AS slice
@@ -214,10 +214,10 @@ WITH origin AS MATERIALIZED (
                 FROM packed_samples p CROSS JOIN LATERAL (
                     SELECT
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                    ELSE greatest(1, floor((date_part('epoch', greatest(greatest(sampled_span.start, total_series.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)::integer)
+                    ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest(sampled_span.start, total_series.before), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                     END AS lower,
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                    ELSE least(p.count, ceil((date_part('epoch', least(sampled_span.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step)::integer + 2)
+                    ELSE least(p.count, ceil((date_part('epoch', least(sampled_span.finish, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                     END AS upper
                     OFFSET 0
                 ) AS slice
