@@ -20,6 +20,11 @@ from meter.sample import RESERVED_METADATA
 WEEK = timedelta(weeks=1)
 
 
+def start_of_week(week: date) -> datetime:
+    """Return the time, in UTC, at which the day ``week`` begins: the Monday that names a week."""
+    return datetime.combine(week, datetime.min.time(), UTC)
+
+
 class Fact(NamedTuple):
     """The fields in which two messages with one id must agree. Metadata, source and wire format may differ.
 
@@ -77,11 +82,11 @@ def compared(one: datetime, other: datetime) -> bool:
 def compared_range(week: date) -> tuple[datetime, datetime]:
     """Return the first and the last time of the samples that a sample in ``week`` is compared with."""
     try:
-        first = datetime.combine(week - WEEK, datetime.min.time(), UTC)
+        first = start_of_week(week - WEEK)
     except OverflowError:
         first = datetime.min.replace(tzinfo=UTC)
     try:
-        last = datetime.combine(week + 2 * WEEK, datetime.min.time(), UTC) - timedelta(microseconds=1)
+        last = start_of_week(week + 2 * WEEK) - timedelta(microseconds=1)
     except OverflowError:
         last = datetime.max.replace(tzinfo=UTC)
     return first, last

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC
 from datetime import date
 from datetime import datetime
 from datetime import timedelta
@@ -14,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from meter.interfaces import Unavailable
 from meter.sample_identity import WEEK
+from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.maintenance.maintenance import BEGINNING
 from meter.store.maintenance.partitions import end_of_week
@@ -139,7 +139,7 @@ class DatabaseInspection:
         """Return which partitions there are at ``now``, a time of the database's clock."""
         week = week_of(now)
         weeks = set(await weeks_with_partitions(self._connection))
-        monday = datetime.combine(week, datetime.min.time(), UTC)
+        monday = start_of_week(week)
         [[stray]] = await self.rows(DEFAULT_SAMPLES, [monday, end_of_week(now)])
         return PartitionState(week, week in weeks, week + WEEK in weeks, stray)
 

@@ -29,6 +29,7 @@ from twisted.logger import Logger
 from meter.daemon.services import Periodic
 from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
+from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.maintenance.compaction import compact
 from meter.store.maintenance.completeness_days import COMPLETENESS_TABLES
@@ -243,7 +244,7 @@ class Maintenance(Service):
         retention = self._retention
         await self._pool.run(delete_old_minute_totals, now)
         if retention.days:
-            monday = datetime.combine(week_of(now - timedelta(days=retention.days)), datetime.min.time(), UTC)
+            monday = start_of_week(week_of(now - timedelta(days=retention.days)))
             with suppress(Locked):  # a long transaction of the packer, or a reader: the next run drops them
                 await self._pool.run(_drop_expired_partitions, monday, self._unrollable)
         if retention.meter_days:

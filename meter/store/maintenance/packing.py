@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Mapping
-from datetime import UTC
 from datetime import date
 from datetime import datetime
 from datetime import timedelta
@@ -13,6 +12,7 @@ from datetime import timedelta
 from twisted.logger import Logger
 
 from meter.sample_identity import WEEK
+from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.maintenance.partitions import weeks_with_partitions
 from meter.store.packing.packer import NotVerified
@@ -39,7 +39,7 @@ async def weeks_due(session: Session, now: datetime, *, after_days: float, reten
 def _is_due(
     week: date, now: datetime, packed: Mapping[date, datetime | None], after_days: float, retention_days: float
 ) -> bool:
-    end = datetime.combine(week + WEEK, datetime.min.time(), UTC)
+    end = start_of_week(week + WEEK)
     if end > now - timedelta(days=after_days):
         return False
     if retention_days and week <= week_of(now - timedelta(days=retention_days)):

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from meter.interfaces import Unavailable
 from meter.sample_identity import WEEK
+from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.migrations import has_table
 from meter.store.postgres.connection import Rejected
@@ -41,7 +42,7 @@ LOCK = 0x6D65746572_02
 def end_of_week(timestamp: datetime) -> datetime:
     """Return the Monday, in UTC, after ``timestamp`` (aware); the last possible time for the last week of the year 9999."""
     try:
-        return datetime.combine(week_of(timestamp) + WEEK, datetime.min.time(), UTC)
+        return start_of_week(week_of(timestamp) + WEEK)
     except OverflowError:
         return datetime.max.replace(tzinfo=UTC)
 

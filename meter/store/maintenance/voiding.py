@@ -26,6 +26,7 @@ import msgspec
 from meter.interfaces import Unavailable
 from meter.query import AuditEntry
 from meter.sample_identity import WEEK
+from meter.sample_identity import start_of_week
 from meter.signing_keys import SigningKey
 from meter.store.audit.log import append
 from meter.store.audit.log import next_seq
@@ -281,7 +282,7 @@ async def _choose_packed(session: Session, selection: Selection, condition: Sql,
 async def _index_restored(session: Session) -> None:
     """Add the samples that were put back into packed weeks to what finds them there."""
     for week, buckets in await session.rows("SELECT week, id_buckets FROM packed_week ORDER BY week"):
-        start, end = (datetime.combine(each, datetime.min.time(), UTC) for each in (week, week + WEEK))
+        start, end = (start_of_week(each) for each in (week, week + WEEK))
         of_week = f"{RESTORED} AND s.timestamp >= '{start.isoformat()}' AND s.timestamp < '{end.isoformat()}'"
         if await collect_keys(session, of_week):
             await add_to_index(session, week, buckets)

@@ -18,7 +18,6 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC
 from datetime import date
 from datetime import datetime
 from typing import Any
@@ -26,6 +25,7 @@ from typing import TypeVar
 
 from meter.interfaces import Unavailable
 from meter.sample_identity import WEEK
+from meter.sample_identity import start_of_week
 from meter.store.maintenance.partitions import partition_name
 from meter.store.maintenance.partitions import weeks_with_partitions
 from meter.store.maintenance.rollups import next_hour_to_finalize
@@ -89,7 +89,7 @@ class Week:
     @property
     def start(self) -> datetime:
         """The first time of the week."""
-        return datetime.combine(self.monday, datetime.min.time(), UTC)
+        return start_of_week(self.monday)
 
     @property
     def end(self) -> datetime:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC
 from datetime import date
 from datetime import datetime
 
 from meter.sample_identity import WEEK
+from meter.sample_identity import start_of_week
 from meter.store.packing.packed_partitions import drop_packed_week
 from meter.store.packing.packed_partitions import lock_packed_samples
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
@@ -74,5 +74,5 @@ async def unpack_next(session: Session, week: date, max_samples: int) -> int:
 
 
 def _bounds(week: date) -> dict[str, datetime]:
-    start = datetime.combine(week, datetime.min.time(), UTC)
+    start = start_of_week(week)
     return {"start": start, "end": start + WEEK}

@@ -28,6 +28,7 @@ from meter.sample_identity import compared_range
 from meter.sample_identity import conflict
 from meter.sample_identity import fact_of
 from meter.sample_identity import may_differ
+from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.packing.packed_ids import packed_by_id
 from meter.store.postgres.connection import Conflict
@@ -154,7 +155,7 @@ def boundaries(timestamps: Iterable[datetime]) -> list[int]:
     found = set()
     for timestamp in timestamps:
         week = week_of(timestamp)
-        since_monday = timestamp - datetime.combine(week, datetime.min.time(), UTC)
+        since_monday = timestamp - start_of_week(week)
         if since_monday < BOUNDARY:
             found.add(week.toordinal() // 7)
         elif since_monday >= WEEK - BOUNDARY:
@@ -175,7 +176,7 @@ def id_ranges(ids: Iterable[str]) -> list[tuple[str, str]]:
 def nearby_parameters(week: date, ranges: Sequence[tuple[str, str]]) -> list[Any]:
     """Return the parameters of :data:`NO_ID_NEARBY` for samples of ``week`` with ids in ``ranges``."""
     first, last = compared_range(week)
-    begin = datetime.combine(week, datetime.min.time(), UTC)
+    begin = start_of_week(week)
     end = min(begin + WEEK, last) if week < LAST_WEEK else last
     return [[each for each, _ in ranges], [each for _, each in ranges], first, begin, end, last, first, last]
 
