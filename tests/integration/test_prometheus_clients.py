@@ -11,6 +11,7 @@ from datetime import datetime
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request
 from urllib.request import urlopen
@@ -70,8 +71,12 @@ def term(op: str, time: datetime) -> list[tuple[str, str]]:
 
 def fetch(url: str, who: str = "") -> bytes:
     headers = {"X-Auth-Token": f"{who}-token"} if who else {}
-    with urlopen(Request(url, headers=headers), timeout=20) as response:
-        content: bytes = response.read()
+    try:
+        with urlopen(Request(url, headers=headers), timeout=20) as response:
+            content: bytes = response.read()
+    except HTTPError as refused:  # it is a response, with a socket of its own
+        refused.close()
+        raise
     return content
 
 

@@ -231,7 +231,9 @@ class PrometheusServer:
             try:
                 with urllib.request.urlopen(f"{self._url}/-/ready", timeout=5):
                     return
-            except OSError:
+            except OSError as error:
+                if isinstance(error, urllib.error.HTTPError):  # it is a response, with a socket of its own
+                    error.close()
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     raise
                 time.sleep(0.1)

@@ -85,7 +85,9 @@ password_hash_rounds = 4
             try:
                 urllib.request.urlopen(self.url, timeout=30).close()
                 return
-            except OSError:
+            except OSError as error:
+                if isinstance(error, urllib.error.HTTPError):  # it is a response, with a socket of its own
+                    error.close()
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     pytest.fail((self._directory / "log").read_text()[-3000:])
                 time.sleep(0.2)
