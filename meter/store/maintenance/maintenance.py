@@ -35,11 +35,8 @@ from meter.store.maintenance.compaction import compact
 from meter.store.maintenance.completeness_days import COMPLETENESS_TABLES
 from meter.store.maintenance.completeness_days import CompletenessSummaries
 from meter.store.maintenance.garbage_collection import BATCH_ROWS
-from meter.store.maintenance.garbage_collection import NAME_TABLES
-from meter.store.maintenance.garbage_collection import collect
-from meter.store.maintenance.garbage_collection import collect_batches
-from meter.store.maintenance.garbage_collection import collect_names
-from meter.store.maintenance.garbage_collection import oldest_retained
+from meter.store.maintenance.garbage_collection import MAX_BATCHES
+from meter.store.maintenance.garbage_collection import GarbageCollection
 from meter.store.maintenance.identity_names import collect_identity_names
 from meter.store.maintenance.ledger_retention import LedgerRetention
 from meter.store.maintenance.ledger_retention import retained_days
@@ -79,9 +76,6 @@ PAUSE_SECONDS = 0.1
 
 IDENTITY_NAMES_INTERVAL_SECONDS = 3600.0
 """How often names of projects, domains and users are looked through for those that nothing refers to."""
-
-MAX_BATCHES = 100
-"""Batches of garbage that one run collects from each dimension table, so that other work is not delayed."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -131,7 +125,7 @@ class Maintenance(Service):
         self._retry_at: dict[tuple[datetime, int], float] = {}
         self._unrollable: set[datetime] = set()
         self._expired_packed: dict[str, datetime] = {}
-        self._collected_before: tuple[datetime, datetime] | None = None
+        self.garbage_collection = GarbageCollection(pool)
         self._collect_identity_names_at = 0.0
         self._partitions = Partitions(pool, clock)
         self._retention = retention
@@ -265,26 +259,7 @@ class Maintenance(Service):
 
     async def collect_garbage(self) -> None:
         """Delete the unused rows of the dimension tables; nothing to do until more samples or rollups have expired."""
-        oldest = await self._pool.run(oldest_retained)
-        if oldest is None or oldest == self._collected_before:
-            return
-        samples, rollups = oldest
-        complete = True
-        batches = [
-            partial(collect_batches, before=samples),
-            partial(collect, dimension="wire_format", before=samples),
-            partial(collect, dimension="metadata", before=rollups),
-            partial(collect, dimension="series", before=rollups),
-            *(partial(collect_names, dimension=name) for name in NAME_TABLES),
-        ]
-        for batch in batches:
-            for _ in range(MAX_BATCHES):
-                if await self._pool.run(batch) < BATCH_ROWS:
-                    break
-            else:
-                complete = False  # the next run continues
-        if complete:
-            self._collected_before = oldest
+        await self.garbage_collection.run()
 
     async def collect_identity_names(self, now: datetime) -> None:
         """Delete the names of projects, domains and users that nothing refers to."""
