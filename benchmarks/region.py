@@ -85,7 +85,9 @@ def write_cycles(written: Simulation, processors: Processors, figures: Figures, 
         written.set_clock(at + timedelta(minutes=1))
         processors.since()
         samples = written.deliver(written.agents.polls(written.days, at))
-        rates.append({name: seconds / samples * 1e6 for name, seconds in processors.since().items()})
+        used = processors.since()
+        if samples:  # all polls of a very small region may come later
+            rates.append({name: seconds / samples * 1e6 for name, seconds in used.items()})
         at += timedelta(seconds=INTERVAL_SECONDS)
     for title, part in (("first cycle", rates[:1]), ("later cycles", rates[1:])):
         for name in rates[0]:
