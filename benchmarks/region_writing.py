@@ -255,9 +255,10 @@ class Simulation:
             [(found_rows,)] = self.execute(f"SELECT count(*) FROM {table} WHERE {column} > 0")
             self._report.compare(f"rows of {table} once the weeks before {weeks[0]} have expired", count, found_rows)
         total = sum(tally.samples for tally in self.sent.values())
+        [(packed,)] = self.execute("SELECT coalesce(sum(count), 0) FROM packed_samples")
         self._report.line(
             f"samples sent: {total}, expired: {total - sum(count for count, _ in expected.values())}, "
-            f"retained: {sum(count for count, _ in found.values())}, sent twice: {self.doubled}, by the collector: {self.counts}"
+            f"retained: {sum(count for count, _ in found.values())}, of these packed: {packed}, sent twice: {self.doubled}, by the collector: {self.counts}"
         )
         self._report.compare("duplicates", self.doubled, self.counts["duplicates"])
         self._report.compare("refused or dead", 0, self.counts["refused"] + self.counts["dead letters"])
