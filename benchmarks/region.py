@@ -6,7 +6,8 @@ through the collector's own pipeline: messages as the bus delivers them are veri
 own, some of them twice, others a day late. The database's clock is set to the region's time. Once a day maintenance runs as in a
 collector: hours are finalized, old weeks packed, samples expire, and unused rows of the dimension tables are deleted.
 
-``--sizes`` are *instances* x *days* x *polls a day*. All figures of a size are also printed divided by those of the first one.
+``--sizes`` are *instances* x *days* x *polls a day*, and x *visitors*: more instances of every day that live for one poll, so that there are many series
+and few samples. All figures of a size are also printed divided by those of the first one.
 Processor time is that of the collector and of all processes of PostgreSQL. Questions go over HTTP to ``twistd meter-api``; they are
 those of ``benchmarks.questions`` about a limited time, one resource or one project, and the lists.
 
@@ -210,7 +211,7 @@ async def _first(reactor: Any, port: int) -> None:
 
 
 async def measure(
-    reactor: Any, report: Report, server: Any, size: tuple[int, int, int], options: argparse.Namespace
+    reactor: Any, report: Report, server: Any, size: tuple[int, ...], options: argparse.Namespace
 ) -> Figures:
     """Write a region of a size and return its figures."""
     written = Simulation(report, server, options, *size)
@@ -275,7 +276,7 @@ def main() -> None:
         "--sizes",
         nargs="+",
         default=["250x60x8", "2500x60x8"],
-        help="instances x days x polls a day; at least 20 instances (%(default)s)",
+        help="instances x days x polls a day, x more instances that live for one poll every day; at least 20 instances (%(default)s)",
     )
     parser.add_argument(
         "--meters",

@@ -18,6 +18,7 @@ from benchmarks.simulated_region import MIGRATED_AT
 from benchmarks.simulated_region import PETS
 from benchmarks.simulated_region import REGIONS
 from benchmarks.simulated_region import RESIZED_AT
+from benchmarks.simulated_region import VISITORS
 from benchmarks.simulated_region import Region
 from benchmarks.simulated_region import Tally
 from meter.store.maintenance.partitions import end_of_week
@@ -38,11 +39,12 @@ TABLES = """
 CREATE TABLE region.series (slot integer, generation integer, moved integer, n integer, series_id integer, PRIMARY KEY (slot, generation, moved, n));
 CREATE TABLE region.metadata (slot integer, generation integer, version integer, metadata_id integer,
     PRIMARY KEY (slot, generation, version));
-CREATE FUNCTION region.alive(instances integer, day integer, OUT slot integer, OUT generation integer, OUT version integer)
+CREATE FUNCTION region.alive(instances integer, visitors integer, day integer, OUT slot integer, OUT generation integer, OUT version integer)
 RETURNS SETOF record LANGUAGE sql STABLE AS $$
     SELECT slot, CASE WHEN slot < {pets} THEN 0 ELSE (day + slot) / {life} END,
         CASE WHEN (day + slot) %% {life} >= {migrated} THEN 2 WHEN (day + slot) %% {life} >= {resized} THEN 1 ELSE 0 END
     FROM generate_series(0, instances - 1) AS slot
+    UNION ALL SELECT slot, 0, 0 FROM generate_series({first_visitor} + day * visitors, {first_visitor} + (day + 1) * visitors - 1) AS slot
 $$;
 CREATE FUNCTION region.resource(slot integer, generation integer) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN slot < {pets} THEN '00000000-0000-4000-8000-' || lpad(slot::text, 12, '0')
@@ -67,7 +69,7 @@ INSERT INTO source (name) SELECT 'region-' || n FROM generate_series(0, {regions
 DIMENSIONS = """
 DELETE FROM region.series s WHERE slot < {pets} AND NOT EXISTS (SELECT FROM series x WHERE x.id = s.series_id);
 DELETE FROM region.metadata m WHERE slot < {pets} AND NOT EXISTS (SELECT FROM metadata x WHERE x.id = m.metadata_id);
-CREATE TEMPORARY TABLE alive ON COMMIT DROP AS SELECT * FROM region.alive({instances}, {day});
+CREATE TEMPORARY TABLE alive ON COMMIT DROP AS SELECT * FROM region.alive({instances}, {visitors}, {day});
 CREATE TEMPORARY TABLE new ON COMMIT DROP AS SELECT slot, generation, version / 2 AS moved FROM alive
 WHERE NOT EXISTS (SELECT FROM region.series s WHERE (s.slot, s.generation, s.moved) = (alive.slot, alive.generation, alive.version / 2));
 INSERT INTO resource (name) SELECT region.resource(slot, generation) FROM new ORDER BY slot ON CONFLICT DO NOTHING;
@@ -91,9 +93,9 @@ SELECT sha256(convert_to(text, 'UTF8')), text, text::jsonb, %(until)s FROM text 
 INSERT INTO region.metadata SELECT slot, generation, version, m.id FROM text JOIN metadata m ON m.hash = sha256(convert_to(text.text, 'UTF8'));
 """
 EXTEND = """
-UPDATE series x SET retained_until = %(until)s FROM region.alive({instances}, {day}) a JOIN region.series s ON (s.slot, s.generation, s.moved) = (a.slot, a.generation, a.version / 2)
+UPDATE series x SET retained_until = %(until)s FROM region.alive({instances}, 0, {day}) a JOIN region.series s ON (s.slot, s.generation, s.moved) = (a.slot, a.generation, a.version / 2)
 WHERE x.id = s.series_id AND x.retained_until < %(until)s AND a.slot < {extended};
-UPDATE metadata x SET retained_until = %(until)s FROM region.alive({instances}, {day}) a JOIN region.metadata m USING (slot, generation, version)
+UPDATE metadata x SET retained_until = %(until)s FROM region.alive({instances}, 0, {day}) a JOIN region.metadata m USING (slot, generation, version)
 WHERE x.id = m.metadata_id AND x.retained_until < %(until)s AND a.slot < {extended};
 UPDATE wire_format SET retained_until = %(until)s WHERE retained_until < %(until)s;
 """
@@ -104,7 +106,7 @@ WITH stored AS (
         (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7a3c9f3d5c7e01' || lpad(to_hex(s.series_id), 6, '0'))::uuid,
         CASE WHEN kind.cumulative THEN number * 1000 + a.slot ELSE (number * 7 + a.slot + s.n - 1) %% 100 END,
         m.metadata_id, s.series_id, (SELECT max(id) FROM wire_format), '', ''
-    FROM region.alive({instances}, {day}) a JOIN region.series s ON (s.slot, s.generation, s.moved) = (a.slot, a.generation, a.version / 2)
+    FROM region.alive({instances}, {of_poll}, {day}) a JOIN region.series s ON (s.slot, s.generation, s.moved) = (a.slot, a.generation, a.version / 2)
     JOIN region.metadata m ON (m.slot, m.generation, m.version) = (a.slot, a.generation, a.version)
     JOIN unnest(%(cumulative)s::boolean[]) WITH ORDINALITY AS kind (cumulative, n) ON kind.n = s.n
     CROSS JOIN (SELECT %(at)s::timestamptz AS at, %(number)s::bigint AS number) AS poll
@@ -134,6 +136,8 @@ class History:
             "projects": region.projects,
             "regions": REGIONS,
             "instances": region.instances,
+            "visitors": region.visitors,
+            "first_visitor": VISITORS,
             "checksum": CHECKSUM,
         }
         meters = METERS[: region.meters]
@@ -153,8 +157,9 @@ class History:
 
     def poll(self, day: int, at: datetime) -> Tally:
         """Make a sample of each series at a time."""
+        visitors = 0 if at.hour else self._region.visitors
         [(samples, checksum)] = self._execute(
-            SAMPLES.format(day=day, **self._parts),
+            SAMPLES.format(day=day, of_poll=visitors, **self._parts),
             {
                 "at": at,
                 "number": int((at - BEGINNING).total_seconds()) // INTERVAL_SECONDS,

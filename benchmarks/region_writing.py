@@ -112,12 +112,19 @@ class Simulation:
     """Writes the time of a region into a store, and keeps account of it."""
 
     def __init__(
-        self, report: Report, server: PostgreSQL, options: argparse.Namespace, instances: int, days: int, polls: int
+        self,
+        report: Report,
+        server: PostgreSQL,
+        options: argparse.Namespace,
+        instances: int,
+        days: int,
+        polls: int,
+        visitors: int = 0,
     ) -> None:
         self._report = report
         self.server = server
         self._options = options
-        self.region = Region(options.seed, instances, options.meters)
+        self.region = Region(options.seed, instances, options.meters, visitors)
         self.days, self.polls = days, polls
         self.dsn = server.dsn_with_schema()
         self._connection = psycopg2.connect(self.dsn)
@@ -214,7 +221,8 @@ class Simulation:
                     tally.checksum += of_poll.checksum
             if not day:
                 [(metadata,)] = self.execute("SELECT count(*) FROM metadata")
-                self._report.compare("metadata of the first day", self.region.instances, metadata)
+                instances = self.region.instances + self.region.visitors
+                self._report.compare("metadata of the first day", instances, metadata)
             now = at + DAY + timedelta(minutes=20)
             self.set_clock(now)
             self.collector("maintain")
@@ -243,7 +251,9 @@ class Simulation:
         weeks = sorted(expected)
         last = self.days
         days = [day for day in range(last + 1) if week_of(BEGINNING + day * DAY) in expected]
-        alive = {self.region.identity(slot, day) for day in days for slot in range(self.region.instances)}
+        alive = {
+            self.region.identity(slot, day) for day in days for slot in self.region.slots(day, visitors=day < self.days)
+        }
         numbers = {
             "resource": len({(slot, generation) for slot, generation, _ in alive}),
             "run": len({(slot, generation, version // 2) for slot, generation, version in alive}),

@@ -13,6 +13,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
@@ -49,6 +50,9 @@ REGIONS = 3
 LIFE_DAYS, RESIZED_AT, MIGRATED_AT = 20, 7, 13
 PETS = 20
 HOST_INSTANCES = 50
+VISITORS = 100_000_000
+"""The number of the first place of instances that live for one poll, such as those of tests of software."""
+
 INSTANCES_OF_A_PROJECT = 12
 MIN_PROJECTS = 20
 INTERVAL_SECONDS = 300
@@ -66,24 +70,30 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region with that many ``instances`` at any time, each with the first ``meters`` of :data:`METERS`."""
+    """A region with that many ``instances`` at any time, each with the first ``meters`` of :data:`METERS`.
+
+    Every day ``visitors`` more live for one poll, at midnight.
+    """
 
     seed: int
     instances: int
     meters: int
+    visitors: int = 0
 
     @property
     def projects(self) -> int:
         """The number of projects: all have about as many instances, however large the region is."""
         return max(MIN_PROJECTS, self.instances // INSTANCES_OF_A_PROJECT)
 
-    @property
-    def hosts(self) -> int:
-        """The number of compute hosts, each with an agent."""
-        return -(-self.instances // HOST_INSTANCES)
+    def slots(self, day: int, visitors: bool) -> Sequence[int]:
+        """Return the places of the instances of a day, with or without the ``visitors``."""
+        first = VISITORS + day * self.visitors
+        return [*range(self.instances), *(range(first, first + self.visitors) if visitors else ())]
 
     def identity(self, slot: int, day: int) -> tuple[int, int, int]:
         """Return the place, how many instances were there before, and how often the metadata of this one have changed."""
+        if slot >= VISITORS:
+            return slot, 0, 0
         generation, age = divmod(day + slot, LIFE_DAYS)
         return slot, 0 if slot < PETS else generation, (age >= RESIZED_AT) + (age >= MIGRATED_AT)
 
@@ -105,11 +115,11 @@ class Region:
         }
         return Instance(resource_id, slot % self.projects, f"region-{slot % REGIONS}", metadata)
 
-    def poll_of(self, host: int, day: int, at: datetime) -> Iterator[Sample]:
-        """Yield what the agent of a host measures on a day at a time."""
+    def poll_of(self, host: int, slots: Sequence[int], day: int, at: datetime) -> Iterator[Sample]:
+        """Yield what the agent of a host with the instances at ``slots`` measures on a day at a time."""
         timestamp = at + timedelta(milliseconds=host * 7 % 240_000)
         number = int((at - BEGINNING).total_seconds()) // INTERVAL_SECONDS
-        for slot in range(host * HOST_INSTANCES, min(self.instances, (host + 1) * HOST_INSTANCES)):
+        for slot in slots:
             instance = self.instance(slot, day)
             for n, (name, type_, unit) in enumerate(METERS[: self.meters]):
                 yield Sample(
@@ -163,10 +173,13 @@ class Agents:
     def polls(self, day: int, at: datetime) -> Iterator[Sent]:
         """Yield what each agent sends at a time."""
         self._at = at
-        for host in range(self._region.hosts):
+        slots = self._region.slots(day, visitors=at.hour == 0)
+        for first in range(0, len(slots), HOST_INSTANCES):
             self._ids.begin()
             signer = Signer(KEYS, "openstack", interval_seconds=INTERVAL_SECONDS, new_id=self._ids.next)
-            samples = list(self._region.poll_of(host, day, at))
+            samples = list(
+                self._region.poll_of(slots[first] // HOST_INSTANCES, slots[first : first + HOST_INSTANCES], day, at)
+            )
             messages = [signer.message(each) for each in samples]
             yield Sent(
                 [(each.body, each.routing_key) for each in batch_publications(messages)],
