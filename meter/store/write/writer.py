@@ -41,8 +41,8 @@ from meter.store.write.dimensions import CachedId
 from meter.store.write.dimensions import IdCache
 from meter.store.write.dimensions import K
 from meter.store.write.dimensions import ids_of
-from meter.store.write.dimensions import upsert_metadata
-from meter.store.write.dimensions import upsert_series
+from meter.store.write.dimensions import metadata_ids
+from meter.store.write.dimensions import series_ids
 from meter.store.write.dimensions import upsert_wire_formats
 from meter.store.write.duplicates import LOCK_BOUNDARIES
 from meter.store.write.duplicates import Place
@@ -288,9 +288,9 @@ class SampleWriter:
             cache_updates.append((cache, upserted))
             return found
 
-        series = await look_up(self._series, [record.series for record in records], upsert_series)
+        series = await look_up(self._series, [record.series for record in records], series_ids)
         digests = [record.metadata_digest for record in records]
-        metadata = await look_up(self._metadata, digests, upsert_metadata, partial(_texts, records))
+        metadata = await look_up(self._metadata, digests, metadata_ids, partial(_texts, records))
         wire_formats = await look_up(
             self._wire_formats, [record.wire_format for record in records], upsert_wire_formats
         )
