@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from dataclasses import replace
+from msgspec.structs import replace
 from pathlib import Path
 from types import ModuleType
 
