@@ -122,12 +122,22 @@ def masked(value: Any) -> Any:
     return value if _has_no_secret(value) else _masked(value, MAX_DEPTH)
 
 
+def encoded_and_masked(value: Any) -> bytes:
+    """Return :func:`masked` ``value`` as JSON; it is encoded once if it has no secret. Raises as the encoder of ``msgspec`` does."""
+    encoded = msgspec.json.encode(value)
+    return encoded if _has_no_secret_in(encoded) else msgspec.json.encode(_masked(value, MAX_DEPTH))
+
+
 def _has_no_secret(value: Any) -> bool:
     """Return whether ``value`` certainly has no secret, without looking at its parts one by one."""
     try:
         encoded = msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError):
         return False
+    return _has_no_secret_in(encoded)
+
+
+def _has_no_secret_in(encoded: bytes) -> bool:
     # What is nested more deeply than is searched is masked as a whole.
     if encoded.count(b"{") + encoded.count(b"[") >= MAX_DEPTH:
         return False
