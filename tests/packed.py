@@ -47,7 +47,7 @@ class BlockingSession:
         self._connection.close()
 
 
-def pack_all(dsn: str) -> None:
+def pack_all_blocking(dsn: str) -> None:
     """Pack all samples in the weekly partitions of the database, those of packed weeks together with what is packed."""
     session = BlockingSession(dsn)
     try:

@@ -206,7 +206,7 @@ class _BlockingSession:
         self._cursor.execute(statement, parameters)
         return int(self._cursor.rowcount)
 
-    def disable_timeout(self) -> None:
+    async def remove_time_limits(self, *, of_transaction: bool = False) -> None:
         pass
 
 

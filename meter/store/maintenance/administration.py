@@ -260,10 +260,9 @@ class Administration(AdministeredDatabase):
     async def _change(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do ``work`` in a transaction without a time limit."""
         await self._check()
-        self._connection.disable_timeout()
 
         async def unlimited() -> T:
-            await self._connection.count("SET LOCAL statement_timeout = 0")
+            await self._connection.remove_time_limits(of_transaction=True)
             return await work()
 
         return await self._in_transaction(unlimited)

@@ -102,6 +102,10 @@ class DatabaseInspection:
         """Connect; :class:`Unavailable` if that fails."""
         await self._connection.open()
 
+    async def interrupt(self) -> None:
+        """Disconnect, and keep the server from going on with the statement in progress."""
+        await self._connection.interrupt()
+
     def close(self) -> None:
         """Disconnect."""
         self._connection.close()

@@ -294,8 +294,7 @@ class Maintenance(Service):
         session = self._compaction_session = self._connect()
         try:
             await session.open()
-            session.disable_timeout()
-            await session.count("SET statement_timeout = 0")
+            await session.remove_time_limits()
             rebuilt = await compact(session, until)
         finally:
             self._compaction_session = None

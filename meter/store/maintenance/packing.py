@@ -77,8 +77,7 @@ class WeekPacking:
         session = self._session = self._connect()
         try:
             await session.open()
-            session.disable_timeout()
-            await session.count("SET statement_timeout = 0")
+            await session.remove_time_limits()
             packer = Packer(session, self._pause)
             await packer.open()
             samples = 0

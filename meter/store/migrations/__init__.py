@@ -88,8 +88,7 @@ class Schema:
         """
         found = await self._upgradable_version(session)
         if found < self.version:
-            session.disable_timeout()
-            await session.count("SET LOCAL statement_timeout = 0")
+            await session.remove_time_limits(of_transaction=True)
             await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             found = await self._upgradable_version(session)
             if not found and (tables := [name for (name,) in await session.rows(OTHER_TABLES)]):

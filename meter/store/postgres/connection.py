@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -63,6 +64,17 @@ SHUTDOWNS = ("08", "57P")
 
 FETCHED_ROWS = 100
 """Rows that are converted before the time is checked: a fraction of a millisecond, unless they have long texts."""
+
+INTERRUPT_SECONDS = 2.0
+"""How long an interrupted client tries to connect, and waits for the answer, to cancel its statement."""
+
+# Without a time limit, the server looks every second whether the client is still there. Not every operating system can tell it, and
+# PostgreSQL refuses the setting there.
+UNLIMITED = """
+SELECT set_config('statement_timeout', '0', %(local)s), (
+    SELECT set_config('client_connection_check_interval', '1s', %(local)s) WHERE version() LIKE '%%linux%%'
+)
+"""
 
 CANCEL = """
 SELECT pg_cancel_backend(pid) FROM pg_stat_activity
@@ -136,9 +148,13 @@ class Connection:
         count: int = (await self._execute(statement, parameters)).rowcount
         return count
 
-    def disable_timeout(self) -> None:
-        """Wait without a time limit for all further answers of this connection."""
+    async def remove_time_limits(self, *, of_transaction: bool = False) -> None:
+        """Remove the time limits of all further statements, on both sides; on the server's ``of_transaction`` only.
+
+        PostgreSQL goes on with a statement whose client has ended. With this it ends it within seconds, even if the client was killed.
+        """
         self._answer_seconds = None
+        await self.rows(UNLIMITED, {"local": of_transaction})
 
     async def cancel_query(self) -> None:
         """Cancel the current statement on the server; it fails as :class:`TimedOut`.
@@ -146,22 +162,40 @@ class Connection:
         This opens another connection, because ``cancel()`` of psycopg2 2.9 blocks. On return the server has sent the signal.
         PostgreSQL ignores one that arrives between two statements.
         """
-        if self.closed:
+        if not self.closed:
+            await self._cancel(*self._backend(), seconds=self._open_seconds)
+
+    async def interrupt(self) -> None:
+        """Close, and cancel the statement that the server would go on with; it fails with :class:`Lost`.
+
+        On return the server has sent the signal, or cannot be reached.
+        """
+        if self.closed or self._link.pollable() is None or self._link.pollable().closed:
+            self.close()
             return
+        backend = self._backend()
+        self.close()
+        with suppress(Unavailable):
+            await self._cancel(*backend, seconds=INTERRUPT_SECONDS)
+
+    def _backend(self) -> tuple[str, int, int]:
+        """Return host, port and process id of the server's end; of several hosts in the DSN, the one that was reached."""
         context = self._link.pollable()
+        return context.info.host, context.info.port, context.get_backend_pid()
+
+    async def _cancel(self, host: str, port: int, pid: int, *, seconds: float) -> None:
         parameters = {key: value for key, value in self._parameters.items() if key != "hostaddr"}
-        # Of several hosts in the DSN, the one that this connection has reached.
-        parameters |= {"host": context.info.host, "port": str(context.info.port)}
+        parameters |= {"host": host, "port": str(port)}
         other = Connection(
             self._reactor,
             self._clock,
             parameters,
-            open_seconds=self._open_seconds,
-            answer_seconds=self._open_seconds,
+            open_seconds=seconds,
+            answer_seconds=seconds,
         )
         await other.open()
         try:
-            await other.rows(CANCEL, [context.get_backend_pid()])
+            await other.rows(CANCEL, [pid])
         finally:
             other.close()
 

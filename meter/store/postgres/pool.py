@@ -51,8 +51,8 @@ class Session(Protocol):
     async def count(self, statement: str, parameters: Parameters = None) -> int:
         """Execute and return the number of affected rows."""
 
-    def disable_timeout(self) -> None:
-        """Remove the time limit of statements."""
+    async def remove_time_limits(self, *, of_transaction: bool = False) -> None:
+        """Remove the time limits of all further statements, on the server only those of the transaction or all."""
 
     async def cancel_query(self) -> None:
         """Cancel the statement in progress; return when the cancellation cannot affect a later statement."""

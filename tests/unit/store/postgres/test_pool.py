@@ -35,7 +35,7 @@ class FakeSession:
         self.statements.append(statement)
         return 1
 
-    def disable_timeout(self):
+    async def remove_time_limits(self, *, of_transaction=False):
         pass
 
     async def cancel_query(self):
