@@ -79,6 +79,7 @@ CONTRACT = (
     "query",
     "report",
     "sample",
+    "sample_page",
     "signing_keys",
     "skipped_samples",
     "standard_fields",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.sample_page import SamplePage
 from meter.store.audit.log import entries_statement
 from meter.store.audit.log import entry_of
 from meter.store.postgres.connection import Rejected
@@ -48,6 +50,8 @@ from meter.store.query.resource_owner import NamesOfOthers
 from meter.store.query.resource_owner import names_of_others_query
 from meter.store.query.resources import ResourceRow
 from meter.store.query.resources import resources_query
+from meter.store.query.sample_pages import as_values
+from meter.store.query.sample_pages import sample_page
 from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import samples_with_ids
 from meter.store.query.samples import CONVERTED_ROWS
@@ -109,29 +113,53 @@ class QueryRunner:
             samples = await self._complete(await self._sample_rows(conditions, limit, order, after))
         return samples
 
+    async def sample_page(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+    ) -> SamplePage:
+        """See ``ISamplePages``."""
+        if order and after:
+            raise RequestError("only a page in the order newest first can be continued after a marker")
+        conditions = split_filter(filter)
+        await self._wait_for_writers(filter)
+        rows = await self._sample_rows(conditions, limit, order, after, as_values)
+        page = await self._page(rows)
+        if len(page.rows) < len(rows):
+            page = await self._page(await self._sample_rows(conditions, limit, order, after, as_values))
+        return page
+
+    async def _page(self, rows: Sequence[tuple[Any, ...]]) -> SamplePage:
+        with self._request_errors():
+            return await sample_page(rows, self._dimensions, self._own_slices())
+
     async def _sample_rows(
-        self, conditions: FilterConditions, limit: int, order: Sequence[Order], after: Marker | None
+        self,
+        conditions: FilterConditions,
+        limit: int,
+        order: Sequence[Order],
+        after: Marker | None,
+        form: Callable[[Sql], Sql] = lambda statement: statement,
     ) -> list[tuple[Any, ...]]:
+        """Return the rows of the statements that find samples, each of which ``form`` changes to select other columns."""
         query = None if order else matching_series_query(conditions)
         if query is None:
-            rows = await self._query(samples_query(conditions, limit, order, after))
+            rows = await self._query(form(samples_query(conditions, limit, order, after)))
             by_time = not order and conditions.access_path is AccessPath.TIMESTAMP
             if not by_time or len(rows) == limit or not await self._query(ANY_PACKED):
                 return rows
             in_order = samples_by_time_query if conditions.selects_in_series else samples_of_many_series_query
-            return await self._query(in_order(conditions, limit, after))
+            return await self._query(form(in_order(conditions, limit, after)))
         [row] = await self._query(query)
         matching = MatchingSeries(*row)
         if not matching.ids:
             return []
         if len(matching.ids) <= matching.few:
-            return await self._query(samples_of_series_query(conditions, limit, after, matching.ids))
-        rows = await self._query(recent_samples_query(conditions, limit, after))
+            return await self._query(form(samples_of_series_query(conditions, limit, after, matching.ids)))
+        rows = await self._query(form(recent_samples_query(conditions, limit, after)))
         if len(rows) == limit:
             return rows
         if conditions.selects_in_series and await self._query(ANY_PACKED):
-            return await self._query(samples_by_time_query(conditions, limit, after))
-        return await self._query(samples_of_many_series_query(conditions, limit, after))
+            return await self._query(form(samples_by_time_query(conditions, limit, after)))
+        return await self._query(form(samples_of_many_series_query(conditions, limit, after)))
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._request_errors():
@@ -140,6 +168,13 @@ class QueryRunner:
     def _own_slices(self) -> OwnedSlices:
         """Return slices that the query shares with no other: all queries convert their rows in rotation."""
         return self._slices.of(object())
+
+    async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
+        """See ``IStore.sample``."""
+        if filter.equals.get("message_id", message_id) != message_id:
+            return None
+        found = await self.samples(replace(filter, equals={**filter.equals, "message_id": message_id}), 1)
+        return found[0] if found else None
 
     async def proof(self, message_id: str, filter: SampleFilter) -> StoredProof | None:
         """See ``IStore.proof``."""

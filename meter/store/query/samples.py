@@ -45,12 +45,15 @@ from meter.store.write.record import WireFormat
 from meter.store.write.record import message_id_of
 from meter.store.write.record import volume_of
 
+ROWS = """s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
+    encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at"""
+"""The select list of a :class:`SampleRow`."""
+
 # The inner query limits the rows, so that only the rows of the result are converted.
-SAMPLES = """
-SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
-    encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
-FROM ({page}) s
-ORDER BY {order} s.timestamp DESC, s.message_id DESC
+SAMPLES = f"""
+SELECT {ROWS}
+FROM ({{page}}) s
+ORDER BY {{order}} s.timestamp DESC, s.message_id DESC
 """
 
 COLUMNS_OF_PAGE = "s.series_id, s.metadata_id, s.wire_format_id, s.message_id, s.timestamp, s.volume, s.signature, s.verbatim_json, s.recorded_at"
@@ -283,16 +286,17 @@ async def stored_samples(
     wire_formats = await dimensions.wire_formats.get_many(set(map(_wire_format_id, rows)), slices)
     samples: list[StoredSample] = []
     async for batch in slices.batches(rows, CONVERTED_ROWS):
-        samples += _stored_samples(batch, all_series, all_metadata, wire_formats)
+        samples += samples_of_rows(batch, all_series, all_metadata, wire_formats)
     return samples
 
 
-def _stored_samples(
+def samples_of_rows(
     rows: Sequence[tuple[Any, ...]],
     all_series: Mapping[int, tuple[Any, ...]],
     all_metadata: Mapping[int, Mapping[str, Any]],
     wire_formats: Mapping[int, WireFormat],
 ) -> list[StoredSample]:
+    """Return the samples of ``rows``, without those that refer to what the mappings do not have."""
     samples = []
     for row in rows:
         (
