@@ -357,7 +357,7 @@ async def _delete_samples(session: Session, meter: str, before: datetime, packed
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
     """Delete rollups whose samples have expired: any others would be computed again."""
-    for table in ("rollup", "final_period", "changed_series", *COMPLETENESS_TABLES):
+    for table in ("rollup", "meter_totals", "final_period", "changed_series", *COMPLETENESS_TABLES):
         await session.count(
             f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))",
             [before],

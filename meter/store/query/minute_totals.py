@@ -73,6 +73,7 @@ MINUTES = """, total_series AS MATERIALIZED (
         FROM (SELECT total_series.n, cut.start FROM cut CROSS JOIN total_series EXCEPT SELECT n, start FROM minute) AS _
     ) AS without_totals
     GROUP BY n, start - hour * interval '1 hour'
+    ORDER BY n, start
 )"""
 
 FROM_MINUTES = """

@@ -153,6 +153,7 @@ WITH origin AS MATERIALIZED (
             FROM (SELECT total_series.n, cut.start FROM cut CROSS JOIN total_series EXCEPT SELECT n, start FROM minute) AS _
         ) AS without_totals
         GROUP BY n, start - hour * interval '1 hour'
+        ORDER BY n, start
     )
     SELECT partial.*
     FROM covered CROSS JOIN rollup_series LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id
