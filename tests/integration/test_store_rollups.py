@@ -548,7 +548,8 @@ async def test_rollups_are_read_where_they_are_exact(postgresql, options, from_r
     async with running(dsn) as store:
         await store.write([message(volume=1, at=START + n * HOUR, metadata={"size": 1}) for n in (1, 25)])
         await store.maintenance.finalize(START + 30 * HOUR)  # a day, and an hour of the next one
-        postgresql.execute("UPDATE rollup SET max_volume = 1000 + hours", dsn)
+        for table in ("rollup", "meter_totals"):
+            postgresql.execute(f"UPDATE {table} SET max_volume = 1000 + hours", dsn)
 
         rows = await store.statistics(query)
 
@@ -557,35 +558,38 @@ async def test_rollups_are_read_where_they_are_exact(postgresql, options, from_r
 
 
 OF_A = Comparison("resource_id", "=", "a")
+OF_OWNER, OF_METER = 5000, 6000
 
 
 @pytest.mark.parametrize(
-    ("filter", "options", "from_owner_rollups"),
+    ("filter", "options", "volume"),
     [
-        ({}, {}, True),
-        ({}, {"groupby": ("project_id", "source")}, True),
-        ({"expression": Not(Comparison("project_id", "=", "p2"))}, {"period": 3600}, True),
-        ({}, {"aggregates": (Aggregate("max"), Aggregate("cardinality", "project_id"))}, True),
-        ({}, {"aggregates": (Aggregate("max"), Aggregate("cardinality", "resource_id"))}, False),
-        ({}, {"aggregates": (Aggregate("max"), Aggregate("increase"))}, False),
-        ({}, {"groupby": ("resource_id",)}, False),
-        ({}, {"groupby": ("metadata.size",)}, False),
-        ({"equals": {"resource_id": "a"}}, {}, False),
-        ({"expression": Or((OF_A, Comparison("project_id", "=", "p1")))}, {}, False),
-        ({"metadata": (MetadataMatch("size", 1),)}, {}, False),
+        ({}, {}, OF_METER),
+        ({"equals": {"meter": "cpu"}}, {"period": 3600}, OF_METER),
+        ({}, {"groupby": ("project_id", "source")}, OF_OWNER),
+        ({"expression": Not(Comparison("project_id", "=", "p2"))}, {"period": 3600}, OF_OWNER),
+        ({}, {"aggregates": (Aggregate("max"), Aggregate("cardinality", "project_id"))}, OF_OWNER),
+        ({}, {"aggregates": (Aggregate("max"), Aggregate("cardinality", "resource_id"))}, 1),
+        ({}, {"aggregates": (Aggregate("max"), Aggregate("increase"))}, 1),
+        ({}, {"groupby": ("resource_id",)}, 1),
+        ({}, {"groupby": ("metadata.size",)}, 1),
+        ({"equals": {"resource_id": "a"}}, {}, 1),
+        ({"expression": Or((OF_A, Comparison("project_id", "=", "p1")))}, {}, 1),
+        ({"metadata": (MetadataMatch("size", 1),)}, {}, 1),
     ],
     ids=str,
 )
 @pytest_twisted.ensureDeferred
-async def test_query_that_names_no_resource_reads_owner_rollups(postgresql, filter, options, from_owner_rollups):
+async def test_query_that_names_no_resource_reads_totals_of_owners_or_meters(postgresql, filter, options, volume):
     dsn = postgresql.dsn_with_schema()
     async with running(dsn) as store:
         await store.write([message(at=START, resource_id=each, metadata={"size": 1}) for each in "ab"])
         await finalized(store)
         postgresql.execute(
-            "UPDATE rollup SET max_volume = 5000 FROM series x WHERE x.id = series_id AND x.resource_id = 0", dsn
+            f"UPDATE rollup SET max_volume = {OF_OWNER} FROM series x WHERE x.id = series_id AND x.resource_id = 0", dsn
         )
+        postgresql.execute(f"UPDATE meter_totals SET max_volume = {OF_METER}", dsn)
 
         rows = await store.statistics(StatisticsQuery(filter=SampleFilter(start=START, **filter), **options))
 
-        assert {row.values["max"] for row in rows} == {5000 if from_owner_rollups else 1}
+        assert {row.values["max"] for row in rows} == {volume}

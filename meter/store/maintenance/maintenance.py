@@ -338,6 +338,10 @@ async def _delete_samples(session: Session, meter: str, before: datetime, packed
 
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
-    await session.count(f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND start < %s", [before])
-    for table in ("final_period", "changed_series", *COMPLETENESS_TABLES):
-        await session.count(f"DELETE FROM {table} WHERE start < %s", [before])
+    """Delete rollups whose samples have expired: any others would be computed again."""
+    expired = "least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))"
+    await session.count(
+        f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND start < {expired}", [before]
+    )
+    for table in ("meter_totals", "final_period", "changed_series", *COMPLETENESS_TABLES):
+        await session.count(f"DELETE FROM {table} WHERE start < {expired}", [before])

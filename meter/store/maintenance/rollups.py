@@ -8,7 +8,8 @@ hour of a series. Queries by metadata then read the samples, and so do increases
 those of other series: ``overlap`` marks them.
 
 Owner rollups are rollups of a series without a resource: the totals of all resources with the same meter, user, project and
-source. Queries that name no resource read these, however many resources there are.
+source. Queries that name no resource read these, however many resources there are. ``meter_totals`` are the totals of all owners
+of a meter, for queries that name no owner either.
 """
 
 from __future__ import annotations
@@ -206,6 +207,20 @@ GROUP BY o.id ORDER BY o.meter_id, o.id
 """Replaces the owner rollups of an hour or a day by the totals of its other rollups, without increase and integral: these are
 between samples of one resource."""
 
+# OFFSET 0: a period may have a hundred times as many rollups as owner rollups, which are found by their series.
+METER_TOTALS = """
+DELETE FROM meter_totals WHERE hours = %(hours)s AND start = %(start)s;
+INSERT INTO meter_totals (hours, meter_id, start, first, last, count, min_volume, max_volume, sum_volume, squared_deviations)
+SELECT %(hours)s, x.meter_id, %(start)s, min(first), max(last), sum(count), min(min_volume), max(max_volume), sum(sum_volume),
+    (merge_deviations(ARRAY[count, sum_volume, squared_deviations]))[3]
+FROM series x CROSS JOIN LATERAL (
+    SELECT r.* FROM rollup r WHERE r.hours = %(hours)s AND r.series_id = x.id AND r.start = %(start)s OFFSET 0
+) AS r
+WHERE x.resource_id = 0
+GROUP BY x.meter_id ORDER BY x.meter_id
+"""
+"""Replaces the totals of the meters in an hour or a day by those of its owner rollups."""
+
 SERIES_TO_AGGREGATE = f"""
 SELECT (SELECT array_agg(id) FROM (
     SELECT x.id FROM series x WHERE x.resource_id IN (
@@ -311,9 +326,12 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
     if hours == HOUR:
         await session.count("DELETE FROM changed_series WHERE start = %(start)s", period)
     await session.count(OWNER_ROLLUPS, period)
+    await session.count(METER_TOTALS, period)
     if hours == HOUR:
         await make_minute_totals(session, period, series)
-    await session.count("INSERT INTO final_period (hours, start) VALUES (%(hours)s, %(start)s)", period)
+    await session.count(
+        "INSERT INTO final_period (hours, start, with_meter_totals) VALUES (%(hours)s, %(start)s, true)", period
+    )
     await session.count(FORGET_SUMMARIES, period)
     return True
 

@@ -41,18 +41,27 @@ LEFT JOIN series o ON (o.meter_id, o.resource_id, o.user_id, o.project_id, o.sou
 GROUP BY {key_expressions}, x.meter_id, o.id
 """
 
-# A minute is whole if its first and last sample lie in one window and in the range. sampled_span has the times, ends included, of
-# which samples are read.
+# A minute is whole if its first and last sample lie in one window and in the range: the whole minutes of an hour and window are one
+# row of minute, and each other one is a row of its own. sampled_span has the times, ends included, of which samples are read.
 MINUTES = """, total_series AS MATERIALIZED (
     SELECT row_number() OVER () AS n, total_series.*, cutoff.before
     FROM ({total_series}) AS total_series LEFT JOIN cutoff ON cutoff.meter_id = total_series.meter_id
 ), cut_range AS MATERIALIZED ({cut_ranges}), minute AS MATERIALIZED (
-    SELECT total_series.n, t.*, {is_whole} AS whole
+    SELECT total_series.n, t.*
     FROM cut_range CROSS JOIN total_series CROSS JOIN LATERAL (
-        SELECT {elements}
-        FROM minute_totals t
-        WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id
-            AND t.start >= greatest(cut_range.start, total_series.before) AND t.start < cut_range.finish
+        SELECT start, whole, {aggregates}
+        FROM (
+            SELECT t.*, {is_whole} AS whole, {window} AS window_start
+            FROM (
+                SELECT t.start, {elements}
+                FROM minute_totals t
+                WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id
+                    AND t.start >= greatest(cut_range.start, total_series.before) AND t.start < cut_range.finish
+                OFFSET 0
+            ) AS t
+            OFFSET 0
+        ) AS t
+        GROUP BY start, whole, window_start, CASE WHEN NOT whole THEN first END
         OFFSET 0
     ) AS t
 ), sampled_span AS MATERIALIZED (
@@ -60,14 +69,11 @@ MINUTES = """, total_series AS MATERIALIZED (
     UNION ALL
     SELECT n, min(start), max(start) + interval '1 hour' - interval '1 microsecond'
     FROM (
-        SELECT total_series.n, cut.start, row_number() OVER (PARTITION BY total_series.n ORDER BY cut.start) AS hour
-        FROM cut CROSS JOIN total_series
-        WHERE NOT EXISTS (
-            SELECT FROM minute_totals t
-            WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id AND t.start = cut.start
-        )
+        SELECT n, start, row_number() OVER (PARTITION BY n ORDER BY start) AS hour
+        FROM (SELECT total_series.n, cut.start FROM cut CROSS JOIN total_series EXCEPT SELECT n, start FROM minute) AS _
     ) AS without_totals
     GROUP BY n, start - hour * interval '1 hour'
+    ORDER BY n, start
 )"""
 
 FROM_MINUTES = """
@@ -87,6 +93,17 @@ CROSS JOIN LATERAL (
 ) AS partial
 """
 
+AGGREGATES = {
+    "first": "min(first)",
+    "last": "max(last)",
+    "count": "sum(count)",
+    "min_volume": "min(min_volume)",
+    "max_volume": "max(max_volume)",
+    "sum_volume": "sum(sum_volume)",
+    "squared_deviations": "(merge_deviations(ARRAY[count, sum_volume, squared_deviations]))[3]",
+}
+"""How the columns of the totals of several minutes merge to those of one."""
+
 
 def cut_hours(time_range: TimeRange) -> Sql:
     """Return the statement whose rows are the final hours in the range that are not in ``period``."""
@@ -102,6 +119,8 @@ def minute_tables(series: Sql, time_range: TimeRange, windows: Windows | None, c
         total_series=series,
         cut_ranges=COVERED.format(spans="cut"),
         is_whole=in_range if windows is None else conjunction(in_range, windows.contain("t.first", "t.last")),
+        window="NULL::timestamptz" if windows is None else windows.of("t.first"),
         elements=", ".join(f"unnest(t.{column}) AS {column}" for column in elements),
+        aggregates=", ".join(f"{AGGREGATES[column]} AS {column}" for column in elements),
         minute_in_range=time_range.overlaps_span("first", "last"),
     )

@@ -85,9 +85,9 @@ WITH sample_series AS MATERIALIZED ({sample_series}), rollup_series AS MATERIALI
     WHERE EXISTS (SELECT FROM retention_cutoff)
     GROUP BY {key_expressions}, x.meter_id
 ), period AS MATERIALIZED (
-    SELECT p.start, p.hours FROM final_period p WHERE p.hours = {longest} AND {period_in_range}
+    SELECT {period_columns} FROM final_period p WHERE p.hours = {longest} AND {period_in_range}
     UNION ALL
-    SELECT p.start, p.hours FROM final_period p
+    SELECT {period_columns} FROM final_period p
     WHERE p.hours = 1 AND {longest} = 24 AND {period_in_range} AND date_trunc('day', p.start) NOT IN (
         SELECT p.start FROM final_period p WHERE p.hours = 24 AND {period_in_range}
     )
@@ -124,6 +124,22 @@ CROSS JOIN LATERAL (
     FROM rollup r
     WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
         AND r.start < cutoff.before AND {rollup_in_range}
+    OFFSET 0
+) AS partial
+"""
+
+# The totals of meters replace the rollups of their owners, in the periods that have them.
+FROM_METER_TOTALS = """
+UNION ALL
+SELECT partial.*
+FROM ({covered_by_meters}) AS covered
+CROSS JOIN (SELECT {keys}, x.meter_id FROM {rolled_up} x JOIN meter m ON m.id = x.meter_id GROUP BY {key_expressions}, x.meter_id) AS meter_series
+LEFT JOIN cutoff ON cutoff.meter_id = meter_series.meter_id
+CROSS JOIN LATERAL (
+    SELECT {names}, {rollup_columns}
+    FROM meter_totals r
+    WHERE r.hours = covered.hours AND r.meter_id = meter_series.meter_id AND r.start >= covered.start AND r.start < covered.finish
+        AND {rollup_is_read}
     OFFSET 0
 ) AS partial
 """
@@ -181,6 +197,10 @@ WHERE coalesce(partial.count, 0) > 0 AND {joined}
 OF_SAMPLE_SERIES, OF_TOTAL_SERIES, OF_ROLLUP = "= ANY(sample_series.ids)", "= ANY(total_series.ids)", "= r.series_id"
 """What the id of a series is compared with."""
 
+OWNER_PERIODS = "(SELECT * FROM period WHERE NOT with_meter_totals)"
+METER_PERIODS = "(SELECT * FROM period WHERE with_meter_totals)"
+"""The final periods that are read from rollups of owners, and those that are read from totals of meters."""
+
 PERIODS_AND_CUT_HOURS = "(SELECT start, hours FROM period UNION ALL SELECT start, hours FROM cut)"
 
 OWNER_KEYS = frozenset({"user_id", "project_id", "source_id"})
@@ -235,10 +255,12 @@ def partials_query(
     bounds = conditions.bounds
     if longest_rollup:
         read = sample_columns(selection["sample_columns"], sample_range, recorded)
+        by_meter = totals and not _depends_on_owners(conditions, keys)
         minutes = totals and recorded == TRUE and (cutting is not None or time_range.cuts_hours)
         in_range = time_range.contains_period("p")
         partials = filled(
             FROM_ROLLUPS
+            + (FROM_METER_TOTALS if by_meter else "")
             + (FROM_MINUTES if minutes else "")
             + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
             + (SAMPLES_OF_OVERLAPPING if steps else ""),
@@ -264,7 +286,9 @@ def partials_query(
             period_in_range=conjunction(in_range, cutting.contain_period("p")) if cutting else in_range,
             rollup_in_range=Sql("false") if cutting else time_range.contains_period("r"),
             gap_in_range=time_range.overlaps_gap(),
-            covered=COVERED.format(spans="period"),
+            period_columns="p.start, p.hours, p.with_meter_totals" if by_meter else "p.start, p.hours",
+            covered=COVERED.format(spans=OWNER_PERIODS if by_meter else "period"),
+            covered_by_meters=COVERED.format(spans=METER_PERIODS),
             gaps=GAPS.format(spans=PERIODS_AND_CUT_HOURS if minutes else "period"),
             cut=cut_hours(time_range) if minutes else "",
             minute_tables=_minute_tables(selection, conditions, keys, time_range, windows, columns) if minutes else "",
@@ -334,6 +358,11 @@ def reads_totals(conditions: FilterConditions, keys: Collection[str], metadata_k
     return not needs_metadata and "resource_id" not in keys and not conditions.selects_resources
 
 
+def _depends_on_owners(conditions: FilterConditions, keys: Collection[str]) -> bool:
+    """Return whether the totals of a meter cannot serve, as something depends on users, projects or sources."""
+    return conditions.selects_owners or not OWNER_KEYS.isdisjoint(keys)
+
+
 def _minute_tables(
     selection: Mapping[str, Sql | str],
     conditions: FilterConditions,
@@ -342,7 +371,7 @@ def _minute_tables(
     windows: Windows | None,
     columns: Iterable[str],
 ) -> Sql:
-    by_owner = conditions.selects_owners or not OWNER_KEYS.isdisjoint(keys)
+    by_owner = _depends_on_owners(conditions, keys)
     series = filled(SERIES_OF_OWNERS if by_owner else SERIES_OF_METERS, **selection)
     return minute_tables(series, time_range, windows, columns)
 

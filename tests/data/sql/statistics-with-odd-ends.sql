@@ -17,9 +17,9 @@ WITH partial AS (
         WHERE EXISTS (SELECT FROM retention_cutoff)
         GROUP BY m.unit, x.meter_id
     ), period AS MATERIALIZED (
-        SELECT p.start, p.hours FROM final_period p WHERE p.hours = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
+        SELECT p.start, p.hours, p.with_meter_totals FROM final_period p WHERE p.hours = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
         UNION ALL
-        SELECT p.start, p.hours FROM final_period p
+        SELECT p.start, p.hours, p.with_meter_totals FROM final_period p
         WHERE p.hours = 1 AND 24 = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3) AND date_trunc('day', p.start) NOT IN (
             SELECT p.start FROM final_period p WHERE p.hours = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
         )
@@ -30,7 +30,7 @@ WITH partial AS (
             AND date_trunc('day', p.start) NOT IN (SELECT start FROM period WHERE hours = 24)
     ), covered AS MATERIALIZED (
         SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
-        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM period AS span) AS _
+        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM (SELECT * FROM period WHERE NOT with_meter_totals) AS span) AS _
         GROUP BY hours, start - n * make_interval(hours => hours)
     ), gap AS MATERIALIZED (
         SELECT * FROM (
@@ -57,12 +57,21 @@ WITH partial AS (
         FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM cut AS span) AS _
         GROUP BY hours, start - n * make_interval(hours => hours)
     ), minute AS MATERIALIZED (
-        SELECT total_series.n, t.*, (t.first >= $2) AND (t.last < $3) AS whole
+        SELECT total_series.n, t.*
         FROM cut_range CROSS JOIN total_series CROSS JOIN LATERAL (
-            SELECT unnest(t.first) AS first, unnest(t.last) AS last, unnest(t.count) AS count, unnest(t.min_volume) AS min_volume, unnest(t.max_volume) AS max_volume, unnest(t.sum_volume) AS sum_volume
-            FROM minute_totals t
-            WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id
-                AND t.start >= greatest(cut_range.start, total_series.before) AND t.start < cut_range.finish
+            SELECT start, whole, min(first) AS first, max(last) AS last, sum(count) AS count, min(min_volume) AS min_volume, max(max_volume) AS max_volume, sum(sum_volume) AS sum_volume
+            FROM (
+                SELECT t.*, (t.first >= $2) AND (t.last < $3) AS whole, NULL::timestamptz AS window_start
+                FROM (
+                    SELECT t.start, unnest(t.first) AS first, unnest(t.last) AS last, unnest(t.count) AS count, unnest(t.min_volume) AS min_volume, unnest(t.max_volume) AS max_volume, unnest(t.sum_volume) AS sum_volume
+                    FROM minute_totals t
+                    WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id
+                        AND t.start >= greatest(cut_range.start, total_series.before) AND t.start < cut_range.finish
+                    OFFSET 0
+                ) AS t
+                OFFSET 0
+            ) AS t
+            GROUP BY start, whole, window_start, CASE WHEN NOT whole THEN first END
             OFFSET 0
         ) AS t
     ), sampled_span AS MATERIALIZED (
@@ -70,14 +79,11 @@ WITH partial AS (
         UNION ALL
         SELECT n, min(start), max(start) + interval '1 hour' - interval '1 microsecond'
         FROM (
-            SELECT total_series.n, cut.start, row_number() OVER (PARTITION BY total_series.n ORDER BY cut.start) AS hour
-            FROM cut CROSS JOIN total_series
-            WHERE NOT EXISTS (
-                SELECT FROM minute_totals t
-                WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id AND t.start = cut.start
-            )
+            SELECT n, start, row_number() OVER (PARTITION BY n ORDER BY start) AS hour
+            FROM (SELECT total_series.n, cut.start FROM cut CROSS JOIN total_series EXCEPT SELECT n, start FROM minute) AS _
         ) AS without_totals
         GROUP BY n, start - hour * interval '1 hour'
+        ORDER BY n, start
     )
     SELECT partial.*
     FROM covered CROSS JOIN rollup_series
@@ -125,6 +131,22 @@ WITH partial AS (
         FROM rollup r
         WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
             AND r.start < cutoff.before AND (r.start >= $2) AND (r.start + make_interval(hours => r.hours) <= $3)
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM (
+        SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM (SELECT * FROM period WHERE with_meter_totals) AS span) AS _
+        GROUP BY hours, start - n * make_interval(hours => hours)
+    ) AS covered
+    CROSS JOIN (SELECT m.unit AS unit, x.meter_id FROM (SELECT * FROM series x WHERE x.resource_id = 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id GROUP BY m.unit, x.meter_id) AS meter_series
+    LEFT JOIN cutoff ON cutoff.meter_id = meter_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume
+        FROM meter_totals r
+        WHERE r.hours = covered.hours AND r.meter_id = meter_series.meter_id AND r.start >= covered.start AND r.start < covered.finish
+            AND true
         OFFSET 0
     ) AS partial
     UNION ALL

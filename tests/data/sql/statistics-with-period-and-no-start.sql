@@ -127,12 +127,21 @@ WITH origin AS MATERIALIZED (
         FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM cut AS span) AS _
         GROUP BY hours, start - n * make_interval(hours => hours)
     ), minute AS MATERIALIZED (
-        SELECT total_series.n, t.*, (t.first >= (SELECT first FROM origin)) AND date_bin($3 * interval '1 second', t.first, (SELECT first FROM origin)) = date_bin($3 * interval '1 second', t.last, (SELECT first FROM origin)) AS whole
+        SELECT total_series.n, t.*
         FROM cut_range CROSS JOIN total_series CROSS JOIN LATERAL (
-            SELECT unnest(t.first) AS first, unnest(t.last) AS last, unnest(t.count) AS count, unnest(t.min_volume) AS min_volume, unnest(t.max_volume) AS max_volume, unnest(t.sum_volume) AS sum_volume
-            FROM minute_totals t
-            WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id
-                AND t.start >= greatest(cut_range.start, total_series.before) AND t.start < cut_range.finish
+            SELECT start, whole, min(first) AS first, max(last) AS last, sum(count) AS count, min(min_volume) AS min_volume, max(max_volume) AS max_volume, sum(sum_volume) AS sum_volume
+            FROM (
+                SELECT t.*, (t.first >= (SELECT first FROM origin)) AND date_bin($3 * interval '1 second', t.first, (SELECT first FROM origin)) = date_bin($3 * interval '1 second', t.last, (SELECT first FROM origin)) AS whole, date_bin($3 * interval '1 second', t.first, (SELECT first FROM origin)) AS window_start
+                FROM (
+                    SELECT t.start, unnest(t.first) AS first, unnest(t.last) AS last, unnest(t.count) AS count, unnest(t.min_volume) AS min_volume, unnest(t.max_volume) AS max_volume, unnest(t.sum_volume) AS sum_volume
+                    FROM minute_totals t
+                    WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id
+                        AND t.start >= greatest(cut_range.start, total_series.before) AND t.start < cut_range.finish
+                    OFFSET 0
+                ) AS t
+                OFFSET 0
+            ) AS t
+            GROUP BY start, whole, window_start, CASE WHEN NOT whole THEN first END
             OFFSET 0
         ) AS t
     ), sampled_span AS MATERIALIZED (
@@ -140,14 +149,11 @@ WITH origin AS MATERIALIZED (
         UNION ALL
         SELECT n, min(start), max(start) + interval '1 hour' - interval '1 microsecond'
         FROM (
-            SELECT total_series.n, cut.start, row_number() OVER (PARTITION BY total_series.n ORDER BY cut.start) AS hour
-            FROM cut CROSS JOIN total_series
-            WHERE NOT EXISTS (
-                SELECT FROM minute_totals t
-                WHERE t.meter_id = total_series.meter_id AND t.series_id = total_series.owner_id AND t.start = cut.start
-            )
+            SELECT n, start, row_number() OVER (PARTITION BY n ORDER BY start) AS hour
+            FROM (SELECT total_series.n, cut.start FROM cut CROSS JOIN total_series EXCEPT SELECT n, start FROM minute) AS _
         ) AS without_totals
         GROUP BY n, start - hour * interval '1 hour'
+        ORDER BY n, start
     )
     SELECT partial.*
     FROM covered CROSS JOIN rollup_series LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id

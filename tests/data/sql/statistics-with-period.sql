@@ -18,15 +18,15 @@ WITH partial AS (
         WHERE EXISTS (SELECT FROM retention_cutoff)
         GROUP BY m.unit, x.meter_id
     ), period AS MATERIALIZED (
-        SELECT p.start, p.hours FROM final_period p WHERE p.hours = 1 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
+        SELECT p.start, p.hours, p.with_meter_totals FROM final_period p WHERE p.hours = 1 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
         UNION ALL
-        SELECT p.start, p.hours FROM final_period p
+        SELECT p.start, p.hours, p.with_meter_totals FROM final_period p
         WHERE p.hours = 1 AND 1 = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3) AND date_trunc('day', p.start) NOT IN (
             SELECT p.start FROM final_period p WHERE p.hours = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
         )
     ), covered AS MATERIALIZED (
         SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
-        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM period AS span) AS _
+        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM (SELECT * FROM period WHERE NOT with_meter_totals) AS span) AS _
         GROUP BY hours, start - n * make_interval(hours => hours)
     ), gap AS MATERIALIZED (
         SELECT * FROM (
@@ -88,6 +88,22 @@ WITH partial AS (
         FROM rollup r
         WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
             AND r.start < cutoff.before AND (r.start >= $2) AND (r.start + make_interval(hours => r.hours) <= $3)
+        OFFSET 0
+    ) AS partial
+    UNION ALL
+    SELECT partial.*
+    FROM (
+        SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+        FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM (SELECT * FROM period WHERE with_meter_totals) AS span) AS _
+        GROUP BY hours, start - n * make_interval(hours => hours)
+    ) AS covered
+    CROSS JOIN (SELECT m.unit AS unit, x.meter_id FROM (SELECT * FROM series x WHERE x.resource_id = 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id GROUP BY m.unit, x.meter_id) AS meter_series
+    LEFT JOIN cutoff ON cutoff.meter_id = meter_series.meter_id
+    CROSS JOIN LATERAL (
+        SELECT unit, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.sum_volume AS sum_volume
+        FROM meter_totals r
+        WHERE r.hours = covered.hours AND r.meter_id = meter_series.meter_id AND r.start >= covered.start AND r.start < covered.finish
+            AND true
         OFFSET 0
     ) AS partial
 ), windowed AS NOT MATERIALIZED (
