@@ -47,6 +47,29 @@ _ARRAYS = {
 }
 """The arrays of a packed row that each column is made of."""
 
+_ELEMENTS = {
+    "time_offsets": "integer",
+    "times": "timestamptz",
+    "delays": "integer",
+    "recorded_times": "timestamptz",
+    "message_ids": "uuid",
+    "volumes": "double precision",
+    "metadata_ids": "integer",
+    "wire_format_ids": "integer",
+    "signatures_left": "uuid",
+    "signatures_right": "uuid",
+    "signatures": "bytea",
+    "verbatim_jsons": "text",
+    "batch_ids": "bigint",
+    "batch_positions": "smallint",
+}
+"""The arrays of a packed row, in the order of ``archived_arrays()``, with the types of their elements."""
+
+ARRAYS = tuple(_ELEMENTS)
+
+IS_ARCHIVED = "p.message_ids IS NULL"
+"""The condition that the arrays of the packed row ``p`` are on an archive server."""
+
 _TIMESTAMP = (
     "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
 )
@@ -94,7 +117,7 @@ def unpacked(columns: Collection[str], *, first: str, last: str) -> str:
     return (
         f"SELECT {select}\n"
         f"FROM packed_samples p CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS slice\n"
-        f"CROSS JOIN LATERAL {elements}"
+        f"CROSS JOIN {elements}"
     )
 
 
@@ -122,12 +145,30 @@ def slices_from_end(size: int | str, *, first: str, last: str, oldest: bool) -> 
     )
 
 
+def held_arrays(arrays: Collection[str], *, needed: str = "true") -> str:
+    """Return the subquery of the ``arrays`` of the row ``p`` of ``packed_samples``, wherever they are, to be used with LATERAL.
+
+    Those of an archived row come from its archive server, if the condition ``needed`` is met; otherwise it is not connected to.
+    """
+    here = ", ".join(f"p.{array}" for array in arrays)
+    wanted = ", ".join(array if array in arrays else f"NULL::{type}[]" for array, type in _ELEMENTS.items())
+    there = ", ".join(f"a.{array}" for array in arrays)
+    return (
+        f"SELECT {here} WHERE NOT {IS_ARCHIVED} UNION ALL\n"
+        f"SELECT {there} FROM archived_arrays('{wanted}', p.series_id, p.first, p.part, p.count) AS a WHERE {IS_ARCHIVED} AND {needed}"
+    )
+
+
 def _selected(columns: Collection[str]) -> tuple[str, str]:
-    """Return the select list that makes samples with ``columns``, and the call that makes the elements ``u`` of arrays."""
+    """Return the select list that makes samples with ``columns``, and the FROM items that make the elements ``u`` of arrays."""
     arrays = dict.fromkeys(array for column in columns for array in _ARRAYS[column])
-    elements = ", ".join(f"p.{array}[slice.lower:slice.upper]" for array in arrays)
+    elements = ", ".join(f"held.{array}[slice.lower:slice.upper]" for array in arrays)
     select = ", ".join(f"{_UNPACKED[column]} AS {column}" for column in columns)
-    return select, f"unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)"
+    held = held_arrays(arrays, needed="slice.lower <= slice.upper")
+    return (
+        select,
+        f"LATERAL ({held}) AS held\nCROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)",
+    )
 
 
 def overlaps(first: str, last: str) -> str:

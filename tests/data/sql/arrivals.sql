@@ -21,7 +21,9 @@ WITH recent AS MATERIALIZED (
             END AS upper
             OFFSET 0
         ) AS slice
-        CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.recorded_times[slice.lower:slice.upper], p.delays[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, n)
+        CROSS JOIN LATERAL (SELECT p.times, p.time_offsets, p.recorded_times, p.delays, p.message_ids WHERE NOT p.message_ids IS NULL UNION ALL
+            SELECT a.times, a.time_offsets, a.recorded_times, a.delays, a.message_ids FROM archived_arrays('time_offsets, times, delays, recorded_times, message_ids, NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.message_ids IS NULL AND slice.lower <= slice.upper) AS held
+        CROSS JOIN LATERAL unnest(held.times[slice.lower:slice.upper], held.time_offsets[slice.lower:slice.upper], held.recorded_times[slice.lower:slice.upper], held.delays[slice.lower:slice.upper], held.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, n)
         WHERE true AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND p.part >= 0 AND p.last_recorded >= $1::timestamptz
         OFFSET 0
     ) s WHERE s.recorded_at >= $1::timestamptz

@@ -69,7 +69,9 @@ WITH read AS MATERIALIZED (
                         END AS upper
                         OFFSET 0
                     ) AS slice
-                    CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n)
+                    CROSS JOIN LATERAL (SELECT p.times, p.time_offsets, p.message_ids, p.volumes, p.metadata_ids WHERE NOT p.message_ids IS NULL UNION ALL
+                        SELECT a.times, a.time_offsets, a.message_ids, a.volumes, a.metadata_ids FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, volumes, metadata_ids, NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.message_ids IS NULL AND slice.lower <= slice.upper) AS held
+                    CROSS JOIN LATERAL unnest(held.times[slice.lower:slice.upper], held.time_offsets[slice.lower:slice.upper], held.message_ids[slice.lower:slice.upper], held.volumes[slice.lower:slice.upper], held.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n)
                     WHERE p.series_id = ANY(sample_series.ids) AND p.first <= gap.finish AND p.last >= greatest(gap.start, cutoff.before) AND p.first >= greatest(gap.start, cutoff.before) - interval '7 days' AND true
                     OFFSET 0
                 )
@@ -109,7 +111,9 @@ WITH read AS MATERIALIZED (
                             END AS upper
                             OFFSET 0
                         ) AS slice
-                        CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n)
+                        CROSS JOIN LATERAL (SELECT p.times, p.time_offsets, p.message_ids, p.volumes, p.metadata_ids WHERE NOT p.message_ids IS NULL UNION ALL
+                            SELECT a.times, a.time_offsets, a.message_ids, a.volumes, a.metadata_ids FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, volumes, metadata_ids, NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.message_ids IS NULL AND slice.lower <= slice.upper) AS held
+                        CROSS JOIN LATERAL unnest(held.times[slice.lower:slice.upper], held.time_offsets[slice.lower:slice.upper], held.message_ids[slice.lower:slice.upper], held.volumes[slice.lower:slice.upper], held.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n)
                         WHERE p.series_id = r.series_id AND p.first <= r.last AND p.last >= r.first AND p.first >= r.first - interval '7 days' AND true
                         OFFSET 0
                     )

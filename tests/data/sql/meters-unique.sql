@@ -28,7 +28,9 @@ CROSS JOIN LATERAL (
             ) AS whole
             CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (1 + 3) + 1), whole.upper), (whole.lower, whole.upper - (1 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
             CROSS JOIN LATERAL (
-                SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
+                SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM LATERAL (SELECT p.times, p.time_offsets, p.message_ids WHERE NOT p.message_ids IS NULL UNION ALL
+                        SELECT a.times, a.time_offsets, a.message_ids FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.message_ids IS NULL AND slice.lower <= slice.upper) AS held
+                    CROSS JOIN LATERAL unnest(held.times[slice.lower:slice.upper], held.time_offsets[slice.lower:slice.upper], held.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
                 WHERE (s.timestamp >= $1) AND (s.timestamp < $2)
                 ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
             ) s LIMIT 1

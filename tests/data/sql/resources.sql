@@ -43,7 +43,9 @@ CROSS JOIN LATERAL (
             ) AS whole
             CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (1 + 3) + 1), whole.upper), (whole.lower, whole.upper - (1 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
             CROSS JOIN LATERAL (
-                SELECT s.timestamp, s.message_id, s.metadata_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.metadata_ids AS metadata_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, metadata_ids, n) OFFSET 0) s
+                SELECT s.timestamp, s.message_id, s.metadata_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.metadata_ids AS metadata_id FROM LATERAL (SELECT p.times, p.time_offsets, p.message_ids, p.metadata_ids WHERE NOT p.message_ids IS NULL UNION ALL
+                        SELECT a.times, a.time_offsets, a.message_ids, a.metadata_ids FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, NULL::double precision[], metadata_ids, NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.message_ids IS NULL AND slice.lower <= slice.upper) AS held
+                    CROSS JOIN LATERAL unnest(held.times[slice.lower:slice.upper], held.time_offsets[slice.lower:slice.upper], held.message_ids[slice.lower:slice.upper], held.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, metadata_ids, n) OFFSET 0) s
                 WHERE (s.timestamp >= $3) AND (s.timestamp < $4)
                 ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
             ) s LIMIT 1
@@ -74,7 +76,9 @@ CROSS JOIN LATERAL (
             ) AS whole
             CROSS JOIN LATERAL (SELECT * FROM (VALUES (whole.lower, least(whole.upper, whole.lower + (1 + 3) - 1)), (whole.lower + (1 + 3), whole.upper)) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
             CROSS JOIN LATERAL (
-                SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
+                SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM LATERAL (SELECT p.times, p.time_offsets, p.message_ids WHERE NOT p.message_ids IS NULL UNION ALL
+                        SELECT a.times, a.time_offsets, a.message_ids FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.message_ids IS NULL AND slice.lower <= slice.upper) AS held
+                    CROSS JOIN LATERAL unnest(held.times[slice.lower:slice.upper], held.time_offsets[slice.lower:slice.upper], held.message_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
                 WHERE s.timestamp <= newest.timestamp AND (s.timestamp >= $3) AND (s.timestamp < $4)
                 ORDER BY s.timestamp ASC, s.message_id ASC OFFSET 0
             ) s LIMIT 1
