@@ -49,6 +49,24 @@ class Unavailable(Exception):
     """A dependency is unavailable; the same call may succeed later. The text names the dependency and the reason."""
 
 
+class ArchiveUnavailable(Unavailable):
+    """Samples that are needed are on the archive server ``server``, which does not answer. Nothing is left out of an answer in silence.
+
+    ``first`` and ``last`` are the first and the last week (Mondays) that are there, ``None`` if that is not known; ``reason`` is for the log.
+    """
+
+    def __init__(self, server: str, first: str | None, last: str | None, reason: str) -> None:
+        self.server = server
+        weeks = f"the weeks of {first} to {last}" if first else "old weeks"
+        self.public_text = (
+            f"Samples of {weeks} are on the archive server {server}, which is not available: try again later, or select a time"
+            " outside of these weeks."
+        )
+        super().__init__(
+            f"the archive server {server}, which has {weeks}, is not available: {reason}. Start it, or see docs/archive.rst"
+        )
+
+
 class RequestError(ValueError):
     """A query that is invalid and fails however often it is repeated. The text is for the client, ``cause`` for the log."""
 
