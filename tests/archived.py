@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextlib import contextmanager
+from contextlib import nullcontext
 from threading import Lock
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from twisted.internet.threads import deferToThread
 
 from meter.store.archive.archive_servers import make_remote_tables
@@ -18,6 +21,7 @@ from meter.store.postgres.dsn import parsed
 from meter.store.postgres.pool import Pool
 from tests.packed import BlockingSession
 from tests.packed import pack
+from tests.packed import packed_before_reads
 from tests.packed import result
 
 SERVER = "cold"
@@ -87,3 +91,20 @@ def archived_before_reads(dsn: str) -> Iterator[None]:
             yield
     finally:
         session.close()
+
+
+def before_reads(request: pytest.FixtureRequest, dsn: str) -> AbstractContextManager[None]:
+    """Return what a fixture with the parameter ``packed`` or ``archived`` does to the database before reads; nothing for others."""
+    if request.param == "packed":
+        return packed_before_reads(dsn)
+    if request.param != "archived":
+        return nullcontext()
+    archive = request.getfixturevalue("archive_postgresql")
+    session = BlockingSession(dsn)
+    try:
+        known = result(session.rows("SELECT FROM pg_foreign_server"))
+    finally:
+        session.close()
+    if not known:
+        add_server(dsn, archive.dsn())
+    return archived_before_reads(dsn)
