@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from contextlib import nullcontext
 from threading import Lock
+from datetime import date
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +17,6 @@ from twisted.internet.threads import deferToThread
 from meter.store.archive.archive_servers import make_remote_tables
 from meter.store.archive.archive_servers import make_server
 from meter.store.archive.archiver import Archiver
-from meter.store.packing.packed_partitions import packed_weeks
 from meter.store.postgres.dsn import parsed
 from meter.store.postgres.pool import Pool
 from tests.packed import BlockingSession
@@ -26,7 +26,7 @@ from tests.packed import result
 
 SERVER = "cold"
 
-HERE = "SELECT DISTINCT date_trunc('week', first AT TIME ZONE 'UTC')::date FROM packed_samples WHERE message_ids IS NOT NULL ORDER BY 1"
+HERE = "SELECT DISTINCT date_trunc('week', first AT TIME ZONE 'UTC')::date FROM packed_samples WHERE NOT archived AND count > 8 ORDER BY 1"
 
 
 def add_server(dsn: str, archive_dsn: str, name: str = SERVER) -> None:
@@ -40,27 +40,18 @@ def add_server(dsn: str, archive_dsn: str, name: str = SERVER) -> None:
         session.close()
 
 
-def archive_all(dsn: str, name: str = SERVER) -> int:
-    """Archive all that is packed and not archived; return how many samples."""
+def archive_all(dsn: str, name: str = SERVER, before: date = date.max) -> int:
+    """Archive all packed weeks before ``before`` that are not archived; return how many samples."""
     session = BlockingSession(dsn)
     try:
-        return _archive(session, name)
+        return _archive(session, name, before)
     finally:
         session.close()
 
 
-def _archive(session: Any, name: str) -> int:
-    weeks = [week for [week] in result(session.rows(HERE))]
+def _archive(session: Any, name: str, before: date = date.max) -> int:
+    weeks = [week for [week] in result(session.rows(HERE)) if week < before]
     return sum(result(Archiver(session).archive(week, name)) for week in weeks)
-
-
-def weeks_of(dsn: str) -> list[Any]:
-    """Return the packed weeks of the database."""
-    session = BlockingSession(dsn)
-    try:
-        return list(result(packed_weeks(session)))
-    finally:
-        session.close()
 
 
 @contextmanager

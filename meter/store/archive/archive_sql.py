@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from meter.store.packing.packed_rows import ARRAYS
+from meter.store.packing.packed_rows import EDGE
 from meter.store.packing.packed_rows import IS_ARCHIVED
 from meter.store.packing.packed_rows import PACKED_COLUMNS
+from meter.store.packing.packed_rows import edges
 
 STORE = "SELECT id::text FROM store_identity"
 
@@ -79,7 +81,7 @@ SELECT series_id, samples FROM (
 """The next series with rows in the ``state``, and the samples of these rows."""
 
 IN_ARCHIVE = IS_ARCHIVED
-HERE = f"NOT {IS_ARCHIVED}"
+HERE = f"NOT {IS_ARCHIVED} AND p.count > {2 * EDGE}"
 
 LEFTOVERS = f"SELECT count(*) FROM {{archive}} a WHERE {OF_GROUP}"
 
@@ -115,7 +117,7 @@ LEAVE_STUBS = f"""
 WITH sized AS MATERIALIZED (
     SELECT p.series_id, p.first, p.part, {_SIZES} AS bytes FROM {{table}} p WHERE {_HERE} AND {HERE}
 ), moved AS (
-    UPDATE {{table}} p SET {", ".join(f"{array} = NULL" for array in ARRAYS)}
+    UPDATE {{table}} p SET archived = true, {", ".join(f"{array} = {edges(array)}" for array in ARRAYS)}
     FROM sized WHERE (sized.series_id, sized.first, sized.part) = (p.series_id, p.first, p.part)
     RETURNING p.count, sized.bytes
 )
@@ -127,7 +129,7 @@ RETURNING moved.rows, moved.samples
 """Takes the arrays of a group out of the rows that are here, and counts what has been moved."""
 
 BRING_BACK = f"""
-UPDATE {{table}} p SET {", ".join(f"{array} = a.{array}" for array in ARRAYS)}
+UPDATE {{table}} p SET archived = false, {", ".join(f"{array} = a.{array}" for array in ARRAYS)}
 FROM {{archive}} a WHERE {OF_GROUP} AND {_SAME_KEY} AND a.count = p.count AND {IS_ARCHIVED}
 """
 

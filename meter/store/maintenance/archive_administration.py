@@ -30,7 +30,7 @@ from meter.store.postgres.pool import Session
 
 REMOTE_TIMEOUT_SECONDS = 30.0
 
-COUNTS = "SELECT count(*), coalesce(sum(count) FILTER (WHERE message_ids IS NULL), 0), coalesce(sum(count), 0) FROM packed_samples WHERE {condition}"
+COUNTS = "SELECT count(*), coalesce(sum(count) FILTER (WHERE archived), 0), coalesce(sum(count), 0) FROM packed_samples WHERE {condition}"
 OF_WEEK = "first >= (%s + time '00:00') AT TIME ZONE 'UTC' AND first < (%s + 7 + time '00:00') AT TIME ZONE 'UTC'"
 
 

@@ -1,10 +1,8 @@
 -- Packed weeks can be on other servers: docs/decisions/0022-archive.rst.
--- The row of an archived week in packed_samples stays here without its arrays, so that it is known here which rows a question
--- needs; its arrays are on the archive server, in a table whose foreign table here is archive_NAME. message_ids is null for such rows alone.
-ALTER TABLE packed_samples ALTER COLUMN message_ids DROP NOT NULL;
-ALTER TABLE packed_samples ALTER COLUMN volumes DROP NOT NULL;
-ALTER TABLE packed_samples ALTER COLUMN metadata_ids DROP NOT NULL;
-ALTER TABLE packed_samples ALTER COLUMN wire_format_ids DROP NOT NULL;
+-- An archived row of packed_samples stays here, with the first four and the last four elements of each array: so it is known here which
+-- rows a question needs, and what the first and the last sample of a series are. The whole row is on the archive server, in a table
+-- whose foreign table here is archive_NAME.
+ALTER TABLE packed_samples ADD COLUMN archived boolean NOT NULL DEFAULT false;
 
 -- The name of this store in archives: several stores can share an archive server, and none reads or deletes rows of another.
 CREATE TABLE store_identity (id uuid PRIMARY KEY);
@@ -59,7 +57,7 @@ BEGIN
         SELECT min(o.week) || ' to ' || max(o.week) FROM archived_week o WHERE o.server = w.server
     ) INTO archive, weeks FROM archived_week w WHERE w.week = of_week;
     IF archive IS NULL THEN
-        RAISE EXCEPTION 'the row of series % from % in packed_samples has no arrays, and no archive is known to have them', of_series, of_first
+        RAISE EXCEPTION 'the row of series % from % in packed_samples is archived, and no archive is known to have it', of_series, of_first
             USING ERRCODE = 'data_corrupted';
     END IF;
     RETURN QUERY EXECUTE format(

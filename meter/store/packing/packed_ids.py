@@ -10,8 +10,8 @@ from collections.abc import Collection
 from datetime import date
 from datetime import datetime
 
-from meter.store.packing.packed_rows import held_arrays
 from meter.store.packing.packed_rows import unpacked_slice
+from meter.store.packing.packed_rows import whole_array
 from meter.store.postgres.pool import Session
 
 ENTRIES_PER_BUCKET = 1000
@@ -59,7 +59,7 @@ CROSS JOIN LATERAL (
     WHERE p.series_id = c.series_id AND p.first >= {MONDAY.format("c.week")} AND p.first < {MONDAY.format("c.week + 7")}
     AND p.first <= {last} AND p.last >= {first} OFFSET 0
 ) AS p
-CROSS JOIN LATERAL ({held_arrays(("message_ids",))}) AS ids
+CROSS JOIN LATERAL ({whole_array("message_ids")}) AS ids
 CROSS JOIN LATERAL (
     SELECT position AS lower, position AS upper FROM unnest(array_positions(ids.message_ids, {message_id})) AS position OFFSET 0
 ) AS slice

@@ -67,8 +67,8 @@ _ELEMENTS = {
 
 ARRAYS = tuple(_ELEMENTS)
 
-IS_ARCHIVED = "p.message_ids IS NULL"
-"""The condition that the arrays of the packed row ``p`` are on an archive server."""
+IS_ARCHIVED = "p.archived"
+"""The condition that the arrays of the packed row ``p`` are on an archive server, but for their ends."""
 
 _TIMESTAMP = (
     "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
@@ -92,6 +92,15 @@ _UNPACKED = {
 
 _MAX_AFTER_RANGE = 3
 """How many elements of a slice may lie after the range, and are read beside those that are wanted."""
+
+EDGE = 1 + _MAX_AFTER_RANGE
+"""How many elements stay at each end of the arrays of an archived row: what is read to find its first or its last sample.
+
+Lists of resources need these of every row that has the newest or the oldest sample of a series. Rows with no more samples than
+twice this number are not archived.
+"""
+
+_AT_END = f"(slice.upper <= {EDGE} OR slice.lower > p.count - {EDGE})"
 
 _SLICE = """
 SELECT
@@ -145,29 +154,49 @@ def slices_from_end(size: int | str, *, first: str, last: str, oldest: bool) -> 
     )
 
 
-def held_arrays(arrays: Collection[str], *, needed: str = "true") -> str:
-    """Return the subquery of the ``arrays`` of the row ``p`` of ``packed_samples``, wherever they are, to be used with LATERAL.
+def whole_array(array: str) -> str:
+    """Return the subquery of one ``array`` of the row ``p`` of ``packed_samples``, wherever it is, to be used with LATERAL."""
+    return f"SELECT p.{array} WHERE NOT {IS_ARCHIVED} UNION ALL SELECT a.{array} FROM {_archived([array])} WHERE {IS_ARCHIVED}"
 
-    Those of an archived row come from its archive server, if the condition ``needed`` is met; otherwise it is not connected to.
-    """
-    here = ", ".join(f"p.{array}" for array in arrays)
+
+def edges(array: str, *, row: str = "p") -> str:
+    """Return the SQL of what of ``array`` stays in an archived row: its first and its last elements."""
+    return f"{row}.{array}[1:{EDGE}] || {row}.{array}[{row}.count - {EDGE - 1}:{row}.count]"
+
+
+def _archived(arrays: Collection[str]) -> str:
+    """Return the FROM item ``a`` with ``arrays`` of the row ``p``, from its archive server."""
     wanted = ", ".join(array if array in arrays else f"NULL::{type}[]" for array, type in _ELEMENTS.items())
-    there = ", ".join(f"a.{array}" for array in arrays)
+    return f"archived_arrays('{wanted}', p.series_id, p.first, p.part, p.count) AS a"
+
+
+def _slices(arrays: Collection[str]) -> str:
+    """Return the subquery of the ``slice`` of ``arrays`` of the row ``p``, wherever they are, to be used with LATERAL.
+
+    The archive server is connected to only for elements that are not at an end of the row.
+    """
+
+    def sliced(row: str, shift: str = "") -> str:
+        return ", ".join(f"{row}.{array}[slice.lower{shift}:slice.upper{shift}]" for array in arrays)
+
     return (
-        f"SELECT {here} WHERE NOT {IS_ARCHIVED} UNION ALL\n"
-        f"SELECT {there} FROM archived_arrays('{wanted}', p.series_id, p.first, p.part, p.count) AS a WHERE {IS_ARCHIVED} AND {needed}"
+        f"SELECT {sliced('p')} WHERE NOT {IS_ARCHIVED} UNION ALL\n"
+        f"SELECT {sliced('p', ' - shift')}"
+        f" FROM (SELECT CASE WHEN slice.upper <= {EDGE} THEN 0 ELSE p.count - {2 * EDGE} END AS shift) AS edge"
+        f" WHERE {IS_ARCHIVED} AND {_AT_END} UNION ALL\n"
+        f"SELECT {sliced('a')} FROM {_archived(arrays)} WHERE {IS_ARCHIVED} AND NOT {_AT_END} AND slice.lower <= slice.upper"
     )
 
 
 def _selected(columns: Collection[str]) -> tuple[str, str]:
     """Return the select list that makes samples with ``columns``, and the FROM items that make the elements ``u`` of arrays."""
     arrays = dict.fromkeys(array for column in columns for array in _ARRAYS[column])
-    elements = ", ".join(f"held.{array}[slice.lower:slice.upper]" for array in arrays)
+    elements = ", ".join(f"held.{array}" for array in arrays)
     select = ", ".join(f"{_UNPACKED[column]} AS {column}" for column in columns)
-    held = held_arrays(arrays, needed="slice.lower <= slice.upper")
     return (
         select,
-        f"LATERAL ({held}) AS held\nCROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)",
+        f"LATERAL ({_slices(arrays)}) AS held ({', '.join(arrays)})\n"
+        f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)",
     )
 
 
