@@ -12,6 +12,8 @@ from typing import Any
 
 from twisted.python import usage
 
+from meter.commands.archive import ARCHIVING
+from meter.commands.archive import SUBCOMMANDS
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandOptions
@@ -39,15 +41,15 @@ from meter.completeness.lives.instance_times import project_segments
 from meter.daemon.supervised import wait_ready
 from meter.settings import Config
 from meter.store import Administration
-from meter.store import PackingAdministration
+from meter.store import ArchiveAdministration
 from meter.store import PostgresStore
 
 READY_SECONDS = 5.0
 """Time limit until the store is ready for queries, if its server runs already."""
 
 
-PACKING = {"pack": pack, "unpack": unpack}
-"""Subcommands that take long and show their progress."""
+LONG = {"pack": pack, "unpack": unpack, **ARCHIVING}
+"""Subcommands that take long and show their progress, and those of archive servers."""
 
 Report = dict[str, Any]
 """A JSON object."""
@@ -135,6 +137,7 @@ class Options(CommandOptions):
             "Pack weeks that ended long ago, which takes less than a third of the space; exit status 1 if a week cannot be packed now.",
         ],
         ["unpack", None, UnpackOptions, "Put the samples of a packed week back as they were."],
+        *SUBCOMMANDS,
     ]
 
     def postOptions(self) -> None:
@@ -142,7 +145,7 @@ class Options(CommandOptions):
         if self.subCommand is None:
             raise usage.UsageError(
                 "give a subcommand: upgrade, status, partitions, retention, size, segments, void, unvoid, voided, finalize,"
-                " retire-agent, pack or unpack"
+                " retire-agent, pack, unpack, archive, unarchive or archive-server"
             )
 
 
@@ -159,10 +162,10 @@ async def work(reactor: Any, options: Any) -> int:
     else:
         async with (
             database_server(reactor, config) as (dsn, retry_seconds),
-            connected(reactor, lambda: PackingAdministration(reactor, dsn, clock=reactor), retry_seconds) as database,
+            connected(reactor, lambda: ArchiveAdministration(reactor, dsn, clock=reactor), retry_seconds) as database,
         ):
-            if options.subCommand in PACKING:
-                report, status = await PACKING[options.subCommand](reactor, database, config, options.subOptions)
+            if options.subCommand in LONG:
+                report, status = await LONG[options.subCommand](reactor, database, config, options.subOptions)
             else:
                 report, status = await _administer(database, config, options.subCommand, options.subOptions)
     sys.stdout.write(f"{json.dumps(report)}\n" if options.subOptions["json"] else escape_terminal(as_text(report)))

@@ -237,12 +237,22 @@ def installed() -> Path | None:
 
 
 @pytest.fixture(scope="session")
+def archive_postgresql(server_directory: Callable[[str], Path]) -> Iterator[PostgreSQL]:
+    """Another private PostgreSQL for the whole run, to which weeks are archived."""
+    yield from _running(server_directory("meter-archive-"))
+
+
+@pytest.fixture(scope="session")
 def postgresql(server_directory: Callable[[str], Path]) -> Iterator[PostgreSQL]:
     """A private PostgreSQL for the whole run."""
+    yield from _running(server_directory("meter-postgresql-"))
+
+
+def _running(directory: Path) -> Iterator[PostgreSQL]:
     binaries = installed()
     if binaries is None:
         not_installed(INSTALL)
-    server = PostgreSQL(binaries, server_directory("meter-postgresql-"))
+    server = PostgreSQL(binaries, directory)
     try:
         server.start()
         yield server

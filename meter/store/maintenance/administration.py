@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from meter.query import AuditEntry
 from meter.query import AuditFilter
 from meter.signing_keys import SigningKey
+from meter.store.archive.archive_servers import archive_servers
 from meter.store.audit.log import append
 from meter.store.audit.log import entries_after
 from meter.store.audit.log import entries_statement
@@ -42,6 +43,7 @@ from meter.store.maintenance.voiding import voided_count
 from meter.store.packing.packed_partitions import packed_partition_name
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.durability import unsafe_settings
+from meter.store.postgres.pool import Session
 
 T = TypeVar("T")
 
@@ -66,6 +68,23 @@ FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class
 WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
 GROUP BY 1 ORDER BY 5 DESC, 1
 """
+
+
+async def archive_report(session: Session) -> list[Report]:
+    """Return the archive servers as JSON: which weeks each has, and how many deletions are still to be done there."""
+    return [
+        {
+            "server": each.name,
+            "host": each.host,
+            "port": each.port,
+            "database": each.database,
+            "weeks": each.weeks,
+            "first_week": each.first and str(each.first),
+            "last_week": each.last and str(each.last),
+            "to_be_removed": each.removals,
+        }
+        for each in await archive_servers(session)
+    ]
 
 
 class Administration(AdministeredDatabase):
@@ -114,14 +133,22 @@ class Administration(AdministeredDatabase):
             "extensions": dict(extensions),
             "unsafe_settings": await unsafe_settings(session),
             "voided_samples": None if problem else await voided_count(session),
+            "archive_servers": [] if problem else await archive_report(session),
         }
 
     async def partitions(self) -> Sequence[Report]:
         """Return each partition of the samples, plain and packed: bounds, its samples, and bytes including indexes.
 
-        The number of samples is PostgreSQL's estimate of the rows, and exact of packed samples.
+        The number of samples is PostgreSQL's estimate of the rows, and exact of packed samples. Of an archived week, the bytes that its arrays
+        took here are stated, too; they are on its archive server.
         """
         await self._check()
+        archived = {
+            packed_partition_name(week): (server if archived_at else f"{server}, in part", int(size))
+            for week, server, archived_at, size in await self._connection.rows(
+                "SELECT week, server, archived_at, bytes FROM archived_week"
+            )
+        }
         packed = {
             packed_partition_name(week): int(n) for week, n in await self._connection.rows(SAMPLES_BY_PACKED_WEEK)
         }
@@ -132,6 +159,8 @@ class Administration(AdministeredDatabase):
                 "estimated_rows": rows,
                 "samples": packed.get(name, rows),
                 "total_bytes": size,
+                "archive": archived.get(name, ("", 0))[0],
+                "archived_bytes": archived.get(name, ("", 0))[1],
             }
             for name, bounds, rows, size in await self._connection.rows(PARTITIONS)
         ]
@@ -170,11 +199,16 @@ class Administration(AdministeredDatabase):
             for name, rows, table, indexes, total in await self._connection.rows(TABLES)
         ]
         [[packed]] = await self._connection.rows("SELECT coalesce(sum(count), 0) FROM packed_samples")
+        [[archived, archived_bytes]] = await self._connection.rows(
+            "SELECT coalesce(sum(samples), 0), coalesce(sum(bytes), 0) FROM archived_week"
+        )
         samples = sum(each["estimated_rows"] for each in tables if each["table"] == "sample") + int(packed)
         total = sum(each["total_bytes"] for each in tables)
         return {
             "estimated_samples": samples,
             "packed_samples": int(packed),
+            "archived_samples": int(archived),
+            "archived_bytes": int(archived_bytes),
             "total_bytes": total,
             "bytes_per_sample": round(total / samples, 1) if samples else None,
             "tables": tables,

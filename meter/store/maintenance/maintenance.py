@@ -31,6 +31,8 @@ from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
+from meter.store.archive.archive_removal import removals
+from meter.store.archive.archive_removal import remove_from_archives
 from meter.store.maintenance.compaction import compact
 from meter.store.maintenance.completeness_days import COMPLETENESS_TABLES
 from meter.store.maintenance.completeness_days import CompletenessSummaries
@@ -77,6 +79,9 @@ PAUSE_SECONDS = 0.1
 
 IDENTITY_NAMES_INTERVAL_SECONDS = 3600.0
 """How often names of projects, domains and users are looked through for those that nothing refers to."""
+
+REMOVAL_RETRY_SECONDS = 600.0
+"""Pause after an archive server was away before it is tried again to delete there."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -132,6 +137,7 @@ class Maintenance(Service):
         self._expired_packed: dict[str, datetime] = {}
         self.garbage_collection = GarbageCollection(pool)
         self._collect_identity_names_at = 0.0
+        self._remove_from_archives_at = 0.0
         self._partitions = Partitions(pool, clock)
         self._retention = retention
         self._ledger_retention = LedgerRetention(pool, retained_days(retention.days, retention.rollup_days))
@@ -192,6 +198,7 @@ class Maintenance(Service):
         await self.finalize(now - self._finalize_after)
         await self.summarize(now)
         await self.expire(now)
+        await self.remove_from_archives()
         await self._ledger_retention.run(now)
         await self._usage_retention.run(now)
         await self.collect_garbage()
@@ -262,6 +269,20 @@ class Maintenance(Service):
                 if before != self._rollups_deleted_before:
                     await self._pool.run(_delete_rollups, before)
                     self._rollups_deleted_before = before
+
+    async def remove_from_archives(self) -> None:
+        """Delete on archive servers what has expired or is back here; what cannot be deleted now is tried again every few minutes."""
+        if self._clock.seconds() < self._remove_from_archives_at or not (due := await self._pool.run(removals)):
+            return
+        failed = await remove_from_archives(due, self._pool.run)
+        for server, reason in failed.items():
+            self._log.warn(
+                "samples that are not needed stay on the archive server {server}: {reason}",
+                server=server,
+                reason=reason,
+            )
+        if failed:
+            self._remove_from_archives_at = self._clock.seconds() + REMOVAL_RETRY_SECONDS
 
     async def collect_garbage(self) -> None:
         """Delete the unused rows of the dimension tables; nothing to do until more samples or rollups have expired."""

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
+from meter.store.archive.archived_weeks import archived_weeks
 from meter.store.maintenance.partitions import weeks_with_partitions
 from meter.store.packing.packer import NotVerified
 from meter.store.packing.packer import Packer
@@ -29,10 +30,11 @@ PACKED_AT = "SELECT week, packed_at FROM packed_week"
 async def weeks_due(session: Session, now: datetime, *, after_days: float, retention_days: float) -> list[date]:
     """Return the weeks that may have samples to pack, oldest first: they ended more than ``after_days`` ago.
 
-    Weeks that expire within a week are left out, and those of which late samples have been packed within a day.
+    Archived weeks and those that expire within a week are left out, and those of which late samples have been packed within a day.
     """
     packed = dict(await session.rows(PACKED_AT))
-    weeks = await weeks_with_partitions(session)
+    archived = {each.week for each in await archived_weeks(session)}
+    weeks = [week for week in await weeks_with_partitions(session) if week not in archived]
     return [week for week in weeks if _is_due(week, now, packed, after_days, retention_days)]
 
 

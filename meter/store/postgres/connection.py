@@ -5,6 +5,7 @@ This module and :mod:`meter.store.postgres.dsn` are the only ones that use txpos
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from twisted.python.failure import Failure
 from txpostgres import txpostgres
 
 from meter.daemon.shared_slices import SharedSlices
+from meter.interfaces import ArchiveUnavailable
 from meter.interfaces import Unavailable
 from meter.store.postgres.dsn import described
 from meter.store.postgres.dsn import with_addresses
@@ -61,6 +63,13 @@ REJECTIONS = frozenset({"22", "23", "54"})
 """SQLSTATE classes: data exceptions, integrity constraint violations, program limits (such as an index row too large)."""
 
 SHUTDOWNS = ("08", "57P")
+
+ARCHIVE_READ = re.compile(r"/\* weeks (\S+) to (\S+) of archive (\w+) \*/")
+"""Names an archive server and its weeks in the statement of the function ``archived_arrays()``, which the context of its errors quotes."""
+
+ARCHIVE_CONNECTED = re.compile(r"meter_archive_(\w+)|\barchive_([a-z0-9]+)\b")
+REMOTE = re.compile(r"remote SQL command: ")
+"""What the context of errors has that come from an archive server."""
 
 FETCHED_ROWS = 100
 """Rows that are converted before the time is checked: a fraction of a millisecond, unless they have long texts."""
@@ -241,6 +250,8 @@ class Connection:
         if isinstance(error, CancelledError):
             # txpostgres 1.7.0 turns SQLSTATE 57014 into this, which elsewhere means that Meter itself cancelled.
             return TimedOut("the statement exceeded the statement timeout")
+        if archive := _archive_error(error):
+            return archive
         sqlstate = getattr(error, "pgcode", None) or ""
         text = f"{described(self._parameters)}: {self._message(error)}"
         if (
@@ -267,6 +278,23 @@ class Connection:
             return "the server did not answer in time"
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return lines[0]
+
+
+def _archive_error(error: Exception) -> ArchiveUnavailable | None:
+    """Return the error for one that an archive server, or the way to it, has caused; this connection goes on then."""
+    diagnostics = getattr(error, "diag", None)
+    if diagnostics is None or diagnostics.severity_nonlocalized != "ERROR":
+        return None
+    reason = diagnostics.message_primary or ""
+    context = f"{diagnostics.context or ''}\n{diagnostics.internal_query or ''}"
+    if found := ARCHIVE_READ.search(context):
+        first, last, server = found.groups()
+        return ArchiveUnavailable(server, first, last, reason)
+    remote = REMOTE.search(context)
+    if remote or (error.pgcode or "").startswith(SHUTDOWNS):  # type: ignore[attr-defined]  # psycopg2's errors have it
+        named = ARCHIVE_CONNECTED.search(f"{reason}\n{context}")
+        return ArchiveUnavailable(next(filter(None, named.groups()), "") if named else "unknown", None, None, reason)
+    return None
 
 
 class _Link(txpostgres.Connection):

@@ -18,6 +18,7 @@ from meter.completeness.lives.life_store import ListedTime
 from meter.completeness.lives.life_store import SampleRun
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
+from meter.interfaces import ArchiveUnavailable
 from meter.interfaces import QueryTimeout
 from meter.interfaces import RequestError
 from meter.query import AuditEntry
@@ -101,7 +102,23 @@ class QueryRunner:
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
-        """See ``IStore.samples``."""
+        """See ``IStore.samples``.
+
+        A page, newest first, that is full of samples that are newer than those of an archive server does not need it.
+        """
+        try:
+            return await self._samples(filter, limit, order, after)
+        except ArchiveUnavailable as away:
+            if order or away.end is None or (filter.start is not None and filter.start >= away.end):
+                raise
+            newer = await self.samples(replace(filter, start=away.end, after_start=False), limit, after=after)
+            if len(newer) < limit:
+                raise
+            return newer
+
+    async def _samples(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order], after: Marker | None
+    ) -> Sequence[StoredSample]:
         if order and after:
             raise RequestError("only a page in the order newest first can be continued after a marker")
         conditions = split_filter(filter)
