@@ -47,12 +47,22 @@ NODE_SETTINGS = {
     "citus.shard_count": "8",
     # Anything but the default keeps the first CREATE EXTENSION from making keys and turning TLS on.
     "citus.node_conninfo": "sslmode=disable",
+    # What is in doubt stays so until somebody recovers it.
+    "citus.recover_2pc_interval": "-1",
     # Background jobs, such as rebalancing, are looked for every five seconds by default.
     "citus.background_task_queue_interval": "500",
     "citus.enable_statistics_collection": "off",
 }
 
 DAEMONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
+
+OWN_DATABASE = """
+BEGIN; SET LOCAL allow_system_table_mods = on;
+UPDATE pg_dist_object SET objid = (SELECT oid FROM pg_database WHERE datname = current_database())
+WHERE classid = 'pg_database'::regclass;
+COMMIT
+"""
+"""Corrects what a copy has from its template, and what Citus sends to new workers: the number of the database."""
 
 
 class CitusCluster:
@@ -138,6 +148,7 @@ class CitusCluster:
         """Add a worker, of :meth:`add_worker`, to the cluster of one database; no shards are moved."""
         worker.execute(f"CREATE DATABASE {dsn.rpartition('/')[2]}")
         worker.execute("CREATE EXTENSION citus", self.dsn_at(worker, dsn))
+        self.execute(OWN_DATABASE, dsn)
         self.execute(f"SELECT citus_add_node('127.0.0.1', {worker.port})", dsn)
 
     def remove(self, worker: PostgreSQL) -> None:
