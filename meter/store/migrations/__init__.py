@@ -37,6 +37,9 @@ ORDER BY 1 LIMIT 4
 """
 """The first tables of the schema that no extension has made."""
 
+SPREAD_STORE = "spread_store"
+"""The table that exists in a store that is spread over several servers, or about to be (:mod:`meter.store.cluster`)."""
+
 _log = Logger()
 
 
@@ -82,7 +85,7 @@ class Schema:
         self.version = len(self._steps)
 
     async def upgrade(self, session: Session) -> None:
-        """Apply the missing steps in the current transaction.
+        """Apply the missing steps in the current transaction, and find out whether the store is spread.
 
         :class:`Unavailable` for a database of a newer Meter, of one from before the first release, or of another application.
         """
@@ -99,11 +102,13 @@ class Schema:
                 _log.info("applying step {number} of the schema ({name})", number=step.number, name=step.name)
                 await session.count(step.statements)
                 await self._record(session, step)
+        session.spread = await has_table(session, SPREAD_STORE)
 
     async def check(self, session: Session) -> None:
-        """Raise :class:`Unavailable` unless the database has exactly this schema."""
+        """Raise :class:`Unavailable` unless the database has exactly this schema; find out whether the store is spread."""
         if problem := await self.problem(session):
             raise Unavailable(problem)
+        session.spread = await has_table(session, SPREAD_STORE)
 
     async def problem(self, session: Session) -> str | None:
         """Return why this Meter cannot use the database and what to do about it; ``None`` if it can."""

@@ -30,7 +30,7 @@ from meter.daemon.start_grace import StartGrace
 from meter.daemon.supervised import SupervisedService
 from meter.interfaces import Unavailable
 from meter.store.postgres.connection import Conflict
-from meter.store.postgres.connection import Parameters
+from meter.store.postgres.sql import Parameters
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,6 +40,7 @@ class Session(Protocol):
     """A connection, as a transaction uses it: :class:`meter.store.postgres.connection.Connection`, or a fake."""
 
     closed: bool
+    spread: bool
     lost: Deferred[None]
 
     async def open(self) -> None:
@@ -115,6 +116,11 @@ class Pool(Service):
     def ready(self) -> bool:
         """Whether at least one connection is open and prepared."""
         return bool(self._alive)
+
+    @property
+    def spread(self) -> bool:
+        """Whether the samples of the store are on several servers, as the connections have found."""
+        return any(session.spread for session in self._alive)
 
     def startService(self) -> None:
         """Begin to connect."""
