@@ -19,14 +19,16 @@ _COLUMNS = (
 )
 _WIDE = _COLUMNS.format(signature="s.signature", verbatim_json="s.verbatim_json")
 _NARROW = _COLUMNS.format(signature="''''::bytea AS signature", verbatim_json="''''::text AS verbatim_json")
-_SELECT = f"'SELECT ' || CASE WHEN wide THEN '{_WIDE.replace(chr(39), chr(39))}' ELSE '{_NARROW}' END || ' FROM sample s WHERE true'"
+_LIST = f"CASE WHEN wide THEN '{_WIDE}' ELSE '{_NARROW}' END"
+_SELECT = f"'SELECT ' || {_LIST} || ' FROM sample s WHERE true'"
 
 _BETWEEN = """
     || CASE WHEN since > '-infinity' THEN format(' AND s.timestamp >= %L::timestamptz', since) ELSE '' END
     || CASE WHEN until < 'infinity' THEN format(' AND s.timestamp <= %L::timestamptz', until) ELSE '' END"""
 
 _OF_SERIES = f"""
-    || CASE WHEN series IS NULL THEN ' AND {IN_ORDER_OF_TIME}' ELSE format(' AND s.series_id = ANY(%L::integer[])', series) END"""
+    || CASE WHEN series IS NULL THEN '' ELSE format(' AND s.series_id = ANY(%L::integer[])', series) END
+    || CASE WHEN cardinality(series) = 1 THEN '' ELSE ' AND {IN_ORDER_OF_TIME}' END"""
 
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION {name}({arguments}) RETURNS SETOF sample LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
@@ -92,17 +94,36 @@ SAMPLES_RECORDED = _function(
 )
 """``spread_samples_recorded``: the samples that were recorded at ``recorded_since`` or later, or the newest ``rows`` of them."""
 
-EDGES_OF_SERIES = _function(
-    "spread_edges",
-    "series integer[], since timestamptz, until timestamptz, oldest boolean",
-    "cardinality(series) = 0 OR since > until",
-    f"""'SELECT s.* FROM sampled_series c CROSS JOIN LATERAL (SELECT {_NARROW} FROM sample s WHERE s.series_id = c.series_id'
-    {_BETWEEN}
+_OF_EACH = f"""'SELECT s.* FROM sampled_series c CROSS JOIN LATERAL (SELECT ' || {_LIST}
+    || ' FROM sample s WHERE s.series_id = c.series_id' {_BETWEEN}
     || CASE WHEN oldest THEN ' ORDER BY s.timestamp, s.message_id' ELSE ' ORDER BY s.timestamp DESC, s.message_id DESC' END
-    || ' LIMIT 1) s WHERE true'
-    || CASE WHEN series IS NULL THEN '' ELSE format(' AND c.series_id = ANY(%L::integer[])', series) END""",
-)
-"""``spread_edges``: the newest sample of each of ``series``, or the ``oldest``, from ``since`` to ``until``: one look-up each, on its shard."""
+    || CASE WHEN rows IS NULL THEN '' ELSE format(' LIMIT %s', rows) END || ') s'
+    || format(' WHERE c.series_id = ANY(%L::integer[])', series)
+    || CASE WHEN newest_of_all THEN ' ORDER BY s.timestamp DESC, s.message_id DESC'
+        || CASE WHEN rows IS NULL THEN '' ELSE format(' LIMIT %s', rows) END ELSE '' END"""
+
+# sampled_series is distributed after the samples: until then each series is one statement.
+SAMPLES_OF_EACH = f"""
+CREATE OR REPLACE FUNCTION spread_samples_of_each(
+    series integer[], since timestamptz, until timestamptz, oldest boolean, rows bigint, newest_of_all boolean, wide boolean
+) RETURNS SETOF sample LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
+BEGIN
+    IF coalesce(cardinality(series), 0) = 0 OR since > until THEN
+        RETURN;
+    END IF;
+    IF (SELECT count(*) = 1 FROM pg_dist_partition WHERE logicalrelid IN ('sample'::regclass, 'sampled_series'::regclass) AND partmethod = 'h') THEN
+        RETURN QUERY SELECT s.* FROM unnest(series) AS x (id)
+            CROSS JOIN LATERAL spread_samples_in_order(ARRAY[x.id], since, until, oldest, 0, rows, wide) s;
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE {_OF_EACH};
+END
+$function$;
+"""
+"""``spread_samples_of_each``: the newest ``rows`` samples of each of ``series``, or the ``oldest``: one walk along the index each, on its shard.
+
+With ``newest_of_all`` only the newest ``rows`` of them all.
+"""
 
 FUNCTIONS = (
     SAMPLES_OF_SERIES,
@@ -110,7 +131,7 @@ FUNCTIONS = (
     SAMPLES_WITH_IDS,
     SAMPLES_OF_BATCHES,
     SAMPLES_RECORDED,
-    EDGES_OF_SERIES,
+    SAMPLES_OF_EACH,
 )
 
 
@@ -118,3 +139,10 @@ async def make_functions(session: Session) -> None:
     """Make the functions anew, in the transaction of ``session``."""
     for function in FUNCTIONS:
         await session.count(function)
+
+
+async def renew_functions(session: Session) -> None:
+    """Make the functions anew if they are those of an older Meter."""
+    if await session.rows("SELECT FROM spread_store WHERE functions < %s", [VERSION]):
+        await make_functions(session)
+        await session.count("UPDATE spread_store SET functions = %s", [VERSION])

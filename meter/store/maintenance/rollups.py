@@ -20,6 +20,7 @@ from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
+from meter.store.cluster.visibility import ensure_all_visible
 from meter.store.maintenance.minute_totals import make_minute_totals
 from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
@@ -302,6 +303,8 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
     await session.rows(LOCK_HOURS_EXCLUSIVE, [hour_locks(start + timedelta(hours=n) for n in range(hours))])
     if await session.rows("SELECT FROM final_period WHERE (hours, start) = (%(hours)s, %(start)s)", period):
         return True
+    if session.spread:
+        await ensure_all_visible(session.rows)
     if hours == DAY:
         [[until]] = await session.rows("SELECT %(start)s::timestamptz + make_interval(hours => %(hours)s)", period)
         if await next_hour_to_finalize(session, start, until) is not None:
@@ -350,5 +353,7 @@ async def days_to_finalize(session: Session, until: datetime) -> list[datetime]:
 
 
 async def lock_all_hours(session: Session) -> None:
-    """Wait until no transaction is writing samples, and block writers until the end of this transaction."""
+    """Wait until no transaction is writing samples and all that were written are visible; block writers until the end of this transaction."""
     await session.rows(LOCK_HOURS_EXCLUSIVE, [list(range(HOUR_LOCKS))])
+    if session.spread:
+        await ensure_all_visible(session.rows)

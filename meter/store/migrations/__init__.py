@@ -16,6 +16,7 @@ from importlib.resources import files
 from twisted.logger import Logger
 
 from meter.interfaces import Unavailable
+from meter.store.cluster.functions import renew_functions
 from meter.store.postgres.pool import Session
 
 LOCK = 0x6D65746572_01
@@ -103,6 +104,8 @@ class Schema:
                 await session.count(step.statements)
                 await self._record(session, step)
         session.spread = await has_table(session, SPREAD_STORE)
+        if session.spread:
+            await renew_functions(session)
 
     async def check(self, session: Session) -> None:
         """Raise :class:`Unavailable` unless the database has exactly this schema; find out whether the store is spread."""

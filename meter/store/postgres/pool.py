@@ -7,6 +7,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Coroutine
+from datetime import datetime
 from typing import Any
 from typing import Concatenate
 from typing import ParamSpec
@@ -72,7 +73,8 @@ class Pool(Service):
     ``connect`` returns a new, unopened session. ``prepare`` runs on each session in a transaction before it is used; if
     it raises, the session is closed. At most ``max_waiting`` callers wait for a free connection, each for at most
     ``max_wait_seconds``. A transaction with a serialization conflict is attempted ``attempts`` times.
-    ``generation`` grows with each new connection: data read over older ones may be stale, as after a failover.
+    ``generation`` grows with each new connection: data read over older ones may be stale, as after a failover. ``visible_until``
+    is a time until which all samples of a spread store are known to be visible.
     """
 
     _log = Logger()
@@ -110,6 +112,7 @@ class Pool(Service):
         self._starting = StartGrace(clock)
         self._told_quietly = False
         self.generation = 0
+        self.visible_until: datetime | None = None
         self.reason = "not started"
 
     @property
