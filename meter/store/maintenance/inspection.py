@@ -27,6 +27,7 @@ from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.dsn import described
 from meter.store.postgres.durability import unsafe_settings
+from meter.store.postgres.sql import alternative
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.sample_rows import OF_ANY_SERIES
 
@@ -36,8 +37,12 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
     CASE WHEN pg_has_role(current_user, 'pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END
 """
 
+_NEWEST_PLAIN = alternative(
+    f"SELECT max(s.timestamp) FROM sample s WHERE {IN_ORDER_OF_TIME}",
+    "SELECT max(s.timestamp) FROM spread_samples_in_order(NULL, '-infinity', 'infinity', false, 0, 1, false) s",
+)
 NEWEST_SAMPLE = f"""
-SELECT greatest((SELECT max(s.timestamp) FROM sample s WHERE {IN_ORDER_OF_TIME}), (SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}))
+SELECT greatest(({_NEWEST_PLAIN}), (SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}))
 """
 
 DEFAULT_SAMPLES = f"""

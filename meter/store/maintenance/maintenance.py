@@ -91,6 +91,12 @@ ON CONFLICT (meter) DO UPDATE SET before = greatest(retention_cutoff.before, exc
 """
 
 
+SERIES_OF_METER = """
+SELECT ARRAY(SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s)::text
+"""
+"""The ids of the series of a meter, as PostgreSQL writes an array."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """Days for which samples and rollups are retained; 0 means without limit.
@@ -347,11 +353,11 @@ async def _delete_samples(session: Session, meter: str, before: datetime, packed
     if packed:
         await lock_packed_samples(session)
         await delete_packed(session, meter, before)
+    # The ids are values: a statement on several servers cannot read them from a table of one.
+    [[series]] = await session.rows(SERIES_OF_METER, [meter])
     for table in ("sample", "voided_sample"):
         await session.count(
-            f"DELETE FROM {table} s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("
-            "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s))",
-            [before, meter],
+            f"DELETE FROM {table} s WHERE s.timestamp < %s AND s.series_id = ANY(%s::integer[])", [before, series]
         )
 
 

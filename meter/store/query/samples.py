@@ -221,6 +221,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
     plain: Sql | str = ""
     packed: Sql | str = "true"
     of_series: Sql | str = "true"
+    recorded_since: Sql | str = ""
     match conditions.access_path:
         case AccessPath.MESSAGE_ID:
             needs_series |= series != TRUE
@@ -228,6 +229,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
             needs_series |= series != TRUE
             plain = IN_ORDER_OF_RECORDING
             packed = filled(RECORDED_SINCE, since=conditions.recorded_since)
+            recorded_since = conditions.recorded_since
         case AccessPath.SERIES:
             matching = Sql(f"series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series.parameters)
             series, of_series = filled("s.{matching}", matching=matching), filled("p.{matching}", matching=matching)
@@ -245,7 +247,9 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
         samples = Sql("sample s")
         condition = conjunction(Sql(f"{IN_ORDER_OF_TIME} AND {AFTER_PACKED}"), condition)
     else:
-        samples = samples_between(read, conditions.bounds, series=of_series, plain=plain, packed=packed)
+        samples = samples_between(
+            read, conditions.bounds, series=of_series, plain=plain, packed=packed, recorded_since=recorded_since
+        )
     page = filled(
         PAGE,
         samples=samples,
