@@ -9,6 +9,8 @@ from meter.store.audit.chain import Anchor
 from meter.store.audit.chain import ChainVerifier
 from meter.store.audit.log import MAX_REASON
 from meter.store.audit.void_statements import VoidedSamplesCheck
+from meter.store.cluster.workers import Cluster
+from meter.store.cluster.workers import Worker
 from meter.store.maintenance.administration import Administration
 from meter.store.maintenance.inspection import DatabaseInspection
 from meter.store.maintenance.inspection import DatabaseServer
@@ -50,6 +52,7 @@ __all__ = [
     "BatchRows",
     "BatchTimes",
     "ChainVerifier",
+    "Cluster",
     "DatabaseInspection",
     "DatabaseServer",
     "EmbeddedPostgres",
@@ -71,6 +74,7 @@ __all__ = [
     "Verification",
     "VoidedSamplesCheck",
     "Voiding",
+    "Worker",
     "embedded_directory",
     "overdue",
     "retained_days",

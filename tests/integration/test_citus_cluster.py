@@ -12,14 +12,11 @@ from twisted.internet.threads import deferToThread
 from meter.commands.db import as_text
 from meter.interfaces import Unavailable
 from meter.store import Administration
+from meter.store import DatabaseInspection
 from tests.servers.citus import CitusCluster
 from tests.servers.postgresql import PostgreSQL
+from tests.spread import spread
 
-DISTRIBUTE = """
-DROP INDEX sample_default_message_id;
-ALTER TABLE sample ADD PRIMARY KEY (message_id, timestamp, series_id);
-SELECT create_distributed_table('sample', 'series_id');
-"""
 SAMPLES = 1000
 INSERT = f"""
 INSERT INTO sample SELECT now(), now(), gen_random_uuid(), 1, 1, n, 1, '', '' FROM generate_series(1, {SAMPLES}) n
@@ -51,9 +48,19 @@ async def administration(dsn):
         opened.close()
 
 
+async def seen_by_the_doctor(dsn):
+    """Return the cluster as ``meter-doctor`` sees it."""
+    inspection = DatabaseInspection(reactor, dsn, clock=reactor)
+    await inspection.open()
+    try:
+        return await inspection.cluster()
+    finally:
+        inspection.close()
+
+
 @pytest.fixture
 def spread_dsn(citus: CitusCluster) -> str:
-    dsn = citus.dsn_with_schema(lambda dsn: citus.execute(DISTRIBUTE, dsn))
+    dsn = citus.dsn_with_schema(spread)
     citus.execute(INSERT, dsn)
     return dsn
 
@@ -68,7 +75,7 @@ async def test_reports_know_workers_and_shards(citus, spread_dsn):
             f"127.0.0.1:{worker.port}" for worker in citus.workers
         )
         assert {(each["state"], each["shards"], each["transactions_in_doubt"]) for each in report["workers"]} == {
-            ("answers", 4, 0)
+            ("answers", 8, 0)
         }
         assert "fsync = off" in report["workers"][0]["unsafe_settings"]  # as the coordinator of the tests
         assert {each["citus_version"] for each in report["workers"]} == {report["extensions"]["citus"]}
@@ -83,6 +90,9 @@ async def test_reports_know_workers_and_shards(citus, spread_dsn):
         assert (partition["partition"], partition["samples"]) == ("sample_default", SAMPLES)
         assert partition["total_bytes"] == of_samples["total_bytes"]
 
+    cluster = await seen_by_the_doctor(spread_dsn)
+    assert (cluster.away, cluster.in_doubt, cluster.disconnected) == ([], 0, [])
+
 
 @pytest_twisted.ensureDeferred
 async def test_worker_that_is_away_is_named_and_no_smaller_total_is_reported(citus, spread_dsn):
@@ -96,6 +106,7 @@ async def test_worker_that_is_away_is_named_and_no_smaller_total_is_reported(cit
             assert states[f"127.0.0.1:{first.port}"] == "answers"
             assert states[name].startswith("away: ")
             assert f"worker {name} is away" in report["cluster_problems"]
+            assert [worker.name for worker in (await seen_by_the_doctor(spread_dsn)).away] == [name]
             for total in (database.size, database.partitions):
                 with pytest.raises(Unavailable, match=f"worker {name} is away"):
                     await total()

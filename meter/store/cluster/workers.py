@@ -140,15 +140,15 @@ class Cluster:
 
     def uneven(self) -> list[str]:
         """Return a sentence for each worker that stores far more than others, or nothing though it may."""
-        found = []
         usable = [worker for worker in self.workers if worker.active and not worker.problem and worker.takes_shards]
+        if empty := [f"{worker.name} has no shards yet" for worker in usable if not worker.shards]:
+            return empty
         mean = sum(worker.total_bytes for worker in usable) / len(usable) if usable else 0.0
-        for worker in usable:
-            if not worker.shards:
-                found.append(f"{worker.name} has no shards yet")
-            elif worker.total_bytes > max(MAX_UNEVENNESS * mean, MIN_UNEVEN_BYTES):
-                found.append(f"{worker.name} has {worker.total_bytes / mean:.1f} times the bytes of the mean worker")
-        return found
+        return [
+            f"{worker.name} has {worker.total_bytes / mean:.1f} times the bytes of the mean worker"
+            for worker in usable
+            if worker.total_bytes > max(MAX_UNEVENNESS * mean, MIN_UNEVEN_BYTES)
+        ]
 
 
 async def is_cluster(session: Session) -> bool:
