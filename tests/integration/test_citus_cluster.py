@@ -13,14 +13,20 @@ from meter.commands.db import as_text
 from meter.interfaces import Unavailable
 from meter.store import Administration
 from meter.store import DatabaseInspection
+from meter.store import PostgresStore
+from tests.integration.test_store_rollups import running
 from tests.servers.citus import CitusCluster
 from tests.servers.postgresql import PostgreSQL
 from tests.spread import spread
+from tests.store_messages import message
+from tests.waiting import until
 
 SAMPLES = 1000
 INSERT = f"""
 INSERT INTO sample SELECT now(), now(), gen_random_uuid(), 1, 1, n, 1, '', '' FROM generate_series(1, {SAMPLES}) n
 """
+
+SERIES_GIVEN = "SELECT setval(pg_get_serial_sequence('series', 'id'), {})"
 
 
 def in_doubt(citus: CitusCluster, worker: PostgreSQL, dsn: str, number: int, *, committed: bool) -> str:
@@ -143,3 +149,24 @@ async def test_worker_without_shards_is_to_be_rebalanced(citus, spread_dsn):
     finally:
         citus.drop(spread_dsn)
         citus.remove(worker)
+
+
+@pytest_twisted.ensureDeferred
+async def test_coordinator_that_has_forgotten_ids_is_not_written_to(citus):
+    """A standby that was not synchronous had not received the last commits when it was promoted."""
+    dsn = citus.dsn_with_schema(spread)
+    async with running(dsn) as store:
+        await store.write([message("cpu"), message("memory")])
+    citus.execute(SERIES_GIVEN.format(1), dsn)
+
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=0, writers=1)
+    store.startService()
+    try:
+        await until(lambda: "series up to 2 (the last one given is 1)" in store.readiness().reason)
+        with pytest.raises(Unavailable):
+            await store.write([message("disk")])
+        citus.execute(SERIES_GIVEN.format(2), dsn)
+        await until(lambda: store.readiness().ready)
+        assert (await store.write([message("disk")])).stored == 1
+    finally:
+        await store.stopService()
