@@ -13,6 +13,18 @@ from meter.store.query.access_paths import IN_ORDER_OF_TIME
 VERSION = 1
 """Grows with each change of the functions: a daemon that may upgrade the schema makes them anew."""
 
+TYPE = """
+DO $$ BEGIN
+    IF to_regtype('spread_sample') IS NULL THEN
+        CREATE TYPE spread_sample AS (
+            timestamp timestamptz, recorded_at timestamptz, message_id uuid, volume float8, metadata_id integer, series_id integer,
+            wire_format_id integer, signature bytea, verbatim_json text, batch_id bigint, batch_position smallint
+        );
+    END IF;
+END $$
+"""
+"""A row of ``sample``. The type of the table itself cannot be named: while it is distributed, Citus makes another table of this name."""
+
 _COLUMNS = (
     "s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, {signature}, {verbatim_json},"
     " s.batch_id, s.batch_position"
@@ -31,7 +43,7 @@ _OF_SERIES = f"""
     || CASE WHEN cardinality(series) = 1 THEN '' ELSE ' AND {IN_ORDER_OF_TIME}' END"""
 
 _FUNCTION = """
-CREATE OR REPLACE FUNCTION {name}({arguments}) RETURNS SETOF sample LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
+CREATE OR REPLACE FUNCTION {name}({arguments}) RETURNS SETOF spread_sample LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
 BEGIN
     IF {nothing} THEN
         RETURN;
@@ -106,7 +118,7 @@ _OF_EACH = f"""'SELECT s.* FROM sampled_series c CROSS JOIN LATERAL (SELECT ' ||
 SAMPLES_OF_EACH = f"""
 CREATE OR REPLACE FUNCTION spread_samples_of_each(
     series integer[], since timestamptz, until timestamptz, oldest boolean, rows bigint, newest_of_all boolean, wide boolean
-) RETURNS SETOF sample LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
+) RETURNS SETOF spread_sample LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
 BEGIN
     IF coalesce(cardinality(series), 0) = 0 OR since > until THEN
         RETURN;
@@ -137,6 +149,7 @@ FUNCTIONS = (
 
 async def make_functions(session: Session) -> None:
     """Make the functions anew, in the transaction of ``session``."""
+    await session.count(TYPE)
     for function in FUNCTIONS:
         await session.count(function)
 

@@ -60,6 +60,7 @@ from meter.store.query.samples import samples_of_many_series_query
 from meter.store.query.samples import samples_of_series_query
 from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
+from meter.store.query.spread_pages import spread_page
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
 from meter.store.query.stored_rows import ROW_COLUMNS
@@ -112,6 +113,8 @@ class QueryRunner:
     async def _sample_rows(
         self, conditions: FilterConditions, limit: int, order: Sequence[Order], after: Marker | None
     ) -> list[tuple[Any, ...]]:
+        if self._pool.spread and not order and conditions.access_path in (AccessPath.SERIES, AccessPath.TIMESTAMP):
+            return await self._spread_rows(conditions, limit, after)
         query = None if order else matching_series_query(conditions)
         if query is None:
             rows = await self._query(samples_query(conditions, limit, order, after))
@@ -132,6 +135,13 @@ class QueryRunner:
         if conditions.selects_in_series and await self._query(ANY_PACKED):
             return await self._query(samples_by_time_query(conditions, limit, after))
         return await self._query(samples_of_many_series_query(conditions, limit, after))
+
+    async def _spread_rows(
+        self, conditions: FilterConditions, limit: int, after: Marker | None
+    ) -> list[tuple[Any, ...]]:
+        if await self._query(ANY_PACKED):
+            return await self._query(samples_by_time_query(conditions, limit, after))
+        return await spread_page(self._query, conditions, limit, after)
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._request_errors():

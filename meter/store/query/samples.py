@@ -263,6 +263,11 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
     return _sample_rows(page, order=sort_keys.replace("key_", "s.key_"), newest_first=newest_first)
 
 
+def selected_rows(page: Sql) -> Sql:
+    """Return the query that selects a :class:`SampleRow` of each row of ``page``, newest first."""
+    return filled(SAMPLES, page=page, order="")
+
+
 def _sample_rows(page: Sql, *, order: str = "", newest_first: bool = True) -> Sql:
     """Return the statement that selects a :class:`SampleRow` of each row of ``page``."""
     return filled(f"{NEWEST_FIRST if newest_first else ''}{SAMPLES}", page=page, order=order)
