@@ -151,6 +151,13 @@ class CitusCluster:
         self.execute(OWN_DATABASE, dsn)
         self.execute(f"SELECT citus_add_node('127.0.0.1', {worker.port})", dsn)
 
+    def standby_of_coordinator(self) -> PostgreSQL:
+        """Start a standby of the coordinator and return it. Whoever promotes it makes it ``coordinator``."""
+        directory = self._directory("meter-standby-")
+        standby = PostgreSQL(self._binaries, directory, self._settings, primary=self.coordinator)
+        standby.start()
+        return standby
+
     def remove(self, worker: PostgreSQL) -> None:
         """Kill a worker, of :meth:`add_worker`, that no database needs any more, and forget it."""
         worker.kill()
