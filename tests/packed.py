@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 
 from meter.store.packing.packer import pack_everything
 from meter.store.postgres.pool import Pool
+from meter.store.postgres.sql import chosen
 
 TABLES = (
     "packed_samples",
@@ -33,6 +34,7 @@ class BlockingSession:
     """A session of the store whose statements are executed when they are called, so that a coroutine with it never waits."""
 
     closed = False
+    spread = False
 
     def __init__(self, dsn: str) -> None:
         self._connection = psycopg2.connect(dsn)
@@ -41,13 +43,13 @@ class BlockingSession:
     async def rows(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Return the rows of ``statement``."""
         with self._connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
+            cursor.execute(*chosen(statement, parameters, spread=self.spread))
             return cursor.fetchall() if cursor.description is not None else []
 
     async def count(self, statement: str, parameters: Any = None) -> int:
         """Return how many rows ``statement`` changed."""
         with self._connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
+            cursor.execute(*chosen(statement, parameters, spread=self.spread))
             return cursor.rowcount
 
     def close(self) -> None:

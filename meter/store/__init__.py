@@ -14,6 +14,8 @@ from meter.store.audit.chain import Anchor
 from meter.store.audit.chain import ChainVerifier
 from meter.store.audit.log import MAX_REASON
 from meter.store.audit.void_statements import VoidedSamplesCheck
+from meter.store.cluster.workers import Cluster
+from meter.store.cluster.workers import Worker
 from meter.store.maintenance.administration import Administration
 from meter.store.maintenance.archive_administration import ArchiveAdministration
 from meter.store.maintenance.inspection import DatabaseInspection
@@ -61,6 +63,7 @@ __all__ = [
     "BatchRows",
     "BatchTimes",
     "ChainVerifier",
+    "Cluster",
     "DatabaseInspection",
     "DatabaseServer",
     "EmbeddedPostgres",
@@ -86,6 +89,7 @@ __all__ = [
     "VoidedSamplesCheck",
     "Voiding",
     "WeekIsArchived",
+    "Worker",
     "archive_parameters",
     "embedded_directory",
     "overdue",

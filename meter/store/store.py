@@ -63,6 +63,7 @@ from meter.query import StoredResource
 from meter.query import WriteResult
 from meter.rating.rating_store import IRated
 from meter.sample_page import ISamplePages
+from meter.store.cluster.given_ids import GivenIds
 from meter.store.maintenance.maintenance import Maintenance
 from meter.store.maintenance.maintenance import Retention
 from meter.store.migrations import Schema
@@ -152,7 +153,7 @@ class PostgresStore(SampleQueries, Service):
         rating_connections: int = 0,
     ) -> None:
         self.setName("store")
-        schema, durability = Schema(migrations()), Durability()
+        schema, durability, given_ids = Schema(migrations()), Durability(), GivenIds()
         slices = SharedSlices(clock)
         self._where = described(
             connection_parameters(dsn, statement_timeout_seconds=1, application_name=application_name)
@@ -184,6 +185,7 @@ class PostgresStore(SampleQueries, Service):
         async def prepare(session: Session) -> None:
             await (schema.upgrade(session) if migrate else schema.check(session))
             await durability.check(session)
+            await given_ids.check(session)
 
         def pool(
             purpose: str,

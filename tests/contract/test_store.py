@@ -46,6 +46,7 @@ from tests.archived import before_reads
 from tests.packed import TABLES as PACKED_TABLES
 from tests.signed import received_together
 from tests.signed import stored_message
+from tests.spread import spread_database
 from tests.store_messages import KEYS
 from tests.store_messages import NOON
 from tests.store_messages import after
@@ -65,12 +66,22 @@ def database(request):
     return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
-@pytest.fixture(params=["memory", "postgresql", "packed", "archived"])
+@pytest.fixture(scope="module")
+def spread_store(request):
+    """A database whose samples are spread over a cluster, for all tests of this module."""
+    with spread_database(request) as cluster_and_dsn:
+        yield cluster_and_dsn
+
+
+@pytest.fixture(params=["memory", "postgresql", "packed", "archived", "spread"])
 def store(request):
     if request.param == "memory":
         yield MemoryStore(reactor)
         return
-    server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
+    if request.param == "spread":
+        server, dsn = request.getfixturevalue("spread_store")
+    else:
+        server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))

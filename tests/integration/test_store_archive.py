@@ -15,12 +15,7 @@ from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.sample_identity import week_of
-from meter.store import Act
 from meter.store import Administration
-from meter.store import NotArchived
-from meter.store import Retention
-from meter.store import Selection
-from meter.store import WeekIsArchived
 from meter.store.archive.archiver import Archiver
 from tests.archived import add_server
 from tests.archived import archive_all
@@ -90,7 +85,10 @@ def listed(samples):
     return [(each.message_id, each.timestamp, each.volume) for each in samples]
 
 
-async def answers(store, filter=SampleFilter()):
+EVERYTHING = SampleFilter()
+
+
+async def answers(store, filter=EVERYTHING):
     """Return the answers of questions that read old samples."""
     return [
         listed(await store.samples(filter, 1000)),

@@ -52,8 +52,7 @@ class ArchiveAdministration(PackingAdministration):
         """Return what of ``week`` is where. From then on this connection has no time limit."""
         await self._check()
         session = self._connection
-        session.disable_timeout()
-        await session.count("SET statement_timeout = 0")
+        await session.remove_time_limits()
         [[_, archived, packed]] = await session.rows(COUNTS.format(condition=OF_WEEK), [week, week])
         where = await archived_week(session, week)
         return ArchiveState(

@@ -94,6 +94,12 @@ ROLLUPS_EXPIRED_BEFORE = "SELECT least(%s, before) FROM retention_cutoff WHERE m
 """The time before which rollups have expired: those whose samples have, any others would be computed again."""
 
 
+SERIES_OF_METER = """
+SELECT ARRAY(SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s)::text
+"""
+"""The ids of the series of a meter, as PostgreSQL writes an array."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """Days for which samples and rollups are retained; 0 means without limit.
@@ -350,19 +356,17 @@ async def _delete_samples(session: Session, meter: str, before: datetime, packed
     if packed:
         await lock_packed_samples(session)
         await delete_packed(session, meter, before)
+    # The ids are values: a statement on several servers cannot read them from a table of one.
+    [[series]] = await session.rows(SERIES_OF_METER, [meter])
     for table in ("sample", "voided_sample"):
         await session.count(
-            f"DELETE FROM {table} s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("
-            "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s))",
-            [before, meter],
+            f"DELETE FROM {table} s WHERE s.timestamp < %s AND s.series_id = ANY(%s::integer[])", [before, series]
         )
 
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
     """Delete rollups whose samples have expired: any others would be computed again."""
     expired = "least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))"
-    await session.count(
-        f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND start < {expired}", [before]
-    )
+    await session.count(f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND start < {expired}", [before])
     for table in ("meter_totals", "final_period", "changed_series", *COMPLETENESS_TABLES):
         await session.count(f"DELETE FROM {table} WHERE start < {expired}", [before])

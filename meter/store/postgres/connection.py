@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,8 +24,8 @@ from meter.interfaces import ArchiveUnavailable
 from meter.interfaces import Unavailable
 from meter.store.postgres.dsn import described
 from meter.store.postgres.dsn import with_addresses
-
-Parameters = Sequence[Any] | Mapping[str, Any] | None
+from meter.store.postgres.sql import Parameters
+from meter.store.postgres.sql import chosen
 
 
 class Rejected(ValueError):
@@ -35,6 +34,10 @@ class Rejected(ValueError):
 
 class Duplicate(Rejected):
     """A row was inserted whose unique key is in the table already."""
+
+
+class Unsupported(Exception):
+    """The database cannot execute a statement, whatever its values: trying again does not help."""
 
 
 class TimedOut(Exception):
@@ -56,6 +59,7 @@ class Lost(Unavailable):
 CONFLICTS = frozenset({"40001", "40P01"})
 UNIQUE_VIOLATION = "23505"
 LOCK_NOT_AVAILABLE = "55P03"
+NOT_SUPPORTED = "0A000"
 READ_ONLY = "25006"
 """SQLSTATE of a server that became a standby: another connection may find the new primary."""
 
@@ -97,7 +101,8 @@ class Connection:
     If the server does not answer a statement within ``answer_seconds``, the connection is considered dead and is closed. That
     must be longer than the statement timeout, which a server that is alive enforces. ``notified`` is called for each
     ``NOTIFY`` that this connection receives. ``lost`` fires when the connection is closed. Many rows are converted in
-    ``slices``, if there are any, so that the reactor runs in between.
+    ``slices``, if there are any, so that the reactor runs in between. ``spread``: the samples of the store are on several servers,
+    and statements are executed in the variant for such a store.
     """
 
     def __init__(
@@ -121,6 +126,7 @@ class Connection:
         if notified is not None:
             self._link.addNotifyObserver(lambda _: notified())
         self._timed_out = False
+        self.spread = False
         self.closed = False
         self.lost: Deferred[None] = Deferred()
 
@@ -216,6 +222,7 @@ class Connection:
 
     async def _execute(self, statement: str, parameters: Parameters) -> Any:
         try:
+            statement, parameters = chosen(statement, parameters, spread=self.spread)
             cursor = self._link.cursor()
             await self._limited(cursor.execute(statement, parameters), self._answer_seconds)
         except Exception as error:
@@ -267,6 +274,8 @@ class Connection:
             return Conflict(text)
         if sqlstate == LOCK_NOT_AVAILABLE:
             return Locked(text)
+        if sqlstate == NOT_SUPPORTED:
+            return Unsupported(text)
         if sqlstate == UNIQUE_VIOLATION:
             return Duplicate(self._message(error))
         if sqlstate[:2] in REJECTIONS or isinstance(error, psycopg2.DataError | UnicodeError | ValueError):

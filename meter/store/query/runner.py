@@ -65,6 +65,7 @@ from meter.store.query.samples import samples_of_many_series_query
 from meter.store.query.samples import samples_of_series_query
 from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
+from meter.store.query.spread_pages import spread_page
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
 from meter.store.query.stored_rows import ROW_COLUMNS
@@ -157,6 +158,8 @@ class QueryRunner:
         form: Callable[[Sql], Sql] = lambda statement: statement,
     ) -> list[tuple[Any, ...]]:
         """Return the rows of the statements that find samples, each of which ``form`` changes to select other columns."""
+        if self._pool.spread and not order and conditions.access_path in (AccessPath.SERIES, AccessPath.TIMESTAMP):
+            return await self._spread_rows(conditions, limit, after, form)
         query = None if order else matching_series_query(conditions)
         if query is None:
             rows = await self._query(form(samples_query(conditions, limit, order, after)))
@@ -177,6 +180,13 @@ class QueryRunner:
         if conditions.selects_in_series and await self._query(ANY_PACKED):
             return await self._query(form(samples_by_time_query(conditions, limit, after)))
         return await self._query(form(samples_of_many_series_query(conditions, limit, after)))
+
+    async def _spread_rows(
+        self, conditions: FilterConditions, limit: int, after: Marker | None, form: Callable[[Sql], Sql]
+    ) -> list[tuple[Any, ...]]:
+        if await self._query(ANY_PACKED):
+            return await self._query(form(samples_by_time_query(conditions, limit, after)))
+        return await spread_page(self._query, conditions, limit, after, form)
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._request_errors():

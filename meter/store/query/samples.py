@@ -224,6 +224,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
     plain: Sql | str = ""
     packed: Sql | str = "true"
     of_series: Sql | str = "true"
+    recorded_since: Sql | str = ""
     match conditions.access_path:
         case AccessPath.MESSAGE_ID:
             needs_series |= series != TRUE
@@ -231,6 +232,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
             needs_series |= series != TRUE
             plain = IN_ORDER_OF_RECORDING
             packed = filled(RECORDED_SINCE, since=conditions.recorded_since)
+            recorded_since = conditions.recorded_since
         case AccessPath.SERIES:
             matching = Sql(f"series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series.parameters)
             series, of_series = filled("s.{matching}", matching=matching), filled("p.{matching}", matching=matching)
@@ -248,7 +250,9 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
         samples = Sql("sample s")
         condition = conjunction(Sql(f"{IN_ORDER_OF_TIME} AND {AFTER_PACKED}"), condition)
     else:
-        samples = samples_between(read, conditions.bounds, series=of_series, plain=plain, packed=packed)
+        samples = samples_between(
+            read, conditions.bounds, series=of_series, plain=plain, packed=packed, recorded_since=recorded_since
+        )
     page = filled(
         PAGE,
         samples=samples,
@@ -260,6 +264,11 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
         limit=limit,
     )
     return _sample_rows(page, order=sort_keys.replace("key_", "s.key_"), newest_first=newest_first)
+
+
+def selected_rows(page: Sql) -> Sql:
+    """Return the query that selects a :class:`SampleRow` of each row of ``page``, newest first."""
+    return filled(SAMPLES, page=page, order="")
 
 
 def _sample_rows(page: Sql, *, order: str = "", newest_first: bool = True) -> Sql:
