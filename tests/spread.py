@@ -27,7 +27,7 @@ def spread(dsn: str) -> None:
 
 
 async def _spread(session: Any) -> None:
-    spreading = Spreading(session)
+    spreading = Spreading(session, shards_per_worker=1)
     await spreading.check()
     async for _ in spreading.spread():
         pass

@@ -31,6 +31,8 @@ from meter.commands.pack import pack
 from meter.commands.pack import unpack
 from meter.commands.retire_agent import RetireAgentOptions
 from meter.commands.retire_agent import retire_agent
+from meter.commands.spread import SpreadOptions
+from meter.commands.spread import spread
 from meter.commands.void import FinalizeOptions
 from meter.commands.void import UnvoidOptions
 from meter.commands.void import VoidedOptions
@@ -43,12 +45,13 @@ from meter.settings import Config
 from meter.store import Administration
 from meter.store import ArchiveAdministration
 from meter.store import PostgresStore
+from meter.store import SpreadingAdministration
 
 READY_SECONDS = 5.0
 """Time limit until the store is ready for queries, if its server runs already."""
 
 
-LONG = {"pack": pack, "unpack": unpack, **ARCHIVING}
+LONG = {"pack": pack, "unpack": unpack, "spread": spread, **ARCHIVING}
 """Subcommands that take long and show their progress, and those of archive servers."""
 
 Report = dict[str, Any]
@@ -138,6 +141,12 @@ class Options(CommandOptions):
         ],
         ["unpack", None, UnpackOptions, "Put the samples of a packed week back as they were."],
         *SUBCOMMANDS,
+        [
+            "spread",
+            None,
+            SpreadOptions,
+            "Divide the samples among the workers of a Citus cluster whose coordinator this database is, while daemons run.",
+        ],
     ]
 
     def postOptions(self) -> None:
@@ -145,7 +154,7 @@ class Options(CommandOptions):
         if self.subCommand is None:
             raise usage.UsageError(
                 "give a subcommand: upgrade, status, partitions, retention, size, segments, void, unvoid, voided, finalize,"
-                " retire-agent, pack, unpack, archive, unarchive or archive-server"
+                " retire-agent, pack, unpack, archive, unarchive, archive-server or spread"
             )
 
 
@@ -157,12 +166,13 @@ def main() -> None:
 async def work(reactor: Any, options: Any) -> int:
     """Run the subcommand on the configured database; return the exit status."""
     config = configuration(options["config"])
+    kind: Any = SpreadingAdministration if options.subCommand == "spread" else ArchiveAdministration
     if options.subCommand == "segments":
         report, status = await _segments(reactor, config, options.subOptions)
     else:
         async with (
             database_server(reactor, config) as (dsn, retry_seconds),
-            connected(reactor, lambda: ArchiveAdministration(reactor, dsn, clock=reactor), retry_seconds) as database,
+            connected(reactor, lambda: kind(reactor, dsn, clock=reactor), retry_seconds) as database,
         ):
             if options.subCommand in LONG:
                 report, status = await LONG[options.subCommand](reactor, database, config, options.subOptions)

@@ -14,6 +14,8 @@ from meter.store.audit.chain import Anchor
 from meter.store.audit.chain import ChainVerifier
 from meter.store.audit.log import MAX_REASON
 from meter.store.audit.void_statements import VoidedSamplesCheck
+from meter.store.cluster.spreading import NotSpreadable
+from meter.store.cluster.spreading_administration import SpreadingAdministration
 from meter.store.cluster.workers import Cluster
 from meter.store.cluster.workers import Worker
 from meter.store.maintenance.administration import Administration
@@ -71,6 +73,7 @@ __all__ = [
     "LateSamples",
     "NotArchived",
     "NotRetirable",
+    "NotSpreadable",
     "NotVerified",
     "PackingAdministration",
     "PartitionState",
@@ -79,6 +82,7 @@ __all__ = [
     "Retention",
     "SampleTrace",
     "Selection",
+    "SpreadingAdministration",
     "StoredRow",
     "TooManyTokens",
     "TracedFailure",

@@ -16,6 +16,8 @@ from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.archive.archived_weeks import archived_weeks
 from meter.store.maintenance.partitions import weeks_with_partitions
+from meter.store.migrations import SPREAD_STORE
+from meter.store.migrations import has_table
 from meter.store.packing.packer import NotVerified
 from meter.store.packing.packer import Packer
 from meter.store.postgres.connection import Rejected
@@ -73,13 +75,18 @@ class WeekPacking:
         self._session: Session | None = None
 
     async def run(self, now: datetime) -> int:
-        """Pack what is due at ``now``; return how many samples were packed. :class:`Unavailable` while another process packs."""
+        """Pack what is due at ``now``; return how many samples were packed. :class:`Unavailable` while another process packs.
+
+        Nothing of a spread store is packed.
+        """
         if not self._after_days:
             return 0
         session = self._session = self._connect()
         try:
             await session.open()
             await session.remove_time_limits()
+            if await has_table(session, SPREAD_STORE):
+                return 0
             packer = Packer(session, self._pause)
             await packer.open()
             samples = 0

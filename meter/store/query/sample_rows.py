@@ -6,7 +6,7 @@ only the arrays that ``columns`` need, and of these only the elements that can l
 
 A store in which nothing is packed has no partitions of ``packed_samples``: PostgreSQL leaves the parts of packed samples out.
 
-In a store that is spread over several servers, the plain samples come from the functions of :mod:`meter.store.cluster.functions`.
+Where the store has several servers, the plain samples come from the functions of :mod:`meter.store.cluster.functions`.
 """
 
 from __future__ import annotations
