@@ -200,6 +200,28 @@ async def test_retention_of_rows_in_use_is_extended_once_a_week(postgresql):
     assert NOW < until_when <= NOW + WEEK
 
 
+@pytest.mark.parametrize("finalized", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_series_that_ended_before_the_start_are_left_out_and_no_others(postgresql, finalized):
+    monday = start_of_week(week_of(NOW - 2 * WEEK))
+    microsecond, hour = timedelta(microseconds=1), timedelta(hours=1)
+    times = [monday - WEEK, monday - hour, monday - microsecond, monday, monday + microsecond, monday + hour]
+    async with running(postgresql.dsn_with_schema()) as store:
+        for n, at in enumerate(times):
+            await store.write([message("cpu", at=at, resource_id=f"ended {n}", metadata={"n": n % 2})])
+            await store.write([message("cpu", at=each, resource_id=f"until {n}") for each in times[: n + 1]])
+        if finalized:
+            await store.maintenance.finalize(NOW)
+        for start in [*times, monday - 2 * WEEK, monday + 2 * microsecond, monday + WEEK]:
+            filter = SampleFilter(equals={"meter": "cpu"}, start=start)
+            found = await store.statistics(StatisticsQuery(filter=filter, groupby=("resource_id",)))
+            expected = {f"ended {n}": 1 for n, at in enumerate(times) if at >= start}
+            for n in range(len(times)):
+                if count := sum(at >= start for at in times[: n + 1]):
+                    expected[f"until {n}"] = count
+            assert {row.group["resource_id"]: row.values["count"] for row in found} == expected, start
+
+
 @pytest_twisted.ensureDeferred
 async def test_row_that_a_writer_is_extending_is_not_collected(postgresql):
     dsn = postgresql.dsn_with_schema()
