@@ -34,6 +34,7 @@ from benchmarks.api import until_listening
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 from benchmarks.store_read import ONE
+from benchmarks.store_read import RETAIN
 from benchmarks.store_read import alike
 from benchmarks.store_read import first_poll
 from benchmarks.store_read import milliseconds
@@ -202,6 +203,7 @@ async def fill(store: PostgresStore, dsn: str, minutes: int, resources: int) -> 
             await store.write(poll[n : n + 1000])
         measuring.rows(dsn, EVERY_MINUTE, {"start": start, "from": first, "to": last, "like": like})
         measuring.rows(dsn, "DELETE FROM sample WHERE timestamp = %s", [like])
+    measuring.rows(dsn, RETAIN)
     await store.maintenance.finalize(end)
     measuring.rows(dsn, PLAIN)
     measuring.rows(dsn, "VACUUM (ANALYZE)")

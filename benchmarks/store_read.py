@@ -43,6 +43,7 @@ from meter.sample_identity import WEEK
 from meter.sample_identity import week_of
 from meter.signing_keys import keyring
 from meter.store import PostgresStore
+from meter.store.postgres.pool import Session
 
 INSTANCES, PROJECTS = 230, 20
 METERS = (
@@ -54,6 +55,9 @@ METERS = (
 )
 ONE = "00000000-0000-4000-8000-000000000007"
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+RETAIN = "UPDATE series SET retained_until = 'infinity'"
+"""Series have later samples than those that the store itself has written."""
 
 # A day of samples like those of a first poll, which the store itself has written: their series, metadata and forms.
 A_DAY = """
@@ -126,6 +130,7 @@ async def fill(store: PostgresStore, dsn: str, days: int, instances: int, table:
             [day + timedelta(hours=1), day + WEEK / 7],
         ):
             continue
+        await pool.run(_retain)
         await store.maintenance._partitions.ensure([day])
         made = f"WITH made AS ({A_DAY} RETURNING 1) SELECT count(*) FROM made"
         [[count]] = await pool.rows(made, {"day": day, "like": like, "n": n})
@@ -137,6 +142,10 @@ async def fill(store: PostgresStore, dsn: str, days: int, instances: int, table:
     await store.maintenance.finalize(TODAY)
     await store.maintenance.compact(week_of(TODAY))
     measuring.rows(dsn, "VACUUM (ANALYZE)")
+
+
+async def _retain(session: Session) -> None:
+    await session.count(RETAIN)
 
 
 async def opened(

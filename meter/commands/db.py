@@ -51,7 +51,7 @@ READY_SECONDS = 5.0
 """Time limit until the store is ready for queries, if its server runs already."""
 
 
-LONG = {"pack": pack, "unpack": unpack, "spread": spread, **ARCHIVING}
+LONG: Mapping[str, Any] = {"pack": pack, "unpack": unpack, "spread": spread, **ARCHIVING}
 """Subcommands that take long and show their progress, and those of archive servers."""
 
 Report = dict[str, Any]

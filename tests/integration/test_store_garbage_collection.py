@@ -19,7 +19,8 @@ from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.maintenance import garbage_collection
 from meter.store.maintenance.garbage_collection import collect
-from meter.store.maintenance.garbage_collection import collect_names
+from meter.store.maintenance.garbage_collection import delete_names
+from meter.store.maintenance.garbage_collection import unused_names
 from meter.store.maintenance.maintenance import Retention
 from meter.store.write.record import record_of
 from tests.integration.test_store_rollups import running
@@ -148,7 +149,7 @@ async def test_rows_in_use_are_looked_at_once_each_time_that_something_expires(p
         left = rows(postgresql, dsn)
         assert left["resource"] == 40
         # Each transaction looks at ten rows, or deletes four.
-        for table in ("metadata", "series", "resource"):
+        for table in ("metadata", "series"):
             assert batches.count(table) <= found[table] / 10 + (found[table] - left[table]) / 4 + 2, table
 
         batches.clear()
@@ -198,6 +199,28 @@ async def test_retention_of_rows_in_use_is_extended_once_a_week(postgresql):
     await until(lambda: postgresql.execute(moves, dsn) == [(3 * (len(weeks) - 1),)])
     [[until_when]] = postgresql.execute("SELECT min(retained_until) FROM series", dsn)
     assert NOW < until_when <= NOW + WEEK
+
+
+@pytest.mark.parametrize("finalized", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_series_that_ended_before_the_start_are_left_out_and_no_others(postgresql, finalized):
+    monday = start_of_week(week_of(NOW - 2 * WEEK))
+    microsecond, hour = timedelta(microseconds=1), timedelta(hours=1)
+    times = [monday - WEEK, monday - hour, monday - microsecond, monday, monday + microsecond, monday + hour]
+    async with running(postgresql.dsn_with_schema()) as store:
+        for n, at in enumerate(times):
+            await store.write([message("cpu", at=at, resource_id=f"ended {n}", metadata={"n": n % 2})])
+            await store.write([message("cpu", at=each, resource_id=f"until {n}") for each in times[: n + 1]])
+        if finalized:
+            await store.maintenance.finalize(NOW)
+        for start in [*times, monday - 2 * WEEK, monday + 2 * microsecond, monday + WEEK]:
+            filter = SampleFilter(equals={"meter": "cpu"}, start=start)
+            found = await store.statistics(StatisticsQuery(filter=filter, groupby=("resource_id",)))
+            expected = {f"ended {n}": 1 for n, at in enumerate(times) if at >= start}
+            for n in range(len(times)):
+                if count := sum(at >= start for at in times[: n + 1]):
+                    expected[f"until {n}"] = count
+            assert {row.group["resource_id"]: row.values["count"] for row in found} == expected, start
 
 
 @pytest_twisted.ensureDeferred
@@ -260,12 +283,15 @@ async def test_names_that_a_new_series_refers_to_are_not_collected(postgresql):
 
         writing = Deferred.fromCoroutine(store._writers.run(slowly))
         await until(lambda: begun)
-        collecting = Deferred.fromCoroutine(store.maintenance._pool.run(collect_names, "resource"))
+        pool = store.maintenance._pool
+        ids = await pool.run(unused_names, "resource")
+        assert len(ids) == 1
+        collecting = Deferred.fromCoroutine(pool.run(delete_names, "resource", ids))
         await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
         gate.callback(None)
         await writing
 
-        assert await collecting == (0, None)
+        assert await collecting == 0
         assert (rows(postgresql, dsn)["resource"], postgresql.execute(DANGLING, dsn)) == (1, [(0,)])
 
 

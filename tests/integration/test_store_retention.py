@@ -13,6 +13,7 @@ from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.sample_identity import week_of
+from meter.store.maintenance import maintenance
 from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.partitions import partition_name
 from meter.store.maintenance.rollups import MAX_METADATA_RUNS
@@ -75,6 +76,40 @@ async def test_expired_hour_whose_metadata_changed_often_keeps_its_totals_and_lo
         assert row.values["count"] == MAX_METADATA_RUNS + 2
         [row] = await store.statistics(BY_SIZE)
         assert (row.group["metadata.size"], row.values["count"]) == ("1", 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_writers_do_not_wait_and_rollups_are_not_read_until_more_has_expired(
+    postgresql, now, days_ago, monkeypatch
+):
+    calls = []
+    for name in ("lock_all_hours", "_delete_rollups"):
+        whole = getattr(maintenance, name)
+
+        async def counted(session, *arguments, name=name, whole=whole):
+            calls.append(name)
+            await whole(session, *arguments)
+
+        monkeypatch.setattr(maintenance, name, counted)
+    retention = Retention(days=14, meter_days={"disk.*": 7}, rollup_days=14)
+    dsn = postgresql.dsn_with_schema()
+    async with running(dsn, retention=retention) as store:
+        await store.write([message(name, at=at) for at in days_ago for name in ("disk.read", "cpu")])
+        await store.maintenance.finalize(now)
+        await store.maintenance.expire(now)
+        assert sorted(calls) == ["_delete_rollups", "lock_all_hours", "lock_all_hours"]
+        assert len(await store.samples(ALL, 100)) < 2 * len(days_ago)
+        [(oldest,)] = postgresql.execute("SELECT min(start) FROM rollup", dsn)
+        assert oldest.date() >= week_of(now - timedelta(days=14))
+
+        calls.clear()
+        for _ in range(3):
+            await store.maintenance.expire(now)
+        assert calls == []
+
+        await store.maintenance.finalize(now + timedelta(days=8))
+        await store.maintenance.expire(now + timedelta(days=8))
+        assert sorted(calls) == ["_delete_rollups", "lock_all_hours", "lock_all_hours"]
 
 
 @pytest_twisted.ensureDeferred

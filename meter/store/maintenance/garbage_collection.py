@@ -4,14 +4,15 @@ Samples and rollups refer to rows whose ``retained_until`` is after their own ti
 row whose ``retained_until`` is not after all retained samples and rollups, and all samples that may still be written, begin,
 is therefore unused: by what is stored, and by a writer that has its id in memory, whose sample would be refused as too old.
 
-Each time that something has expired, every table is walked through once in the order of its ids, some thousand rows in a transaction. Finding
-some rows anew for each batch would read all rows that are in use again and again.
+Each time that something has expired, every table is walked through once in the order of its ids, some thousand rows in a transaction; names
+are compared with all series once. Finding some rows anew for each batch would read all rows that are in use again and again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Coroutine
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -38,7 +39,7 @@ SELECT before, least(before, (SELECT min(start) FROM rollup WHERE {ROLLUPS_BY_ST
 
 _WALK = """
 WITH examined AS MATERIALIZED (
-    SELECT id, {unused} AS unused FROM {table} AS dimension WHERE id > %(after)s ORDER BY id LIMIT %(examined)s
+    SELECT id, retained_until <= %(before)s AS unused FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(examined)s
 ), unused AS MATERIALIZED (SELECT id FROM examined WHERE unused ORDER BY id LIMIT %(rows)s)
 """
 
@@ -49,7 +50,7 @@ CASE WHEN (SELECT count(*) FROM unused) = %(rows)s THEN (SELECT max(id) FROM unu
 """
 
 # Rows that a writer is about to retain for longer are locked, and are skipped.
-DELETE_ROWS = f"""{_WALK.format(table="{table}", unused="retained_until <= %(before)s")}, deleted AS (
+DELETE_ROWS = f"""{_WALK}, deleted AS (
     DELETE FROM {{table}} WHERE id IN (
         SELECT id FROM {{table}} WHERE id = ANY(ARRAY(SELECT id FROM unused)) AND retained_until <= %(before)s FOR UPDATE SKIP LOCKED
     ) RETURNING 1
@@ -66,11 +67,15 @@ WITH deleted AS (
 SELECT count(*) FROM deleted
 """
 
-UNUSED = "NOT EXISTS (SELECT FROM series WHERE series.{{column}} = {name}.id LIMIT 1){{used_by_rating}}"
-FIND_NAMES = f"{_WALK.format(table='{table}', unused=UNUSED.format(name='dimension'))} SELECT array(SELECT id FROM unused), {_LAST}"
+UNUSED = "NOT EXISTS (SELECT FROM series WHERE series.{column} = dimension.id){used_by_rating}"
+
+# Most columns of series have no index by which a name could be looked up: all names are compared with all series at once.
+FIND_NAMES = f"""
+WITH unused AS MATERIALIZED (SELECT id FROM {{table}} AS dimension WHERE {UNUSED}) SELECT id FROM unused ORDER BY id LIMIT %(rows)s
+"""
 DELETE_NAMES = f"""
 WITH deleted AS (
-    DELETE FROM {{table}} AS dimension WHERE id = ANY(%(ids)s) AND {UNUSED.format(name="dimension")} RETURNING 1
+    DELETE FROM {{table}} AS dimension WHERE id = ANY(%(ids)s) AND {UNUSED} RETURNING 1
 ), counted AS ({{count}})
 SELECT count(*) FROM deleted
 """
@@ -120,25 +125,28 @@ async def collect_batches(session: Session, before: datetime, after: int = 0) ->
     return Batch(deleted, after if deleted == BATCH_ROWS else None)
 
 
-async def collect_names(session: Session, dimension: str, after: int = 0) -> Batch:
-    """Delete a batch of the names that no series refers to, of those with ids ``after``.
+async def unused_names(session: Session, dimension: str) -> list[int]:
+    """Return the ids of names that no series refers to, as many as one run may delete. Writers may make series meanwhile."""
+    await session.count("SET LOCAL enable_nestloop = off")
+    statement = FIND_NAMES.format(**_of_names(dimension))
+    return [id for [id] in await session.rows(statement, {"rows": MAX_BATCHES * BATCH_ROWS})]
 
-    They are found while writers may make series, and checked again while a lock keeps writers from making any.
-    """
-    parts = {
-        "table": f'"{dimension}"',
-        "column": f"{dimension}_id",
-        "count": COUNT,
-        "used_by_rating": USED_BY_RATING.get(dimension, ""),
-    }
-    parameters = {"after": after, "rows": BATCH_ROWS, "examined": EXAMINED_ROWS}
-    [[ids, last]] = await session.rows(FIND_NAMES.format(**parts), parameters)
-    if not ids:
-        return Batch(0, last)
+
+async def delete_names(session: Session, dimension: str, ids: Sequence[int]) -> int:
+    """Delete those names that still no series refers to, while a lock keeps writers from making any; return how many."""
     await session.count("SET LOCAL lock_timeout = '2s'")
     await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-    [[deleted]] = await session.rows(DELETE_NAMES.format(**parts), {"dimension": dimension, "ids": ids})
-    return Batch(deleted, last)
+    statement = DELETE_NAMES.format(**_of_names(dimension), count=COUNT)
+    [[deleted]] = await session.rows(statement, {"dimension": dimension, "ids": list(ids)})
+    return int(deleted)
+
+
+def _of_names(dimension: str) -> dict[str, str]:
+    return {
+        "table": f'"{dimension}"',
+        "column": f"{dimension}_id",
+        "used_by_rating": USED_BY_RATING.get(dimension, ""),
+    }
 
 
 class GarbageCollection:
@@ -170,7 +178,16 @@ class GarbageCollection:
         if "series" in self._places:
             return  # which still refer to names
         for name in NAME_TABLES:
-            await self._walk(name, partial(collect_names, dimension=name))
+            if name in self._places:
+                await self._collect_names(name)
+
+    async def _collect_names(self, table: str) -> None:
+        places = self._places
+        ids = await self._pool.run(unused_names, table)
+        for first in range(0, len(ids), BATCH_ROWS):
+            await self._pool.run(delete_names, table, ids[first : first + BATCH_ROWS])
+        if len(ids) < MAX_BATCHES * BATCH_ROWS:
+            places.pop(table, None)
 
     async def _walk(self, table: str, collect_batch: Callable[..., Coroutine[Any, Any, Batch]]) -> None:
         places = self._places

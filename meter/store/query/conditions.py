@@ -102,6 +102,15 @@ class FilterConditions:
         return self.series != self.resources
 
     @property
+    def retained(self) -> Sql:
+        """The condition that a row of ``series`` may have samples after the start of the range: no later ones than its ``retained_until``.
+
+        Of the series that a store has ever seen, few are still measured; samples and rollups of the others need not be looked for.
+        """
+        start = self.time_range.start
+        return TRUE if start is None else Sql("x.retained_until >= %s", (start,))
+
+    @property
     def rest(self) -> Sql:
         """The conditions on a row of ``sample`` other than :attr:`range`."""
         return conjunction(self.lookup, self.content)

@@ -237,13 +237,13 @@ def partials_query(
         time_range = replace(time_range, origin=cutting.origin, after_start=False)
         sample_range = time_range.contains_sample()
     of_series = steps and conditions.selects_series
-    sampled = _sampled(conditions, steps=steps)
+    sampled = _sampled(conditions, conditions.retained, steps=steps)
     if of_series:
         keys = {**keys, MATCHES: f"x.{MATCHES}"}
         rolled_up = sampled
     else:
         series = conditions.resources if steps else conditions.series
-        rolled_up = series_with_rollups(series, totals=totals)
+        rolled_up = series_with_rollups(series if totals else conjunction(series, conditions.retained), totals=totals)
     selection: dict[str, Sql | str] = {
         "keys": ", ".join(f"{value} AS {name}" for name, value in keys.items()),
         "names": ", ".join(keys),
@@ -329,17 +329,17 @@ def partials_query(
     )
 
 
-def _sampled(conditions: FilterConditions, *, steps: bool) -> Sql:
-    """Return the series whose samples are read."""
+def _sampled(conditions: FilterConditions, retained: Sql, *, steps: bool) -> Sql:
+    """Return the series whose samples are read, those that also meet ``retained``."""
     if steps and conditions.selects_series:
-        return filled(SERIES_BETWEEN_STEPS, series=conditions.series)
+        return filled(SERIES_BETWEEN_STEPS, series=conjunction(conditions.series, retained))
     series = conditions.resources if steps else conditions.series
-    return series_with_samples(series)
+    return series_with_samples(conjunction(series, retained))
 
 
 def of_several_hosts(conditions: FilterConditions) -> Sql:
     """Return the statement for the resources with partials for steps that a meter has counted on several hosts, at any time."""
-    return filled(OF_SEVERAL_HOSTS, sampled=_sampled(conditions, steps=True))
+    return filled(OF_SEVERAL_HOSTS, sampled=_sampled(conditions, TRUE, steps=True))
 
 
 def series_with_samples(series: Sql) -> Sql:

@@ -7,10 +7,10 @@ WITH partial AS (
     WITH sample_series AS MATERIALIZED (
         SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.matches AS matches, x.meter_id, array_agg(x.id) AS ids
         FROM (
-            SELECT x.*, (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AS matches
+            SELECT x.*, (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AND x.retained_until >= $3 AS matches
             FROM (
                 SELECT DISTINCT m.name, x.resource_id
-                FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+                FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AND x.retained_until >= $3 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
             ) AS matching
             JOIN meter m ON m.name = matching.name
             CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.meter_id = m.id AND x.resource_id = matching.resource_id OFFSET 0) AS x
@@ -19,10 +19,10 @@ WITH partial AS (
     ), rollup_series AS MATERIALIZED (
         SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.matches AS matches, x.meter_id, array_agg(x.id) AS ids
         FROM (
-            SELECT x.*, (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AS matches
+            SELECT x.*, (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AND x.retained_until >= $3 AS matches
             FROM (
                 SELECT DISTINCT m.name, x.resource_id
-                FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+                FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AND x.retained_until >= $3 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
             ) AS matching
             JOIN meter m ON m.name = matching.name
             CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.meter_id = m.id AND x.resource_id = matching.resource_id OFFSET 0) AS x
@@ -32,10 +32,10 @@ WITH partial AS (
     ), expired_series AS MATERIALIZED (
         SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.matches AS matches, x.meter_id, array_agg(x.id) AS ids
         FROM (
-            SELECT x.*, (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AS matches
+            SELECT x.*, (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AND x.retained_until >= $3 AS matches
             FROM (
                 SELECT DISTINCT m.name, x.resource_id
-                FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+                FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AND x.retained_until >= $3 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
             ) AS matching
             JOIN meter m ON m.name = matching.name
             CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.meter_id = m.id AND x.resource_id = matching.resource_id OFFSET 0) AS x

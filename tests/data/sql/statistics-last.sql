@@ -6,15 +6,15 @@
 WITH partial AS (
     WITH sample_series AS MATERIALIZED (
         SELECT m.unit AS unit, x.resource_id AS resource_id, x.polling_interval AS polling_interval, x.meter_id, array_agg(x.id) AS ids
-        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND x.retained_until >= $2 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
         GROUP BY m.unit, x.resource_id, x.polling_interval, x.meter_id
     ), rollup_series AS MATERIALIZED (
         SELECT m.unit AS unit, x.resource_id AS resource_id, x.polling_interval AS polling_interval, array_agg(x.id) AS ids
-        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND x.retained_until >= $2 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
         GROUP BY m.unit, x.resource_id, x.polling_interval
     ), expired_series AS MATERIALIZED (
         SELECT m.unit AS unit, x.resource_id AS resource_id, x.polling_interval AS polling_interval, x.meter_id, array_agg(x.id) AS ids
-        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND x.retained_until >= $2 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
         WHERE EXISTS (SELECT FROM retention_cutoff)
         GROUP BY m.unit, x.resource_id, x.polling_interval, x.meter_id
     ), period AS MATERIALIZED (

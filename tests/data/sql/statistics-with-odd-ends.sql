@@ -5,7 +5,7 @@
 WITH partial AS (
     WITH sample_series AS MATERIALIZED (
         SELECT m.unit AS unit, x.meter_id, array_agg(x.id) AS ids
-        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND x.retained_until >= $2 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
         GROUP BY m.unit, x.meter_id
     ), rollup_series AS MATERIALIZED (
         SELECT m.unit AS unit, array_agg(x.id) AS ids
@@ -49,7 +49,7 @@ WITH partial AS (
         SELECT row_number() OVER () AS n, total_series.*, cutoff.before
         FROM (
             SELECT m.unit AS unit, x.meter_id, 0 AS owner_id, array_agg(x.id) AS ids
-            FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND x.retained_until >= $2 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
             GROUP BY m.unit, x.meter_id
         ) AS total_series LEFT JOIN cutoff ON cutoff.meter_id = total_series.meter_id
     ), cut_range AS MATERIALIZED (
