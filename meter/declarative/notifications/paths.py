@@ -179,12 +179,13 @@ def _chosen_by_name(node: Any) -> _Chosen | None:
         if step is None:
             return None
         node, after = node.left, (*step, *after)
-    if type(node) is not jsonpath_ng.Child or len(node.right.expressions) != 1:
+    chosen = node.right if type(node) is jsonpath_ng.Child else None
+    if not isinstance(chosen, jsonpath_ng.ext.filter.Filter) or len(chosen.expressions) != 1:
         return None
-    before, name = _steps(node.left), _compared_name(node.right.expressions[0])
+    before, name = _steps(node.left), _compared_name(chosen.expressions[0])
     if before is None or name is None or len(name) != 1 or not isinstance(name[0], str):
         return None
-    return _Chosen(before, name[0], node.right.expressions[0].value, after, factor)
+    return _Chosen(before, name[0], chosen.expressions[0].value, after, factor)
 
 
 def _first_chosen(chosen: _Chosen, general: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
