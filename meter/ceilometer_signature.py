@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hmac
 import math
-from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
@@ -147,12 +146,9 @@ def signature(message: Mapping[str, Any], secret: bytes, metadata_text: str | No
     return hmac.digest(secret, signed_bytes(message, metadata_text), "sha256").hex()
 
 
-def encoded_metadata(
-    metadata: Mapping[str, Any], encode: Callable[[Mapping[str, Any]], bytes] = msgspec.json.encode
-) -> tuple[bytes, str]:
-    """Return metadata as JSON, and the text that a signature covers of them; raises :class:`BadSignature`."""
+def text_of_metadata(encoded: bytes) -> str:
+    """Return the text that a signature covers of metadata, given as JSON; raises :class:`BadSignature`."""
     try:
-        encoded = encode(metadata)
-        return encoded, _metadata_text(encoded)
+        return _text_of_metadata(encoded)
     except (UnicodeEncodeError, RecursionError, ValueError, TypeError) as error:
         raise BadSignature(f"the message cannot be signed: {error}") from error

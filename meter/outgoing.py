@@ -13,13 +13,17 @@ import msgspec
 
 from meter.batch_signature import MAP_OF_ELEVEN
 from meter.batch_signature import canonical_members
-from meter.batch_signature import digest_of_encoded_metadata
+from meter.batch_signature import digest_of_json
 from meter.ceilometer_reading import has_second_reading
+from meter.ceilometer_signature import CACHED_METADATA
+from meter.ceilometer_signature import MAX_CACHED_METADATA
+from meter.ceilometer_signature import MAX_CACHED_TEXT
 from meter.ceilometer_signature import METADATA_FIELD
 from meter.ceilometer_signature import SIGNATURE_FIELD
-from meter.ceilometer_signature import encoded_metadata
+from meter.ceilometer_signature import BadSignature
 from meter.ceilometer_signature import signature
 from meter.ceilometer_signature import signed_text
+from meter.ceilometer_signature import text_of_metadata
 from meter.message import escaped_json
 from meter.message import escaped_text
 from meter.message import is_plain
@@ -199,10 +203,20 @@ class Signer:
 
     def _encoded(self, metadata: Mapping[str, Any]) -> _Metadata:
         complete = with_reserved(metadata, **self._reserved) if self._reserved else metadata
-        encoded, text = encoded_metadata(complete, self._encode)
-        return _Metadata(
-            msgspec.Raw(encoded), digest_of_encoded_metadata(encoded), text.encode(), escaped_text(encoded.decode())
-        )
+        try:
+            encoded = self._encode(complete)
+        except (UnicodeEncodeError, RecursionError, ValueError, TypeError) as error:
+            raise BadSignature(f"the message cannot be signed: {error}") from error
+        known = _known.get(encoded)
+        if known is None:
+            text = text_of_metadata(encoded)
+            escaped = escaped_text(encoded.decode())
+            known = _Metadata(msgspec.Raw(encoded), digest_of_json(encoded), text.encode(), escaped)
+            if len(encoded) <= MAX_CACHED_METADATA and len(text) <= MAX_CACHED_TEXT:
+                if len(_known) >= CACHED_METADATA:
+                    _known.clear()
+                _known[encoded] = known
+        return known
 
 
 class _Metadata(msgspec.Struct, frozen=True, gc=False):
@@ -212,6 +226,11 @@ class _Metadata(msgspec.Struct, frozen=True, gc=False):
     digest: bytes
     signed: bytes
     escaped: str
+
+
+_known: dict[bytes, _Metadata] = {}
+"""Metadata by their JSON: they repeat from cycle to cycle. A dictionary that is emptied when it is full, as it is asked for each
+resource: the caches of :mod:`cachetools` take twenty times as long, and may not be shared by threads."""
 
 
 class _Common(msgspec.Struct, frozen=True, gc=False):

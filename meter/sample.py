@@ -183,4 +183,4 @@ def utc_text(timestamp: datetime) -> str:
     """
     if timestamp.tzinfo is not UTC:
         timestamp = timestamp.astimezone(UTC)
-    return timestamp.replace(tzinfo=None).isoformat()
+    return timestamp.isoformat()[: -len("+00:00")]

@@ -44,6 +44,9 @@ LOOK_BEHIND = len("Bearer ")
 MAX_CACHED_NAME = 100
 """Maximum length of a name whose result is cached, in characters."""
 
+MAX_CACHED_VALUE = 4096
+"""Maximum length of a value, as JSON, of which it is cached whether it may have secrets, in bytes."""
+
 _SECRET_WORDS = "|".join(
     (
         "token",
@@ -140,6 +143,12 @@ def _has_no_secret(value: Any) -> bool:
 
 
 def _has_no_secret_in(encoded: bytes) -> bool:
+    return _is_known_without(encoded) if len(encoded) <= MAX_CACHED_VALUE else _is_known_without.__wrapped__(encoded)
+
+
+@lru_cache(maxsize=1024)
+def _is_known_without(encoded: bytes) -> bool:
+    """Cached, because the metadata of a resource recur."""
     # What is nested more deeply than is searched is masked as a whole.
     if encoded.count(b"{") + encoded.count(b"[") >= MAX_DEPTH:
         return False

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from meter.bus.batches import BATCH_SAMPLES
@@ -22,7 +23,6 @@ from meter.collector.batcher import PublicationBatcher
 from meter.collector.batcher import Unpublishable
 from meter.collector.conversion import MAX_SAMPLES
 from meter.collector.conversion import Conversion
-from meter.collector.conversion import ListenerResult
 from meter.collector.conversion import NotificationConverter
 from meter.collector.large_bodies import Runner
 from meter.collector.notification_archive import Archive
@@ -42,6 +42,9 @@ from meter.signing_keys import Keyring
 NOTIFICATIONS_QUEUE = "meter.notifications"
 """Meter's own durable queue: other consumers of the exchanges still receive every notification."""
 
+IDENTITY_EVENTS = "identity."
+"""How the event types of Keystone's notifications begin that can be about a project, a domain or a user."""
+
 
 class NotificationMetrics(Protocol):
     """Counts notifications; implemented by :class:`meter.daemon.metrics.CollectingMetrics`."""
@@ -59,7 +62,7 @@ class NotificationConsumer:
     notifications are batched for ``batch_seconds``; without a ``clock``, or with 0 seconds, each notification is published
     at once. Unwanted notifications go to the ``archive``, if there is one. ``source``, ``unit_name``, ``ignored_users`` and
     ``max_samples`` are those of :class:`~meter.collector.conversion.NotificationConverter`. ``off_reactor`` runs a function in
-    a thread, for large notifications. ``report_identities`` is told each notification before it is acknowledged.
+    a thread, for large notifications. ``report_identities`` is told each notification about identities before it is acknowledged.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class NotificationConsumer:
         its next delivery gives the same samples with the same ids. Large notifications are processed one at a time.
         """
         if not self._converter.is_large(delivery.body):
+            # Not a variable: it would keep the conversion until the end.
             await self._finish(delivery, self._converter.convert_at_once(delivery.body, large=False))
             return
         await self._large.acquire()
@@ -126,39 +130,52 @@ class NotificationConsumer:
             self._large.release()
 
     async def _finish(self, delivery: Delivery, conversion: Conversion) -> None:
-        """Publish the samples of a notification and what has to be said about it."""
-        event_type = "unknown" if conversion.notification is None else conversion.notification.event_type
-        results = [result for result in conversion.results if result.messages]
-        rejections = list(conversion.rejections)
-        if results:
-            rejections += await self._publish(results, event_type)
-        if self._report_identities is not None and conversion.notification is not None:
-            await self._report_identities(conversion.notification)
+        """Publish the samples of a notification and what has to be said about it.
+
+        While it waits for a confirm it keeps nothing of the ``conversion`` that is not needed afterwards: a thousand notifications
+        wait at a time, and the next ones use memory that is free, and in the caches of the processor.
+        """
+        outcome, rejections = conversion.outcome, list(conversion.rejections)
+        notification = conversion.notification
+        event_type = "unknown" if notification is None else notification.event_type
+        if self._report_identities is None or not event_type.startswith(IDENTITY_EVENTS):
+            notification = None
+        waiting = [
+            (result.listener.name, self._batcher.add(result.messages))
+            for result in conversion.results
+            if result.messages
+        ]
+        del conversion
+        if waiting:
+            rejections += await _outcomes(waiting, event_type)
+        if self._report_identities is not None and notification is not None:
+            await self._report_identities(notification)
         for rejection in rejections:
             await rejection.dead_letter(self._dead_letters, delivery)
-        outcome = "dead" if rejections else conversion.outcome
+        if rejections:
+            outcome = "dead"
         if outcome == "unwanted" and self._archive is not None:
             await self._archive.keep(delivery, event_type)
         self._metrics.notified(event_type, outcome)
 
-    async def _publish(self, results: Sequence[ListenerResult], event_type: str) -> list[Rejection]:
-        """Wait for every confirm, even after a failure; return a rejection for each result that the bus does not accept."""
-        waiting = [(result, self._batcher.add(result.messages)) for result in results]
-        unavailable: Unavailable | None = None
-        rejections: list[Rejection] = []
-        for result, published in waiting:
-            try:
-                await published
-            except Unavailable as error:
-                unavailable = error
-            except Unpublishable as error:
-                rejections.append(Rejection(kind="unpublishable", reason=str(error), event_type=event_type))
-            except CancelledError:
-                for _, other in waiting:
-                    other.addErrback(lambda _: None)  # nobody waits for it any more
-                raise Unavailable("the bus: publishing was cancelled") from None
-            except Exception as error:
-                rejections.append(rejection_of(error, listener=result.listener.name, event_type=event_type))
-        if unavailable is not None:
-            raise unavailable
-        return rejections
+
+async def _outcomes(waiting: Sequence[tuple[str, Deferred[None]]], event_type: str) -> list[Rejection]:
+    """Wait for every confirm, even after a failure; return a rejection for the samples of each listener that the bus does not accept."""
+    unavailable: Unavailable | None = None
+    rejections: list[Rejection] = []
+    for listener, published in waiting:
+        try:
+            await published
+        except Unavailable as error:
+            unavailable = error
+        except Unpublishable as error:
+            rejections.append(Rejection(kind="unpublishable", reason=str(error), event_type=event_type))
+        except CancelledError:
+            for _, other in waiting:
+                other.addErrback(lambda _: None)  # nobody waits for it any more
+            raise Unavailable("the bus: publishing was cancelled") from None
+        except Exception as error:
+            rejections.append(rejection_of(error, listener=listener, event_type=event_type))
+    if unavailable is not None:
+        raise unavailable
+    return rejections

@@ -31,8 +31,10 @@ from meter.store import PostgresStore
 from meter.store.maintenance.partitions import partition_name
 from meter.store.write import dimensions
 from meter.store.write.duplicates import nearby_parameters
+from meter.store.write.duplicates import some_ids
 from meter.store.write.inserts import INSERT_NEW_SAMPLES
 from meter.store.write.inserts import INSERT_SAMPLES
+from meter.store.write.writer import SampleWriter
 from meter.stored_batch import verify_stored_batch
 from tests.signed import stored_message
 from tests.store_messages import KEYS
@@ -188,7 +190,7 @@ async def test_an_id_of_this_or_an_adjacent_week_is_found_whatever_ids_come_with
 
 
 @pytest_twisted.ensureDeferred
-async def test_ids_near_those_of_a_batch_are_looked_for_by_index_in_two_weeks_and_not_in_its_own(postgresql):
+async def test_ids_near_those_of_a_batch_are_looked_for_by_index_in_two_weeks_and_some_ids_in_its_own(postgresql):
     dsn = postgresql.dsn()
     now = datetime.now(UTC)
     async with running(dsn) as store:
@@ -197,13 +199,42 @@ async def test_ids_near_those_of_a_batch_are_looked_for_by_index_in_two_weeks_an
         nearby = nearby_parameters(week_of(now), [])
         times = [f"'{time}'" for time in nearby[2:]]
         ids = [f"ARRAY['{uuid.uuid4()}'::uuid]"] * 2
-        statement = INSERT_NEW_SAMPLES.replace("%s", "{}").format(*given, *ids, *times)
+        _, begin, end = some_ids(week_of(now), ["-"])
+        own = [ids[0], f"'{begin}'", f"'{end}'"]
+        statement = INSERT_NEW_SAMPLES.replace("%s", "{}").format(*given, *ids, *times, *own)
         plan = postgresql.execute("SET enable_seqscan = off; EXPLAIN " + statement, dsn)
     indexes = {found[0] for [line] in plan if (found := re.findall(r"sample_\d+_\d\d_\d\d_message_id\b", line))}
-    weeks = [partition_name(week_of(now) + timedelta(weeks=weeks)) for weeks in (-1, 1)]
+    weeks = [partition_name(week_of(now) + timedelta(weeks=weeks)) for weeks in (-1, 0, 1)]
     assert indexes == {f"{name}_message_id" for name in weeks}
     assert not any("Seq Scan on sample_2" in line for [line] in plan)
     assert any("voided_sample_message_id on" in line for [line] in plan)
+
+
+@pytest.mark.parametrize("repeated", [slice(None), slice(400, 500)], ids=["all", "one publication"])
+@pytest_twisted.ensureDeferred
+async def test_repeats_of_a_publication_are_found_without_an_error_in_the_log_of_postgresql(
+    postgresql, repeated, monkeypatch
+):
+    dsn = postgresql.dsn()
+    now = datetime.now(UTC)
+    transactions = []
+    store_once = SampleWriter._store
+
+    async def noted(self, session, records, careful=False):
+        transactions.append(careful)
+        return await store_once(self, session, records, careful)
+
+    monkeypatch.setattr(SampleWriter, "_store", noted)
+    batch, new = (
+        [message(volume=n, at=now, message_id=new_message_id()) for n in range(count)] for count in (1000, 900)
+    )
+    again = batch[repeated]
+    async with running(dsn) as store:
+        await store.write(again)
+        result = await store.write([*new[:450], *again, *new[450:]][:1000])
+    repeats = min(len(again), 550)
+    assert (result.stored, result.duplicates) == (1000 - repeats, repeats)
+    assert transactions == [False, False], "a transaction that fails, and writes to the log, is repeated carefully"
 
 
 @pytest_twisted.ensureDeferred

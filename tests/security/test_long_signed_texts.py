@@ -9,6 +9,7 @@ from __future__ import annotations
 import tracemalloc
 import uuid
 
+import msgspec
 import pytest
 import pytest_twisted
 
@@ -16,9 +17,9 @@ import meter.signing_keys
 from meter import ceilometer_signature
 from meter.ceilometer_signature import MAX_PATH_CHARACTERS
 from meter.ceilometer_signature import BadSignature
-from meter.ceilometer_signature import encoded_metadata
 from meter.ceilometer_signature import signature
 from meter.ceilometer_signature import signed_bytes
+from meter.ceilometer_signature import text_of_metadata
 from meter.message import cast
 from meter.signing_keys import Keyring
 from tests.security.test_forged_signatures import CEILOMETER
@@ -103,7 +104,7 @@ def test_no_text_is_made_unless_a_key_has_the_scheme(monkeypatch, accept_unsigne
     "sign",
     [
         lambda: signature(message(LONG_PATHS), SECRET),
-        lambda: encoded_metadata(LONG_PATHS),
+        lambda: text_of_metadata(msgspec.json.encode(LONG_PATHS)),
         lambda: signed_bytes(message({}, more=LONG_PATHS)),
         lambda: signed_bytes(
             message({}, **{f"more{n}": {"k" * 50_000: dict.fromkeys("abcdef", 1)} for n in range(20)})
@@ -122,9 +123,11 @@ def test_text_that_is_too_long_is_not_made_when_signing_either(sign):
 
 def test_text_with_paths_up_to_the_limit_is_made_whatever_the_length_of_values():
     longest = "k" * (MAX_PATH_CHARACTERS - len("resource_metadata:"))
-    assert encoded_metadata({longest: "x" * MAX_PATH_CHARACTERS})[1].endswith("kx" + "x" * (MAX_PATH_CHARACTERS - 1))
+    assert text_of_metadata(msgspec.json.encode({longest: "x" * MAX_PATH_CHARACTERS})).endswith(
+        "kx" + "x" * (MAX_PATH_CHARACTERS - 1)
+    )
     with pytest.raises(BadSignature):
-        encoded_metadata({longest + "k": ""})
+        text_of_metadata(msgspec.json.encode({longest + "k": ""}))
 
 
 @pytest_twisted.ensureDeferred
@@ -138,5 +141,5 @@ async def test_memory_of_cached_texts_is_limited():
     assert kept < 10 * 1024 * 1024
     assert ceilometer_signature._cached_texts.currsize == 0
 
-    encoded_metadata({"host": "h1"})
+    signed_bytes(message({"host": "h1"}))
     assert ceilometer_signature._cached_texts.currsize == 1

@@ -194,7 +194,7 @@ PLAIN_SAMPLES_READ = {
     "meter/store/write/signed_batches.py": 2,
     "meter/store/maintenance/inspection.py": 1,
     "meter/store/query/samples.py": 1,  # only what is newer than all packed ones
-    "meter/store/write/duplicates.py": 4,  # is_new_among_packed() is asked beside them where a week near by is packed
+    "meter/store/write/duplicates.py": 5,  # is_new_among_packed() is asked beside them where a week near by is packed
     "meter/store/maintenance/rollups.py": 1,  # the hours of packed weeks are final, or in changed_series
     "meter/store/cluster/functions.py": 2,  # statements read packed ones beside what these functions return
     "meter/store/cluster/spread_voiding.py": 1,  # what was chosen; packed samples have been unpacked

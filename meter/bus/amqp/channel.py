@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
 from txamqp.client import TwistedEvent
-from txamqp.connection import Header
 from txamqp.connection import Method
-from txamqp.message import Message
 from txamqp.protocol import AMQChannel
 
 from meter.daemon.services import within
@@ -66,6 +66,28 @@ class Content:
         return len(self.body) == self.size
 
 
+class ReceivedMessage:
+    """A method that the broker has sent, with its arguments as attributes, and its ``content`` if it has one.
+
+    txAMQP's own ``Message`` looks for an argument in two lists each time that it is read, which took a tenth of the time of a delivery.
+    """
+
+    def __init__(self, method: Any, arguments: Sequence[Any], content: Content | None = None) -> None:
+        self.__dict__.update(zip(_argument_names(method), arguments, strict=True))
+        self.method = method
+        self.content = content
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)  # for type checkers: the attributes depend on the method
+
+
+@lru_cache(maxsize=256)
+def _argument_names(method: Any) -> tuple[str, ...]:
+    """Return the names of the arguments of ``method``, as txAMQP has them in Python."""
+    names = {id(field): name for name, field in method.fields.bypyname.items()}
+    return tuple(names[id(field)] for field in method.fields)
+
+
 class ContentAssembler:
     """Assembles a content from its header and body frames."""
 
@@ -89,7 +111,8 @@ class ContentAssembler:
 
     def content(self) -> Content:
         """Return the assembled content."""
-        return Content(self.header.properties, self.header.size, b"".join(self._pieces))
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return Content(self.header.properties, self.header.size, body)
 
 
 def _ignore(*_: Any) -> None:
@@ -137,25 +160,34 @@ class Channel(AMQChannel):
         return reply
 
     def dispatch(self, frame: Any, work: object = None) -> None:
-        """Process a frame from the broker."""
+        """Process a frame from the broker: a method, or the header of a content."""
         payload = frame.payload
         if isinstance(payload, Method):
             if not payload.method.content:
-                self._dispatch_message(Message(payload.method, payload.args))
+                self._dispatch_message(ReceivedMessage(payload.method, payload.args))
                 return
             self._incoming = ContentAssembler(payload)
             return
         incoming = self._incoming
         if incoming is None:
             raise ValueError(f"a content frame without its method on channel {self.id}")
-        if isinstance(payload, Header):
-            incoming.header = payload
-            incoming.wanted_bytes = self.wanted_bytes(payload.size)
-        else:
-            incoming.add(payload.content)
+        incoming.header = payload
+        incoming.wanted_bytes = self.wanted_bytes(payload.size)
+        if not payload.size:
+            self._content_arrived(incoming)
+
+    def add_body(self, piece: bytes) -> None:
+        """Process the content of a body frame from the broker."""
+        incoming = self._incoming
+        if incoming is None:
+            raise ValueError(f"a content frame without its method on channel {self.id}")
+        incoming.add(piece)
         if incoming.seen_bytes >= incoming.header.size:
-            self._incoming = None
-            self._dispatch_message(Message(incoming.method.method, incoming.method.args, incoming.content()))
+            self._content_arrived(incoming)
+
+    def _content_arrived(self, incoming: ContentAssembler) -> None:
+        self._incoming = None
+        self._dispatch_message(ReceivedMessage(incoming.method.method, incoming.method.args, incoming.content()))
 
     def _dispatch_message(self, message: Any) -> None:
         if message.method.response:
@@ -196,7 +228,7 @@ def channel_lost(reason: Any) -> ChannelLost:
     """Return the exception for ``reason``, which closed a channel or a connection."""
     if isinstance(reason, ChannelLost):
         return reason
-    if isinstance(reason, Message):
+    if isinstance(reason, ReceivedMessage):
         return ChannelLost(f"the broker replied {reason.reply_code} {reason.reply_text}", reason.reply_code)
     error = reason.value if isinstance(reason, Failure) else reason
     return ChannelLost(f"the connection was lost: {error}")

@@ -15,7 +15,6 @@ tests/integration/test_amqp_traps.py has a test for each.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -37,6 +36,9 @@ import meter
 from meter.bus.amqp.channel import Channel
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.channel import channel_lost
+from meter.bus.amqp.frames import BODY
+from meter.bus.amqp.frames import FRAME_BEGIN
+from meter.bus.amqp.frames import FRAME_END
 from meter.bus.amqp.frames import PROTOCOL
 from meter.bus.amqp.frames import body_frame
 from meter.bus.amqp.frames import decode_frame
@@ -56,8 +58,6 @@ CAPABILITIES = {
     "consumer_cancel_notify": True,
     "publisher_confirms": True,
 }
-
-_SIZE = struct.Struct("!I")
 
 
 class _Delegate(TwistedDelegate):
@@ -141,7 +141,7 @@ class Client(AMQClient):
         self.close_reason = ChannelLost("the connection is open")
         self._max_body_bytes = max_body_bytes
         self._kept_bytes = kept_bytes
-        self._received = bytearray()
+        self._received = b""
         self._last_received = clock.seconds()
         self._heartbeat = LoopingCall(self._send_heartbeat_or_abort)
         self._heartbeat.clock = clock
@@ -270,22 +270,27 @@ class Client(AMQClient):
             self.abort("the broker sent invalid AMQP")
 
     def _process_frames(self, data: bytes) -> None:
-        received = self._received
-        received += data
+        if self._received:
+            data = self._received + data
         start = 0
-        while len(received) >= start + FRAME_OVERHEAD_BYTES and not self.closed:
-            end = start + FRAME_OVERHEAD_BYTES + _SIZE.unpack_from(received, start + 3)[0]
+        while len(data) >= start + FRAME_OVERHEAD_BYTES and not self.closed:
+            kind, number, size = FRAME_BEGIN.unpack_from(data, start)
+            end = start + FRAME_OVERHEAD_BYTES + size
             if end - start > MAX_FRAME_BYTES:
                 raise ValueError(f"a frame has {end - start} bytes; the limit is {MAX_FRAME_BYTES}")
-            if len(received) < end:
+            if len(data) < end:
                 break
-            frame = decode_frame(bytes(received[start:end]))
-            start = end
             # The broker may still send frames for a channel that this side has closed.
-            channel = self.channels.get(frame.channel)
-            if channel is not None and frame.payload.type != Frame.HEARTBEAT:
-                channel.dispatch(frame)
-        del received[:start]
+            channel = self.channels.get(number)
+            if kind == BODY and data[end - 1] == FRAME_END:  # the largest are copied once
+                if channel is not None:
+                    channel.add_body(data[start + FRAME_BEGIN.size : end - 1])
+            else:
+                frame = decode_frame(data[start:end])
+                if channel is not None and frame.payload.type != Frame.HEARTBEAT:
+                    channel.dispatch(frame)
+            start = end
+        self._received = data[start:]
 
     def wanted_bytes(self, size: int) -> int:
         """Return how many bytes of a body of ``size`` bytes to keep: all, or the first of a body that is too large."""

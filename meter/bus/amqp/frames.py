@@ -44,7 +44,9 @@ PROTOCOL = spec.load_string(files(__package__).joinpath("protocol.xml").read_byt
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 FRAME_END = 206
 
-_FRAME = struct.Struct("!BHL")
+FRAME_BEGIN = struct.Struct("!BHL")
+"""Type, channel and size of a frame."""
+
 _END = bytes([FRAME_END])
 _HEADER = struct.Struct("!HHQ")
 _OCTET, _SHORT, _LONG, _LONGLONG = (struct.Struct(f"!{letter}") for letter in "BHLQ")
@@ -57,12 +59,12 @@ _PROPERTIES = {klass.id: tuple((field.name, field.type) for field in klass.field
 def encode_frame(frame: Frame) -> bytes:
     """Return the bytes of ``frame``; ``ValueError`` or ``TypeError`` for values that AMQP cannot represent."""
     kind, content = _encode_payload(frame.payload)
-    return b"%b%b%c" % (_FRAME.pack(kind, frame.channel, len(content)), content, FRAME_END)
+    return b"%b%b%c" % (FRAME_BEGIN.pack(kind, frame.channel, len(content)), content, FRAME_END)
 
 
 def body_frame(channel: int, content: bytes) -> tuple[bytes, bytes, bytes]:
     """Return the pieces of the frame of a part of a body."""
-    return _FRAME.pack(BODY, channel, len(content)), content, _END
+    return FRAME_BEGIN.pack(BODY, channel, len(content)), content, _END
 
 
 def _encode_payload(payload: Any) -> tuple[int, bytes]:
@@ -83,8 +85,8 @@ def _encode_payload(payload: Any) -> tuple[int, bytes]:
 
 def decode_frame(data: bytes) -> Frame:
     """Return the frame that ``data`` holds; ``ValueError``, ``LookupError`` or ``struct.error`` where it is not one frame."""
-    kind, channel, size = _FRAME.unpack_from(data)
-    start = _FRAME.size
+    kind, channel, size = FRAME_BEGIN.unpack_from(data)
+    start = FRAME_BEGIN.size
     if len(data) != start + size + 1 or data[-1] != FRAME_END:
         raise ValueError(f"the frame end octet is missing after {size} bytes")
     payload: Any

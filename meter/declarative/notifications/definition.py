@@ -60,6 +60,8 @@ class Definition:
     _common: CommonFields = field(init=False, repr=False, compare=False)
     _labels: Mapping[str, str] = field(init=False, repr=False, compare=False)
     """The name of each field in errors."""
+    _constant: tuple[str, Any, str] | None = field(init=False, repr=False, compare=False)
+    """Name, type and unit, checked, if none of them is in the notification, as in most definitions; else ``None``."""
 
     def __post_init__(self) -> None:
         """Resolve once what each notification needs."""
@@ -77,6 +79,16 @@ class Definition:
         object.__setattr__(self, "_common", common_fields.shared(common))
         labels = {name: fields[name].shown if name in fields else name for name in FIELDS}
         object.__setattr__(self, "_labels", labels)
+        object.__setattr__(self, "_constant", self._without_notification())
+
+    def _without_notification(self) -> tuple[str, Any, str] | None:
+        sources = [self.fields.get(name) for name in ("name", "type", "unit")]
+        if self.lookup or not all(isinstance(each, ValueSource) and not each.paths for each in sources):
+            return None
+        try:
+            return self._meter_of(*[each.first({}) for each in sources if each is not None])
+        except ValueError:
+            return None  # raised for each notification, with its name
 
     def samples(self, scope: Scope) -> Iterator[Sample]:
         """Yield the samples of a notification; raises ``ValueError``, which names the missing or bad value.
@@ -103,14 +115,14 @@ class Definition:
 
     def _sample(self, scope: Scope, root: dict[str, Any]) -> Sample:
         fields = self.fields
-        deleted = self.deletion is not None and scope.reports(self.deletion, root)
-        own = self._own_values(
-            fields["name"].first(root),
-            fields["type"].first(root),
-            fields["unit"].first(root),
-            0 if deleted else fields["volume"].first(root),
-        )
-        return _make_sample(own, scope.common(self._common, root), scope)
+        meter = self._constant
+        if meter is None:
+            meter = self._meter_of(fields["name"].first(root), fields["type"].first(root), fields["unit"].first(root))
+        if self.deletion is not None and scope.reports(self.deletion, root):
+            volume: Any = 0
+        else:
+            volume = values.number(fields["volume"].first(root), self._labels["volume"])
+        return _make_sample(meter, volume, scope.common(self._common, root), scope)
 
     def _lookup_samples(self, scope: Scope) -> Iterator[Sample]:
         columns = {name: source.all(scope.root) for name, source in self.fields.items()}
@@ -127,22 +139,23 @@ class Definition:
                 raise ValueError(f"{shown} finds {len(column)} values for {count} samples: there must be one for each")
         for number in range(count):
             found = {name: column[number] for name, column in columns.items()}
-            own = self._own_values(found["name"], found["type"], found["unit"], found["volume"])
-            yield _make_sample(own, self._common.values(found, scope, scope.root), scope)
+            meter = self._meter_of(found["name"], found["type"], found["unit"])
+            volume = values.number(found["volume"], self._labels["volume"])
+            yield _make_sample(meter, volume, self._common.values(found, scope, scope.root), scope)
 
-    def _own_values(self, name: Any, kind: Any, unit: Any, volume: Any) -> tuple[str, Any, str, int | float]:
-        """Return what was found for the fields that are not common ones; raises ``ValueError`` for a bad value."""
+    def _meter_of(self, name: Any, kind: Any, unit: Any) -> tuple[str, Any, str]:
+        """Return the meter with what was found; raises ``ValueError`` for a bad value."""
         labels = self._labels
         name = values.text(name, labels["name"])
         if self.names and name not in self.names:
             raise ValueError(
                 f"{labels['name']} gives {name!r:.80}, which is not one of {', '.join(sorted(self.names))}"
             )
-        return name, kind, values.text(unit, labels["unit"]), values.number(volume, labels["volume"])
+        return name, kind, values.text(unit, labels["unit"])
 
 
-def _make_sample(own: tuple[str, Any, str, int | float], common: CommonValues, scope: Scope) -> Sample:
-    name, kind, unit, volume = own
+def _make_sample(meter: tuple[str, Any, str], volume: int | float, common: CommonValues, scope: Scope) -> Sample:
+    name, kind, unit = meter
     return Sample(
         name=name,
         type=kind,

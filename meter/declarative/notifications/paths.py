@@ -6,12 +6,14 @@ chains of member names; these are evaluated without jsonpath-ng, twenty times as
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -143,7 +145,73 @@ def path(text: str, ceilometer: bool = False) -> Path:
             if isinstance(getattr(part, "right", None), jsonpath_ng.Wildcard):
                 part.right = _Elements()
     steps = _steps(expression)
-    return _general(text, _compiled(expression)) if steps is None else _plain(text, steps)
+    if steps is not None:
+        return _plain(text, steps)
+    found = _general(text, _compiled(expression))
+    chosen = _chosen_by_name(expression)
+    return found if chosen is None else replace(found, first=_first_chosen(chosen, found.first))
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A path to members of the elements of a list whose ``name`` is ``wanted``: ``$.payload.metrics[?(@.name='cpu.percent')].value``.
+
+    ``before`` leads to the list, and ``after`` from an element to the value, whose product with ``factor`` is meant.
+    """
+
+    before: tuple[str | int, ...]
+    name: str
+    wanted: str
+    after: tuple[str | int, ...]
+    factor: int | float | None
+
+
+def _chosen_by_name(node: Any) -> _Chosen | None:
+    """Return such an expression in its parts, ``None`` for another one."""
+    factor = None
+    if isinstance(node, jsonpath_ng.ext.arithmetic.Operation):
+        if node.op is not operator.mul or type(node.right) not in (int, float):
+            return None
+        node, factor = node.left, node.right
+    after: tuple[str | int, ...] = ()
+    while type(node) is jsonpath_ng.Child and not isinstance(node.right, jsonpath_ng.ext.filter.Filter):
+        step = _steps(node.right)
+        if step is None:
+            return None
+        node, after = node.left, (*step, *after)
+    chosen = node.right if type(node) is jsonpath_ng.Child else None
+    if not isinstance(chosen, jsonpath_ng.ext.filter.Filter) or len(chosen.expressions) != 1:
+        return None
+    before, name = _steps(node.left), _compared_name(chosen.expressions[0])
+    if before is None or name is None or len(name) != 1 or not isinstance(name[0], str):
+        return None
+    return _Chosen(before, name[0], chosen.expressions[0].value, after, factor)
+
+
+def _first_chosen(chosen: _Chosen, general: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """Return what ``general`` does, for a list, in a fifth of the time: definitions of a host's metrics have four such paths each."""
+    before, after = _walk(chosen.before), _walk(chosen.after)
+    name, wanted, factor = chosen.name, chosen.wanted, chosen.factor
+
+    def first(scope: Mapping[str, Any]) -> Any:
+        listed = before(scope)
+        if type(listed) is not list:
+            return general(scope)
+        found = MISSING
+        for each in listed:
+            if type(each) is dict and each.get(name) == wanted:
+                value = after(each)
+                if factor is not None and value is not MISSING:
+                    try:
+                        value = value * factor if type(value) in (int, float) else MISSING
+                    except OverflowError:
+                        return general(scope)  # raises BadPath, which names the path
+                if value is not MISSING and value is not None:
+                    return value
+                found = value if found is MISSING else found
+        return found
+
+    return first
 
 
 def _limit_time(text: str, expression: Any) -> None:
@@ -246,13 +314,19 @@ def _constant(value: Any) -> Follow:
     return lambda values: [value]
 
 
+def _compared_name(expression: Any) -> tuple[str | int, ...] | None:
+    """Return the steps to what ``[?(@.name='cpu.percent')]`` compares with a text, ``None`` for another condition."""
+    target = expression.target
+    if type(target) is not jsonpath_ng.Child or type(target.left) is not jsonpath_ng.This:
+        return None
+    return _steps(target.right) if expression.op in ("=", "==") and type(expression.value) is str else None
+
+
 def _filter(node: Any, expression: Any) -> Follow:
     """Return a filter; the most common one, ``[?(@.name='cpu.percent')]``, is evaluated without the library."""
-    target, wanted, found = expression.target, expression.value, _found(node)
-    steps = (
-        _steps(target.right) if type(target) is jsonpath_ng.Child and type(target.left) is jsonpath_ng.This else None
-    )
-    if steps is None or expression.op not in ("=", "==") or type(wanted) is not str:
+    wanted, found = expression.value, _found(node)
+    steps = _compared_name(expression)
+    if steps is None:
         return found
 
     walk = _walk(steps)

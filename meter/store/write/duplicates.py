@@ -76,6 +76,21 @@ Its parameters are :func:`nearby_parameters`. The ids that a daemon makes in the
 weeks have none between them: a lookup for a range takes the place of one for each id.
 """
 
+NONE_STORED = """
+NOT EXISTS (
+    SELECT FROM unnest(%s::uuid[]) AS sought (id)
+    WHERE (SELECT true FROM sample s WHERE s.message_id = sought.id AND s.timestamp >= %s AND s.timestamp < %s LIMIT 1)
+)
+"""
+"""SQL condition: the week itself has none of some ids of a batch. Its parameters are :func:`some_ids`.
+
+Messages that were delivered again come together: a few of the ids tell. The unique index would tell as well, by an error that is
+written to PostgreSQL's log.
+"""
+
+MAX_SOME_IDS = 16
+"""Ids of a batch that are looked for in its own week, at equal distances: a publication has a hundred of the thousand."""
+
 MAX_ID_RANGES = 16
 """Ranges of ids that are looked for; the ids of a batch with more are looked for one by one."""
 
@@ -201,6 +216,12 @@ def nearby_parameters(week: date, ranges: Sequence[tuple[str, str]]) -> list[Any
     begin = start_of_week(week)
     end = min(begin + WEEK, last) if week < LAST_WEEK else last
     return [[each for each, _ in ranges], [each for _, each in ranges], first, begin, end, last, first, last]
+
+
+def some_ids(week: date, ids: Sequence[str]) -> list[Any]:
+    """Return the parameters of :data:`NONE_STORED` for a batch with these ``ids`` whose samples are all of ``week``."""
+    _, begin, end, *_ = nearby_parameters(week, [])[2:]
+    return [ids[:: -(-len(ids) // MAX_SOME_IDS)], begin, end]
 
 
 LAST_WEEK = week_of(datetime.max.replace(tzinfo=UTC))

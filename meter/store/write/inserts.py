@@ -12,9 +12,11 @@ from meter.store.postgres.pool import Session
 from meter.store.write.duplicates import IS_NEW
 from meter.store.write.duplicates import MAX_ID_RANGES
 from meter.store.write.duplicates import NO_ID_NEARBY
+from meter.store.write.duplicates import NONE_STORED
 from meter.store.write.duplicates import id_ranges
 from meter.store.write.duplicates import is_new_among_packed
 from meter.store.write.duplicates import nearby_parameters
+from meter.store.write.duplicates import some_ids
 from meter.store.write.late_samples import COUNT_LATE
 from meter.store.write.record import Record
 
@@ -34,10 +36,11 @@ FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s:
 INSERT_SAMPLES = f"{INSERT} WHERE {IS_NEW} ON CONFLICT DO NOTHING"
 """Inserts the samples of one week whose ids are new. The unique index of the partition decides between concurrent writers."""
 
-INSERT_NEW_SAMPLES = f"{INSERT} WHERE {NO_ID_NEARBY}"
-"""Inserts all samples of one week if no other week that they are compared with has an id near theirs, else none.
+INSERT_NEW_SAMPLES = f"{INSERT} WHERE {NO_ID_NEARBY} AND {NONE_STORED}"
+"""Inserts all samples of one week if no other week that they are compared with has an id near theirs, and the week itself none of
+some of them, else none.
 
-An id that the week itself has is :class:`~meter.store.postgres.connection.Duplicate`. This takes half the time of
+An id that the week itself has all the same is :class:`~meter.store.postgres.connection.Duplicate`. This takes half the time of
 :data:`INSERT_SAMPLES`, and a tenth less WAL: it does not look for each id, and does not confirm each row after inserting it.
 """
 
@@ -84,7 +87,8 @@ async def insert_samples(
     """
     ranges = [] if careful or packed else id_ranges(record.message_id for record in records)
     if 0 < len(ranges) <= MAX_ID_RANGES:
-        parameters = [*columns, *nearby_parameters(week, ranges)]
+        ids = [record.message_id for record in records]
+        parameters = [*columns, *nearby_parameters(week, ranges), *some_ids(week, ids)]
         if new := await _count(session, INSERT_NEW_SAMPLES, INSERT_NEW_OLD_SAMPLES, parameters, of_old):
             return new
     parameters = [*columns, *compared_range(week), *compared_range(week)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonpath_ng.ext import parse
 
 from meter.declarative.notifications.paths import MISSING
@@ -80,6 +82,38 @@ def test_path_finds_the_same_values_as_jsonpath_ng(text: str) -> None:
 )
 def test_first_value_other_than_null_is_used(text: str, first: Any) -> None:
     assert path(text).first(SCOPE) is first or path(text).first(SCOPE) == first
+
+
+METRICS = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["x", "y", 3, None])},
+        optional={"value": st.none() | st.integers(-3, 3) | st.just("two") | st.just([7]), "in": st.just({"k": 1})},
+    )
+    | st.just("x"),
+    max_size=6,
+)
+
+
+CHOSEN = (
+    "$.metrics[?(@.name='x')]",
+    "$.metrics[?(@.name='x')].value",
+    "$.metrics[?(@.name='x')].value[0]",
+    "$.metrics[?(@.name='x')].in.k",
+    "$.metrics[?(@.name='x')].value * 100",
+    "$.metrics[?(@.name='x')].value + 1",
+)
+
+
+@given(st.sampled_from(CHOSEN), METRICS)
+def test_first_is_the_first_of_all_chosen_elements(text: str, metrics: Any) -> None:
+    scope = {"metrics": metrics}
+    found = path(text).all(scope)
+    assert path(text).first(scope) == (next((each for each in found if each is not None), None) if found else MISSING)
+
+
+def test_a_product_that_is_too_large_names_the_path() -> None:
+    with pytest.raises(BadPath, match=r"value \* 1\.5 cannot be evaluated"):
+        path("$.metrics[?(@.name='x')].value * 1.5").first({"metrics": [{"name": "x", "value": 10**400}]})
 
 
 def test_bracketed_star_of_a_value_that_is_not_a_list_finds_the_value_in_ceilometer() -> None:

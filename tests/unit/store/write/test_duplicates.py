@@ -7,6 +7,7 @@ from datetime import date
 from datetime import datetime
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from meter.sample_identity import week_of
 from meter.store.write.duplicates import MAX_ID_RANGES
 from meter.store.write.duplicates import id_ranges
 from meter.store.write.duplicates import nearby_parameters
+from meter.store.write.duplicates import some_ids
 
 
 def test_ids_that_are_made_together_are_in_few_ranges():
@@ -46,6 +48,16 @@ def test_the_weeks_before_and_after_are_looked_through():
         first,
         last,
     ]
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 100, 1000])
+def test_some_ids_at_equal_distances_are_looked_for_in_the_week_itself(count):
+    ids = [str(n) for n in range(count)]
+    some, begin, end = some_ids(date(2026, 11, 16), ids)
+    assert (begin, end) == (datetime(2026, 11, 16, tzinfo=UTC), datetime(2026, 11, 23, tzinfo=UTC))
+    assert some[0] == "0"
+    assert 8 <= len(some) <= 16 or some == ids
+    assert all(set(some) & set(ids[first : first + 100]) for first in range(0, count, 100))
 
 
 def test_the_first_and_the_last_week_of_all_have_parameters():
