@@ -47,6 +47,9 @@ _ARRAYS = {
 }
 """The arrays of a packed row that each column is made of."""
 
+ARRAYS = tuple(dict.fromkeys(array for arrays in _ARRAYS.values() for array in arrays))
+"""All arrays of a packed row."""
+
 _TIMESTAMP = (
     "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
 )
