@@ -598,7 +598,7 @@ def judge(request: HostileRequest, received: bytes) -> str | None:
 def _wants_page(request: HostileRequest) -> bool:
     """Return whether an error may be a page: the request is one of a browser, and not to the API."""
     head = b"".join(request.pieces).partition(b"\r\n\r\n")[0]
-    target = (head.split(b" ", 2) + [b""])[1]
+    target = [*head.split(b" ", 2), b""][1]
     return b"text/html" in head.lower() and not target.startswith(API_PATHS)
 
 
