@@ -9,9 +9,11 @@ from datetime import datetime
 
 from meter.commands.row_verifier import Finding
 from meter.commands.row_verifier import RowVerifier
+from meter.commands.row_verifier import Verdict
 from meter.store import BatchTimes
 from meter.store import StoredRow
 from meter.store import Verification
+from meter.store.postgres.connection import Rejected
 
 PAGE_ROWS = 1000
 """Rows, and batches, that are read at a time."""
@@ -44,7 +46,17 @@ class RangeVerifier:
         self._batch: BatchTimes | None = None
 
     async def findings(self) -> AsyncIterator[Sequence[Finding]]:
-        """Yield a verdict on each row, voided or not, and on what is missing."""
+        """Yield what is wrong with packed rows as such, a verdict on each sample, voided or not, and on what is missing."""
+        range = self._range
+        async for damage in self._verification.packed_damage(range.start, range.end, range.meter):
+            yield [(None, Verdict("failed", reason=text)) for text in damage]
+        try:
+            async for found in self._samples():
+                yield found
+        except Rejected as error:  # damage of which no value can be computed; it was named above
+            yield [(None, Verdict("failed", reason=f"not all samples of the range can be read: {error}"))]
+
+    async def _samples(self) -> AsyncIterator[Sequence[Finding]]:
         range = self._range
         async for page in self._verification.pages(range.start, range.end, range.meter, self._page_rows):
             if page:

@@ -152,7 +152,7 @@ def _report(tally: VerificationCounts, row: StoredRow | None, result: Verdict, a
 def _line(row: StoredRow | None, result: Verdict) -> str:
     cells = ["-"] * 4
     if row is not None:
-        cells = [row.message_id, row.meter or "-", row.resource_id or "-", utc_text(row.timestamp)]
+        cells = [row.message_id or "-", row.meter or "-", row.resource_id or "-", utc_text(row.timestamp)]
     cells.append(result.reason or "")
     return f"{result.state.upper():<8}  " + "  ".join(escape_terminal(cell).replace("\n", " ") for cell in cells) + "\n"
 

@@ -173,7 +173,7 @@ class Site:
         until(
             lambda: len(stored := self.stored()) >= WARM_SAMPLES and meters(stored) >= self.kinds,
             "the first samples",
-            150,
+            300,
         )
 
     def end_agent(self, number: int) -> None:

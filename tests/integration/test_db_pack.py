@@ -47,6 +47,8 @@ async def test_due_weeks_are_packed_and_unpacked_and_the_reports_say_what_was_do
     assert report["weeks"] == [{"week": week, "samples": 300, "outcome": "packed"}]
     assert counts(postgresql, dsn) == (20, 300)
     assert all_samples(postgresql, dsn) == before
+    of_no_week = json.loads((await meter_db("pack", "--json"))[1])
+    assert (of_no_week["bytes_before"], of_no_week["bytes_after"]) == (0, 0)
 
     status, out, _ = await meter_db("pack", str(week_of(NOW)), "2001-01-01")
     assert (status, out.count("has no partition, or is not over")) == (1, 2)

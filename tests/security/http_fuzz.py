@@ -27,6 +27,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
+from meter.api.application import API_PATHS
 from meter.sample import utc_text
 from tests.http_exchange import RawResponse
 from tests.http_exchange import parse
@@ -594,7 +595,16 @@ def judge(request: HostileRequest, received: bytes) -> str | None:
     return _problem_of_error(request, response) if response.status >= 400 else None
 
 
+def _wants_page(request: HostileRequest) -> bool:
+    """Return whether an error may be a page: the request is one of a browser, and not to the API."""
+    head = b"".join(request.pieces).partition(b"\r\n\r\n")[0]
+    target = [*head.split(b" ", 2), b""][1]
+    return b"text/html" in head.lower() and not target.startswith(API_PATHS)
+
+
 def _problem_of_error(request: HostileRequest, response: RawResponse) -> str | None:
+    if response.headers.get("content-type", "").startswith("text/html") and _wants_page(request):
+        return None
     if not response.headers.get("content-type", "").startswith("application/json"):
         return f"an error of type {response.headers.get('content-type')}"
     if request.method == "HEAD" and not response.body:

@@ -267,8 +267,9 @@ class Maintenance(Service):
                     if await self._pool.run(_advance_cutoff, name, before, self._unrollable):
                         # Looking through all packed weeks once an hour is enough: the cutoff moves by hours.
                         packed = self._expired_packed.get(name) != before
-                        await self._pool.run(_delete_samples, name, before, packed)
-                        self._expired_packed[name] = before
+                        with suppress(Locked):  # what packs or voids may take minutes: the next run deletes them
+                            await self._pool.run(_delete_samples, name, before, packed)
+                            self._expired_packed[name] = before
         if retention.rollup_days:
             midnight = (now - timedelta(days=retention.rollup_days)).replace(hour=0, minute=0, second=0, microsecond=0)
             for [before] in await self._pool.rows(ROLLUPS_EXPIRED_BEFORE, [midnight]):
@@ -354,6 +355,7 @@ async def _drop_expired_partitions(session: Session, monday: datetime, unrollabl
 
 async def _delete_samples(session: Session, meter: str, before: datetime, packed: bool) -> None:
     if packed:
+        await session.count("SET LOCAL lock_timeout = '2s'")
         await lock_packed_samples(session)
         await delete_packed(session, meter, before)
     # The ids are values: a statement on several servers cannot read them from a table of one.

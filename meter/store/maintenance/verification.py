@@ -21,6 +21,7 @@ from meter.signing_keys import SigningKey
 from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
+from meter.store.packing.packed_check import packed_damage
 from meter.store.postgres.connection import Connection
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.dsn import connection_parameters
@@ -134,6 +135,13 @@ class Verification:
             if len(rows) < pages * page_rows:
                 return
             after = page[-1]
+
+    async def packed_damage(
+        self, start: datetime | None, end: datetime | None, meter: str | None = None
+    ) -> AsyncIterator[Sequence[str]]:
+        """Yield what is wrong with packed weeks of the range as such: rows that hide, repeat or lose samples, and ids that are not found."""
+        async for damage in packed_damage(self._connection, start, end, meter):
+            yield [each.text for each in damage]
 
     async def voided_page(
         self,
@@ -251,7 +259,7 @@ class Verification:
 
     async def _documents_that_differ(self, page: Sequence[tuple[Any, ...]]) -> frozenset[int]:
         """Return the ids of metadata whose ``document`` (jsonb) differs from their text."""
-        ids = sorted({row[-1] for row in page})
+        ids = sorted({row[-1] for row in page if row[-1] is not None})  # a damaged packed row has anything
         try:
             return frozenset(row[0] for row in await self._connection.rows(_METADATA_THAT_DIFFER, [ids]))
         except Rejected:

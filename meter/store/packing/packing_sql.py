@@ -71,24 +71,31 @@ SELECT (SELECT count(*) FROM packing), (SELECT count(*) FROM found),
 
 _ROW = unpacked(("timestamp", "recorded_at", "message_id"), first=ALWAYS[0], last=ALWAYS[1])
 
+WRONG_BOUNDS = f"""
+EXISTS (
+    SELECT FROM (
+        SELECT count(*) AS count, min(timestamp) AS first, max(timestamp) AS last, max(recorded_at) AS last_recorded,
+            bool_and(previous IS NULL OR previous < ROW(timestamp, message_id)) AS in_order
+        FROM (
+            SELECT *, lag(ROW(timestamp, message_id)) OVER () AS previous
+            FROM ({_ROW} WHERE p.series_id = q.series_id AND p.first = q.first AND p.part = q.part) AS s
+        ) AS s
+    ) AS found
+    WHERE (q.count, q.first, q.last, q.last_recorded) IS DISTINCT FROM (found.count, found.first, found.last, found.last_recorded)
+    OR NOT found.in_order
+    OR q.least_offset <> (SELECT min(o) FROM unnest(q.time_offsets) AS o)
+    OR q.greatest_offset <> (SELECT max(o) FROM unnest(q.time_offsets) AS o)
+)
+"""
+"""Whether the row ``q`` of ``packed_samples`` does not bound its samples rightly, or has them in another order than that of timestamp and id."""
+
 WRONG_ROWS = f"""
 SELECT count(*)
 FROM packed_samples q
-CROSS JOIN LATERAL (
-    SELECT count(*) AS count, min(timestamp) AS first, max(timestamp) AS last, max(recorded_at) AS last_recorded,
-        bool_and(previous IS NULL OR previous < ROW(timestamp, message_id)) AS in_order
-    FROM (
-        SELECT *, lag(ROW(timestamp, message_id)) OVER () AS previous
-        FROM ({_ROW} WHERE p.series_id = q.series_id AND p.first = q.first AND p.part = q.part) AS s
-    ) AS s
-) AS found
 WHERE q.series_id = ANY(ARRAY(SELECT DISTINCT series_id FROM packing)) AND q.first >= %(start)s AND q.first < %(end)s
-AND ((q.count, q.first, q.last, q.last_recorded) IS DISTINCT FROM (found.count, found.first, found.last, found.last_recorded)
-    OR NOT found.in_order
-    OR q.least_offset <> (SELECT min(o) FROM unnest(q.time_offsets) AS o)
-    OR q.greatest_offset <> (SELECT max(o) FROM unnest(q.time_offsets) AS o))
+AND {WRONG_BOUNDS}
 """
-"""How many of the new rows do not bound their samples rightly, or have them in another order than that of timestamp and message_id."""
+"""How many of the new rows are wrong."""
 
 STILL_PLAIN = "SELECT EXISTS (SELECT FROM {table} s WHERE s.recorded_at <= %(until)s)"
 
