@@ -45,6 +45,7 @@ from meter.stored_batch import verify_stored_batch
 from meter.testing import MemoryStore
 from tests.packed import TABLES as PACKED_TABLES
 from tests.packed import packed_before_reads
+from tests.sample_pages import compare_pages
 from tests.signed import received_together
 from tests.signed import stored_message
 from tests.store_messages import KEYS
@@ -69,10 +70,13 @@ def database(request):
 @pytest.fixture(params=["memory", "postgresql", "packed"])
 def store(request):
     if request.param == "memory":
-        yield MemoryStore(reactor)
+        store = MemoryStore(reactor)
+        compare_pages(store)
+        yield store
         return
     server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
+    compare_pages(store)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
     with packed_before_reads(dsn) if request.param == "packed" else nullcontext():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -25,8 +22,9 @@ from meter.api.rendering.v2 import SampleSchema
 from meter.daemon.shared_slices import SharedSlices
 from meter.query import StoredSample
 from meter.sample_page import SamplePage
-from meter.spreadsheet import neutralize
 from meter.testing.memory_sample_pages import page_of
+from tests.sample_pages import in_bulk
+from tests.sample_pages import one_by_one
 
 SCHEMAS = (SAMPLE, OLD_SAMPLE)
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -79,41 +77,6 @@ def record(**values: Any) -> StoredSample:
         "scheme": None,
     }
     return StoredSample(**(given | values))
-
-
-def one_by_one(samples: Sequence[StoredSample], schema: SampleSchema, format: SampleFormat) -> bytes:
-    """Encode each record by itself, with msgspec and the csv module."""
-    flatten = MetadataFlattener()
-    records = [schema.render(each, flatten) for each in samples]
-    if format is not SampleFormat.CSV:
-        return b"".join(msgspec.json.encode(each) + format.value for each in records)
-    text = io.StringIO(newline="")
-    for each in records:
-        cells: list[Any] = []
-        for value in msgspec.structs.astuple(each):
-            if isinstance(value, msgspec.Raw):
-                cells.append(bytes(value).decode().replace(";", "\\u003b"))
-            elif value is None or isinstance(value, str):
-                cells.append(None if value is None else neutralize(value))
-            else:
-                cells.append(msgspec.json.encode(value).decode().strip('"'))
-        csv.writer(text).writerow(cells)
-    return text.getvalue().encode()
-
-
-def in_bulk(pages: Sequence[SamplePage], encoder: SampleEncoder) -> bytes:
-    """Return what ``encoder`` makes of ``pages``, one after the other."""
-    clock = Clock()
-    slices = SharedSlices(clock).of("somebody")
-
-    async def every() -> bytes:
-        return b"".join([chunk for page in pages async for chunk in encoder.encoded(page, encoder.rendered, slices)])
-
-    found: list[bytes] = []
-    Deferred.fromCoroutine(every()).addCallback(found.append)
-    while not found:
-        clock.advance(0)
-    return found[0]
 
 
 @given(st.sampled_from(SCHEMAS), st.sampled_from(SampleFormat), st.lists(stored, max_size=6))
