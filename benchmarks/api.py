@@ -21,6 +21,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -113,6 +114,7 @@ key = "unused"
 listen = ""
 [store]
 dsn = "{dsn}"
+replica_dsn = "{replica}"
 [api]
 listen = "systemd:domain=INET:name=meter-api.socket"
 accept_samples = false
@@ -178,18 +180,23 @@ async def filled(reactor: Any, server: PostgreSQL, samples: int) -> str:
 
 
 @contextmanager
-def daemons(directory: Path, dsn: str, count: int) -> Iterator[tuple[int, list[subprocess.Popen[bytes]]]]:
-    """Run ``count`` daemons that share a socket; yield its port and them."""
+def daemons(
+    directory: Path, dsn: str, count: int, replicas: Sequence[str] = ("",), more: str = ""
+) -> Iterator[tuple[int, list[subprocess.Popen[bytes]]]]:
+    """Run ``count`` daemons that share a socket; yield its port and them. They query ``replicas`` in turn; ``more`` is configuration."""
     directory.mkdir()
-    configuration = directory / "meter.toml"
     sha256 = hashlib.sha256(TOKEN.encode()).hexdigest()
-    configuration.write_text(CONFIGURATION.format(directory=directory, dsn=dsn, sha256=sha256))
     twistd = Path(sys.executable).with_name("twistd")
-    daemon = [str(twistd), "-n", "--pidfile=", "meter-api", "--config", str(configuration)]
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        command = [sys.executable, "-c", AS_SYSTEMD, str(listener.fileno()), *daemon]
         processes = []
         for number in range(count):
+            configuration = directory / f"meter-{number}.toml"
+            replica = replicas[number % len(replicas)]
+            configuration.write_text(
+                CONFIGURATION.format(directory=directory, dsn=dsn, replica=replica, sha256=sha256) + more
+            )
+            daemon = [str(twistd), "-n", "--pidfile=", "meter-api", "--config", str(configuration)]
+            command = [sys.executable, "-c", AS_SYSTEMD, str(listener.fileno()), *daemon]
             with (directory / f"log-{number}").open("wb") as log:
                 processes.append(subprocess.Popen(command, pass_fds=[listener.fileno()], stdout=log, stderr=log))
         try:

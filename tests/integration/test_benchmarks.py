@@ -57,6 +57,9 @@ SMALLEST = {
     "rating": [
         *("--instances", "40", "--measured", "4", "--skus", "2", "--runs", "1", "--mode", "not-durable"),
     ],
+    "readers": [
+        *("--samples", "10000", "--clients", "5", "--requests", "2", "--processes", "2", "--runs", "1"),
+    ],
     "road": [
         *("--samples", "400", "--instances", "10", "--runs", "1", "--mode", "durable", "--stalled-seconds", "3"),
     ],
@@ -78,6 +81,7 @@ POSTGRESQL = {
     "promql",
     "questions",
     "rating",
+    "readers",
     "reports",
     "road",
     "store_read",
@@ -106,6 +110,16 @@ whole = PostgresStore.samples
 async def samples(self, *arguments):
     found = await whole(self, *arguments)
     return found[:-1] if len(found) > 1 else found
+PostgresStore.samples = samples
+""",
+    ),
+    "the store answers a page with a sample less": (
+        "readers",
+        """
+from meter.store import PostgresStore
+whole = PostgresStore.samples
+async def samples(self, *arguments):
+    return (await whole(self, *arguments))[:-1]
 PostgresStore.samples = samples
 """,
     ),
