@@ -81,7 +81,8 @@ async def measure(
     reactor: Any, report: Report, primary: PostgreSQL, standby: PostgreSQL, dsn: str, options: argparse.Namespace
 ) -> None:
     replica = dsn.replace(f":{primary.port}/", f":{standby.port}/")
-    while standby.execute("SELECT pg_last_wal_replay_lsn()") < primary.execute("SELECT pg_current_wal_lsn()"):
+    [[position]] = primary.execute("SELECT pg_current_wal_lsn()::text")
+    while standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") != [(True,)]:
         await sleep(reactor, 0.1)
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=False, readers=1, writers=0)
     store.startService()

@@ -51,6 +51,12 @@ def dsn_of(*servers, **parameters):
     return f"host={hosts} port={ports} user=meter dbname=meter {more}"
 
 
+def has_replayed(standby, primary):
+    """Return whether the replica has all that the primary has committed."""
+    [[position]] = primary.execute("SELECT pg_current_wal_lsn()::text")
+    return standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") == [(True,)]
+
+
 async def committed(store, number):
     await store.write([message(message_id=f"00000000-0000-4000-8000-00000000000{number}")])
     return datetime.now(UTC)
@@ -61,9 +67,7 @@ async def test_replica_that_lags_refuses_a_time_it_has_not_replayed(servers):
     primary, standby = servers
     async with running(dsn_of(primary), replica_dsn=dsn_of(standby)) as store:
         replayed = await committed(store, 1)
-        await until(
-            lambda: standby.execute("SELECT pg_last_wal_replay_lsn()") >= primary.execute("SELECT pg_current_wal_lsn()")
-        )
+        await until(lambda: has_replayed(standby, primary))
         assert await store.samples(SampleFilter(as_of=replayed - MARGIN - timedelta(seconds=1)), 10) == []
 
         standby.execute("SELECT pg_wal_replay_pause()")
@@ -108,9 +112,7 @@ async def test_live_stream_on_a_replica_that_lags_misses_no_sample(servers):
         await committed(store, 1)
         await sleep(reactor, 0.3)  # the stream has been notified, and has found nothing
         standby.execute("SELECT pg_wal_replay_resume()")
-        await until(
-            lambda: standby.execute("SELECT pg_last_wal_replay_lsn()") >= primary.execute("SELECT pg_current_wal_lsn()")
-        )
+        await until(lambda: has_replayed(standby, primary))
         await committed(store, 2)
         await until(lambda: b"".join(chunks).count(b"event: sample") == 2)
         listening.cancel()
@@ -126,9 +128,7 @@ async def test_queries_and_writes_go_on_after_a_failover(servers):
     async with running(both["writers"], replica_dsn=both["any"]) as store:
         await committed(store, 1)
         page = await store.sample_page(ALL, 10)
-        await until(
-            lambda: standby.execute("SELECT pg_last_wal_replay_lsn()") >= primary.execute("SELECT pg_current_wal_lsn()")
-        )
+        await until(lambda: has_replayed(standby, primary))
         await deferToThread(primary.kill)
         await deferToThread(standby.execute, "SELECT pg_promote()")
 
