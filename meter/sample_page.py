@@ -1,7 +1,7 @@
 """A page of samples for a response: what each sample has of its own is one text, what samples share comes once for all.
 
 To make a record of each sample, and then the JSON of each record, takes several times as long as PostgreSQL takes to select the
-samples. A page in this form is rendered in bulk: see :mod:`meter.api.rendering.bulk`.
+samples. A page in this form is rendered in bulk: see :mod:`meter.api.rendering.sample_pages`.
 """
 
 from __future__ import annotations
