@@ -21,6 +21,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -113,6 +114,7 @@ key = "unused"
 listen = ""
 [store]
 dsn = "{dsn}"
+replica_dsn = "{replica}"
 [api]
 listen = "systemd:domain=INET:name=meter-api.socket"
 accept_samples = false
@@ -162,6 +164,19 @@ async def body(port: int, path: str, accept: str = "*/*") -> bytes:
     return await deferToThread(ask)
 
 
+def server_seconds(pid: int) -> float:
+    """Return the processor time that a PostgreSQL has used, with all its processes, also those that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return ended + sum(measuring.processor_seconds(each) for each in (pid, *map(int, children)))
+
+
+def ended_seconds() -> float:
+    """Return the processor time of processes that this one has started and that have ended."""
+    return sum(os.times()[2:4])
+
+
 async def filled(reactor: Any, server: PostgreSQL, samples: int) -> str:
     """Return the DSN of a store that holds ``samples``."""
     dsn = server.dsn()
@@ -178,18 +193,23 @@ async def filled(reactor: Any, server: PostgreSQL, samples: int) -> str:
 
 
 @contextmanager
-def daemons(directory: Path, dsn: str, count: int) -> Iterator[tuple[int, list[subprocess.Popen[bytes]]]]:
-    """Run ``count`` daemons that share a socket; yield its port and them."""
+def daemons(
+    directory: Path, dsn: str, count: int, replicas: Sequence[str] = ("",), more: str = ""
+) -> Iterator[tuple[int, list[subprocess.Popen[bytes]]]]:
+    """Run ``count`` daemons that share a socket; yield its port and them. They query ``replicas`` in turn; ``more`` is configuration."""
     directory.mkdir()
-    configuration = directory / "meter.toml"
     sha256 = hashlib.sha256(TOKEN.encode()).hexdigest()
-    configuration.write_text(CONFIGURATION.format(directory=directory, dsn=dsn, sha256=sha256))
     twistd = Path(sys.executable).with_name("twistd")
-    daemon = [str(twistd), "-n", "--pidfile=", "meter-api", "--config", str(configuration)]
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        command = [sys.executable, "-c", AS_SYSTEMD, str(listener.fileno()), *daemon]
         processes = []
         for number in range(count):
+            configuration = directory / f"meter-{number}.toml"
+            replica = replicas[number % len(replicas)]
+            configuration.write_text(
+                CONFIGURATION.format(directory=directory, dsn=dsn, replica=replica, sha256=sha256) + more
+            )
+            daemon = [str(twistd), "-n", "--pidfile=", "meter-api", "--config", str(configuration)]
+            command = [sys.executable, "-c", AS_SYSTEMD, str(listener.fileno()), *daemon]
             with (directory / f"log-{number}").open("wb") as log:
                 processes.append(subprocess.Popen(command, pass_fds=[listener.fileno()], stdout=log, stderr=log))
         try:
@@ -214,9 +234,16 @@ class Measurement:
     """Asks the store in this process, a site in this process, one daemon, and two."""
 
     def __init__(
-        self, reactor: Any, report: Report, dsn: str, store: PostgresStore, options: argparse.Namespace
+        self,
+        reactor: Any,
+        report: Report,
+        server: PostgreSQL,
+        dsn: str,
+        store: PostgresStore,
+        options: argparse.Namespace,
     ) -> None:
         self._reactor = reactor
+        self._server = server
         self._report = report
         self._dsn = dsn
         self._store = store
@@ -285,11 +312,17 @@ class Measurement:
         before = measuring.memory_megabytes(process.pid)
         copied = directory / "copied.csv"
         for run in range(self._options.runs):
-            table.add(
-                "psql, all samples as CSV", samples / await self._copy("/dev/null" if run else str(copied)), "samples/s"
-            )
+            began = server_seconds(self._server.pid) + ended_seconds()
+            taken = await self._copy("/dev/null" if run else str(copied))
+            copying = (server_seconds(self._server.pid) + ended_seconds() - began) / samples * 1e6
+            table.add("psql, all samples as CSV", samples / taken, "samples/s")
+            began = server_seconds(self._server.pid) + measuring.processor_seconds(process.pid)
             [(seconds, braces)] = await answers(port, "/v2/samples", 1, "text/csv")
+            ended = server_seconds(self._server.pid) + measuring.processor_seconds(process.pid)
             table.add("all samples as CSV over HTTP", samples / seconds, "samples/s", "psql, all samples as CSV")
+            table.add("psql and PostgreSQL", copying, "µs of a core per sample")
+            exporting = (ended - began) / samples * 1e6
+            table.add("daemon and PostgreSQL", exporting, "µs of a core per sample", "psql and PostgreSQL")
             self._report.compare("braces in the CSV", 2 * samples, braces)  # both of metadata
         table.add("memory before", before, "MiB")
         table.add("memory at its largest", measuring.memory_megabytes(process.pid), "MiB", "memory before")
@@ -321,7 +354,7 @@ async def measure(reactor: Any, report: Report, server: PostgreSQL, title: str, 
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=False, readers=4, writers=0)
     store.startService()
     await measuring.until_ready(reactor, store)
-    measurement = Measurement(reactor, report, dsn, store, options)
+    measurement = Measurement(reactor, report, server, dsn, store, options)
     table = Table(title)
     with measuring.directory() as directory:
         await measurement.one_sample(table)

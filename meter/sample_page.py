@@ -1,13 +1,14 @@
 """A page of samples for a response: what each sample has of its own is one text, what samples share comes once for all.
 
 To make a record of each sample, and then the JSON of each record, takes several times as long as PostgreSQL takes to select the
-samples. A page in this form is rendered in bulk: see :mod:`meter.api.rendering.bulk`.
+samples. A page in this form is rendered in bulk: see :mod:`meter.api.rendering.sample_pages`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
@@ -58,17 +59,34 @@ class PagedSeries(NamedTuple):
     source: str | None
 
 
+class KnownDimensions(NamedTuple):
+    """What the caller has rendered before, by the keys of :class:`SamplePage`: the page does not repeat it.
+
+    Keys mean the same in pages with the same ``token``. Another one comes after a failover.
+    """
+
+    token: object
+    series: Set[int]
+    metadata: Set[int]
+    wire_formats: Set[int]
+
+
+NOTHING_KNOWN = KnownDimensions(None, frozenset(), frozenset(), frozenset())
+
+
 @dataclass(frozen=True, slots=True)
 class SamplePage:
     """Samples in the order of the query: each a tuple that begins with a :class:`PagedSample`, or a :class:`StoredSample`.
 
-    ``is_mixed``: there is one of the latter, because its values do not fit into :attr:`PagedSample.values`.
+    The mappings have what the samples refer to, without what was known by the same ``token``. ``is_mixed``: there is a whole
+    :class:`StoredSample`, because its values do not fit into :attr:`PagedSample.values`.
     """
 
     rows: list[Any]
     series: Mapping[int, PagedSeries]
     metadata: Mapping[int, Mapping[str, Any]]
     schemes: Mapping[int, SignatureScheme | None]
+    token: object
     is_mixed: bool = False
 
     def marker(self, index: int) -> Marker:
@@ -83,6 +101,10 @@ class ISamplePages(Interface):
     """A store that returns pages of samples for rendering in bulk. It raises what the methods of :class:`meter.interfaces.IStore` raise."""
 
     async def sample_page(
-        filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+        filter: SampleFilter,
+        limit: int,
+        order: Sequence[Order] = (),
+        after: Marker | None = None,
+        known: KnownDimensions = NOTHING_KNOWN,
     ) -> SamplePage:
         """Return the samples that ``IStore.samples`` returns, in a fraction of the time."""

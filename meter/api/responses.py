@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from meter.api.errors import ApiError
+from meter.api.rendering.sample_pages import RenderedDimensions
 from meter.api.rendering.sample_pages import SampleEncoder
 from meter.daemon.shared_slices import OwnedSlices
 from meter.sample_page import SamplePage
@@ -58,15 +59,16 @@ class ListResponse:
 
 @dataclass(frozen=True, slots=True)
 class SampleListResponse:
-    """A list of samples, encoded in bulk: ``page`` is emptied meanwhile."""
+    """A list of samples, encoded in bulk: ``page``, which was queried without what is ``rendered``, is emptied meanwhile."""
 
     page: SamplePage
+    rendered: RenderedDimensions
     encoder: SampleEncoder
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def encoded(self, slices: OwnedSlices) -> AsyncIterator[bytes]:
         """Yield the JSON of the samples, each with a comma after it."""
-        return self.encoder.encoded(self.page, slices)
+        return self.encoder.encoded(self.page, self.rendered, slices)
 
     async def records(self, slices: OwnedSlices) -> list[Any]:
         """Return the samples as records, for a page of a browser."""

@@ -13,6 +13,8 @@ from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StoredSample
+from meter.sample_page import NOTHING_KNOWN
+from meter.sample_page import KnownDimensions
 from meter.sample_page import PagedSample
 from meter.sample_page import PagedSeries
 from meter.sample_page import SamplePage
@@ -33,9 +35,14 @@ class MemorySamplePages:
         raise NotImplementedError
 
     async def sample_page(
-        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+        self,
+        filter: SampleFilter,
+        limit: int,
+        order: Sequence[Order] = (),
+        after: Marker | None = None,
+        known: KnownDimensions = NOTHING_KNOWN,
     ) -> SamplePage:
-        """Return the same samples as a page."""
+        """Return the same samples as a page, in which nothing is ``known``: its keys are of this page alone."""
         return page_of(await self.samples(filter, limit, order, after))
 
 
@@ -67,6 +74,7 @@ def page_of(samples: Sequence[StoredSample]) -> SamplePage:
         {number: each for each, number in series.items()},
         metadata,
         {number: each for each, number in schemes.items()},
+        token=object(),
         is_mixed=any(isinstance(row, StoredSample) for row in rows),
     )
 

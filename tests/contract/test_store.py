@@ -44,6 +44,7 @@ from meter.stored_batch import verify_stored_batch
 from meter.testing import MemoryStore
 from tests.archived import before_reads
 from tests.packed import TABLES as PACKED_TABLES
+from tests.sample_pages import compare_pages
 from tests.signed import received_together
 from tests.signed import stored_message
 from tests.spread import spread_database
@@ -76,13 +77,16 @@ def spread_store(request):
 @pytest.fixture(params=["memory", "postgresql", "packed", "archived", "spread"])
 def store(request):
     if request.param == "memory":
-        yield MemoryStore(reactor)
+        store = MemoryStore(reactor)
+        compare_pages(store)
+        yield store
         return
     if request.param == "spread":
         server, dsn = request.getfixturevalue("spread_store")
     else:
         server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
+    compare_pages(store)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
     with before_reads(request, dsn):

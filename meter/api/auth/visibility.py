@@ -73,7 +73,9 @@ from meter.rating.statements.book_comparison import BookComparison
 from meter.rating.statements.book_comparison import ProjectDifference
 from meter.rating.statements.preview import Previews
 from meter.rating.statements.recent_previews import RecentPreviews
+from meter.sample_page import NOTHING_KNOWN
 from meter.sample_page import ISamplePages
+from meter.sample_page import KnownDimensions
 from meter.sample_page import SamplePage
 from meter.stored_batch import StoredProof
 
@@ -220,11 +222,17 @@ class VisibleStore:
         )
 
     async def sample_page(
-        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+        self,
+        filter: SampleFilter,
+        limit: int,
+        order: Sequence[Order] = (),
+        after: Marker | None = None,
+        known: KnownDimensions = NOTHING_KNOWN,
     ) -> SamplePage:
         """Return what :meth:`samples` does, for rendering in bulk."""
+        pages = ISamplePages(self._store)
         return await self._authorized(
-            lambda: ISamplePages(self._store).sample_page(restrict(filter, self._requester), limit, order, after)
+            lambda: pages.sample_page(restrict(filter, self._requester), limit, order, after, known)
         )
 
     async def sample(self, message_id: str) -> StoredSample | None:

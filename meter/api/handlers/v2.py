@@ -120,16 +120,20 @@ async def _list_samples(
         if limit is not None and limit <= 0:
             raise ApiError(400, "Limit must be positive")
         # The first page is queried before the response begins, while an error can still have its own status.
-        first = await context.store.sample_page(filter, min(limit or PAGE_SAMPLES, PAGE_SAMPLES), (), after)
         encoder = context.encoders.of(schema, MEDIA_TYPES[context.media_type])
-        chunks = export(context.store, filter, encoder, limit=limit, page=first, slices=context.slices)
+        rendered = encoder.rendered
+        size = min(limit or PAGE_SAMPLES, PAGE_SAMPLES)
+        first = await context.store.sample_page(filter, size, (), after, rendered.known)
+        chunks = export(context.store, filter, encoder, rendered, limit=limit, page=first, slices=context.slices)
         return StreamingResponse(context.media_type, chunks)
     size = context.check_limit(limit)
-    page = await context.store.sample_page(filter, size + 1, order, after)
+    encoder = context.encoders.of(schema, SampleFormat.LIST)
+    rendered = encoder.rendered
+    page = await context.store.sample_page(filter, size + 1, order, after, rendered.known)
     has_next = len(page.rows) > size and not order
     link = {"Link": next_link(context.url, sample_marker(page.marker(size - 1)))} if has_next else {}
     del page.rows[size:]
-    return SampleListResponse(page, context.encoders.of(schema, SampleFormat.LIST), link)
+    return SampleListResponse(page, rendered, encoder, link)
 
 
 async def post_samples(context: RequestContext) -> ListResponse:

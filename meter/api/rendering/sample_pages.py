@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterator
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +19,6 @@ from itertools import groupby
 from itertools import repeat
 from operator import itemgetter
 from typing import Any
-from typing import TypeVar
 
 import msgspec
 
@@ -29,17 +27,16 @@ from meter.api.rendering.v2 import SampleSchema
 from meter.daemon.shared_slices import OwnedSlices
 from meter.query import StoredSample
 from meter.sample_page import VALUES
+from meter.sample_page import KnownDimensions
 from meter.sample_page import PagedSeries
 from meter.sample_page import SamplePage
 from meter.spreadsheet import neutralize
 
-T = TypeVar("T")
-
 BATCH_SAMPLES = 200
 """Samples that are encoded before the time is checked: a fraction of a millisecond, unless they have long metadata."""
 
-MAX_CACHED_SERIES = 20_000
-"""The pieces of a series take about half a kilobyte."""
+MAX_CACHED_BYTES = 2**23
+"""Maximum size of the texts of series and metadata that an encoder keeps."""
 
 _JSON = msgspec.json.Encoder()
 _TIMES = msgspec.json.Decoder(list[datetime])
@@ -56,6 +53,22 @@ class SampleFormat(Enum):
     LIST = b","
     LINES = b"\n"
     CSV = b"\r\n"
+
+
+class RenderedDimensions:
+    """Texts of what samples share, by the keys of pages with ``token``; ``bytes`` is their size. Nothing is ever removed."""
+
+    def __init__(self, token: object) -> None:
+        self.token = token
+        self.bytes = 0
+        self.series: dict[int, tuple[bytes, ...]] = {}
+        self.metadata: dict[int, bytes] = {}
+        self.schemes: dict[int, bytes] = {}
+
+    @property
+    def known(self) -> KnownDimensions:
+        """What a page need not repeat."""
+        return KnownDimensions(self.token, self.series.keys(), self.metadata.keys(), self.schemes.keys())
 
 
 class SampleEncoders:
@@ -76,15 +89,22 @@ class SampleEncoders:
 class SampleEncoder:
     """Encodes samples in one schema and format."""
 
-    def __init__(self, schema: SampleSchema, format: SampleFormat, flatten: MetadataFlattener) -> None:
+    def __init__(
+        self,
+        schema: SampleSchema,
+        format: SampleFormat,
+        flatten: MetadataFlattener,
+        max_cached_bytes: int = MAX_CACHED_BYTES,
+    ) -> None:
         self.schema = schema
         self._flatten = flatten
+        self._max_cached_bytes = max_cached_bytes
         self._is_csv = format is SampleFormat.CSV
         self._end = format.value
+        self._rendered = RenderedDimensions(None)
         attributes = list(schema.attributes.values())
         self._holes = [each for each in attributes if each not in PagedSeries._fields]
         """The attributes that the series does not determine, in the order of the schema: between them are the pieces."""
-        self._pieces: dict[PagedSeries, tuple[bytes, ...]] = {}
         of_none, of_some = (self._pieces_of(PagedSeries._make([text] * len(PagedSeries._fields))) for text in ("", "."))
         self._constants = [piece if piece == other else None for piece, other in zip(of_none, of_some, strict=True)]
         self._varying = [index for index, piece in enumerate(self._constants) if piece is None]
@@ -94,33 +114,44 @@ class SampleEncoder:
         """The first line of CSV; nothing in JSON."""
         return ",".join(self.schema.attributes).encode() + self._end if self._is_csv else b""
 
-    async def encoded(self, page: SamplePage, slices: OwnedSlices) -> AsyncIterator[bytes]:
-        """Yield the samples of ``page``, which is emptied, each with the separator or end of the format after it."""
-        series = _Table(lambda id: self._varying_pieces(page.series[id]))
-        metadata = _Table(lambda id: self._metadata(self._flatten(page.metadata[id])))
-        schemes = _Table(lambda id: self._scheme(page.schemes[id]))
-        tables = (series, _series), (metadata, _metadata), (schemes, _wire_format)
-        async for rows in slices.consume(page.rows, BATCH_SAMPLES):
-            encoded = []
-            for whole, group in _divided(rows, page.is_mixed):
-                if whole:
-                    encoded += [self._record(row) for row in group]
-                    continue
-                for table, id_of in tables:
-                    for id in set(map(id_of, group)).difference(table):
-                        if slices.over:
-                            await slices.pause()
-                        table[id]  # makes it
-                encoded.append(self._encoded(group, series, metadata, schemes))
-            yield b"".join(encoded)
+    @property
+    def rendered(self) -> RenderedDimensions:
+        """What need not be queried again: a page queried without it must be encoded with it."""
+        if self._rendered.bytes > self._max_cached_bytes:
+            self._rendered = RenderedDimensions(self._rendered.token)
+        return self._rendered
 
-    def _encoded(
-        self,
-        rows: Sequence[tuple[Any, ...]],
-        series: _Table[tuple[bytes, ...]],
-        metadata: _Table[bytes],
-        schemes: _Table[bytes],
-    ) -> bytes:
+    async def encoded(
+        self, page: SamplePage, rendered: RenderedDimensions, slices: OwnedSlices
+    ) -> AsyncIterator[bytes]:
+        """Yield the samples of ``page``, which is emptied, each with the separator or end of the format after it."""
+        if page.token is not rendered.token:
+            rendered = RenderedDimensions(page.token)
+            if self._rendered.token is not page.token:
+                self._rendered = rendered
+        if slices.over:
+            await slices.pause()
+        for id, series in page.series.items():
+            if id not in rendered.series:
+                pieces = rendered.series[id] = self._varying_pieces(series)
+                rendered.bytes += sum(map(len, pieces))
+                if slices.over:
+                    await slices.pause()
+        for id, metadata in page.metadata.items():
+            if id not in rendered.metadata:
+                text = rendered.metadata[id] = self._metadata(self._flatten(metadata))
+                rendered.bytes += len(text)
+                if slices.over:
+                    await slices.pause()
+        for id, scheme in page.schemes.items():
+            rendered.schemes[id] = self._scheme(scheme)
+        async for rows in slices.consume(page.rows, BATCH_SAMPLES):
+            yield b"".join(
+                b"".join(map(self._record, group)) if whole else self._encoded(group, rendered)
+                for whole, group in _divided(rows, page.is_mixed)
+            )
+
+    def _encoded(self, rows: Sequence[tuple[Any, ...]], rendered: RenderedDimensions) -> bytes:
         values = ",".join(map(_values, rows)).encode("ascii").split(b",")
         if len(values) != len(VALUES) * len(rows):
             raise ValueError("a value of a sample has a comma")
@@ -129,10 +160,10 @@ class SampleEncoder:
         columns["recorded_at"] = _times(columns["recorded_at"])
         columns["volume"] = _floats(columns["volume"])
         columns["signature"] = self._signatures(columns["signature"])
-        columns["metadata"] = list(map(metadata.__getitem__, map(_metadata, rows)))
-        columns["scheme"] = list(map(schemes.__getitem__, map(_wire_format, rows)))
+        columns["metadata"] = list(map(rendered.metadata.__getitem__, map(_metadata, rows)))
+        columns["scheme"] = list(map(rendered.schemes.__getitem__, map(_wire_format, rows)))
         of_series = dict(
-            zip(self._varying, zip(*map(series.__getitem__, map(_series, rows)), strict=True), strict=True)
+            zip(self._varying, zip(*map(rendered.series.__getitem__, map(_series, rows)), strict=True), strict=True)
         )
         parts: list[Any] = []
         for n, constant in enumerate(self._constants):
@@ -143,13 +174,8 @@ class SampleEncoder:
 
     def _varying_pieces(self, series: PagedSeries) -> tuple[bytes, ...]:
         """Return the pieces of ``series`` that differ between series."""
-        pieces = self._pieces.get(series)
-        if pieces is None:
-            if len(self._pieces) >= MAX_CACHED_SERIES:
-                self._pieces.clear()
-            every = self._pieces_of(series)
-            pieces = self._pieces[series] = tuple(every[n] for n in self._varying)
-        return pieces
+        every = self._pieces_of(series)
+        return tuple(every[n] for n in self._varying)
 
     def _pieces_of(self, series: PagedSeries) -> tuple[bytes, ...]:
         """Return what is before, between and after the holes in the text of a sample of ``series``."""
@@ -201,18 +227,6 @@ class SampleEncoder:
         if not any(signatures):
             return [b"null"] * len(signatures)
         return [b'"%b"' % signature if signature else b"null" for signature in signatures]
-
-
-class _Table(dict[int, T]):
-    """Values by id, made on first use."""
-
-    def __init__(self, make: Callable[[int], T]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, id: int) -> T:
-        made = self[id] = self._make(id)
-        return made
 
 
 def _divided(rows: list[Any], is_mixed: bool) -> Iterator[tuple[bool, list[Any]]]:

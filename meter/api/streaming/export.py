@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from twisted.internet.defer import Deferred
 
 from meter.api.auth.visibility import VisibleStore
+from meter.api.rendering.sample_pages import RenderedDimensions
 from meter.api.rendering.sample_pages import SampleEncoder
 from meter.api.rendering.sample_pages import SampleFormat
 from meter.daemon.shared_slices import OwnedSlices
@@ -25,12 +26,16 @@ async def export(
     store: VisibleStore,
     filter: SampleFilter,
     encoder: SampleEncoder,
+    rendered: RenderedDimensions,
     *,
     limit: int | None,
     page: SamplePage,
     slices: OwnedSlices,
 ) -> AsyncIterator[bytes]:
-    """Yield the encoded samples of ``filter``, at most ``limit``, encoded in ``slices``; ``page`` is their first page."""
+    """Yield the encoded samples of ``filter``, at most ``limit``, encoded in ``slices``.
+
+    ``page`` is their first page, which was queried without what is ``rendered``.
+    """
     if encoder.header:
         yield encoder.header
     sent = 0
@@ -38,15 +43,16 @@ async def export(
         sent += len(page.rows)
         size = PAGE_SAMPLES if limit is None else min(PAGE_SAMPLES, limit - sent)
         if len(page.rows) < PAGE_SAMPLES or size <= 0:
-            async for chunk in encoder.encoded(page, slices):
+            async for chunk in encoder.encoded(page, rendered, slices):
                 yield chunk
             return
         # The next page is queried while this one is written: the database is at most one page ahead of the client.
-        next_page = Deferred.fromCoroutine(store.sample_page(filter, size, (), page.marker(-1)))
+        following = encoder.rendered
+        next_page = Deferred.fromCoroutine(store.sample_page(filter, size, (), page.marker(-1), following.known))
         try:
-            async for chunk in encoder.encoded(page, slices):
+            async for chunk in encoder.encoded(page, rendered, slices):
                 yield chunk
-            page = await next_page
+            page, rendered = await next_page, following
         finally:
             if not next_page.called:
                 next_page.cancel()  # the client has disconnected

@@ -27,9 +27,18 @@ EPOCH = "extract(epoch FROM {} - timestamptz '2020-01-01 00:00+00')"
 WRITER_LOCK_SQL = f"SELECT pg_advisory_xact_lock_shared({LOCKS}, floor({EPOCH.format('clock_timestamp()')})::integer)"
 """The first statement of a transaction that stores samples. ``recorded_at`` must be read from the clock after it."""
 
+# A standby may be behind its primary by any time. It has received all that was committed before the last transaction that it has
+# replayed; a primary that has nothing to commit tells its position, which only members of pg_read_all_stats see.
 WRITERS_IN_PROGRESS = f"""
 SELECT given.as_of > clock_timestamp() AS in_future,
-    pg_is_in_recovery() AND given.as_of > clock_timestamp() - interval '10 minutes' AS hidden_by_standby,
+    pg_is_in_recovery() AND NOT EXISTS (
+        SELECT FROM (
+            SELECT pg_last_xact_replay_timestamp()
+            UNION ALL
+            SELECT last_msg_send_time FROM pg_stat_wal_receiver WHERE latest_end_lsn <= pg_last_wal_replay_lsn()
+        ) AS standby (time)
+        WHERE standby.time >= given.as_of + interval '10 minutes'
+    ) AS hidden_by_standby,
     EXISTS (
         SELECT FROM pg_locks
         WHERE locktype = 'advisory' AND classid = {LOCKS} AND objsubid = 2
@@ -49,7 +58,8 @@ class Writers(NamedTuple):
     in_future: bool
     """The time is in the future, so that more writers can begin before it."""
     hidden_by_standby: bool
-    """The database is a standby, which does not see the locks of the primary."""
+    """The database is a standby, which does not see the locks of the primary, and has not replayed what was committed until ten
+    minutes after the time."""
     in_progress: bool
 
 
@@ -57,7 +67,8 @@ async def wait_for_writers_before(pool: Pool, clock: IReactorTime, as_of: dateti
     """Return when all samples that were recorded until ``as_of`` are committed: from then on the result of a query is final.
 
     :class:`RequestError` if ``as_of`` is in the future; :class:`Unavailable` if a writer from before it does not finish
-    in time, if the database is a standby and ``as_of`` is less than ten minutes ago, or if a spread store cannot show all of them.
+    in time, if the database is a standby that has not replayed what was committed until ten minutes after ``as_of``, or if a
+    spread store cannot show all of them.
     """
     for _ in range(MAX_PAUSES):
         [row] = await pool.rows(WRITERS_IN_PROGRESS, [as_of])
@@ -66,7 +77,8 @@ async def wait_for_writers_before(pool: Pool, clock: IReactorTime, as_of: dateti
             raise RequestError(f"{as_of.isoformat()} is in the future: what will be recorded by then is not known")
         if writers.hidden_by_standby:
             raise Unavailable(
-                f"the standby may not have received all samples recorded by {as_of.isoformat()}: try again ten minutes after that time"
+                f"the standby may not have replayed all samples recorded by {as_of.isoformat()}: try again when it has replayed what the"
+                " primary committed ten minutes after that time"
             )
         if not writers.in_progress:
             if pool.spread and not (pool.visible_until and as_of <= pool.visible_until):

@@ -92,6 +92,9 @@ class DimensionCaches:
     """The caches of everything that a row of ``sample`` refers to. Decoded metadata are shared by samples: do not mutate them."""
 
     def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._generation = 0
+        self._token = object()
         self.series: DimensionCache[Series] = DimensionCache(pool, SERIES, _series, MAX_CHARACTERS_OF_SERIES)
         self.metadata: DimensionCache[Mapping[str, Any]] = DimensionCache(
             pool, METADATA, msgspec.json.decode, MAX_CHARACTERS_OF_METADATA
@@ -99,6 +102,13 @@ class DimensionCaches:
         self.wire_formats: DimensionCache[WireFormat] = DimensionCache(
             pool, WIRE_FORMATS, wire_format_of, MAX_CHARACTERS_OF_METADATA
         )
+
+    @property
+    def token(self) -> object:
+        """An object as long as the ids mean the same, and another one after a connection was made: it may be to another server."""
+        if self._generation != self._pool.generation:
+            self._generation, self._token = self._pool.generation, object()
+        return self._token
 
 
 def _series(*texts: Any) -> Series:

@@ -31,6 +31,7 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.sample_page import KnownDimensions
 from meter.sample_page import SamplePage
 from meter.store.audit.log import entries_statement
 from meter.store.audit.log import entry_of
@@ -132,7 +133,12 @@ class QueryRunner:
         return samples
 
     async def sample_page(
-        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+        self,
+        filter: SampleFilter,
+        limit: int,
+        order: Sequence[Order],
+        after: Marker | None,
+        known: KnownDimensions,
     ) -> SamplePage:
         """See ``ISamplePages``."""
         if order and after:
@@ -140,14 +146,14 @@ class QueryRunner:
         conditions = split_filter(filter)
         await self._wait_for_writers(filter)
         rows = await self._sample_rows(conditions, limit, order, after, as_values)
-        page = await self._page(rows)
+        page = await self._page(rows, known)
         if len(page.rows) < len(rows):
-            page = await self._page(await self._sample_rows(conditions, limit, order, after, as_values))
+            page = await self._page(await self._sample_rows(conditions, limit, order, after, as_values), known)
         return page
 
-    async def _page(self, rows: Sequence[tuple[Any, ...]]) -> SamplePage:
+    async def _page(self, rows: list[tuple[Any, ...]], known: KnownDimensions) -> SamplePage:
         with self._request_errors():
-            return await sample_page(rows, self._dimensions, self._own_slices())
+            return await sample_page(rows, self._dimensions, known, self._own_slices())
 
     async def _sample_rows(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 from datetime import UTC
 from datetime import datetime
 from operator import itemgetter
@@ -11,6 +12,8 @@ from typing import Any
 
 from meter.daemon.shared_slices import OwnedSlices
 from meter.query import StoredSample
+from meter.sample_page import NOTHING_KNOWN
+from meter.sample_page import KnownDimensions
 from meter.sample_page import PagedSeries
 from meter.sample_page import SamplePage
 from meter.store.postgres.sql import Sql
@@ -38,39 +41,53 @@ def as_values(statement: Sql) -> Sql:
     return Sql(before + VALUES + after, statement.parameters)
 
 
-async def sample_page(rows: Sequence[tuple[Any, ...]], dimensions: DimensionCaches, slices: OwnedSlices) -> SamplePage:
-    """Return the page of ``rows`` of a statement of :func:`as_values`, without those that refer to deleted rows."""
+async def sample_page(
+    rows: list[tuple[Any, ...]], dimensions: DimensionCaches, known: KnownDimensions, slices: OwnedSlices
+) -> SamplePage:
+    """Return the page of ``rows`` of a statement of :func:`as_values`, without those that refer to deleted rows.
+
+    What is ``known`` is not looked up.
+    """
+    token = dimensions.token
+    if known.token is not token:
+        known = NOTHING_KNOWN
     ids: tuple[set[int], set[int], set[int]] = (set(), set(), set())
     whole: list[int] = []
     start = 0
     async for batch in slices.batches(rows, _CONVERTED_ROWS):
-        for known, column in zip(ids, (_series, _metadata, _wire_format), strict=True):
-            known.update(map(column, batch))
+        for those, column in zip(ids, (_series, _metadata, _wire_format), strict=True):
+            those.update(map(column, batch))
         if any(map(_whole, batch)):
             whole += [index for index, row in enumerate(batch, start) if row[-1] is not None]
         start += len(batch)
-    series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(ids[0], slices)
-    metadata = await dimensions.metadata.get_many(ids[1], slices)
-    wire_formats = await dimensions.wire_formats.get_many(ids[2], slices)
-    page: list[Any] = list(rows)
+    # A whole message is made to a sample here, which needs all.
+    unknown = ids if whole else [these.difference(those) for these, those in zip(ids, known[1:], strict=True)]
+    series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(unknown[0], slices)
+    metadata = await dimensions.metadata.get_many(unknown[1], slices)
+    wire_formats = await dimensions.wire_formats.get_many(unknown[2], slices)
+    found = (series, metadata, wire_formats)
     for index in whole:
         if slices.over:
             await slices.pause()
-        page[index] = next(iter(_samples([page[index]], series, metadata, wire_formats)), None)
-    found = (series, metadata, wire_formats)
-    if whole or list(map(len, found)) != list(map(len, ids)):
-        page = [row for row in page if row is not None and _is_complete(row, found)]
+        made: list[Any] = _samples([rows[index]], *found)  # none if something is lacking
+        rows[index : index + 1] = made or [rows[index]]
+    page: list[Any] = rows
+    lacking = [those.difference(these) for these, those in zip(found, unknown, strict=True)]
+    if any(lacking):
+        page = [row for row in page if isinstance(row, StoredSample) or _is_complete(row, lacking)]
     return SamplePage(
         rows=page,
         series={id: PagedSeries(*each[:7]) for id, each in series.items()},
         metadata=metadata,
         schemes={id: each.scheme for id, each in wire_formats.items()},
+        token=token,
         is_mixed=bool(whole),
     )
 
 
-def _is_complete(row: Any, found: Sequence[Mapping[int, Any]]) -> bool:
-    return isinstance(row, StoredSample) or all(id in there for id, there in zip(row[:3], found, strict=True))
+def _is_complete(row: tuple[Any, ...], lacking: Sequence[Set[int]]) -> bool:
+    """Return whether ``row`` refers to nothing that is ``lacking``."""
+    return all(id not in those for id, those in zip(row, lacking, strict=False))
 
 
 def _samples(

@@ -8,6 +8,8 @@ from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StoredSample
+from meter.sample_page import NOTHING_KNOWN
+from meter.sample_page import KnownDimensions
 from meter.sample_page import SamplePage
 from meter.store.query.runner import QueryRunner
 
@@ -24,10 +26,15 @@ class SampleQueries:
         return await self._query_runner.samples(filter, limit, order, after)
 
     async def sample_page(
-        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+        self,
+        filter: SampleFilter,
+        limit: int,
+        order: Sequence[Order] = (),
+        after: Marker | None = None,
+        known: KnownDimensions = NOTHING_KNOWN,
     ) -> SamplePage:
         """Return the newest matching samples in bulk; see ``ISamplePages``."""
-        return await self._query_runner.sample_page(filter, limit, order, after)
+        return await self._query_runner.sample_page(filter, limit, order, after, known)
 
     async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
         """Return one sample; see ``IStore.sample``."""

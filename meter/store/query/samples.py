@@ -80,8 +80,11 @@ ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 CONVERTED_ROWS = 50
 """Rows that are made to samples before the time is checked."""
 
-RECENT_PAGES = 3
-"""How many pages of the newest samples of all series are read in search of one page of the matching series."""
+RECENT_PAGES = 10
+"""How many pages of the newest samples of all series are read at most in search of one page of the matching series.
+
+They are read one after the other until there are enough; to find the page by the newest sample of each series takes as long as ten.
+"""
 
 # If many series match, most of the newest samples match too.
 NEWEST_AMONG_RECENT = """

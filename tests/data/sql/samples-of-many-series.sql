@@ -14,7 +14,7 @@ encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
 FROM (
     SELECT s.* FROM (
         SELECT s.* FROM sample s WHERE s.wire_format_id >= -2147483648 AND (s.timestamp >= $1) AND (s.timestamp < $2) AND s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE p.count > 0), '-infinity')
-        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 60
+        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 200
     ) s CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = s.series_id OFFSET 0) x
     WHERE (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $3)) AND (x.project_id = (SELECT id FROM project WHERE name = $4)) AND (s.timestamp >= $1) AND (s.timestamp < $2)
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
