@@ -187,9 +187,10 @@ async def report_sizes(
 
 
 async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -> None:
-    with measuring.postgresql_server(report, "not-durable", options) as server:
-        for kind in KINDS:
-            await measure(reactor, report, server.dsn(), kind, options)
+    for mode in measuring.modes(options):
+        with measuring.postgresql_server(report, mode, options) as server:
+            for kind in KINDS:
+                await measure(reactor, report, server.dsn(), kind, options)
 
 
 def main() -> None:

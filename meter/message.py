@@ -27,7 +27,6 @@ from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.batch_signature import parse_batch_signature
 from meter.ceilometer_signature import METADATA_FIELD
-from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.ceilometer_signature import BadSignature
 from meter.sample import SAMPLE_TYPES
 from meter.sample import VALID_VOLUMES
@@ -225,30 +224,17 @@ _NO_DATA = _DATA + _END_OF_DATA
 
 def escaped_json(value: Any) -> str:
     """Return ``value`` as JSON in the form that it has inside of a JSON text, as in an envelope, without quotes."""
-    return msgspec.json.encode(msgspec.json.encode(value).decode()).decode()[1:-1]
+    return escaped_text(msgspec.json.encode(value).decode())
 
 
-def escaped_json_of_sample(message: Mapping[str, Any], metadata: str) -> str:
-    """Return the :func:`escaped_json` of the message of a sample, in a fifth of the time; ``metadata`` is that of its metadata.
+def escaped_text(text: str) -> str:
+    """Return ``text`` in the form that it has in JSON, without quotes."""
+    return msgspec.json.encode(text).decode()[1:-1]
 
-    The members must be in the order of their names, with Ceilometer's signature, if there is one, after them; those of a sample
-    that are texts must be of the type ``str`` itself, or ``None``.
-    """
-    name, kind, unit, volume, message_id, project_id, resource_id, _, source, timestamp, user_id, *signature = (
-        message.values()
-    )
-    texts = f"{name}{unit}{message_id}{project_id}{resource_id}{source}{user_id}"
-    if type(volume) not in (int, float) or '"' in texts or "\\" in texts or not texts.isprintable():
-        return escaped_json(message)
-    project = "null" if project_id is None else f'\\"{project_id}\\"'
-    user = "null" if user_id is None else f'\\"{user_id}\\"'
-    signed = f',\\"{SIGNATURE_FIELD}\\":\\"{signature[0]}\\"' if signature else ""
-    return (
-        f'{{\\"counter_name\\":\\"{name}\\",\\"counter_type\\":\\"{kind}\\",\\"counter_unit\\":\\"{unit}\\",'
-        f'\\"counter_volume\\":{volume!r},\\"message_id\\":\\"{message_id}\\",\\"project_id\\":{project},'
-        f'\\"resource_id\\":\\"{resource_id}\\",\\"resource_metadata\\":{metadata},\\"source\\":\\"{source}\\",'
-        f'\\"timestamp\\":\\"{timestamp}\\",\\"user_id\\":{user}{signed}}}'
-    )
+
+def is_plain(text: str) -> bool:
+    """Return whether ``text`` certainly has the same form inside of a text within JSON."""
+    return '"' not in text and "\\" not in text and text.isprintable()
 
 
 def cast_verbatim(messages: Sequence[Any], batch: BatchSignature | None = None) -> bytes:

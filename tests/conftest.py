@@ -18,4 +18,5 @@ pytest_plugins = [
     "tests.servers.openstack",
     "tests.servers.postgresql",
     "tests.servers.rabbitmq",
+    "tests.servers.citus",  # after that of PostgreSQL, which it imports
 ]

@@ -14,8 +14,17 @@ from twisted.internet.threads import deferToThread
 
 from meter.store.packing.packer import pack_everything
 from meter.store.postgres.pool import Pool
+from meter.store.postgres.sql import chosen
 
-TABLES = ("packed_samples", "packed_week", "packed_message_id", "packed_batch", "series_list")
+TABLES = (
+    "packed_samples",
+    "packed_week",
+    "packed_message_id",
+    "packed_batch",
+    "series_list",
+    "archived_week",
+    "archive_removal",
+)
 """Tables to truncate, beside those of samples."""
 
 PLAIN = "SELECT FROM sample WHERE tableoid <> 'sample_default'::regclass LIMIT 1"
@@ -25,6 +34,7 @@ class BlockingSession:
     """A session of the store whose statements are executed when they are called, so that a coroutine with it never waits."""
 
     closed = False
+    spread = False
 
     def __init__(self, dsn: str) -> None:
         self._connection = psycopg2.connect(dsn)
@@ -33,13 +43,13 @@ class BlockingSession:
     async def rows(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Return the rows of ``statement``."""
         with self._connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
+            cursor.execute(*chosen(statement, parameters, spread=self.spread))
             return cursor.fetchall() if cursor.description is not None else []
 
     async def count(self, statement: str, parameters: Any = None) -> int:
         """Return how many rows ``statement`` changed."""
         with self._connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
+            cursor.execute(*chosen(statement, parameters, spread=self.spread))
             return cursor.rowcount
 
     def close(self) -> None:
@@ -47,25 +57,26 @@ class BlockingSession:
         self._connection.close()
 
 
-def pack_all(dsn: str) -> None:
+def pack_all_blocking(dsn: str) -> None:
     """Pack all samples in the weekly partitions of the database, those of packed weeks together with what is packed."""
     session = BlockingSession(dsn)
     try:
-        _pack(session)
+        pack(session)
     finally:
         session.close()
 
 
-def _pack(session: Any) -> None:
-    if _result(session.rows(PLAIN)):
-        _result(pack_everything(session, _moment))
+def pack(session: Any) -> None:
+    """Pack what :func:`pack_all` packs over ``session``."""
+    if result(session.rows(PLAIN)):
+        result(pack_everything(session, _moment))
 
 
 async def _moment() -> None:
     time.sleep(0.01)  # noqa: ASYNC251 (in a thread of its own)
 
 
-def _result(work: Any) -> Any:
+def result(work: Any) -> Any:
     """Return the result of a coroutine that never waits."""
     try:
         work.send(None)
@@ -80,17 +91,17 @@ def packed_before_reads(dsn: str) -> Iterator[None]:
     execute, run = Pool.rows, Pool.run
     session, one_at_a_time = BlockingSession(dsn), Lock()
 
-    def pack() -> None:
+    def pack_now() -> None:
         with one_at_a_time:
-            _pack(session)
+            pack(session)
 
     async def rows(pool: Pool, *args: Any) -> Any:
-        await deferToThread(pack)
+        await deferToThread(pack_now)
         return await execute(pool, *args)
 
     async def transaction(pool: Pool, *args: Any, **kwargs: Any) -> Any:
         if pool.name not in ("store writers", "store maintenance"):
-            await deferToThread(pack)
+            await deferToThread(pack_now)
         return await run(pool, *args, **kwargs)
 
     try:

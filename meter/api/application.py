@@ -50,6 +50,7 @@ from meter.api.prometheus_operations import missing_endpoint
 from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.rendering.prometheus_errors import PrometheusError
+from meter.api.rendering.sample_pages import SampleEncoders
 from meter.api.request.arguments import Pair
 from meter.api.request.arguments import check_pairs
 from meter.api.request.arguments import parse_arguments
@@ -154,6 +155,7 @@ class Api:
         self._started_at = clock.seconds()
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
+        self._encoders = SampleEncoders(self._flatten)
         self._recent_previews = RecentPreviews()
         self._recent_unpriced = RecentUnpricedUsage()
         self._hosts = hosts or HostPolicy()
@@ -266,6 +268,7 @@ class Api:
                     recent_unpriced=self._recent_unpriced,
                 ),
                 flatten=self._flatten,
+                encoders=self._encoders,
                 slices=slices,
                 ingest=self._ingest,
                 keys=self._keys,

@@ -18,6 +18,7 @@ from meter.api.fair_share import Busy
 from meter.api.request.media_types import accept_header
 from meter.api.root_resource import REQUEST_ID_HEADER
 from meter.api.sending import with_headers
+from meter.interfaces import ArchiveUnavailable
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 
@@ -65,6 +66,8 @@ def _to_api_error(error: BaseException | None) -> ApiError | None:
             return ApiError(400, str(error))
         case Busy():
             return TryLater(503, str(error))
+        case ArchiveUnavailable():
+            return ApiError(503, error.public_text, {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case Unavailable():
             return ApiError(503, UNAVAILABLE, {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case MethodNotAllowed():

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
+import msgspec
+
 from meter.api.errors import ApiError
+from meter.api.rendering.sample_pages import SampleEncoder
+from meter.daemon.shared_slices import OwnedSlices
+from meter.sample_page import SamplePage
+
+_ENCODER = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,40 @@ class ListResponse:
     member: str | None = None
     envelope: tuple[bytes, bytes] | None = None
     rows_per_slice: int = 10
+
+    async def encoded(self, slices: OwnedSlices) -> AsyncIterator[bytes]:
+        """Yield the JSON of the entries, each with a comma after it."""
+        async for rows in slices.consume(self.rows, self.rows_per_slice):
+            yield _ENCODER.encode([self.render(row) for row in rows])[1:-1] + b","
+
+    def around(self) -> tuple[bytes, bytes]:
+        """Return what comes before the entries, and after them."""
+        if self.envelope is not None:
+            return self.envelope
+        return (b"[", b"]") if self.member is None else (b'{"%b":[' % self.member.encode(), b"]}")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleListResponse:
+    """A list of samples, encoded in bulk: ``page`` is emptied meanwhile."""
+
+    page: SamplePage
+    encoder: SampleEncoder
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def encoded(self, slices: OwnedSlices) -> AsyncIterator[bytes]:
+        """Yield the JSON of the samples, each with a comma after it."""
+        return self.encoder.encoded(self.page, slices)
+
+    async def records(self, slices: OwnedSlices) -> list[Any]:
+        """Return the samples as records, for a page of a browser."""
+        batches = [batch async for batch in self.encoded(slices)]
+        record = self.encoder.schema.record
+        return msgspec.json.decode(b"[%b]" % b"".join(batches)[:-1], type=list[record])  # type: ignore[valid-type] # mypy knows only names
+
+    def around(self) -> tuple[bytes, bytes]:
+        """Return what comes before the samples, and after them."""
+        return b"[", b"]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from meter.api.request.media_types import JSON_TYPES
 from meter.api.responses import JsonResponse
 from meter.api.responses import ListResponse
 from meter.api.responses import RawResponse
+from meter.api.responses import SampleListResponse
 from meter.api.responses import StreamingResponse
 from meter.api.streaming.backpressure import ReadingTime
 from meter.api.streaming.backpressure import stream
@@ -60,7 +61,7 @@ class ResponseSender:
                         request, chunks, time, client=client, authorize=authorization.check, last_chunk=last_chunk
                     )
                 return b""
-            case ListResponse(headers=headers):
+            case ListResponse(headers=headers) | SampleListResponse(headers=headers):
                 parts = await encoded_list(result, slices)
                 for name, value in headers.items():
                     request.setHeader(name, value)

@@ -11,6 +11,7 @@ import operator
 import re
 from bisect import bisect_left
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -114,12 +115,19 @@ def _is_secret_name(name: str) -> bool:
 
 
 def masked(value: Any) -> Any:
-    """Return JSON ``value`` with its secrets masked; the same object if it has none. ``value`` is not modified.
+    """Return ``value`` with its secrets masked; the same object if it has none. ``value`` is not modified.
 
+    It is JSON, or anything that is written as JSON: tuples, sets, dataclasses, times.
     Null, booleans and empty values stay under a secret name. In ``{"key": "password", "value": "…"}`` the value is masked
     too. A text that is JSON itself is searched as well.
     """
     return value if _has_no_secret(value) else _masked(value, MAX_DEPTH)
+
+
+def encoded_and_masked(value: Any) -> bytes:
+    """Return :func:`masked` ``value`` as JSON; it is encoded once if it has no secret. Raises as the encoder of ``msgspec`` does."""
+    encoded = msgspec.json.encode(value)
+    return encoded if _has_no_secret_in(encoded) else msgspec.json.encode(_masked(value, MAX_DEPTH))
 
 
 def _has_no_secret(value: Any) -> bool:
@@ -128,6 +136,10 @@ def _has_no_secret(value: Any) -> bool:
         encoded = msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError):
         return False
+    return _has_no_secret_in(encoded)
+
+
+def _has_no_secret_in(encoded: bytes) -> bool:
     # What is nested more deeply than is searched is masked as a whole.
     if encoded.count(b"{") + encoded.count(b"[") >= MAX_DEPTH:
         return False
@@ -137,19 +149,33 @@ def _has_no_secret(value: Any) -> bool:
 def _masked(value: Any, levels: int) -> Any:
     if isinstance(value, str):
         return _masked_leaf(value, levels)
-    if not isinstance(value, dict | list):
+    if value is None or isinstance(value, int | float):
         return value
+    if not isinstance(value, Mapping | list | tuple):
+        return _masked_object(value, levels)
     if not levels:
         return MASK
-    return _masked_mapping(value, levels - 1) if isinstance(value, dict) else _masked_list(value, levels - 1)
+    return _masked_mapping(value, levels - 1) if isinstance(value, Mapping) else _masked_elements(value, levels - 1)
 
 
-def _masked_list(value: list[Any], levels: int) -> list[Any]:
+def _masked_object(value: Any, levels: int) -> Any:
+    """Mask what is no JSON and is written as JSON, such as a set or a dataclass of a plugin; returns JSON if it has a secret."""
+    try:
+        content = msgspec.to_builtins(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return value  # it cannot be written
+    hidden = _masked(content, levels)
+    return value if hidden == content else hidden
+
+
+def _masked_elements(value: list[Any] | tuple[Any, ...], levels: int) -> list[Any] | tuple[Any, ...]:
     elements = [_masked(element, levels) for element in value]
-    return elements if any(map(operator.is_not, elements, value)) else value
+    if not any(map(operator.is_not, elements, value)):
+        return value
+    return tuple(elements) if isinstance(value, tuple) else elements
 
 
-def _masked_mapping(value: dict[Any, Any], levels: int) -> dict[Any, Any]:
+def _masked_mapping(value: Mapping[Any, Any], levels: int) -> Mapping[Any, Any]:
     pair = value.get("key", value.get("name"))
     secret_pair = isinstance(pair, str) and is_secret_name(pair)
     changed = {}
@@ -164,7 +190,7 @@ def _masked_mapping(value: dict[Any, Any], levels: int) -> dict[Any, Any]:
 
 
 def _hidden(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool) or value in ("", {}, []) else MASK
+    return value if value is None or isinstance(value, bool) or value in ("", {}, [], ()) else MASK
 
 
 def _masked_leaf(text: str, levels: int) -> str:

@@ -10,9 +10,7 @@ import re
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
-from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 from functools import partial
@@ -20,10 +18,10 @@ from typing import Any
 from typing import Literal
 from typing import cast
 
-from msgspec.structs import replace
+import msgspec
 from twisted.python.reflect import safe_str
 
-from meter.bus.masking import masked
+from meter.bus.masking import encoded_and_masked
 from meter.ceilometer_signature import METADATA_FIELD
 from meter.collector.large_bodies import Runner
 from meter.collector.large_bodies import TooComplex
@@ -78,8 +76,7 @@ Outcome = Literal["sampled", "empty", "unwanted", "ignored", "dead"]
 a user who is not metered. *dead*: at least one rejection, so the notification is dead-lettered."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerResult:
+class ListenerResult(msgspec.Struct, frozen=True):
     """The result of one listener for a notification.
 
     ``definitions`` are its samples as yielded, by definition; a listener that is not made of definitions counts as
@@ -93,8 +90,7 @@ class ListenerResult:
     rejection: Rejection | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(msgspec.Struct, frozen=True):
     """The result of converting a message body; ``notification`` is as listeners receive it, ``None`` if it cannot be parsed."""
 
     outcome: Outcome
@@ -218,14 +214,15 @@ class NotificationConverter:
         # The id says which event it is. Its time is another one if the notification comes in another format, or if a broker or
         # an operator has sent it again with the time of that.
         may_differ = tuple(dict.fromkeys(("timestamp", *notification.may_differ)))
-        signer = Signer(self._keys, self._source, unit_name=self._unit_name, may_differ=may_differ)
-        mask = _MetadataMasker().masked
+        signer = Signer(
+            self._keys, self._source, unit_name=self._unit_name, may_differ=may_differ, encode=encoded_and_masked
+        )
         messages = []
         size = 0
         for id_, sample in zip(stable_ids(notification, samples), samples, strict=True):
             if not listener.takes(sample.name):
                 continue
-            message = signer.message(mask(sample), id_)
+            message = signer.message(sample, id_)
             size += memoryview(message.fields[METADATA_FIELD]).nbytes
             if size > MAX_METADATA_BYTES:
                 raise ValueError(f"the metadata of its samples have more than {MAX_METADATA_BYTES} bytes")
@@ -287,7 +284,7 @@ def _run_listener(
         definitions = run(listener, notification, max_samples)
     except Exception as error:
         return (), rejection_of(error, listener=listener.name, event_type=notification.event_type)
-    reasons = dict.fromkeys(definition.reason for definition in definitions if definition.reason)
+    reasons = dict.fromkeys([definition.reason for definition in definitions if definition.reason])
     if not reasons:
         return definitions, None
     return definitions, Rejection(
@@ -321,18 +318,3 @@ def _run_plugin(listener: Decision, notification: Notification, max_samples: int
     except ValueError as error:
         reason = safe_str(error) or type(error).__name__
     return [DefinitionResult(listener.origin, tuple(samples), reason)]
-
-
-class _MetadataMasker:
-    """Masks secrets in metadata, once for samples that share one mapping."""
-
-    def __init__(self) -> None:
-        self._safe: dict[int, Mapping[str, Any]] = {}
-
-    def masked(self, sample: Sample) -> Sample:
-        """Return ``sample`` with the secrets in its metadata masked; the same sample if there are none."""
-        metadata = sample.resource_metadata
-        safe = self._safe.get(id(metadata))
-        if safe is None:
-            safe = self._safe[id(metadata)] = masked(metadata)
-        return sample if safe is metadata else replace(sample, resource_metadata=safe)

@@ -148,7 +148,7 @@ def run(options: usage.Options, arguments: Sequence[str], work: Work) -> NoRetur
         reactor.addSystemEventTrigger("before", "shutdown", interrupt)
         status = EXIT_INTERRUPTED
         try:
-            status = await _status(work(reactor, options))
+            status = await _status(work(reactor, options), lambda: interrupted)
         finally:
             if not ended.called:
                 ended.callback(None)
@@ -165,7 +165,7 @@ def run(options: usage.Options, arguments: Sequence[str], work: Work) -> NoRetur
             os._exit(EXIT_INTERRUPTED)
 
 
-async def _status(work: Awaitable[int]) -> int:
+async def _status(work: Awaitable[int], interrupted: Callable[[], bool]) -> int:
     try:
         return await work
     except ConfigError as error:
@@ -173,7 +173,8 @@ async def _status(work: Awaitable[int]) -> int:
     except CommandError as error:
         return _ended(EXIT_USAGE, str(error))
     except Unavailable as error:
-        return _ended(UNAVAILABLE, str(error))
+        # Whoever interrupts closes the connections.
+        return EXIT_INTERRUPTED if interrupted() else _ended(UNAVAILABLE, str(error))
     except BrokenPipeError:
         return _reader_left()
 

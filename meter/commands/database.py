@@ -10,6 +10,8 @@ from typing import Any
 from typing import Protocol
 from typing import TypeVar
 
+from twisted.internet.defer import Deferred
+
 from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.settings import Config
@@ -25,6 +27,9 @@ class Connectable(Protocol):
 
     async def open(self) -> None:
         """Connect; :class:`Unavailable` if that fails."""
+
+    async def interrupt(self) -> None:
+        """Disconnect, and keep the server from going on with what it does."""
 
     def close(self) -> None:
         """Disconnect."""
@@ -69,7 +74,8 @@ async def connected(reactor: Any, make: Callable[[], C], retry_seconds: float) -
             await sleep(reactor, 0.2)
         else:
             break
-    closing = reactor.addSystemEventTrigger("before", "shutdown", opened.close)  # Ctrl-C: what waits for it fails
+    # Ctrl-C: what waits for it fails, and the server does not go on with it.
+    closing = reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(opened.interrupt()))
     try:
         yield opened
     finally:

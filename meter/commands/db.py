@@ -12,6 +12,8 @@ from typing import Any
 
 from twisted.python import usage
 
+from meter.commands.archive import ARCHIVING
+from meter.commands.archive import SUBCOMMANDS
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandOptions
@@ -29,6 +31,8 @@ from meter.commands.pack import pack
 from meter.commands.pack import unpack
 from meter.commands.retire_agent import RetireAgentOptions
 from meter.commands.retire_agent import retire_agent
+from meter.commands.spread import SpreadOptions
+from meter.commands.spread import spread
 from meter.commands.void import FinalizeOptions
 from meter.commands.void import UnvoidOptions
 from meter.commands.void import VoidedOptions
@@ -39,15 +43,16 @@ from meter.completeness.lives.instance_times import project_segments
 from meter.daemon.supervised import wait_ready
 from meter.settings import Config
 from meter.store import Administration
-from meter.store import PackingAdministration
+from meter.store import ArchiveAdministration
 from meter.store import PostgresStore
+from meter.store import SpreadingAdministration
 
 READY_SECONDS = 5.0
 """Time limit until the store is ready for queries, if its server runs already."""
 
 
-PACKING = {"pack": pack, "unpack": unpack}
-"""Subcommands that take long and show their progress."""
+LONG = {"pack": pack, "unpack": unpack, "spread": spread, **ARCHIVING}
+"""Subcommands that take long and show their progress, and those of archive servers."""
 
 Report = dict[str, Any]
 """A JSON object."""
@@ -86,7 +91,7 @@ class Options(CommandOptions):
             "status",
             None,
             JsonOptions,
-            "Show where the database is, its versions and unsafe settings; exit status 1 unless its schema is the required one.",
+            "Show where the database is, its versions, unsafe settings and the workers of a cluster; exit status 1 unless its schema is the required one and all workers answer.",
         ],
         ["partitions", None, JsonOptions, "List the weekly partitions with their sizes."],
         [
@@ -135,6 +140,13 @@ class Options(CommandOptions):
             "Pack weeks that ended long ago, which takes less than a third of the space; exit status 1 if a week cannot be packed now.",
         ],
         ["unpack", None, UnpackOptions, "Put the samples of a packed week back as they were."],
+        *SUBCOMMANDS,
+        [
+            "spread",
+            None,
+            SpreadOptions,
+            "Divide the samples among the workers of a Citus cluster whose coordinator this database is, while daemons run.",
+        ],
     ]
 
     def postOptions(self) -> None:
@@ -142,7 +154,7 @@ class Options(CommandOptions):
         if self.subCommand is None:
             raise usage.UsageError(
                 "give a subcommand: upgrade, status, partitions, retention, size, segments, void, unvoid, voided, finalize,"
-                " retire-agent, pack or unpack"
+                " retire-agent, pack, unpack, archive, unarchive, archive-server or spread"
             )
 
 
@@ -154,15 +166,16 @@ def main() -> None:
 async def work(reactor: Any, options: Any) -> int:
     """Run the subcommand on the configured database; return the exit status."""
     config = configuration(options["config"])
+    kind: Any = SpreadingAdministration if options.subCommand == "spread" else ArchiveAdministration
     if options.subCommand == "segments":
         report, status = await _segments(reactor, config, options.subOptions)
     else:
         async with (
             database_server(reactor, config) as (dsn, retry_seconds),
-            connected(reactor, lambda: PackingAdministration(reactor, dsn, clock=reactor), retry_seconds) as database,
+            connected(reactor, lambda: kind(reactor, dsn, clock=reactor), retry_seconds) as database,
         ):
-            if options.subCommand in PACKING:
-                report, status = await PACKING[options.subCommand](reactor, database, config, options.subOptions)
+            if options.subCommand in LONG:
+                report, status = await LONG[options.subCommand](reactor, database, config, options.subOptions)
             else:
                 report, status = await _administer(database, config, options.subCommand, options.subOptions)
     sys.stdout.write(f"{json.dumps(report)}\n" if options.subOptions["json"] else escape_terminal(as_text(report)))
@@ -178,7 +191,8 @@ async def _administer(
             return await administration.upgrade(), EXIT_OK
         case "status":
             report = await administration.status()
-            return report, EXIT_FOUND_PROBLEMS if report["schema_problem"] else EXIT_OK
+            away = any(worker["state"] != "answers" for worker in report.get("workers", ()))
+            return report, EXIT_FOUND_PROBLEMS if report["schema_problem"] or away else EXIT_OK
         case "partitions":
             return {"partitions": await administration.partitions()}, EXIT_OK
         case "retention":

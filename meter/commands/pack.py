@@ -21,6 +21,7 @@ from meter.commands.operator import WHO
 from meter.commands.operator import act
 from meter.settings import Config
 from meter.store import PackingAdministration
+from meter.store import WeekIsArchived
 from meter.store.packing.packer import NotVerified
 from meter.store.packing.unpacking import NotUnpacked
 from meter.store.postgres.connection import Rejected
@@ -50,7 +51,7 @@ class PackOptions(SubcommandOptions):
 
     def parseArgs(self, *weeks: str) -> None:
         """Take the days on which weeks begin."""
-        self["weeks"] = [_week(text) for text in weeks]
+        self["weeks"] = [named_week(text) for text in weeks]
 
 
 class UnpackOptions(SubcommandOptions):
@@ -62,12 +63,11 @@ class UnpackOptions(SubcommandOptions):
 
     def parseArgs(self, *weeks: str) -> None:
         """Take the day on which the week begins."""
-        if len(weeks) != 1:
-            raise usage.UsageError("unpack: give the Monday of one week, after all options")
-        self["week"] = _week(weeks[0])
+        self["week"] = one_week("unpack", weeks)
 
 
-def _week(text: str) -> date:
+def named_week(text: str) -> date:
+    """Return the Monday that ``text`` states; a usage error if it is none."""
     try:
         week = date.fromisoformat(text)
     except ValueError as error:
@@ -75,6 +75,13 @@ def _week(text: str) -> date:
     if week.weekday():
         raise usage.UsageError(f"{text} is not a Monday: a week is named by the day on which it begins (UTC)")
     return week
+
+
+def one_week(command: str, weeks: tuple[str, ...]) -> date:
+    """Return the one week that the arguments of ``command`` name."""
+    if len(weeks) != 1:
+        raise usage.UsageError(f"{command}: give the Monday of one week, after all options")
+    return named_week(weeks[0])
 
 
 class SampleProgress:
@@ -145,7 +152,7 @@ async def pack(
         for state in todo:
             try:
                 samples = await administration.pack(state.week, progress.add)
-            except (NotVerified, Rejected) as error:
+            except (NotVerified, Rejected, WeekIsArchived) as error:
                 rows.append(_row(state.week, None, f"not packed: {error}"))
                 continue
             outcome = "packed" if samples is not None else "not packed: an hour of it is not final; meter-db finalize"
@@ -174,7 +181,7 @@ async def unpack(
     with progress.shown():
         try:
             samples = await administration.unpack(week, progress.add)
-        except NotUnpacked as error:
+        except (NotUnpacked, WeekIsArchived) as error:
             raise CommandError(str(error)) from error
     again = config.store.pack_after_days
     return {

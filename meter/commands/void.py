@@ -18,6 +18,7 @@ from meter.store import Administration
 from meter.store import Selection
 from meter.store import UnexpectedCount
 from meter.store import Voiding
+from meter.store import WeekIsArchived
 
 SELECTION = [
     ["meter", "m", None, "Only samples of this meter."],
@@ -101,7 +102,7 @@ async def change(
     try:
         work = administration.void if command == "void" else administration.unvoid
         outcome = await work(selection, acting)
-    except UnexpectedCount as error:
+    except (UnexpectedCount, WeekIsArchived) as error:
         raise CommandError(str(error)) from error
     return _report(command, outcome, dry_run), EXIT_FOUND_PROBLEMS if outcome.problems else EXIT_OK
 

@@ -21,11 +21,13 @@ UNIX = "unix"
 class ConnectionLimits:
     """Limits of one HTTP server.
 
-    ``max_per_address`` is the number of open connections of one client address. A request line with its headers has to
+    ``max_per_address`` is the number of open connections of one client address, and ``max_open`` that of all together, those
+    of addresses without a limit included. A request line with its headers has to
     arrive within ``max_head_seconds`` of its first byte, and a body within ``max_body_seconds`` of the end of the headers.
     """
 
     max_per_address: int = 100
+    max_open: int = 800
     max_head_seconds: float = 30.0
     max_body_seconds: float = 60.0
 
@@ -58,10 +60,18 @@ def _ignore(reason: str) -> None:
     """Do not count."""
 
 
-class OpenConnections:
-    """Counts the open connections of one HTTP server by client address, and has its limits.
+class TooManyConnections(Exception):
+    """A connection is refused, with the ``status`` of its response."""
 
-    ``address_of`` returns what the other end of a connection counts as, ``None`` if it is not limited. ``count`` is called
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class OpenConnections:
+    """Counts the open connections of one HTTP server, also by client address, and has its limits.
+
+    ``address_of`` returns what the other end of a connection counts as, ``None`` if its address is not limited. ``count`` is called
     with the reason of each rejection: ``connections``, ``head`` or ``body``.
     """
 
@@ -77,37 +87,42 @@ class OpenConnections:
         self.limits = limits or ConnectionLimits()
         self.count = count
         self._address_of = address_of
-        self._open: Counter[str] = Counter()
+        self._open: Counter[str | None] = Counter()
+        self._all = 0
         self._logged: set[str] = set()
 
-    def open(self, peer: Any) -> Callable[[], None] | None:
-        """Count a connection of ``peer``; return what to call when it is closed, ``None`` if the address has too many."""
+    def open(self, peer: Any) -> Callable[[], None]:
+        """Count a connection of ``peer``; return what to call when it is closed, or raise :class:`TooManyConnections`."""
         address = self._address_of(peer)
-        if address is None:
-            return _nothing
-        if self._open[address] >= self.limits.max_per_address:
-            self.count("connections")
-            if address not in self._logged:
-                self._logged.add(address)
-                self._log.warn(
-                    "{address} has {count} open connections; further ones are refused",
-                    address=address,
-                    count=self._open[address],
-                )
-            return None
+        most = self.limits.max_per_address
+        if address is not None and self._open[address] >= most:
+            self._refused(address)
+            raise TooManyConnections(429, f"One client address can have {most} open connections.")
+        if self._all >= self.limits.max_open:
+            self._refused("the server")
+            raise TooManyConnections(503, f"The server has {self._all} open connections, as many as it can have.")
         self._open[address] += 1
+        self._all += 1
         return lambda: self._close(address)
 
-    def _close(self, address: str) -> None:
+    def _refused(self, holder: str) -> None:
+        self.count("connections")
+        if holder not in self._logged:
+            self._logged.add(holder)
+            count = self._open[holder] or self._all
+            self._log.warn(
+                "{holder} has {count} open connections; further ones are refused", holder=holder, count=count
+            )
+
+    def _close(self, address: str | None) -> None:
         self._open[address] -= 1
+        self._all -= 1
+        if self._all < self.limits.max_open // 2:  # not with each one that comes and goes at the limit
+            self._logged.discard("the server")
         if not self._open[address]:
             del self._open[address]
-            self._logged.discard(address)
+            self._logged.discard(address or "")
 
     def open_of(self, address: str) -> int:
         """Return how many connections of ``address`` are open."""
         return self._open.get(address, 0)
-
-
-def _nothing() -> None:
-    """Do nothing: the connection is not counted."""

@@ -23,6 +23,7 @@ from twisted.web.server import Request
 from twisted.web.server import Site
 
 from meter.daemon.http_connections import OpenConnections
+from meter.daemon.http_connections import TooManyConnections
 
 JSON = "application/json"
 
@@ -107,19 +108,23 @@ class ServerChannel(HTTPChannel):
     _arrival_timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Begin, unless the client address has too many connections."""
+        """Begin, unless the client address, or all together, have too many connections."""
         transport: Any = self.transport
-        self._closed = self.connections.open(transport.getPeer())
-        if self._closed is not None:
+        try:
+            self._closed = self.connections.open(transport.getPeer())
+        except TooManyConnections as refused:
+            self._refuse(refused)
+        else:
             super().connectionMade()
-            return
+
+    def _refuse(self, refused: TooManyConnections) -> None:
+        transport: Any = self.transport
         self._rejected = True
         if self.isSecure():
             # No response: a client that never ends its TLS handshake could keep the connection open.
             transport.abortConnection()
             return
-        most = self.connections.limits.max_per_address
-        self.write_error(429, f"One client address can have {most} open connections.")
+        self.write_error(refused.status, str(refused))
         transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:

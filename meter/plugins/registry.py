@@ -86,7 +86,7 @@ class Decision:
 
     def takes(self, meter: str) -> bool:
         """Return whether samples of ``meter`` are taken from this plugin."""
-        return not any(fnmatchcase(meter, pattern) for pattern in self.meters_off)
+        return not self.meters_off or not any(fnmatchcase(meter, pattern) for pattern in self.meters_off)
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,10 @@ class ApiSection(Section):
         description="Maximum number of requests in progress; further requests are answered 503 with Retry-After.",
     )
     max_live: Count = Field(default=50, description="Maximum number of clients of /v2/live at the same time.")
+    max_connections: Count = Field(
+        default=800,
+        description="Maximum number of open connections of all clients together, those of trusted_proxies included; further ones are closed at once. A process that is limited to 1024 open files needs the rest for others.",
+    )
     max_connections_per_address: Count = Field(
         default=100,
         description="Maximum number of open connections of one client address; further ones are closed at once. Connections of trusted_proxies are not counted.",

@@ -25,7 +25,7 @@ class CentralSection(Section):
     )
     pollsters_dir: str = Field(
         default="/etc/meter/pollsters.d",
-        description="Directory of declarative REST pollsters: *.toml (see docs/rest-pollsters.rst) and Ceilometer's dynamic pollsters, *.yaml.",
+        description="Directory of declarative pollsters: *.toml (see docs/rest-pollsters.rst and docs/exposition-pollsters.rst) and Ceilometer's dynamic pollsters, *.yaml.",
     )
     identity_interval_seconds: Seconds = Field(
         default=3600.0,

@@ -5,11 +5,21 @@ Daemons use :class:`PostgresStore`, and :class:`EmbeddedPostgres` to run the dat
 :class:`ApiTokenAdministration`, ``meter-doctor`` :class:`DatabaseInspection`.
 """
 
+from meter.store.archive.archive_servers import ArchiveReader
+from meter.store.archive.archive_servers import ArchiveServerError
+from meter.store.archive.archive_servers import archive_parameters
+from meter.store.archive.archived_weeks import WeekIsArchived
+from meter.store.archive.archiver import NotArchived
 from meter.store.audit.chain import Anchor
 from meter.store.audit.chain import ChainVerifier
 from meter.store.audit.log import MAX_REASON
 from meter.store.audit.void_statements import VoidedSamplesCheck
+from meter.store.cluster.spreading import NotSpreadable
+from meter.store.cluster.spreading_administration import SpreadingAdministration
+from meter.store.cluster.workers import Cluster
+from meter.store.cluster.workers import Worker
 from meter.store.maintenance.administration import Administration
+from meter.store.maintenance.archive_administration import ArchiveAdministration
 from meter.store.maintenance.inspection import DatabaseInspection
 from meter.store.maintenance.inspection import DatabaseServer
 from meter.store.maintenance.inspection import HeartbeatRow
@@ -29,6 +39,8 @@ from meter.store.maintenance.voiding import Act
 from meter.store.maintenance.voiding import Selection
 from meter.store.maintenance.voiding import UnexpectedCount
 from meter.store.maintenance.voiding import Voiding
+from meter.store.packing.packer import NotVerified
+from meter.store.postgres.connection import Rejected
 from meter.store.postgres.embedded import EmbeddedPostgres
 from meter.store.postgres.embedded import embedded_directory
 from meter.store.query.stored_rows import BatchRows
@@ -47,21 +59,30 @@ __all__ = [
     "Administration",
     "Anchor",
     "ApiTokenAdministration",
+    "ArchiveAdministration",
+    "ArchiveReader",
+    "ArchiveServerError",
     "BatchRows",
     "BatchTimes",
     "ChainVerifier",
+    "Cluster",
     "DatabaseInspection",
     "DatabaseServer",
     "EmbeddedPostgres",
     "HeartbeatRow",
     "LateSamples",
+    "NotArchived",
     "NotRetirable",
+    "NotSpreadable",
+    "NotVerified",
     "PackingAdministration",
     "PartitionState",
     "PostgresStore",
+    "Rejected",
     "Retention",
     "SampleTrace",
     "Selection",
+    "SpreadingAdministration",
     "StoredRow",
     "TooManyTokens",
     "TracedFailure",
@@ -71,6 +92,9 @@ __all__ = [
     "Verification",
     "VoidedSamplesCheck",
     "Voiding",
+    "WeekIsArchived",
+    "Worker",
+    "archive_parameters",
     "embedded_directory",
     "overdue",
     "retained_days",

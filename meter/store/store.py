@@ -6,7 +6,6 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -56,16 +55,15 @@ from meter.interfaces import Readiness
 from meter.message import MeteringMessage
 from meter.query import AuditEntry
 from meter.query import AuditFilter
-from meter.query import Marker
-from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import Statistics
 from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
-from meter.query import StoredSample
 from meter.query import WriteResult
 from meter.rating.rating_store import IRated
+from meter.sample_page import ISamplePages
+from meter.store.cluster.given_ids import GivenIds
 from meter.store.maintenance.maintenance import Maintenance
 from meter.store.maintenance.maintenance import Retention
 from meter.store.migrations import Schema
@@ -82,6 +80,7 @@ from meter.store.query.daemon_states import read_agents
 from meter.store.query.daemon_states import read_heartbeats
 from meter.store.query.identity_names import IdentityNameReader
 from meter.store.query.runner import QueryRunner
+from meter.store.query.sample_queries import SampleQueries
 from meter.store.rating.rating_store import StoredRating
 from meter.store.tokens.reader import STATEMENT_SECONDS
 from meter.store.tokens.reader import ApiTokenReader
@@ -99,9 +98,17 @@ that cannot be finalized never expire."""
 
 
 @implementer(
-    IStore, IActivity, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IRated, IDependency
+    IStore,
+    IActivity,
+    ICompletenessLedger,
+    ICompletenessStore,
+    IIdentityNames,
+    ILifeStore,
+    IRated,
+    ISamplePages,
+    IDependency,
 )
-class PostgresStore(Service):
+class PostgresStore(SampleQueries, Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
     Starting returns at once. Until the database can be reached and has the schema, every method raises ``Unavailable``. With
@@ -146,7 +153,7 @@ class PostgresStore(Service):
         rating_connections: int = 0,
     ) -> None:
         self.setName("store")
-        schema, durability = Schema(migrations()), Durability()
+        schema, durability, given_ids = Schema(migrations()), Durability(), GivenIds()
         slices = SharedSlices(clock)
         self._where = described(
             connection_parameters(dsn, statement_timeout_seconds=1, application_name=application_name)
@@ -178,6 +185,7 @@ class PostgresStore(Service):
         async def prepare(session: Session) -> None:
             await (schema.upgrade(session) if migrate else schema.check(session))
             await durability.check(session)
+            await given_ids.check(session)
 
         def pool(
             purpose: str,
@@ -268,20 +276,6 @@ class PostgresStore(Service):
     ) -> WriteResult:
         """Commit a batch; see ``IStore.write``."""
         return await self._sample_writer.write(messages, refused_entries)
-
-    async def samples(
-        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
-    ) -> Sequence[StoredSample]:
-        """Return the newest matching samples; see ``IStore.samples``."""
-        return await self._query_runner.samples(filter, limit, order, after)
-
-    async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
-        """Return one sample; see ``IStore.sample``."""
-        if filter.equals.get("message_id", message_id) != message_id:
-            return None
-        by_id = replace(filter, equals={**filter.equals, "message_id": message_id})
-        found = await self._query_runner.samples(by_id, 1)
-        return found[0] if found else None
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """Return meters; see ``IStore.meters``."""

@@ -26,7 +26,7 @@ from meter.daemon.status import readiness_of
 from meter.daemon.threads import OffReactor
 from meter.declarative.notifications import load_user_definitions
 from meter.declarative.notifications import without_redefined_meters
-from meter.declarative.rest import load_user_pollsters
+from meter.declarative.pollster_files import load_user_pollsters
 from meter.heartbeat import SpoolState
 from meter.interfaces import IDependency
 from meter.interfaces import IHealth

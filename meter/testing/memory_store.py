@@ -42,7 +42,6 @@ from meter.interfaces import RequestError
 from meter.message import MeteringMessage
 from meter.query import AuditEntry
 from meter.query import AuditFilter
-from meter.query import Field
 from meter.query import Marker
 from meter.query import Order
 from meter.query import Refusal
@@ -63,12 +62,12 @@ from meter.sample_identity import compared
 from meter.sample_identity import conflict
 from meter.sample_identity import fact_of
 from meter.sample_identity import may_differ
+from meter.sample_page import ISamplePages
 from meter.stored_batch import StoredBatch
 from meter.stored_batch import StoredProof
 from meter.stored_batch import UnstoredEntry
 from meter.stored_batch import UnstoredReason
 from meter.stored_batch import checks_of
-from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
 from meter.testing.memory_activity import arrivals_of
 from meter.testing.memory_activity import resource_counts_of
@@ -77,12 +76,16 @@ from meter.testing.memory_ledger import MemoryLedgerStore
 from meter.testing.memory_life_runs import runs_of_samples
 from meter.testing.memory_listed import listed_times
 from meter.testing.memory_rating import MemoryRating
+from meter.testing.memory_sample_pages import MemorySamplePages
+from meter.testing.memory_sample_pages import sort_key
 from meter.testing.statistics import compute_statistics
 from meter.testing.storable import unstorable
 
 
-@implementer(IStore, IActivity, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IRated)
-class MemoryStore(MemoryLedgerStore):
+@implementer(
+    IStore, IActivity, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IRated, ISamplePages
+)
+class MemoryStore(MemorySamplePages, MemoryLedgerStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
     ``audit_log`` has the entries of the audit log, oldest first; ``listed_times`` what cycle reports listed beside
@@ -164,7 +167,7 @@ class MemoryStore(MemoryLedgerStore):
                 raise RequestError("only a page in the order newest first can be continued after a marker")
             rows = [row for row in rows if (row.timestamp, row.message_id) < (after.timestamp, after.message_id)]
         for criterion in reversed(order):
-            rows.sort(key=lambda row: _sort_key(row, criterion.field), reverse=criterion.descending)
+            rows.sort(key=lambda row: sort_key(row, criterion.field), reverse=criterion.descending)
         return rows[:limit]
 
     async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
@@ -376,14 +379,6 @@ class MemoryStore(MemoryLedgerStore):
         rows = [row for same_id in self._rows.values() for row, _ in same_id if matches(row, filter)]
         rows.sort(key=lambda row: (row.timestamp, row.message_id))
         return rows
-
-
-def _sort_key(row: StoredSample, field: Field) -> tuple[bool, Any]:
-    """Return the sort key of ``row``: an absent value comes last, or first in descending order."""
-    if field not in ATTRIBUTES:
-        raise RequestError(f"samples cannot be ordered by {field!r}: use {', '.join(ATTRIBUTES)}")
-    value = getattr(row, ATTRIBUTES[field])
-    return value is None, value if value is not None else 0
 
 
 def _stated(row: StoredSample) -> tuple[Fact, frozenset[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -20,8 +19,8 @@ from meter.completeness.activity import ResourceCounts
 from meter.completeness.lives.kinds import KINDS
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
+from tests.archived import before_reads
 from tests.packed import TABLES as PACKED_TABLES
-from tests.packed import packed_before_reads
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -37,7 +36,7 @@ def database(request):
     return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
-@pytest.fixture(params=["memory", "postgresql", "packed"])
+@pytest.fixture(params=["memory", "postgresql", "packed", "archived"])
 def store(request):
     if request.param == "memory":
         yield MemoryStore(reactor)
@@ -46,7 +45,7 @@ def store(request):
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
-    with packed_before_reads(dsn) if request.param == "packed" else nullcontext():
+    with before_reads(request, dsn):
         yield store
     pytest_twisted.blockon(store.stopService())
     server.execute(f"TRUNCATE {', '.join((*TABLES, *PACKED_TABLES))}", dsn)

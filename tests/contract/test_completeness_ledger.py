@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 
@@ -24,10 +23,10 @@ from meter.cycle_report import SkipReport
 from meter.sample import utc_text
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
+from tests.archived import before_reads
 from tests.ledger_rows import TABLES
 from tests.ledger_rows import LedgerRows
 from tests.packed import TABLES as PACKED_TABLES
-from tests.packed import packed_before_reads
 from tests.store_messages import NOON
 from tests.store_messages import after
 from tests.store_messages import message
@@ -45,7 +44,7 @@ def database(request):
     return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
-@pytest.fixture(params=["memory", "postgresql", "packed"])
+@pytest.fixture(params=["memory", "postgresql", "packed", "archived"])
 def store(request):
     if request.param == "memory":
         memory = MemoryStore(reactor)
@@ -55,7 +54,7 @@ def store(request):
         yield memory
         return
     server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
-    with packed_before_reads(dsn) if request.param == "packed" else nullcontext():
+    with before_reads(request, dsn):
         store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
         store.startService()
         pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))

@@ -11,7 +11,7 @@ from twisted.internet.threads import deferToThread
 
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
-from tests.packed import pack_all
+from tests.packed import pack_all_blocking
 from tests.promql import instant
 from tests.promql import over_range
 from tests.promql import source_of
@@ -92,7 +92,7 @@ async def test_postgresql_has_the_answers_of_the_memory_store_from_samples_from_
         await store.maintenance.finalize(NOON + timedelta(hours=12))
         for key, found in (await answers(store)).items():
             assert comparable(found) == expected[key], key
-        await deferToThread(pack_all, store.dsn)
+        await deferToThread(pack_all_blocking, store.dsn)
         for key, found in (await answers(store)).items():
             assert comparable(found) == expected[key], key
     finally:

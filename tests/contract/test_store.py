@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from contextlib import nullcontext
 from dataclasses import replace as replaced
 from datetime import UTC
 from datetime import datetime
@@ -43,10 +42,11 @@ from meter.signing_keys import SigningKey
 from meter.store import PostgresStore
 from meter.stored_batch import verify_stored_batch
 from meter.testing import MemoryStore
+from tests.archived import before_reads
 from tests.packed import TABLES as PACKED_TABLES
-from tests.packed import packed_before_reads
 from tests.signed import received_together
 from tests.signed import stored_message
+from tests.spread import spread_database
 from tests.store_messages import KEYS
 from tests.store_messages import NOON
 from tests.store_messages import after
@@ -66,16 +66,26 @@ def database(request):
     return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
-@pytest.fixture(params=["memory", "postgresql", "packed"])
+@pytest.fixture(scope="module")
+def spread_store(request):
+    """A database whose samples are spread over a cluster, for all tests of this module."""
+    with spread_database(request) as cluster_and_dsn:
+        yield cluster_and_dsn
+
+
+@pytest.fixture(params=["memory", "postgresql", "packed", "archived", "spread"])
 def store(request):
     if request.param == "memory":
         yield MemoryStore(reactor)
         return
-    server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
+    if request.param == "spread":
+        server, dsn = request.getfixturevalue("spread_store")
+    else:
+        server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
-    with packed_before_reads(dsn) if request.param == "packed" else nullcontext():
+    with before_reads(request, dsn):
         yield store
     pytest_twisted.blockon(store.stopService())
     server.execute(f"TRUNCATE sample, {', '.join(BATCH_TABLES + DIMENSION_TABLES + PACKED_TABLES)}", dsn)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import uuid
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC
 from datetime import date
@@ -37,8 +36,8 @@ from meter.rating.statements.annex import annex_line
 from meter.rating.usage.usage_store import IUsage
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
+from tests.archived import before_reads
 from tests.packed import TABLES as PACKED_TABLES
-from tests.packed import packed_before_reads
 from tests.store_messages import message
 from tests.usage_books import EVERY_KIND
 from tests.usage_books import book
@@ -78,13 +77,13 @@ def on_postgresql(request):
     server.execute(f"TRUNCATE {TABLES}, {', '.join(PACKED_TABLES)}", dsn)
 
 
-@pytest.fixture(params=["memory", "postgresql", "packed"])
+@pytest.fixture(params=["memory", "postgresql", "packed", "archived"])
 def store(request):
     if request.param == "memory":
         yield MemoryStore(reactor)
         return
     store = request.getfixturevalue("on_postgresql")
-    with packed_before_reads(request.getfixturevalue("database")) if request.param == "packed" else nullcontext():
+    with before_reads(request, request.getfixturevalue("database")):
         yield store
 
 

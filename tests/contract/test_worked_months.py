@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from contextlib import nullcontext
 from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
@@ -27,8 +26,8 @@ from meter.rating.statements.statement import signed_document
 from meter.rating.statements.verification import verify_document
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
+from tests.archived import before_reads
 from tests.closing_accounts import ScriptedLedger
-from tests.packed import packed_before_reads
 from tests.statements import KEY
 from tests.statements import KEYS
 from tests.waiting import until
@@ -58,7 +57,7 @@ def store(request):
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=2)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
-    with packed_before_reads(dsn) if request.param == "packed" else nullcontext():
+    with before_reads(request, dsn):
         yield store
     pytest_twisted.blockon(store.stopService())
 

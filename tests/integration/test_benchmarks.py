@@ -22,7 +22,10 @@ from tests.servers import rabbitmq
 ROOT = Path(__file__).parents[2]
 SECONDS = 300.0
 
-SHARED = {"__init__", "measuring", "workload", "before_after"}
+SHARED = {
+    *("__init__", "measuring", "workload", "before_after"),
+    *("simulated_region", "region_history", "region_collector", "region_writing"),
+}
 """Modules that are no benchmarks; before_after runs those of another checkout, which has an environment of its own."""
 SMALLEST = {
     "api": ["--samples", "10000", "--runs", "1", "--requests", "5"],
@@ -57,6 +60,21 @@ SMALLEST = {
     "rating": [
         *("--instances", "40", "--measured", "4", "--skus", "2", "--runs", "1", "--mode", "not-durable"),
     ],
+    "region": [
+        *(
+            "--sizes",
+            "110x30x2",
+            "--meters",
+            "2",
+            "--retention-days",
+            "14",
+            "--pack-after-days",
+            "7",
+            "--delivered-days",
+            "2",
+        ),
+        *("--cycles", "2", "--late-every", "5", "--twice-every", "3", "--answers", "1"),
+    ],
     "road": [
         *("--samples", "400", "--instances", "10", "--runs", "1", "--mode", "durable", "--stalled-seconds", "3"),
     ],
@@ -78,6 +96,7 @@ POSTGRESQL = {
     "promql",
     "questions",
     "rating",
+    "region",
     "reports",
     "road",
     "store_read",
@@ -138,6 +157,18 @@ async def totals(self, *arguments):
             yield atom
         first = False
 StoredUsage.totals = totals
+""",
+    ),
+    "what is delivered twice is stored twice": (
+        "region",
+        """
+from benchmarks import simulated_region
+whole = simulated_region.Tally.add
+def add(self, message_id):
+    whole(self, message_id)
+    if self.samples % 500 == 0:
+        whole(self, message_id)
+simulated_region.Tally.add = add
 """,
     ),
     "an account is not closed": (

@@ -32,7 +32,7 @@ from tests.integration.test_store_plans import Database
 from tests.integration.test_store_plans import page_queries
 from tests.integration.test_store_plans import statistics_queries
 from tests.integration.test_store_rollups import running
-from tests.packed import pack_all
+from tests.packed import pack_all_blocking
 from tests.plans import count_rows_read
 from tests.store_messages import message
 
@@ -83,7 +83,7 @@ def packed(request):
             name: Question(ask, database.count(filter), rounded(await ask()))
             for name, (filter, ask) in asked(store).items()
         }
-        pack_all(dsn)
+        pack_all_blocking(dsn)
         return database, questions
 
     store = pytest_twisted.blockon(Deferred.fromCoroutine(opening.__aenter__()))
@@ -186,7 +186,7 @@ async def test_hour_is_final_again_after_its_only_plain_sample_was_voided(postgr
         await store.maintenance._partitions.ensure([OLD])
         await store.write(written)
         await store.maintenance.finalize(OLD + timedelta(days=1, hours=1))
-        pack_all(dsn)
+        pack_all_blocking(dsn)
 
         await changed(dsn, "void", Selection(ids=[written[-1].message_id]))
         assert postgresql.execute("SELECT count(*) FROM sample", dsn) == [(0,)]

@@ -290,6 +290,7 @@ class RunningPrometheus:
 
     def __init__(self, directory: Path, url: str) -> None:
         self._ended: Deferred[None] = Deferred()
+        self._url = url
         words = [
             prometheus(),
             f"--config.file={directory / 'prometheus.yml'}",
@@ -299,6 +300,14 @@ class RunningPrometheus:
         ]
         protocol = ServerProcess(self._ended)
         self._process = reactor.spawnProcess(protocol, words[0], words, env={}, path=str(directory))  # type: ignore[attr-defined]
+
+    async def until_ready(self) -> None:
+        """Wait until it answers; the test's time limit ends that."""
+        while True:
+            with contextlib.suppress(OSError):
+                await deferToThread(fetch, f"{self._url}/-/ready")
+                return
+            await sleep(reactor, 0.2)
 
     async def stop(self) -> None:
         self._process.signalProcess("TERM")

@@ -20,6 +20,7 @@ from meter.query import SampleFilter
 from meter.store import Administration
 from meter.store import PostgresStore
 from meter.store.postgres.connection import Connection
+from meter.store.postgres.connection import Lost
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.dsn import connection_parameters
@@ -267,6 +268,31 @@ async def test_cancelled_caller_affects_neither_connection_nor_transaction(postg
         gate.callback(None)
         assert await next_question == [(1,)]
         assert pool.generation == 1
+
+
+@pytest.mark.parametrize("end", ["interrupted", "killed"])
+@pytest_twisted.ensureDeferred
+async def test_server_does_not_go_on_with_a_statement_whose_client_is(postgresql, end):
+    def asleep():
+        return postgresql.execute("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(900)%'")
+
+    parameters = connection_parameters(postgresql.dsn(), statement_timeout_seconds=900, application_name="test")
+    connection = Connection(reactor, reactor, parameters)
+    await connection.open()
+    if end == "killed":  # its socket is closed, and nothing was said
+        await connection.remove_time_limits()
+    asked = Deferred.fromCoroutine(connection.rows("SELECT pg_sleep(900)"))
+    asked.addErrback(lambda failure: failure.check(Lost))
+    await until(asleep)
+
+    if end == "killed":
+        connection.close()
+    else:
+        await connection.interrupt()
+
+    assert await asked is Lost
+    await until(lambda: not asleep())
+    await connection.interrupt()  # there is nothing left to interrupt
 
 
 @pytest_twisted.ensureDeferred

@@ -15,9 +15,9 @@ from twisted.internet.defer import gatherResults
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.sample_identity import WEEK
+from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.maintenance import garbage_collection
-from meter.store.maintenance import maintenance
 from meter.store.maintenance.garbage_collection import collect
 from meter.store.maintenance.garbage_collection import collect_names
 from meter.store.maintenance.maintenance import Retention
@@ -52,11 +52,11 @@ OR o.id IS NULL OR run.id IS NULL
 """
 
 
-def of(who, weeks_ago=0.0, **options):
+def of(who, weeks_ago=0.0, seconds=0.0, **options):
     """Return a message whose names and metadata no other message has, except those of the same ``who``."""
     return message(
         f"meter of {who}",
-        at=NOW - weeks_ago * WEEK,
+        at=NOW - weeks_ago * WEEK + timedelta(seconds=seconds),
         resource_id=f"resource {who}",
         user_id=f"user {who}",
         project_id=f"project {who}",
@@ -109,6 +109,51 @@ async def test_garbage_collection_deletes_the_rows_of_expired_samples_and_no_oth
         "series": 2,
         "signed_batch": 2,
     }
+
+
+@pytest_twisted.ensureDeferred
+async def test_rows_of_the_newest_week_that_has_expired_are_deleted_with_it(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    async with running(dsn, retention=FOUR_WEEKS) as store:
+        oldest_kept = start_of_week(week_of(NOW - 4 * WEEK))
+        weeks_ago = (NOW - oldest_kept) / WEEK
+        await store.write([of("gone", weeks_ago, seconds=-1), of("also gone", weeks_ago, seconds=-0.001)])
+        await store.write([of("kept", weeks_ago)])
+
+        await time_passes(store)
+
+        assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 1) | {"series": 2}
+        assert {each.resource_id for each in await store.resources(SampleFilter(), 10)} == {"resource kept"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_rows_in_use_are_looked_at_once_each_time_that_something_expires(postgresql, monkeypatch):
+    monkeypatch.setattr(garbage_collection, "BATCH_ROWS", 4)
+    monkeypatch.setattr(garbage_collection, "EXAMINED_ROWS", 10)
+    dsn = postgresql.dsn_with_schema()
+    async with running(dsn, retention=FOUR_WEEKS) as store:
+        await store.write([of(f"kept {n}") for n in range(40)])
+        await store.write([of(f"gone {n}", 10) for n in range(20)])
+        pool, batches = store.maintenance._pool, []
+
+        async def counted(work, *arguments, **named):
+            if "after" in named:
+                batches.append(work.keywords.get("dimension"))
+            return await type(pool).run(pool, work, *arguments, **named)
+
+        monkeypatch.setattr(pool, "run", counted)
+        await store.maintenance.finalize(NOW)
+        found = rows(postgresql, dsn)
+        await time_passes(store)
+        left = rows(postgresql, dsn)
+        assert left["resource"] == 40
+        # Each transaction looks at ten rows, or deletes four.
+        for table in ("metadata", "series", "resource"):
+            assert batches.count(table) <= found[table] / 10 + (found[table] - left[table]) / 4 + 2, table
+
+        batches.clear()
+        await store.maintenance.collect_garbage()
+        assert batches == []
 
 
 @pytest_twisted.ensureDeferred
@@ -186,7 +231,7 @@ async def test_writer_waits_for_a_row_that_is_being_collected_and_inserts_it_aga
 
         async def slowly(session):
             for dimension in ("wire_format", "metadata", "series"):
-                begun.append(await collect(session, dimension, NOW - 5 * WEEK))
+                begun.append((await collect(session, dimension, NOW - 5 * WEEK)).deleted)
             await gate
 
         collecting = Deferred.fromCoroutine(store.maintenance._pool.run(slowly))
@@ -220,16 +265,15 @@ async def test_names_that_a_new_series_refers_to_are_not_collected(postgresql):
         gate.callback(None)
         await writing
 
-        assert await collecting == 0
+        assert await collecting == (0, None)
         assert (rows(postgresql, dsn)["resource"], postgresql.execute(DANGLING, dsn)) == (1, [(0,)])
 
 
 @pytest_twisted.ensureDeferred
 async def test_garbage_is_collected_in_batches_and_the_rest_in_the_next_run(postgresql, monkeypatch):
     dsn = postgresql.dsn_with_schema()
-    for module in (garbage_collection, maintenance):
-        monkeypatch.setattr(module, "BATCH_ROWS", 5)
-    monkeypatch.setattr(maintenance, "MAX_BATCHES", 2)
+    monkeypatch.setattr(garbage_collection, "BATCH_ROWS", 5)
+    monkeypatch.setattr(garbage_collection, "MAX_BATCHES", 2)
     async with running(dsn, retention=FOUR_WEEKS) as store:
         await store.write([of(n, 10) for n in range(23)])
         await time_passes(store)

@@ -29,12 +29,14 @@ from meter.sample_identity import compared_range
 from meter.sample_identity import week_of
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import partition_name
+from meter.store.write import dimensions
 from meter.store.write.duplicates import nearby_parameters
 from meter.store.write.inserts import INSERT_NEW_SAMPLES
 from meter.store.write.inserts import INSERT_SAMPLES
 from meter.stored_batch import verify_stored_batch
 from tests.signed import stored_message
 from tests.store_messages import KEYS
+from tests.store_messages import NOON
 from tests.store_messages import as_written
 from tests.store_messages import message
 from tests.store_messages import messages
@@ -331,3 +333,48 @@ async def test_caches_of_ids_are_bounded(postgresql):
         assert len(store._sample_writer._series._young) + len(store._sample_writer._series._old) <= 40
         assert (await store.write([message(resource_id="r3", message_id=str(uuid.uuid4()))])).stored == 1
         assert len(await store.resources(ALL, 1000)) == 100
+
+
+@pytest_twisted.ensureDeferred
+async def test_series_and_metadata_that_a_collector_has_forgotten_are_found_and_not_upserted(postgresql, monkeypatch):
+    upserted = []
+    for name in ("upsert_series", "upsert_metadata"):
+        whole = getattr(dimensions, name)
+
+        async def counted(session, *arguments, whole=whole):
+            upserted.append(list(arguments[-1]))
+            return await whole(session, *arguments)
+
+        monkeypatch.setattr(dimensions, name, counted)
+    different = [
+        *({"resource_id": text} for text in ("r1", "R1", 'r "1"', "r\\1", "{r,1}", "NULL", "r'1", "ä\u20ac\U0001f600", " ")),
+        *({"user_id": text} for text in (None, "NULL", "0")),
+        *({"project_id": text, "source": text} for text in ("p2", "s2")),
+        *({"type": type_, "unit": unit} for type_, unit in (("gauge", "B"), ("delta", "B"), ("gauge", ""))),
+        *({"metadata": {"_meter": meter}} for meter in ({"run": "a"}, {"run": "A"}, {"interval": 0.1}, {"interval": 1e-7})),
+        {"type": "cumulative", "metadata": {"host": "a"}},
+        {"type": "cumulative", "metadata": {"instance_host": "a"}},
+    ]  # fmt: skip
+    dsn = postgresql.dsn_with_schema()
+    of_all = "SELECT message_id, series_id, metadata_id FROM sample ORDER BY timestamp"
+    async with running(dsn, cached_ids=1) as store:
+        first = [message(at=n, **options) for n, options in enumerate(different)]
+        assert (await store.write(first)).stored == len(first)
+        assert [len(each) for each in upserted] == [len(different), 7]
+        upserted.clear()
+
+        again = [message(at=1000 + n, **options) for n, options in enumerate(different)]
+        assert (await store.write(again)).stored == len(again)
+        assert upserted == []
+        new = [message(at=2000 + n, resource_id=f"r{n}", metadata={"n": n}) for n in range(3)]
+        assert (await store.write([*new, message(at=3000)])).stored == 4
+        assert [len(each) for each in upserted] == [2, 3]  # r1 of this name, user and project is known
+        upserted.clear()
+
+        assert (await store.write([message(at=WEEK + timedelta(seconds=1) + NOON)])).stored == 1
+        assert [len(each) for each in upserted] == [1, 1]  # to be retained for longer
+
+        rows = postgresql.execute(of_all, dsn)
+        assert [row[1:] for row in rows[: len(first)]] == [row[1:] for row in rows[len(first) : 2 * len(first)]]
+        for each in [*first, *again]:
+            assert await stored_message(store, each.message_id) == each.fields

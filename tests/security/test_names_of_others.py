@@ -18,7 +18,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from meter.api.auth.requester import Requester
-from meter.api.auth.visibility import restrict
+from meter.api.auth.restriction import restrict
 from meter.query import And
 from meter.query import Comparison
 from meter.query import Expression

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,6 +104,21 @@ def test_refused_connection_reads_nothing_and_its_end_frees_nothing(served: Any)
     assert Connection(site, client("192.0.2.1")).refused
     opened[0].close()
     assert not Connection(site, client("192.0.2.1")).refused
+
+
+def test_connections_of_all_addresses_together_are_limited(served: Any) -> None:
+    site, reasons = served
+    site.connections.limits = replace(LIMITS, max_open=4)
+    opened = [Connection(site, client(f"192.0.2.{n}")) for n in range(1, 7)]
+    assert [each.refused for each in opened] == [False] * 4 + [True] * 2
+    assert reasons == ["connections", "connections"]
+    answer = parse(opened[4].transport.value())
+    assert answer.status == 503
+    assert "4 open connections" in answer.json["error_message"]["faultstring"]
+    opened[4].close()
+    assert Connection(site, client("192.0.2.9")).refused
+    opened[0].close()
+    assert not Connection(site, client("192.0.2.9")).refused
 
 
 def test_refused_tls_connection_is_aborted_because_its_handshake_may_never_end(served: Any) -> None:
@@ -272,5 +288,8 @@ def test_defaults_leave_room_for_the_requests_of_one_address() -> None:
     settings = Config().api
     assert settings.max_connections_per_address >= settings.shares.max_requests_per_address + 25
     assert ConnectionLimits() == ConnectionLimits(
-        settings.max_connections_per_address, settings.max_head_seconds, settings.max_body_seconds
+        max_per_address=settings.max_connections_per_address,
+        max_open=settings.max_connections,
+        max_head_seconds=settings.max_head_seconds,
+        max_body_seconds=settings.max_body_seconds,
     )

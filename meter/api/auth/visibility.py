@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -19,10 +18,10 @@ from datetime import datetime
 from typing import TypeVar
 
 from meter.api.auth.requester import Requester
+from meter.api.auth.restriction import restrict
 from meter.api.auth.visible_budgets import VisibleBudgets
 from meter.api.auth.visible_statements import VisibleStatement
 from meter.api.auth.visible_statements import VisibleStatements
-from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.completeness.activity import Arrivals
 from meter.completeness.activity import IActivity
@@ -48,16 +47,10 @@ from meter.identity_names import IdentityKey
 from meter.identity_names import IIdentityNames
 from meter.identity_names import NamePeriod
 from meter.interfaces import IStore
-from meter.query import And
 from meter.query import AuditEntry
 from meter.query import AuditFilter
-from meter.query import Comparison
-from meter.query import Expression
 from meter.query import IdField
-from meter.query import In
 from meter.query import Marker
-from meter.query import Not
-from meter.query import Or
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import Statistics
@@ -80,40 +73,11 @@ from meter.rating.statements.book_comparison import BookComparison
 from meter.rating.statements.book_comparison import ProjectDifference
 from meter.rating.statements.preview import Previews
 from meter.rating.statements.recent_previews import RecentPreviews
+from meter.sample_page import ISamplePages
+from meter.sample_page import SamplePage
 from meter.stored_batch import StoredProof
 
 T = TypeVar("T")
-
-
-def restrict(filter: SampleFilter, requester: Requester) -> SampleFilter:
-    """Return ``filter`` restricted to the project of ``requester``, unchanged for an administrator.
-
-    Raises :class:`HttpError` 403 for a requester without a project, and :class:`ApiError` 401 if ``filter`` names
-    another project.
-    """
-    if requester.is_admin:
-        return filter
-    if not requester.project_id:
-        raise HttpError(403, "RBAC Authorization Failed: the token is not scoped to a project.")
-    project_id = filter.equals.get("project_id", requester.project_id)
-    for named in (project_id, *(_projects(filter.expression) if filter.expression else ())):
-        if named != requester.project_id:
-            raise ApiError(401, f"Not Authorized to access project {named}")
-    return replace(filter, equals={**filter.equals, "project_id": requester.project_id})
-
-
-def _projects(expression: Expression) -> Iterator[object]:
-    """Yield every project that ``expression`` names, whatever the operator."""
-    match expression:
-        case Comparison("project_id", _, value):
-            yield value
-        case In("project_id", values):
-            yield from values
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from _projects(part)
-        case Not(part):
-            yield from _projects(part)
 
 
 async def _always() -> None:
@@ -253,6 +217,14 @@ class VisibleStore:
         """Return at most ``limit`` matching samples, newest first unless ``order`` is given."""
         return await self._authorized(
             lambda: self._store.samples(restrict(filter, self._requester), limit, order, after)
+        )
+
+    async def sample_page(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+    ) -> SamplePage:
+        """Return what :meth:`samples` does, for rendering in bulk."""
+        return await self._authorized(
+            lambda: ISamplePages(self._store).sample_page(restrict(filter, self._requester), limit, order, after)
         )
 
     async def sample(self, message_id: str) -> StoredSample | None:

@@ -13,6 +13,7 @@ import msgspec
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.rendering import v2 as rendering
+from meter.api.rendering.sample_pages import SampleFormat
 from meter.api.request.complex_query import parse_complex_query
 from meter.api.request.complex_query import parse_expression
 from meter.api.request.complex_query import parse_limit
@@ -27,6 +28,7 @@ from meter.api.request.simple_query import METER_FIELDS
 from meter.api.request.simple_query import RESOURCE_FIELDS
 from meter.api.request.simple_query import SAMPLE_FIELDS
 from meter.api.responses import ListResponse
+from meter.api.responses import SampleListResponse
 from meter.api.responses import StreamingResponse
 from meter.api.streaming.export import MEDIA_TYPES
 from meter.api.streaming.export import PAGE_SAMPLES
@@ -82,19 +84,19 @@ def _page(
 # --- samples -------------------------------------------------------------------------------------------------------
 
 
-async def meter_samples(context: RequestContext) -> ListResponse | StreamingResponse:
+async def meter_samples(context: RequestContext) -> SampleListResponse | StreamingResponse:
     """Handle ``/v2/meters/{meter}``."""
     filter = context.simple_query(SAMPLE_FIELDS).filter
     return await _list_samples(context, filter, context.arguments["limit"], rendering.OLD_SAMPLE)
 
 
-async def samples(context: RequestContext) -> ListResponse | StreamingResponse:
+async def samples(context: RequestContext) -> SampleListResponse | StreamingResponse:
     """Handle ``/v2/samples``."""
     filter = context.simple_query(SAMPLE_FIELDS).filter
     return await _list_samples(context, filter, context.arguments["limit"], rendering.SAMPLE)
 
 
-async def query_samples(context: RequestContext) -> ListResponse | StreamingResponse:
+async def query_samples(context: RequestContext) -> SampleListResponse | StreamingResponse:
     """Handle ``/v2/query/samples``."""
     query = parse_complex_query({} if context.body is msgspec.UNSET else context.body)
     limit = parse_limit(query)
@@ -108,7 +110,7 @@ async def _list_samples(
     limit: int | None,
     schema: rendering.SampleSchema,
     order: Sequence[Order] = (),
-) -> ListResponse | StreamingResponse:
+) -> SampleListResponse | StreamingResponse:
     """Return a page of samples with a link to the next one, or an export of all, depending on the media type."""
     marker = context.arguments["marker"]
     after = None if marker is None else parse_sample_marker(marker)
@@ -118,23 +120,16 @@ async def _list_samples(
         if limit is not None and limit <= 0:
             raise ApiError(400, "Limit must be positive")
         # The first page is queried before the response begins, while an error can still have its own status.
-        first = await context.store.samples(filter, min(limit or PAGE_SAMPLES, PAGE_SAMPLES), (), after)
-        chunks = export(
-            context.store,
-            filter,
-            context.media_type,
-            schema,
-            context.flatten,
-            limit=limit,
-            rows=first,
-            slices=context.slices,
-        )
+        first = await context.store.sample_page(filter, min(limit or PAGE_SAMPLES, PAGE_SAMPLES), (), after)
+        encoder = context.encoders.of(schema, MEDIA_TYPES[context.media_type])
+        chunks = export(context.store, filter, encoder, limit=limit, page=first, slices=context.slices)
         return StreamingResponse(context.media_type, chunks)
     size = context.check_limit(limit)
-    rows = await context.store.samples(filter, size + 1, order, after)
-    has_next = len(rows) > size and not order
-    link = {"Link": next_link(context.url, sample_marker(rows[size - 1]))} if has_next else {}
-    return ListResponse(list(rows[:size]), lambda row: schema.render(row, context.flatten), link)
+    page = await context.store.sample_page(filter, size + 1, order, after)
+    has_next = len(page.rows) > size and not order
+    link = {"Link": next_link(context.url, sample_marker(page.marker(size - 1)))} if has_next else {}
+    del page.rows[size:]
+    return SampleListResponse(page, context.encoders.of(schema, SampleFormat.LIST), link)
 
 
 async def post_samples(context: RequestContext) -> ListResponse:

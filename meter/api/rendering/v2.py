@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 from base64 import b64encode
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -280,19 +279,36 @@ def _proven_message(batch: StoredBatch, position: int, findings: BatchFindings) 
 
 @dataclass(frozen=True, slots=True)
 class SampleSchema:
-    """A JSON schema of samples: its record type, and the function that converts a stored sample."""
+    """A JSON schema of samples: its record type, and the function that converts a stored sample.
+
+    ``attributes`` are the attributes of a stored sample that the members have, by their names and in their order.
+    """
 
     record: type[msgspec.Struct]
     render: Callable[[StoredSample, MetadataFlattener], msgspec.Struct]
-
-    def render_all(self, rows: Iterable[StoredSample], flatten: MetadataFlattener) -> list[msgspec.Struct]:
-        """Return ``rows`` in this schema."""
-        render = self.render
-        return [render(row, flatten) for row in rows]
+    attributes: Mapping[str, str]
 
 
-OLD_SAMPLE = SampleSchema(OldSample, old_sample)
-SAMPLE = SampleSchema(Sample, sample)
+_ATTRIBUTES = {
+    **{name: name for name in StoredSample.__struct_fields__},
+    **{f"counter_{name}": name for name in ("name", "type", "unit", "volume")},
+    "meter": "name",
+    "id": "message_id",
+    "resource_metadata": "metadata",
+    "message_signature": "signature",
+    "signature_scheme": "scheme",
+}
+"""The attributes of a stored sample by the names of members."""
+
+
+def _schema(
+    record: type[msgspec.Struct], render: Callable[[StoredSample, MetadataFlattener], msgspec.Struct]
+) -> SampleSchema:
+    return SampleSchema(record, render, {name: _ATTRIBUTES[name] for name in record.__struct_fields__})
+
+
+OLD_SAMPLE = _schema(OldSample, old_sample)
+SAMPLE = _schema(Sample, sample)
 
 
 def meter(row: StoredMeter) -> Meter:

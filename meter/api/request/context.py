@@ -21,6 +21,7 @@ from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
 from meter.api.rating_services import RatingServices
 from meter.api.rendering.flattening import MetadataFlattener
+from meter.api.rendering.sample_pages import SampleEncoders
 from meter.api.request.simple_query import QueryableFields
 from meter.api.request.simple_query import SimpleQuery
 from meter.api.request.simple_query import parse_simple_query
@@ -37,7 +38,7 @@ class RequestContext:
 
     ``path`` has the variables of the path, ``arguments`` an argument per parameter of the operation. ``body`` is decoded
     JSON, ``UNSET`` if it is empty. ``keys`` are the signing keys, ``None`` if this server has none; so is ``rating``. ``media_type`` is the
-    negotiated type of the response. ``flatten`` encodes the metadata in the response. Long work is done in ``slices``.
+    negotiated type of the response. ``flatten`` encodes the metadata in the response, ``encoders`` pages of samples. Long work is done in ``slices``.
     ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end, and is empty if links are
     relative; ``url`` is that of the request, with the parameters of its body in the query string unless it is a form, which
     can have passwords. ``session`` is that of the browser, ``sign_in`` begins and ends one. ``prices`` is ``None`` if rating is
@@ -52,6 +53,7 @@ class RequestContext:
     requester: Requester
     store: VisibleStore
     flatten: MetadataFlattener
+    encoders: SampleEncoders
     slices: OwnedSlices
     ingest: SampleIngest | None
     keys: Keyring | None

@@ -24,7 +24,7 @@ from meter.sample import utc_text
 INVALID_MARKER = "it must be taken from the Link header of the previous page."
 
 
-def sample_marker(row: StoredSample) -> str:
+def sample_marker(row: StoredSample | Marker) -> str:
     """Return the marker of the page that begins after ``row``: letters, digits, ``-`` and ``_``."""
     return _encode(f"{utc_text(row.timestamp)} {row.message_id}".encode())
 

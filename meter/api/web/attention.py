@@ -18,6 +18,7 @@ from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
 from meter.completeness_query import ReportingAgent
+from meter.interfaces import Readiness
 from meter.rating.budgets.budget_state import BudgetState
 from meter.rating.costs.unpriced_usage import UnpricedGroup
 from meter.rating.period import BillingPeriod
@@ -142,6 +143,12 @@ def of_month(month: OpenMonth | None) -> Iterator[Attention]:
         more = len(month.closable.reasons) - 3
         text = f"{month.period} cannot be closed: {reasons}{f'; and {more} more' if more > 0 else ''}"
         yield Attention("warn", text, "/completeness", "Completeness")
+
+
+def of_prices(prices: Readiness | None) -> Iterator[Attention]:
+    """Yield why the price directory, whose state is ``prices``, cannot be used as it is."""
+    if prices is not None and not prices.ready:
+        yield Attention("bad", f"the price directory cannot be used: {prices.reason}", "/prices", "Prices")
 
 
 async def budget_states(context: RequestContext) -> Sequence[BudgetState]:

@@ -20,6 +20,7 @@ from meter.api.web.daemon_rows import daemon_summary
 from meter.api.web.operation import page
 from meter.api.web.page import page_response
 from meter.api.web.page_part import PagePart
+from meter.api.web.page_part import page_part
 from meter.api.web.page_part import part_of_available_store
 from meter.api.web.pipeline import MAX_LAG_SAMPLES
 from meter.api.web.pipeline import NOT_FINAL_TIME
@@ -121,7 +122,8 @@ async def _attention(context: RequestContext, now: datetime) -> tuple[Sequence[a
         found += attention.of_bus(state, bus.max_dead_letters if bus is not None else 0)
         hours = await part_of_available_store(store.hours_not_final(now - NOT_FINAL_TIME, now, now))
         found += attention.of_hours(hours.value or ())
-        month = await part_of_available_store(attention.open_month(context, now))
+        month = await page_part(attention.open_month(context, now))  # the price directory can be away
+        found += attention.of_prices(None if context.prices is None else context.prices.readiness())
         found += attention.of_month(month.value)
         found += attention.of_unpriced((await unpriced_groups(context)).value or ())
         clauses += _admin_clauses(agents, daemons, hours)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
 from cachetools import FIFOCache
+from msgspec.structs import replace
 
 from meter.message import BadMessage
 from meter.message import parse_timestamp

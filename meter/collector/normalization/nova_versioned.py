@@ -10,8 +10,9 @@ id made of request, event and resource is the same for both, and so is the time
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from meter.collector.normalization.nova_times import in_whole_seconds
 from meter.collector.normalization.nova_times import shared_time

@@ -10,8 +10,9 @@ store counts them as duplicates.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from meter.message import BadMessage
 from meter.message import parse_timestamp

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from meter.commands.doctor.finding import Finding
 from meter.declarative.notifications import load_user_definitions
-from meter.declarative.rest import load_user_pollsters
+from meter.declarative.pollster_files import load_user_pollsters
 from meter.plugins.registry import Configured
 from meter.plugins.registry import configure
 from meter.plugins.registry import find

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
+import msgspec
+
 from meter.declarative.notifications import common_fields
 from meter.declarative.notifications import values
 from meter.declarative.notifications.common_fields import CommonFields
@@ -155,8 +157,7 @@ def _make_sample(own: tuple[str, Any, str, int | float], common: CommonValues, s
     )
 
 
-@dataclass(frozen=True, slots=True)
-class DefinitionResult:
+class DefinitionResult(msgspec.Struct, frozen=True):
     """The samples that the definition at ``origin`` made from a notification, or the ``reason`` why it could not."""
 
     origin: str

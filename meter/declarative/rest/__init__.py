@@ -2,14 +2,12 @@
 
 ``docs/rest-pollsters.rst`` describes the files.
 
-- :mod:`~meter.declarative.rest.files`: loads a directory of them.
 - :mod:`~meter.declarative.rest.definition`: one definition.
 - :mod:`~meter.declarative.rest.pollster`: the pollster of a definition.
 - :mod:`~meter.declarative.rest.enrichment`: metadata from further requests.
 - :mod:`~meter.declarative.rest.responses`, :mod:`~meter.declarative.rest.expressions`: values in responses.
 """
 
-from meter.declarative.rest.files import load_user_pollsters
 from meter.declarative.rest.pollster import RestPollster
 
-__all__ = ["RestPollster", "load_user_pollsters"]
+__all__ = ["RestPollster"]

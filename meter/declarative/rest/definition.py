@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Set
-from pathlib import Path
 from typing import Any
 from typing import Literal
 
-from pydantic import BaseModel
-from pydantic import ConfigDict
 from pydantic import Field
-from pydantic import SecretStr
 from pydantic import field_validator
 from pydantic import model_validator
 
+from meter.declarative.request_fields import RequestFields
 from meter.declarative.rest.enrichment import Enrichment
 from meter.declarative.rest.expressions import Expression
 from meter.declarative.rest.expressions import expression
@@ -35,10 +31,8 @@ FIRST_VALUE = "*"
 """In ``entries``: the first value in the response, whatever its key."""
 
 
-class RestDefinition(BaseModel):
+class RestDefinition(RequestFields):
     """Which requests are sent and how responses become samples. ``docs/rest-pollsters.rst`` describes every field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
     meter: str = Field(pattern=r"^\S{1,255}$")
     type: SampleType
@@ -47,25 +41,20 @@ class RestDefinition(BaseModel):
     url: str = ""
     service: str = ""
     path: str = ""
-    headers: dict[str, str] = {}
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    password_file: str = ""
-    token_file: str = ""
     urljoin: bool = False
     responses: list[ResponseFormat] = Field(default=["json"], min_length=1)
     entries: str = ""
     items: str = ""
     volume: str
-    value_mapping: dict[str, float | int] = {}
+    value_mapping: dict[str, float | int] = Field(default_factory=dict)
     default_value: float | int | None = None
-    skip_values: list[Any] = []
+    skip_values: list[Any] = Field(default_factory=list)
     resource: str = "id"
     project: str = "project_id"
     user: str = "user_id"
-    metadata: dict[str, str] = {}
-    extra_metadata: list[Enrichment] = []
-    extra_metadata_skip: list[dict[str, Any]] = []
+    metadata: dict[str, str] = Field(default_factory=dict)
+    extra_metadata: list[Enrichment] = Field(default_factory=list)
+    extra_metadata_skip: list[dict[str, Any]] = Field(default_factory=list)
     next: str = ""
     method: Literal["GET"] = "GET"
 
@@ -125,21 +114,6 @@ class RestDefinition(BaseModel):
         """Return the expression in ``field``, ``None`` if it is empty."""
         text = getattr(self, field)
         return expression(text) if text else None
-
-    def all_headers(self) -> dict[str, str]:
-        """Return the headers, including Authorization; files with secrets are read on each call."""
-        headers = dict(self.headers)
-        if self.username:
-            secret = _read_secret(self.password_file) if self.password_file else self.password.get_secret_value()
-            pair = base64.b64encode(f"{self.username}:{secret}".encode()).decode("ascii")
-            headers["Authorization"] = f"Basic {pair}"
-        elif self.token_file:
-            headers["Authorization"] = f"Bearer {_read_secret(self.token_file)}"
-        return headers
-
-
-def _read_secret(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8").strip()
 
 
 RENAMED: Mapping[str, str] = {

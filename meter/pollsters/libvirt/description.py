@@ -14,6 +14,8 @@ from xml.etree.ElementTree import TreeBuilder
 from xml.etree.ElementTree import XMLParser
 
 from meter.interfaces import Domain
+from meter.pollsters.libvirt.host_devices import HostDevice
+from meter.pollsters.libvirt.host_devices import host_devices
 from meter.pollsters.libvirt.nova_metadata import BadDomain
 from meter.pollsters.libvirt.nova_metadata import check_agreement
 from meter.pollsters.libvirt.nova_metadata import nova_elements
@@ -47,7 +49,7 @@ class Description:
 
     ``by_nova``: Nova created the domain; otherwise its sizes come from libvirt's statistics. ``interfaces`` are by the
     name of the host's device. ``disks`` has the number of each disk's base image by the name of its device: libvirt gives
-    each image a number that stays the same while the disk is plugged in.
+    each image a number that stays the same while the disk is plugged in. ``host_devices`` are devices of the host that it has.
     """
 
     project_id: str | None
@@ -57,6 +59,7 @@ class Description:
     metadata: Mapping[str, Any]
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
     disks: Mapping[str, str] = field(default_factory=dict)
+    host_devices: tuple[HostDevice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ def describe(domain: Domain, settings: HostSettings) -> Description:
         },
         interfaces=_interfaces(root),
         disks=_disks(root),
+        host_devices=host_devices(root),
     )
 
 

@@ -11,12 +11,16 @@ from meter.pollsters.libvirt.description import Description
 
 
 class Gauge(NamedTuple):
-    """A gauge of a domain or of one of its devices; ``with_run``: it ends when the domain stops, not when it is deleted."""
+    """A gauge of a domain or of one of its devices.
+
+    ``with_run``: it ends when the domain stops, not when it is deleted. ``with_device``: it ends when it is not measured any more.
+    """
 
     name: str
     unit: str
     resource_id: str
     with_run: bool
+    with_device: bool = False
 
 
 class _Open(NamedTuple):
@@ -37,30 +41,32 @@ class OpenGauges:
     def update(
         self,
         uuid: str,
-        gauges: list[tuple[str, str, str, bool]],
+        gauges: list[Gauge],
         description: Description,
         at: datetime,
         *,
         off: bool,
+        devices_known: bool,
         remember: bool,
     ) -> list[Gauge]:
-        """Take the gauges that were sent for a domain at the time ``at``; return those that have ended with its run.
+        """Take the gauges that were sent for a domain at the time ``at``; return those that have ended with its run, or
+        with its device if all of its devices are known.
 
-        A gauge that is missing while the domain runs has not ended.
+        Another gauge that is missing while the domain runs has not ended.
         """
         known = self._open.get(uuid)
         if known is not None and at >= known.at and list(known.gauges) == gauges:
             if remember:
                 self._open[uuid] = _Open(known.gauges, description, at)
             return []
-        now = tuple(Gauge(*each) for each in gauges)
+        now = tuple(gauges)
         if known is not None and at < known.at:
             return []
         ended: list[Gauge] = []
         if known is not None:
             present = set(now)
             missing = [each for each in known.gauges if each not in present]
-            ended = [each for each in missing if off and each.with_run]
+            ended = [each for each in missing if (each.with_device and devices_known) or (off and each.with_run)]
             now += tuple(each for each in missing if each not in ended)
         if remember:
             self._open[uuid] = _Open(now, description, at)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from meter.daemon.services import Slices
@@ -21,6 +22,8 @@ from meter.pollsters.libvirt.description import HostSettings
 from meter.pollsters.libvirt.description import describe
 from meter.pollsters.libvirt.domain_runs import DomainRun
 from meter.pollsters.libvirt.domain_runs import DomainRuns
+from meter.pollsters.libvirt.host_devices import DeviceReader
+from meter.pollsters.libvirt.host_devices import UnknownDevice
 from meter.pollsters.libvirt.nova_metadata import BadDomain
 from meter.pollsters.libvirt.sources import MAX_DEVICES
 from meter.pollsters.libvirt.sources import BadStat
@@ -55,7 +58,9 @@ class Guest:
         began_at: datetime | None = None,
         *,
         leaving: bool = False,
+        device_reader: DeviceReader | None = None,
     ) -> None:
+        self._device_reader = device_reader
         self.uuid = domain.uuid
         self.description = description
         self.read_at = read_at
@@ -184,6 +189,20 @@ class Guest:
                 metadata = {**self.metadata, **described}
                 yield Measured(self._stats, prefix, resource_id, metadata, self.run, from_zero=from_zero)
 
+    def _measure_gpus(self, *, virtual: bool) -> Iterator[Measured]:
+        # Nova reserves the devices of a domain that is shut off; of another domain the XML only says what it would have.
+        if self._device_reader is None or (self.shut_off and not self.description.by_nova):
+            return
+        try:
+            gpus = self._device_reader.gpus(self.description.host_devices)
+        except UnknownDevice as error:
+            raise BadStat(str(error), "unknown") from None
+        for gpu in gpus:
+            if gpu.virtual == virtual:
+                described = {"device": gpu.name, "vendor_id": gpu.vendor_id, "product_id": gpu.product_id}
+                metadata = {**self.metadata, **described, **({"vgpu_type": gpu.type} if gpu.type else {})}
+                yield Measured(self._stats, "", f"{self.uuid}-{gpu.name}", metadata, self.run)
+
 
 _SCOPES: Mapping[Scope, Callable[[Guest], Iterator[Measured]]] = {
     "domain": Guest._measure_domain,
@@ -192,6 +211,8 @@ _SCOPES: Mapping[Scope, Callable[[Guest], Iterator[Measured]]] = {
     "vcpu": Guest._measure_vcpus,
     "disk": Guest._measure_disks,
     "interface": Guest._measure_interfaces,
+    "gpu": partial(Guest._measure_gpus, virtual=False),
+    "vgpu": partial(Guest._measure_gpus, virtual=True),
 }
 
 
@@ -272,6 +293,7 @@ async def take_snapshot(cycle: ICycle) -> GuestSnapshot:
         "libvirt descriptions", lambda: DescriptionCache(host_settings(cycle))
     )
     runs: DomainRuns = cycle.daemon_cache("libvirt domain runs", lambda: DomainRuns(now))
+    device_reader: DeviceReader = cycle.daemon_cache("libvirt host devices", DeviceReader)
     host = descriptions.host
     slices = Slices(cycle.clock)
     guests = []
@@ -289,12 +311,19 @@ async def take_snapshot(cycle: ICycle) -> GuestSnapshot:
         try:
             description = descriptions.get(domain)
             if domain_run is None:
-                guests.append(Guest(domain, description, at, monotonic_seconds))
+                guests.append(Guest(domain, description, at, monotonic_seconds, device_reader=device_reader))
             else:
                 run = run_text(host, domain_run.name)
                 seen = as_seen_by_owner(domain, domain_run)
                 guest = Guest(
-                    seen, description, at, monotonic_seconds, run, domain_run.began_at, leaving=domain_run.leaving
+                    seen,
+                    description,
+                    at,
+                    monotonic_seconds,
+                    run,
+                    domain_run.began_at,
+                    leaving=domain_run.leaving,
+                    device_reader=device_reader,
                 )
                 guests.append(guest)
         except BadDomain as error:
@@ -304,6 +333,7 @@ async def take_snapshot(cycle: ICycle) -> GuestSnapshot:
     if complete and not cycle.trial:
         descriptions.forget_all_but(set(listed))
         runs.forget_all_but(set(listed), now)
+        device_reader.forget_all_but({each for guest in guests for each in guest.description.host_devices})
     return GuestSnapshot(
         guests,
         unreadable,

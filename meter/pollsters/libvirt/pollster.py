@@ -41,8 +41,10 @@ from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Measured
 from meter.pollsters.libvirt.sources import Parts
 from meter.pollsters.libvirt.table import FAMILIES
+from meter.pollsters.libvirt.table import FROM_XML
 from meter.pollsters.libvirt.table import REQUIREMENTS
 from meter.pollsters.libvirt.table import MeterRow
+from meter.pollsters.libvirt.table import Scope
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
@@ -94,7 +96,7 @@ class PollsterState:
 class GuestPollster:
     """Meters a family of rows on every guest. A volume that libvirt does not provide is skipped."""
 
-    name: Literal["instance", "cpu", "vcpus", "memory", "perf", "disk", "disk.device", "network.interface"]
+    name: Literal["instance", "cpu", "vcpus", "memory", "perf", "disk", "disk.device", "network.interface", "gpu"]
     options: None = None
 
     @property
@@ -118,7 +120,7 @@ class GuestPollster:
         except LookupError:
             return Disabled("no hypervisor is configured")
         driver = hypervisor.uri.partition(":")[0].partition("+")[0]
-        if driver in BASIC_DRIVERS and self.name in ("perf", "disk", "disk.device", "network.interface"):
+        if driver in BASIC_DRIVERS and self.name in ("perf", "disk", "disk.device", "network.interface", "gpu"):
             return Disabled(f"libvirt's {driver} driver does not provide these statistics")
         if driver != "qemu" and self.name == "perf":
             return Disabled(f"only libvirt's qemu driver provides perf events, not {driver}")
@@ -183,8 +185,9 @@ class _GuestPoll:
     def __init__(self, guest: Guest, state: PollsterState, *, trial: bool) -> None:
         self.guest = guest
         self.counters = state.counters_of(guest, trial=trial)
-        self._gauges: list[tuple[str, str, str, bool]] = []
+        self._gauges: list[Gauge] = []
         self._new_devices: dict[str, frozenset[str]] = {}
+        self.measured_scopes: set[Scope] = set()
 
     def opening(self, row: MeterRow, measured: Measured) -> Opening | None:
         """Return the earlier value of the counter of ``measured`` if its run has just begun, else ``None``."""
@@ -204,7 +207,8 @@ class _GuestPoll:
     def record(self, row: MeterRow, sample: Sample) -> None:
         """Record that ``sample`` was sent, if it is a gauge."""
         if row.meter.type == "gauge":
-            self._gauges.append((sample.name, sample.unit, sample.resource_id, row.ends_with_run))
+            gauge = Gauge(sample.name, sample.unit, sample.resource_id, row.ends_with_run, row.ends_with_device)
+            self._gauges.append(gauge)
 
     def zero(self, row: MeterRow) -> Sample:
         """Return the sample of ``row`` of a domain that is shut off."""
@@ -219,7 +223,13 @@ class _GuestPoll:
         if self.counters is not None:
             self.counters.end_poll(guest.devices(), guest.read_at)
         ended = state.gauges.update(
-            guest.uuid, self._gauges, guest.description, guest.read_at, off=guest.shut_off, remember=not trial
+            guest.uuid,
+            self._gauges,
+            guest.description,
+            guest.read_at,
+            off=guest.shut_off,
+            devices_known=self.measured_scopes.issuperset(FROM_XML),
+            remember=not trial,
         )
         for gauge in ended:
             yield _zero(gauge, guest.description, guest.metadata, guest.read_at)
@@ -286,6 +296,7 @@ def _samples(
     except BadStat as error:
         skipped.log(f"{meter} of {guest.uuid}", str(error), error.reason, resources.of(guest.uuid))
         return
+    poll.measured_scopes.add(row.scope)
     for measured in all_measured:
         if previous is not None:
             seen[meter].add(measured.resource_id)

@@ -26,8 +26,11 @@ from meter.pollsters.libvirt.sources import VolumeSource
 from meter.sample import MeterDefinition
 from meter.sample import SampleType
 
-Scope = Literal["domain", "state", "processors", "vcpu", "disk", "interface"]
+Scope = Literal["domain", "state", "processors", "vcpu", "disk", "interface", "gpu", "vgpu"]
 """What a row measures. *state* and *processors* measure domains too, with more metadata; see ``guests.py``."""
+
+FROM_XML: tuple[Scope, ...] = ("gpu", "vgpu")
+"""Devices that the XML of a domain has: one that it does not have any more is gone."""
 
 IfMissing = Literal["logged", "counted", "optional"]
 """What happens if a domain lacks the statistics. *counted*: counted as skipped. *logged*: counted and logged.
@@ -99,6 +102,11 @@ class MeterRow:
     def ends_with_run(self) -> bool:
         """Whether it is a gauge that a domain does not have while it is shut off."""
         return self.meter.type == "gauge" and not self.when_off and self.meter.name not in OCCUPIED
+
+    @property
+    def ends_with_device(self) -> bool:
+        """Whether it is a gauge of a device that is gone as soon as it is not measured."""
+        return self.scope in FROM_XML
 
     def needed_statistics(self, prefix: str) -> str:
         """Return the names of the statistics, with ``prefix``, as text."""
@@ -237,6 +245,11 @@ NETWORK = (
     _row("network.outgoing.packets.error", "cumulative", "packet", "tx.errs", scope="interface"),
 )
 
+GPU = (
+    _row("gpu", "gauge", "gpu", Constant(1), scope="gpu", when_off=True),
+    _row("vgpu", "gauge", "vgpu", Constant(1), scope="vgpu", when_off=True),
+)
+
 FAMILIES = {
     "instance": INSTANCE,
     "cpu": CPU,
@@ -246,6 +259,7 @@ FAMILIES = {
     "disk": DISK,
     "disk.device": DISK_DEVICE,
     "network.interface": NETWORK,
+    "gpu": GPU,
 }
 """The rows of each pollster."""
 

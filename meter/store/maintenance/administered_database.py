@@ -39,6 +39,15 @@ class AdministeredDatabase:
         """Connect; :class:`meter.interfaces.Unavailable` if that fails."""
         await self._connection.open()
 
+    async def interrupt(self) -> None:
+        """Disconnect, and keep the server from going on with the statement in progress."""
+        await self._connection.interrupt()
+
+    async def number(self, statement: str) -> int:
+        """Return the number that ``statement`` selects."""
+        [[found]] = await self._connection.rows(statement)
+        return int(found)
+
     def close(self) -> None:
         """Disconnect."""
         self._connection.close()

@@ -1,14 +1,23 @@
 """Garbage collection: deletes unused rows of the dimension tables, in batches, while others write.
 
-Samples and rollups refer to rows whose ``retained_until`` is not before their own time (:mod:`meter.store.write.dimensions`). A
-row whose ``retained_until`` is before all retained samples and rollups, and before all samples that may still be written,
+Samples and rollups refer to rows whose ``retained_until`` is after their own time (:mod:`meter.store.write.dimensions`). A
+row whose ``retained_until`` is not after all retained samples and rollups, and all samples that may still be written, begin,
 is therefore unused: by what is stored, and by a writer that has its id in memory, whose sample would be refused as too old.
+
+Each time that something has expired, every table is walked through once in the order of its ids, some thousand rows in a transaction. Finding
+some rows anew for each batch would read all rows that are in use again and again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Coroutine
 from datetime import datetime
+from functools import partial
+from typing import Any
+from typing import NamedTuple
 
+from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.write.dimensions import LOCK
@@ -16,19 +25,36 @@ from meter.store.write.dimensions import LOCK
 BATCH_ROWS = 1000
 """Maximum number of rows that one transaction deletes."""
 
+EXAMINED_ROWS = 20_000
+"""Maximum number of rows that one transaction looks at."""
+
+MAX_BATCHES = 100
+"""Transactions that one run of maintenance spends on each dimension table, so that other work is not delayed."""
+
 OLDEST_RETAINED = f"""
 SELECT before, least(before, (SELECT min(start) FROM rollup WHERE {ROLLUPS_BY_START.format("rollup")})) FROM retention_cutoff WHERE meter = ''
 """
 """The time before which there are no samples, and the time before which there are no rollups either. No row if nothing expired."""
 
+_WALK = """
+WITH examined AS MATERIALIZED (
+    SELECT id, {unused} AS unused FROM {table} AS dimension WHERE id > %(after)s ORDER BY id LIMIT %(examined)s
+), unused AS MATERIALIZED (SELECT id FROM examined WHERE unused ORDER BY id LIMIT %(rows)s)
+"""
+
+# The last id that was looked at, null at the end of the table: the next batch begins after it.
+_LAST = """
+CASE WHEN (SELECT count(*) FROM unused) = %(rows)s THEN (SELECT max(id) FROM unused)
+    WHEN (SELECT count(*) FROM examined) = %(examined)s THEN (SELECT max(id) FROM examined) END
+"""
+
 # Rows that a writer is about to retain for longer are locked, and are skipped.
-DELETE_ROWS = """
-WITH deleted AS (
-    DELETE FROM {table} WHERE id IN (
-        SELECT id FROM {table} WHERE retained_until < %(before)s LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+DELETE_ROWS = f"""{_WALK.format(table="{table}", unused="retained_until <= %(before)s")}, deleted AS (
+    DELETE FROM {{table}} WHERE id IN (
+        SELECT id FROM {{table}} WHERE id = ANY(ARRAY(SELECT id FROM unused)) AND retained_until <= %(before)s FOR UPDATE SKIP LOCKED
     ) RETURNING 1
-), counted AS ({count})
-SELECT count(*) FROM deleted
+), counted AS ({{count}})
+SELECT (SELECT count(*) FROM deleted), {_LAST}
 """
 
 DELETE_BATCHES = """
@@ -40,11 +66,11 @@ WITH deleted AS (
 SELECT count(*) FROM deleted
 """
 
-UNUSED = "NOT EXISTS (SELECT FROM series WHERE series.{column} = name.id){used_by_rating}"
-FIND_NAMES = f"SELECT id FROM {{table}} AS name WHERE {UNUSED} LIMIT %(rows)s"
+UNUSED = "NOT EXISTS (SELECT FROM series WHERE series.{{column}} = {name}.id LIMIT 1){{used_by_rating}}"
+FIND_NAMES = f"{_WALK.format(table='{table}', unused=UNUSED.format(name='dimension'))} SELECT array(SELECT id FROM unused), {_LAST}"
 DELETE_NAMES = f"""
 WITH deleted AS (
-    DELETE FROM {{table}} AS name WHERE id = ANY(%(ids)s) AND {UNUSED} RETURNING 1
+    DELETE FROM {{table}} AS dimension WHERE id = ANY(%(ids)s) AND {UNUSED.format(name="dimension")} RETURNING 1
 ), counted AS ({{count}})
 SELECT count(*) FROM deleted
 """
@@ -58,10 +84,17 @@ NAME_TABLES = ("meter", "resource", "user", "project", "source", "run")
 """Dimension tables that ``series`` refers to, and rated usage to two of them."""
 
 USED_BY_RATING = {
-    "resource": " AND NOT EXISTS (SELECT FROM usage_resource u WHERE u.resource_id = name.id)",
-    "project": " AND NOT EXISTS (SELECT FROM usage_project u WHERE u.project_id = name.id)",
+    "resource": " AND NOT EXISTS (SELECT FROM usage_resource u WHERE u.resource_id = dimension.id)",
+    "project": " AND NOT EXISTS (SELECT FROM usage_project u WHERE u.project_id = dimension.id)",
 }
 """Names of usage that is kept stay after the last series, by table."""
+
+
+class Batch(NamedTuple):
+    """What a transaction has done: how many rows it deleted, and after which id the next one goes on; ``None`` at the end."""
+
+    deleted: int
+    last: int | None
 
 
 async def oldest_retained(session: Session) -> tuple[datetime, datetime] | None:
@@ -71,23 +104,24 @@ async def oldest_retained(session: Session) -> tuple[datetime, datetime] | None:
     return None
 
 
-async def collect(session: Session, dimension: str, before: datetime) -> int:
-    """Delete a batch of rows of ``series``, ``metadata`` or ``wire_format`` that expired ``before``; return how many."""
+async def collect(session: Session, dimension: str, before: datetime, after: int = 0) -> Batch:
+    """Delete a batch of rows of ``series``, ``metadata`` or ``wire_format`` that expired ``before``, of those with ids ``after``."""
     statement = DELETE_ROWS.format(table=dimension, count=COUNT)
-    [[deleted]] = await session.rows(statement, {"dimension": dimension, "before": before, "rows": BATCH_ROWS})
-    return int(deleted)
+    parameters = {"dimension": dimension, "before": before, "after": after}
+    [row] = await session.rows(statement, {**parameters, "rows": BATCH_ROWS, "examined": EXAMINED_ROWS})
+    return Batch(*row)
 
 
-async def collect_batches(session: Session, before: datetime) -> int:
-    """Delete some of the signed batches all of whose samples are from ``before``; return how many."""
+async def collect_batches(session: Session, before: datetime, after: int = 0) -> Batch:
+    """Delete some of the signed batches all of whose samples are from ``before``. An index finds them, wherever they are."""
     [[deleted]] = await session.rows(
         DELETE_BATCHES.format(count=COUNT), {"dimension": "signed_batch", "before": before, "rows": BATCH_ROWS}
     )
-    return int(deleted)
+    return Batch(deleted, after if deleted == BATCH_ROWS else None)
 
 
-async def collect_names(session: Session, dimension: str) -> int:
-    """Delete a batch of the names that no series refers to; return how many.
+async def collect_names(session: Session, dimension: str, after: int = 0) -> Batch:
+    """Delete a batch of the names that no series refers to, of those with ids ``after``.
 
     They are found while writers may make series, and checked again while a lock keeps writers from making any.
     """
@@ -97,10 +131,54 @@ async def collect_names(session: Session, dimension: str) -> int:
         "count": COUNT,
         "used_by_rating": USED_BY_RATING.get(dimension, ""),
     }
-    ids = [id for [id] in await session.rows(FIND_NAMES.format(**parts), {"rows": BATCH_ROWS})]
+    parameters = {"after": after, "rows": BATCH_ROWS, "examined": EXAMINED_ROWS}
+    [[ids, last]] = await session.rows(FIND_NAMES.format(**parts), parameters)
     if not ids:
-        return 0
+        return Batch(0, last)
     await session.count("SET LOCAL lock_timeout = '2s'")
     await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     [[deleted]] = await session.rows(DELETE_NAMES.format(**parts), {"dimension": dimension, "ids": ids})
-    return int(deleted)
+    return Batch(deleted, last)
+
+
+class GarbageCollection:
+    """Collects what is unused since something expired, over ``pool``; several runs of maintenance share a large amount."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._oldest: tuple[datetime, datetime] | None = None
+        self._places: dict[str, int] = {}
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the next run goes on."""
+        return bool(self._places)
+
+    async def run(self) -> None:
+        """Delete unused rows; nothing to do until more samples or rollups have expired."""
+        oldest = await self._pool.run(oldest_retained)
+        if oldest is None:
+            return
+        if oldest != self._oldest:
+            tables = ("signed_batch", "wire_format", "metadata", "series", *NAME_TABLES)
+            self._oldest, self._places = oldest, dict.fromkeys(tables, 0)
+        samples, rollups = oldest
+        await self._walk("signed_batch", partial(collect_batches, before=samples))
+        await self._walk("wire_format", partial(collect, dimension="wire_format", before=samples))
+        await self._walk("metadata", partial(collect, dimension="metadata", before=rollups))
+        await self._walk("series", partial(collect, dimension="series", before=rollups))
+        if "series" in self._places:
+            return  # which still refer to names
+        for name in NAME_TABLES:
+            await self._walk(name, partial(collect_names, dimension=name))
+
+    async def _walk(self, table: str, collect_batch: Callable[..., Coroutine[Any, Any, Batch]]) -> None:
+        places = self._places
+        for _ in range(MAX_BATCHES):
+            if table not in places:
+                return
+            batch = await self._pool.run(collect_batch, after=places[table])
+            if batch.last is None:
+                places.pop(table, None)
+            else:
+                places[table] = batch.last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from datetime import datetime
 from datetime import timedelta
@@ -15,6 +16,9 @@ from meter.interfaces import Unavailable
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
+from meter.store.cluster.workers import Cluster
+from meter.store.cluster.workers import cluster_of
+from meter.store.cluster.workers import disconnected_nodes
 from meter.store.maintenance.maintenance import BEGINNING
 from meter.store.maintenance.partitions import end_of_week
 from meter.store.maintenance.partitions import weeks_with_partitions
@@ -27,6 +31,7 @@ from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.dsn import described
 from meter.store.postgres.durability import unsafe_settings
+from meter.store.postgres.sql import alternative
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.sample_rows import OF_ANY_SERIES
 
@@ -36,8 +41,12 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
     CASE WHEN pg_has_role(current_user, 'pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END
 """
 
+_NEWEST_PLAIN = alternative(
+    f"SELECT max(s.timestamp) FROM sample s WHERE {IN_ORDER_OF_TIME}",
+    "SELECT max(s.timestamp) FROM spread_samples_in_order(NULL, '-infinity', 'infinity', false, 0, 1, false) s",
+)
 NEWEST_SAMPLE = f"""
-SELECT greatest((SELECT max(s.timestamp) FROM sample s WHERE {IN_ORDER_OF_TIME}), (SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}))
+SELECT greatest(({_NEWEST_PLAIN}), (SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}))
 """
 
 DEFAULT_SAMPLES = f"""
@@ -102,6 +111,10 @@ class DatabaseInspection:
         """Connect; :class:`Unavailable` if that fails."""
         await self._connection.open()
 
+    async def interrupt(self) -> None:
+        """Disconnect, and keep the server from going on with the statement in progress."""
+        await self._connection.interrupt()
+
     def close(self) -> None:
         """Disconnect."""
         self._connection.close()
@@ -134,6 +147,16 @@ class DatabaseInspection:
             schema_problem=await self._schema.problem(self._connection),
             unsafe_settings=await unsafe_settings(self._connection),
         )
+
+    async def cluster(self) -> Cluster | None:
+        """Return the workers as the coordinator sees them, and which nodes cannot connect to which; ``None`` on one server."""
+        try:
+            cluster = await cluster_of(self._connection)
+            if cluster is None or cluster.away:
+                return cluster
+            return replace(cluster, disconnected=await disconnected_nodes(self._connection))
+        except (Rejected, TimedOut) as error:
+            raise Unavailable(str(error)) from error
 
     async def partitions(self, now: datetime) -> PartitionState:
         """Return which partitions there are at ``now``, a time of the database's clock."""

@@ -31,15 +31,14 @@ from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
+from meter.store.archive.archive_removal import removals
+from meter.store.archive.archive_removal import remove_from_archives
 from meter.store.maintenance.compaction import compact
 from meter.store.maintenance.completeness_days import COMPLETENESS_TABLES
 from meter.store.maintenance.completeness_days import CompletenessSummaries
 from meter.store.maintenance.garbage_collection import BATCH_ROWS
-from meter.store.maintenance.garbage_collection import NAME_TABLES
-from meter.store.maintenance.garbage_collection import collect
-from meter.store.maintenance.garbage_collection import collect_batches
-from meter.store.maintenance.garbage_collection import collect_names
-from meter.store.maintenance.garbage_collection import oldest_retained
+from meter.store.maintenance.garbage_collection import MAX_BATCHES
+from meter.store.maintenance.garbage_collection import GarbageCollection
 from meter.store.maintenance.identity_names import collect_identity_names
 from meter.store.maintenance.ledger_retention import LedgerRetention
 from meter.store.maintenance.ledger_retention import retained_days
@@ -63,6 +62,7 @@ from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
+from meter.store.query.access_paths import ROLLUPS_BY_START
 
 RETRY_SECONDS = 3600.0
 """Pause before an hour or day that could not be finalized is tried again: an attempt may take as long as a statement may."""
@@ -80,8 +80,8 @@ PAUSE_SECONDS = 0.1
 IDENTITY_NAMES_INTERVAL_SECONDS = 3600.0
 """How often names of projects, domains and users are looked through for those that nothing refers to."""
 
-MAX_BATCHES = 100
-"""Batches of garbage that one run collects from each dimension table, so that other work is not delayed."""
+REMOVAL_RETRY_SECONDS = 600.0
+"""Pause after an archive server was away before it is tried again to delete there."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -89,6 +89,15 @@ ADVANCE_CUTOFF = """
 INSERT INTO retention_cutoff (meter, before) VALUES (%s, %s)
 ON CONFLICT (meter) DO UPDATE SET before = greatest(retention_cutoff.before, excluded.before)
 """
+
+ROLLUPS_EXPIRED_BEFORE = "SELECT least(%s, before) FROM retention_cutoff WHERE meter = ''"
+"""The time before which rollups have expired: those whose samples have, any others would be computed again."""
+
+
+SERIES_OF_METER = """
+SELECT ARRAY(SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s)::text
+"""
+"""The ids of the series of a meter, as PostgreSQL writes an array."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +139,11 @@ class Maintenance(Service):
         self._clock = clock
         self._retry_at: dict[tuple[datetime, int], float] = {}
         self._unrollable: set[datetime] = set()
+        self._rollups_deleted_before: datetime | None = None
         self._expired_packed: dict[str, datetime] = {}
-        self._collected_before: tuple[datetime, datetime] | None = None
+        self.garbage_collection = GarbageCollection(pool)
         self._collect_identity_names_at = 0.0
+        self._remove_from_archives_at = 0.0
         self._partitions = Partitions(pool, clock)
         self._retention = retention
         self._ledger_retention = LedgerRetention(pool, retained_days(retention.days, retention.rollup_days))
@@ -193,6 +204,7 @@ class Maintenance(Service):
         await self.finalize(now - self._finalize_after)
         await self.summarize(now)
         await self.expire(now)
+        await self.remove_from_archives()
         await self._ledger_retention.run(now)
         await self._usage_retention.run(now)
         await self.collect_garbage()
@@ -258,33 +270,29 @@ class Maintenance(Service):
                         await self._pool.run(_delete_samples, name, before, packed)
                         self._expired_packed[name] = before
         if retention.rollup_days:
-            await self._pool.run(
-                _delete_rollups,
-                (now - timedelta(days=retention.rollup_days)).replace(hour=0, minute=0, second=0, microsecond=0),
+            midnight = (now - timedelta(days=retention.rollup_days)).replace(hour=0, minute=0, second=0, microsecond=0)
+            for [before] in await self._pool.rows(ROLLUPS_EXPIRED_BEFORE, [midnight]):
+                if before != self._rollups_deleted_before:
+                    await self._pool.run(_delete_rollups, before)
+                    self._rollups_deleted_before = before
+
+    async def remove_from_archives(self) -> None:
+        """Delete on archive servers what has expired or is back here; what cannot be deleted now is tried again every few minutes."""
+        if self._clock.seconds() < self._remove_from_archives_at or not (due := await self._pool.run(removals)):
+            return
+        failed = await remove_from_archives(due, self._pool.run)
+        for server, reason in failed.items():
+            self._log.warn(
+                "samples that are not needed stay on the archive server {server}: {reason}",
+                server=server,
+                reason=reason,
             )
+        if failed:
+            self._remove_from_archives_at = self._clock.seconds() + REMOVAL_RETRY_SECONDS
 
     async def collect_garbage(self) -> None:
         """Delete the unused rows of the dimension tables; nothing to do until more samples or rollups have expired."""
-        oldest = await self._pool.run(oldest_retained)
-        if oldest is None or oldest == self._collected_before:
-            return
-        samples, rollups = oldest
-        complete = True
-        batches = [
-            partial(collect_batches, before=samples),
-            partial(collect, dimension="wire_format", before=samples),
-            partial(collect, dimension="metadata", before=rollups),
-            partial(collect, dimension="series", before=rollups),
-            *(partial(collect_names, dimension=name) for name in NAME_TABLES),
-        ]
-        for batch in batches:
-            for _ in range(MAX_BATCHES):
-                if await self._pool.run(batch) < BATCH_ROWS:
-                    break
-            else:
-                complete = False  # the next run continues
-        if complete:
-            self._collected_before = oldest
+        await self.garbage_collection.run()
 
     async def collect_identity_names(self, now: datetime) -> None:
         """Delete the names of projects, domains and users that nothing refers to."""
@@ -313,8 +321,7 @@ class Maintenance(Service):
         session = self._compaction_session = self._connect()
         try:
             await session.open()
-            session.disable_timeout()
-            await session.count("SET statement_timeout = 0")
+            await session.remove_time_limits()
             rebuilt = await compact(session, until)
         finally:
             self._compaction_session = None
@@ -325,6 +332,8 @@ class Maintenance(Service):
 
 async def _advance_cutoff(session: Session, meter: str, before: datetime, unrollable: Set[datetime]) -> bool:
     """Refuse samples before ``before`` from now on; return ``False`` while an hour before it may still become final."""
+    if await session.rows("SELECT FROM retention_cutoff WHERE meter = %s AND before >= %s", [meter, before]):
+        return True  # once: writers wait for the locks
     await lock_all_hours(session)
     since = BEGINNING
     while (hour := await next_hour_to_finalize(session, since, before)) is not None:
@@ -347,18 +356,17 @@ async def _delete_samples(session: Session, meter: str, before: datetime, packed
     if packed:
         await lock_packed_samples(session)
         await delete_packed(session, meter, before)
+    # The ids are values: a statement on several servers cannot read them from a table of one.
+    [[series]] = await session.rows(SERIES_OF_METER, [meter])
     for table in ("sample", "voided_sample"):
         await session.count(
-            f"DELETE FROM {table} s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("
-            "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s))",
-            [before, meter],
+            f"DELETE FROM {table} s WHERE s.timestamp < %s AND s.series_id = ANY(%s::integer[])", [before, series]
         )
 
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
     """Delete rollups whose samples have expired: any others would be computed again."""
-    for table in ("rollup", "meter_totals", "final_period", "changed_series", *COMPLETENESS_TABLES):
-        await session.count(
-            f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))",
-            [before],
-        )
+    expired = "least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))"
+    await session.count(f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND start < {expired}", [before])
+    for table in ("meter_totals", "final_period", "changed_series", *COMPLETENESS_TABLES):
+        await session.count(f"DELETE FROM {table} WHERE start < {expired}", [before])

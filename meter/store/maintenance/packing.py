@@ -14,7 +14,10 @@ from twisted.logger import Logger
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
+from meter.store.archive.archived_weeks import archived_weeks
 from meter.store.maintenance.partitions import weeks_with_partitions
+from meter.store.migrations import SPREAD_STORE
+from meter.store.migrations import has_table
 from meter.store.packing.packer import NotVerified
 from meter.store.packing.packer import Packer
 from meter.store.postgres.connection import Rejected
@@ -29,10 +32,11 @@ PACKED_AT = "SELECT week, packed_at FROM packed_week"
 async def weeks_due(session: Session, now: datetime, *, after_days: float, retention_days: float) -> list[date]:
     """Return the weeks that may have samples to pack, oldest first: they ended more than ``after_days`` ago.
 
-    Weeks that expire within a week are left out, and those of which late samples have been packed within a day.
+    Archived weeks and those that expire within a week are left out, and those of which late samples have been packed within a day.
     """
     packed = dict(await session.rows(PACKED_AT))
-    weeks = await weeks_with_partitions(session)
+    archived = {each.week for each in await archived_weeks(session)}
+    weeks = [week for week in await weeks_with_partitions(session) if week not in archived]
     return [week for week in weeks if _is_due(week, now, packed, after_days, retention_days)]
 
 
@@ -71,14 +75,18 @@ class WeekPacking:
         self._session: Session | None = None
 
     async def run(self, now: datetime) -> int:
-        """Pack what is due at ``now``; return how many samples were packed. :class:`Unavailable` while another process packs."""
+        """Pack what is due at ``now``; return how many samples were packed. :class:`Unavailable` while another process packs.
+
+        Nothing of a spread store is packed.
+        """
         if not self._after_days:
             return 0
         session = self._session = self._connect()
         try:
             await session.open()
-            session.disable_timeout()
-            await session.count("SET statement_timeout = 0")
+            await session.remove_time_limits()
+            if await has_table(session, SPREAD_STORE):
+                return 0
             packer = Packer(session, self._pause)
             await packer.open()
             samples = 0

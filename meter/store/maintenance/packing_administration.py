@@ -25,7 +25,14 @@ from meter.store.packing.packer import Packer
 from meter.store.packing.packer import release_space
 from meter.store.packing.unpacking import unpack_next
 
-BYTES = "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0) FROM unnest(%s::text[]) AS name"
+# The partitions of the weeks, and of the tables that all weeks share their rows alone: each with its header and its entry in the index.
+BYTES = """
+SELECT (SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0) FROM unnest(%(tables)s::text[]) AS name)
+    + (SELECT coalesce(sum(pg_column_size(fingerprints) + pg_column_size(series_ids) + 72), 0)
+        FROM packed_message_id WHERE week = ANY(%(weeks)s::date[]))
+    + (SELECT coalesce(sum(pg_column_size(series_ids) + 150), 0) FROM series_list WHERE week = ANY(%(weeks)s::date[]))
+    + (SELECT count(*) * 100 FROM packed_batch WHERE week = ANY(%(weeks)s::date[]))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,7 @@ class PackingAdministration(Administration):
         """Return the ``named`` weeks, or those that are due; without the weeks that are not over or have no partition."""
         await self._check()
         session = self._connection
-        session.disable_timeout()
-        await session.count("SET statement_timeout = 0")
+        await session.remove_time_limits()
         [[now]] = await session.rows("SELECT now()")
         if named:
             existing = await weeks_with_partitions(session)
@@ -68,16 +74,18 @@ class PackingAdministration(Administration):
         return WeekState(week, int(plain), int(packed))
 
     async def bytes_of(self, weeks: Sequence[date]) -> int:
-        """Return the bytes of the samples of ``weeks``, with their indexes, and of what finds packed samples of all weeks."""
+        """Return the bytes of the samples of ``weeks``, with their indexes, and about those of what finds packed ones of them."""
         names = [name(week) for week in weeks for name in (partition_name, packed_partition_name)]
-        [[size]] = await self._connection.rows(BYTES, [[*names, "packed_message_id", "packed_batch", "series_list"]])
+        [[size]] = await self._connection.rows(BYTES, {"tables": names, "weeks": list(weeks)})
         return int(size)
 
     async def pack(self, week: date, packed: Callable[[int], object]) -> int | None:
         """Pack ``week``, calling ``packed`` with the number of samples of each group; ``None`` if an hour of it is not final.
 
-        :class:`Unavailable` while another process packs.
+        :class:`Unavailable` while another process packs, and in a spread store.
         """
+        if self._connection.spread:
+            raise Unavailable("the samples of this store are spread over several servers: its weeks are not packed")
         packer = Packer(self._connection, self._pause, packed=packed)
         await packer.open()
         samples = await packer.pack(week)

@@ -7,6 +7,7 @@ timestamps cannot create thousands of tables.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import UTC
 from datetime import date
 from datetime import datetime
@@ -109,6 +110,9 @@ async def _ensure(session: Session, week: date) -> bool:
 async def _create(session: Session, week: date) -> None:
     """Create the partition of ``week``, and move the samples of that week from the default partition into it."""
     name, bounds = partition_name(week), {"first": f"{week} 00:00+00", "end": f"{week + WEEK} 00:00+00"}
+    if session.spread:
+        await _create_spread(session, name, bounds)
+        return
     await session.count("LOCK TABLE sample_default IN ACCESS EXCLUSIVE MODE")
     await session.count(f"CREATE TABLE {name} (LIKE sample INCLUDING ALL)")
     await session.count(
@@ -122,6 +126,29 @@ async def _create(session: Session, week: date) -> None:
         f"ALTER TABLE sample ATTACH PARTITION {name} FOR VALUES FROM (%(first)s) TO (%(end)s)",
         bounds,
     )
+
+
+async def _create_spread(session: Session, name: str, bounds: Mapping[str, str]) -> None:
+    """Create a partition in a spread store: attached to the table it is distributed like it, and then the samples are put into it."""
+    await session.count("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'")
+    await session.count("LOCK TABLE sample_default IN ACCESS EXCLUSIVE MODE")
+    of_week = "timestamp >= %(first)s AND timestamp < %(end)s"
+    await session.count(
+        "CREATE TEMPORARY TABLE moved ON COMMIT DROP AS"
+        f" SELECT * FROM sample_default s WHERE {IN_ORDER_OF_TIME} AND {of_week}",
+        bounds,
+    )
+    await session.count(f"DELETE FROM sample_default s WHERE {IN_ORDER_OF_TIME} AND {of_week}", bounds)
+    await session.count(f"CREATE TABLE {name} (LIKE sample INCLUDING ALL)")
+    if not await session.rows("SELECT FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'", [name]):
+        await session.count(f"ALTER TABLE {name} ADD PRIMARY KEY (message_id, timestamp, series_id)")
+    await session.count(
+        f"ALTER TABLE sample ATTACH PARTITION {name} FOR VALUES FROM (%(first)s) TO (%(end)s)",
+        bounds,
+    )
+    if await session.rows("SELECT FROM moved LIMIT 1"):
+        await session.count("INSERT INTO sample SELECT * FROM moved")
+    await session.count("DROP TABLE moved")
 
 
 async def weeks_with_partitions(session: Session) -> list[date]:

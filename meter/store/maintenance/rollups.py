@@ -21,9 +21,11 @@ from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
+from meter.store.cluster.visibility import ensure_all_visible
 from meter.store.maintenance.minute_totals import make_minute_totals
 from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.query.partials import GAPS
@@ -243,14 +245,23 @@ ON CONFLICT DO NOTHING
 """
 """Notes that the rollups of the series of the table ``chosen`` have to be made again, in hours that are final, or were and have changed since."""
 
-NEXT_HOUR_TO_FINALIZE = f"""
-SELECT date_trunc('hour', earliest.timestamp)
-FROM ({GAPS.format(spans="(SELECT start, hours FROM final_period WHERE hours = 1)")}) AS gap
-CROSS JOIN LATERAL (
+_EARLIEST_OF_GAP = alternative(
+    f"""
     SELECT s.timestamp FROM sample s
     WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= greatest(gap.start, %(since)s) AND s.timestamp < least(gap.finish, %(until)s)
     ORDER BY s.timestamp LIMIT 1
-) AS earliest
+""",
+    """
+    SELECT s.timestamp
+    FROM spread_samples_in_order(NULL, greatest(gap.start, %(since)s), least(gap.finish, %(until)s), true, 0, 1, false) s
+    WHERE s.timestamp < least(gap.finish, %(until)s)
+""",
+)
+
+NEXT_HOUR_TO_FINALIZE = f"""
+SELECT date_trunc('hour', earliest.timestamp)
+FROM ({GAPS.format(spans="(SELECT start, hours FROM final_period WHERE hours = 1)")}) AS gap
+CROSS JOIN LATERAL ({_EARLIEST_OF_GAP}) AS earliest
 WHERE gap.finish > greatest(gap.start, %(since)s) AND gap.start < %(until)s
 UNION ALL (
     SELECT t.start FROM changed_series t
@@ -307,6 +318,8 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
     await session.rows(LOCK_HOURS_EXCLUSIVE, [hour_locks(start + timedelta(hours=n) for n in range(hours))])
     if await session.rows("SELECT FROM final_period WHERE (hours, start) = (%(hours)s, %(start)s)", period):
         return True
+    if session.spread:
+        await ensure_all_visible(session.rows)
     if hours == DAY:
         [[until]] = await session.rows("SELECT %(start)s::timestamptz + make_interval(hours => %(hours)s)", period)
         if await next_hour_to_finalize(session, start, until) is not None:
@@ -358,5 +371,7 @@ async def days_to_finalize(session: Session, until: datetime) -> list[datetime]:
 
 
 async def lock_all_hours(session: Session) -> None:
-    """Wait until no transaction is writing samples, and block writers until the end of this transaction."""
+    """Wait until no transaction is writing samples and all that were written are visible; block writers until the end of this transaction."""
     await session.rows(LOCK_HOURS_EXCLUSIVE, [list(range(HOUR_LOCKS))])
+    if session.spread:
+        await ensure_all_visible(session.rows)

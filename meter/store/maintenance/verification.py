@@ -112,6 +112,10 @@ class Verification:
         await self._connection.open()
         await Schema(migrations()).check(self._connection)
 
+    async def interrupt(self) -> None:
+        """Disconnect, and keep the server from going on with the statement in progress."""
+        await self._connection.interrupt()
+
     def close(self) -> None:
         """Disconnect."""
         self._connection.close()

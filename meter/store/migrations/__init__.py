@@ -16,6 +16,7 @@ from importlib.resources import files
 from twisted.logger import Logger
 
 from meter.interfaces import Unavailable
+from meter.store.cluster.functions import renew_functions
 from meter.store.postgres.pool import Session
 
 LOCK = 0x6D65746572_01
@@ -36,6 +37,9 @@ WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p'
 ORDER BY 1 LIMIT 4
 """
 """The first tables of the schema that no extension has made."""
+
+SPREAD_STORE = "spread_store"
+"""The table that exists in a store that is spread over several servers, or about to be (:mod:`meter.store.cluster`)."""
 
 _log = Logger()
 
@@ -82,14 +86,13 @@ class Schema:
         self.version = len(self._steps)
 
     async def upgrade(self, session: Session) -> None:
-        """Apply the missing steps in the current transaction.
+        """Apply the missing steps in the current transaction, and find out whether the store is spread.
 
         :class:`Unavailable` for a database of a newer Meter, of one from before the first release, or of another application.
         """
         found = await self._upgradable_version(session)
         if found < self.version:
-            session.disable_timeout()
-            await session.count("SET LOCAL statement_timeout = 0")
+            await session.remove_time_limits(of_transaction=True)
             await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             found = await self._upgradable_version(session)
             if not found and (tables := [name for (name,) in await session.rows(OTHER_TABLES)]):
@@ -99,11 +102,15 @@ class Schema:
                 _log.info("applying step {number} of the schema ({name})", number=step.number, name=step.name)
                 await session.count(step.statements)
                 await self._record(session, step)
+        session.spread = await has_table(session, SPREAD_STORE)
+        if session.spread:
+            await renew_functions(session)
 
     async def check(self, session: Session) -> None:
-        """Raise :class:`Unavailable` unless the database has exactly this schema."""
+        """Raise :class:`Unavailable` unless the database has exactly this schema; find out whether the store is spread."""
         if problem := await self.problem(session):
             raise Unavailable(problem)
+        session.spread = await has_table(session, SPREAD_STORE)
 
     async def problem(self, session: Session) -> str | None:
         """Return why this Meter cannot use the database and what to do about it; ``None`` if it can."""

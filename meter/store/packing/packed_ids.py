@@ -11,6 +11,7 @@ from datetime import date
 from datetime import datetime
 
 from meter.store.packing.packed_rows import unpacked_slice
+from meter.store.packing.packed_rows import whole_array
 from meter.store.postgres.pool import Session
 
 ENTRIES_PER_BUCKET = 1000
@@ -55,10 +56,12 @@ SELECT {", ".join(f"e.{column}" for column in columns)}
 FROM ({candidates(message_id, first=first, last=last)}) AS c
 CROSS JOIN LATERAL (
     SELECT p.* FROM packed_samples p
-    WHERE p.series_id = c.series_id AND p.first >= {MONDAY.format("c.week")} AND p.first < {MONDAY.format("c.week + 7")} OFFSET 0
+    WHERE p.series_id = c.series_id AND p.first >= {MONDAY.format("c.week")} AND p.first < {MONDAY.format("c.week + 7")}
+    AND p.first <= {last} AND p.last >= {first} OFFSET 0
 ) AS p
+CROSS JOIN LATERAL ({whole_array("message_ids")}) AS ids
 CROSS JOIN LATERAL (
-    SELECT position AS lower, position AS upper FROM unnest(array_positions(p.message_ids, {message_id})) AS position OFFSET 0
+    SELECT position AS lower, position AS upper FROM unnest(array_positions(ids.message_ids, {message_id})) AS position OFFSET 0
 ) AS slice
 CROSS JOIN LATERAL ({unpacked_slice(wanted)} OFFSET 0) AS e
 WHERE e.timestamp >= {first} AND e.timestamp <= {last}

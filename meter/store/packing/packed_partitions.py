@@ -17,8 +17,11 @@ Writers of samples do not take it.
 
 PACKED_WEEKS = "SELECT week FROM packed_week ORDER BY week"
 
-TABLES = ("packed_message_id", "packed_batch", "series_list", "packed_week")
+TABLES = ("packed_message_id", "packed_batch", "series_list", "packed_week", "archived_week")
 """Tables with rows by week, beside ``packed_samples``."""
+
+
+REMOVE_ARCHIVED = "INSERT INTO archive_removal (server, week) SELECT server, week FROM archived_week WHERE week = %s"
 
 
 def packed_partition_name(week: date) -> str:
@@ -49,7 +52,8 @@ async def ensure_packed_partition(session: Session, week: date) -> None:
 
 
 async def drop_packed_week(session: Session, week: date) -> None:
-    """Drop the packed samples of ``week``, and what finds them."""
+    """Drop the packed samples of ``week``, and what finds them. Those of an archived week are to be removed from its archive server, too."""
+    await session.count(REMOVE_ARCHIVED, [week])
     await session.count(f"DROP TABLE IF EXISTS {packed_partition_name(week)}")
     for table in TABLES:
         await session.count(f"DELETE FROM {table} WHERE week = %s", [week])

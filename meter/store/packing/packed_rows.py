@@ -47,6 +47,29 @@ _ARRAYS = {
 }
 """The arrays of a packed row that each column is made of."""
 
+_ELEMENTS = {
+    "time_offsets": "integer",
+    "times": "timestamptz",
+    "delays": "integer",
+    "recorded_times": "timestamptz",
+    "message_ids": "uuid",
+    "volumes": "double precision",
+    "metadata_ids": "integer",
+    "wire_format_ids": "integer",
+    "signatures_left": "uuid",
+    "signatures_right": "uuid",
+    "signatures": "bytea",
+    "verbatim_jsons": "text",
+    "batch_ids": "bigint",
+    "batch_positions": "smallint",
+}
+"""The arrays of a packed row, in the order of ``archived_arrays()``, with the types of their elements."""
+
+ARRAYS = tuple(_ELEMENTS)
+
+IS_ARCHIVED = "p.archived"
+"""The condition that the arrays of the packed row ``p`` are on an archive server, but for their ends."""
+
 _TIMESTAMP = (
     "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
 )
@@ -69,6 +92,15 @@ _UNPACKED = {
 
 _MAX_AFTER_RANGE = 3
 """How many elements of a slice may lie after the range, and are read beside those that are wanted."""
+
+EDGE = 1 + _MAX_AFTER_RANGE
+"""How many elements stay at each end of the arrays of an archived row: what is read to find its first or its last sample.
+
+Lists of resources need these of every row that has the newest or the oldest sample of a series. Rows with no more samples than
+twice this number are not archived.
+"""
+
+_AT_END = f"(slice.upper <= {EDGE} OR slice.lower > p.count - {EDGE})"
 
 _SLICE = """
 SELECT
@@ -94,7 +126,7 @@ def unpacked(columns: Collection[str], *, first: str, last: str) -> str:
     return (
         f"SELECT {select}\n"
         f"FROM packed_samples p CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS slice\n"
-        f"CROSS JOIN LATERAL {elements}"
+        f"CROSS JOIN {elements}"
     )
 
 
@@ -122,12 +154,50 @@ def slices_from_end(size: int | str, *, first: str, last: str, oldest: bool) -> 
     )
 
 
+def whole_array(array: str) -> str:
+    """Return the subquery of one ``array`` of the row ``p`` of ``packed_samples``, wherever it is, to be used with LATERAL."""
+    return f"SELECT p.{array} WHERE NOT {IS_ARCHIVED} UNION ALL SELECT a.{array} FROM {_archived([array])} WHERE {IS_ARCHIVED}"
+
+
+def edges(array: str, *, row: str = "p") -> str:
+    """Return the SQL of what of ``array`` stays in an archived row: its first and its last elements."""
+    return f"{row}.{array}[1:{EDGE}] || {row}.{array}[{row}.count - {EDGE - 1}:{row}.count]"
+
+
+def _archived(arrays: Collection[str]) -> str:
+    """Return the FROM item ``a`` with ``arrays`` of the row ``p``, from its archive server."""
+    wanted = ", ".join(array if array in arrays else f"NULL::{type}[]" for array, type in _ELEMENTS.items())
+    return f"archived_arrays('{wanted}', p.series_id, p.first, p.part, p.count) AS a"
+
+
+def _slices(arrays: Collection[str]) -> str:
+    """Return the subquery of the ``slice`` of ``arrays`` of the row ``p``, wherever they are, to be used with LATERAL.
+
+    The archive server is connected to only for elements that are not at an end of the row.
+    """
+
+    def sliced(row: str, shift: str = "") -> str:
+        return ", ".join(f"{row}.{array}[slice.lower{shift}:slice.upper{shift}]" for array in arrays)
+
+    return (
+        f"SELECT {sliced('p')} WHERE NOT {IS_ARCHIVED} UNION ALL\n"
+        f"SELECT {sliced('p', ' - shift')}"
+        f" FROM (SELECT CASE WHEN slice.upper <= {EDGE} THEN 0 ELSE p.count - {2 * EDGE} END AS shift) AS edge"
+        f" WHERE {IS_ARCHIVED} AND {_AT_END} UNION ALL\n"
+        f"SELECT {sliced('a')} FROM {_archived(arrays)} WHERE {IS_ARCHIVED} AND NOT {_AT_END} AND slice.lower <= slice.upper"
+    )
+
+
 def _selected(columns: Collection[str]) -> tuple[str, str]:
-    """Return the select list that makes samples with ``columns``, and the call that makes the elements ``u`` of arrays."""
+    """Return the select list that makes samples with ``columns``, and the FROM items that make the elements ``u`` of arrays."""
     arrays = dict.fromkeys(array for column in columns for array in _ARRAYS[column])
-    elements = ", ".join(f"p.{array}[slice.lower:slice.upper]" for array in arrays)
+    elements = ", ".join(f"held.{array}" for array in arrays)
     select = ", ".join(f"{_UNPACKED[column]} AS {column}" for column in columns)
-    return select, f"unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)"
+    return (
+        select,
+        f"LATERAL ({_slices(arrays)}) AS held ({', '.join(arrays)})\n"
+        f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)",
+    )
 
 
 def overlaps(first: str, last: str) -> str:

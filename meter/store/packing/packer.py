@@ -26,6 +26,8 @@ from typing import TypeVar
 from meter.interfaces import Unavailable
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
+from meter.store.archive.archived_weeks import archived_weeks
+from meter.store.archive.archived_weeks import refuse_archived
 from meter.store.maintenance.partitions import partition_name
 from meter.store.maintenance.partitions import weeks_with_partitions
 from meter.store.maintenance.rollups import next_hour_to_finalize
@@ -139,9 +141,11 @@ class Packer:
     async def pack(self, monday: date, *, even_if_not_final: bool = False) -> int | None:
         """Pack the samples of the week of ``monday`` that are plain; return how many.
 
-        ``None`` if an hour of the week is not final: nothing, or not everything, was packed then.
+        ``None`` if an hour of the week is not final: nothing, or not everything, was packed then. :class:`WeekIsArchived` for
+        an archived week: its late samples stay plain until it is brought back.
         """
         week = Week(monday)
+        await refuse_archived(self._session, monday)
         [[until]] = await self._session.rows("SELECT clock_timestamp()")
         [[plain]] = await self._session.rows(STILL_PLAIN.format(table=week.table), {"until": until})
         if not plain:
@@ -283,7 +287,7 @@ async def release_space(session: Session, table: str) -> None:
 async def pack_everything(
     session: Session, pause: Callable[[], Awaitable[object]], *, max_group_samples: int = MAX_GROUP_SAMPLES
 ) -> int:
-    """Pack all weeks that have a partition, whatever their age and whether their hours are final; return how many samples.
+    """Pack all weeks that have a partition and are not archived, whatever their age and whether their hours are final; return how many samples.
 
     For tests and benchmarks: maintenance packs only old weeks.
     """
@@ -291,7 +295,8 @@ async def pack_everything(
     await packer.open()
     try:
         samples = 0
-        for week in await weeks_with_partitions(session):
+        archived = {each.week for each in await archived_weeks(session)}
+        for week in sorted({*await weeks_with_partitions(session)} - archived):
             samples += await packer.pack(week, even_if_not_final=True) or 0
         return samples
     finally:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
+from meter.store.archive.archived_weeks import refuse_archived
 from meter.store.packing.packed_partitions import drop_packed_week
 from meter.store.packing.packed_partitions import lock_packed_samples
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
@@ -42,9 +43,10 @@ class NotUnpacked(Exception):
 async def unpack(session: Session, series: Sequence[int], week: date) -> int:
     """Put the packed samples of ``series`` in ``week`` back, in the transaction of ``session``; return how many.
 
-    Their ids stay in the index of the week. Until the transaction ends, nothing is packed.
+    Their ids stay in the index of the week. Until the transaction ends, nothing is packed. :class:`WeekIsArchived` for an archived week.
     """
     await lock_packed_samples(session)
+    await refuse_archived(session, week)
     parameters = {"series": list(series), **_bounds(week)}
     unpacked_samples = await session.count(COPY, parameters)
     [[packed_samples]] = await session.rows(DELETE, parameters)
@@ -59,6 +61,7 @@ async def unpack_next(session: Session, week: date, max_samples: int) -> int:
     0: nothing of the week is packed any more, and what belongs to its packed samples is dropped.
     """
     await lock_packed_samples(session)
+    await refuse_archived(session, week)
     series: list[int] = []
     total = 0
     for series_id, samples in await session.rows(NEXT_SERIES, _bounds(week)):

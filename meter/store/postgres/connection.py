@@ -5,9 +5,10 @@ This module and :mod:`meter.store.postgres.dsn` are the only ones that use txpos
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -19,11 +20,12 @@ from twisted.python.failure import Failure
 from txpostgres import txpostgres
 
 from meter.daemon.shared_slices import SharedSlices
+from meter.interfaces import ArchiveUnavailable
 from meter.interfaces import Unavailable
 from meter.store.postgres.dsn import described
 from meter.store.postgres.dsn import with_addresses
-
-Parameters = Sequence[Any] | Mapping[str, Any] | None
+from meter.store.postgres.sql import Parameters
+from meter.store.postgres.sql import chosen
 
 
 class Rejected(ValueError):
@@ -32,6 +34,10 @@ class Rejected(ValueError):
 
 class Duplicate(Rejected):
     """A row was inserted whose unique key is in the table already."""
+
+
+class Unsupported(Exception):
+    """The database cannot execute a statement, whatever its values: trying again does not help."""
 
 
 class TimedOut(Exception):
@@ -53,6 +59,7 @@ class Lost(Unavailable):
 CONFLICTS = frozenset({"40001", "40P01"})
 UNIQUE_VIOLATION = "23505"
 LOCK_NOT_AVAILABLE = "55P03"
+NOT_SUPPORTED = "0A000"
 READ_ONLY = "25006"
 """SQLSTATE of a server that became a standby: another connection may find the new primary."""
 
@@ -61,8 +68,26 @@ REJECTIONS = frozenset({"22", "23", "54"})
 
 SHUTDOWNS = ("08", "57P")
 
+ARCHIVE_READ = re.compile(r"/\* weeks (\S+) to (\S+) of archive (\w+) \*/")
+"""Names an archive server and its weeks in the statement of the function ``archived_arrays()``, which the context of its errors quotes."""
+
+ARCHIVE_CONNECTED = re.compile(r"meter_archive_(\w+)|\barchive_([a-z0-9]+)\b")
+REMOTE = re.compile(r"remote SQL command: ")
+"""What the context of errors has that come from an archive server."""
+
 FETCHED_ROWS = 100
 """Rows that are converted before the time is checked: a fraction of a millisecond, unless they have long texts."""
+
+INTERRUPT_SECONDS = 2.0
+"""How long an interrupted client tries to connect, and waits for the answer, to cancel its statement."""
+
+# Without a time limit, the server looks every second whether the client is still there. Not every operating system can tell it, and
+# PostgreSQL refuses the setting there.
+UNLIMITED = """
+SELECT set_config('statement_timeout', '0', %(local)s), (
+    SELECT set_config('client_connection_check_interval', '1s', %(local)s) WHERE version() LIKE '%%linux%%'
+)
+"""
 
 CANCEL = """
 SELECT pg_cancel_backend(pid) FROM pg_stat_activity
@@ -76,7 +101,8 @@ class Connection:
     If the server does not answer a statement within ``answer_seconds``, the connection is considered dead and is closed. That
     must be longer than the statement timeout, which a server that is alive enforces. ``notified`` is called for each
     ``NOTIFY`` that this connection receives. ``lost`` fires when the connection is closed. Many rows are converted in
-    ``slices``, if there are any, so that the reactor runs in between.
+    ``slices``, if there are any, so that the reactor runs in between. ``spread``: the samples of the store are on several servers,
+    and statements are executed in the variant for such a store.
     """
 
     def __init__(
@@ -100,6 +126,7 @@ class Connection:
         if notified is not None:
             self._link.addNotifyObserver(lambda _: notified())
         self._timed_out = False
+        self.spread = False
         self.closed = False
         self.lost: Deferred[None] = Deferred()
 
@@ -136,9 +163,13 @@ class Connection:
         count: int = (await self._execute(statement, parameters)).rowcount
         return count
 
-    def disable_timeout(self) -> None:
-        """Wait without a time limit for all further answers of this connection."""
+    async def remove_time_limits(self, *, of_transaction: bool = False) -> None:
+        """Remove the time limits of all further statements, on both sides; on the server's ``of_transaction`` only.
+
+        PostgreSQL goes on with a statement whose client has ended. With this it ends it within seconds, even if the client was killed.
+        """
         self._answer_seconds = None
+        await self.rows(UNLIMITED, {"local": of_transaction})
 
     async def cancel_query(self) -> None:
         """Cancel the current statement on the server; it fails as :class:`TimedOut`.
@@ -146,22 +177,40 @@ class Connection:
         This opens another connection, because ``cancel()`` of psycopg2 2.9 blocks. On return the server has sent the signal.
         PostgreSQL ignores one that arrives between two statements.
         """
-        if self.closed:
+        if not self.closed:
+            await self._cancel(*self._backend(), seconds=self._open_seconds)
+
+    async def interrupt(self) -> None:
+        """Close, and cancel the statement that the server would go on with; it fails with :class:`Lost`.
+
+        On return the server has sent the signal, or cannot be reached.
+        """
+        if self.closed or self._link.pollable() is None or self._link.pollable().closed:
+            self.close()
             return
+        backend = self._backend()
+        self.close()
+        with suppress(Unavailable):
+            await self._cancel(*backend, seconds=INTERRUPT_SECONDS)
+
+    def _backend(self) -> tuple[str, int, int]:
+        """Return host, port and process id of the server's end; of several hosts in the DSN, the one that was reached."""
         context = self._link.pollable()
+        return context.info.host, context.info.port, context.get_backend_pid()
+
+    async def _cancel(self, host: str, port: int, pid: int, *, seconds: float) -> None:
         parameters = {key: value for key, value in self._parameters.items() if key != "hostaddr"}
-        # Of several hosts in the DSN, the one that this connection has reached.
-        parameters |= {"host": context.info.host, "port": str(context.info.port)}
+        parameters |= {"host": host, "port": str(port)}
         other = Connection(
             self._reactor,
             self._clock,
             parameters,
-            open_seconds=self._open_seconds,
-            answer_seconds=self._open_seconds,
+            open_seconds=seconds,
+            answer_seconds=seconds,
         )
         await other.open()
         try:
-            await other.rows(CANCEL, [context.get_backend_pid()])
+            await other.rows(CANCEL, [pid])
         finally:
             other.close()
 
@@ -173,6 +222,7 @@ class Connection:
 
     async def _execute(self, statement: str, parameters: Parameters) -> Any:
         try:
+            statement, parameters = chosen(statement, parameters, spread=self.spread)
             cursor = self._link.cursor()
             await self._limited(cursor.execute(statement, parameters), self._answer_seconds)
         except Exception as error:
@@ -207,6 +257,8 @@ class Connection:
         if isinstance(error, CancelledError):
             # txpostgres 1.7.0 turns SQLSTATE 57014 into this, which elsewhere means that Meter itself cancelled.
             return TimedOut("the statement exceeded the statement timeout")
+        if archive := _archive_error(error):
+            return archive
         sqlstate = getattr(error, "pgcode", None) or ""
         text = f"{described(self._parameters)}: {self._message(error)}"
         if (
@@ -222,6 +274,8 @@ class Connection:
             return Conflict(text)
         if sqlstate == LOCK_NOT_AVAILABLE:
             return Locked(text)
+        if sqlstate == NOT_SUPPORTED:
+            return Unsupported(text)
         if sqlstate == UNIQUE_VIOLATION:
             return Duplicate(self._message(error))
         if sqlstate[:2] in REJECTIONS or isinstance(error, psycopg2.DataError | UnicodeError | ValueError):
@@ -233,6 +287,23 @@ class Connection:
             return "the server did not answer in time"
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return lines[0]
+
+
+def _archive_error(error: Exception) -> ArchiveUnavailable | None:
+    """Return the error for one that an archive server, or the way to it, has caused; this connection goes on then."""
+    diagnostics = getattr(error, "diag", None)
+    if diagnostics is None or diagnostics.severity_nonlocalized != "ERROR":
+        return None
+    reason = diagnostics.message_primary or ""
+    context = f"{diagnostics.context or ''}\n{diagnostics.internal_query or ''}"
+    if found := ARCHIVE_READ.search(context):
+        first, last, server = found.groups()
+        return ArchiveUnavailable(server, first, last, reason)
+    remote = REMOTE.search(context)
+    if remote or (error.pgcode or "").startswith(SHUTDOWNS):  # type: ignore[attr-defined]  # psycopg2's errors have it
+        named = ARCHIVE_CONNECTED.search(f"{reason}\n{context}")
+        return ArchiveUnavailable(next(filter(None, named.groups()), "") if named else "unknown", None, None, reason)
+    return None
 
 
 class _Link(txpostgres.Connection):

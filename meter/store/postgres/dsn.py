@@ -47,6 +47,15 @@ def connection_parameters(
     }
 
 
+def parsed(dsn: str) -> dict[str, str]:
+    """Return the parameters that ``dsn`` names, and no others; ``ValueError`` if libpq cannot parse it."""
+    try:
+        given: dict[str, str] = parse_dsn(dsn)
+    except psycopg2.Error as error:
+        raise ValueError(f"{str(error).strip()}: give something like postgresql://user@host/database") from error
+    return given
+
+
 def described(parameters: Mapping[str, str]) -> str:
     """Return host, port and database as text, without the password."""
     host = parameters.get("host") or parameters.get("hostaddr") or "the local socket"

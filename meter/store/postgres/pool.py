@@ -7,6 +7,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Coroutine
+from datetime import datetime
 from typing import Any
 from typing import Concatenate
 from typing import ParamSpec
@@ -30,7 +31,7 @@ from meter.daemon.start_grace import StartGrace
 from meter.daemon.supervised import SupervisedService
 from meter.interfaces import Unavailable
 from meter.store.postgres.connection import Conflict
-from meter.store.postgres.connection import Parameters
+from meter.store.postgres.sql import Parameters
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class Session(Protocol):
     """A connection, as a transaction uses it: :class:`meter.store.postgres.connection.Connection`, or a fake."""
 
     closed: bool
+    spread: bool
     lost: Deferred[None]
 
     async def open(self) -> None:
@@ -51,8 +53,8 @@ class Session(Protocol):
     async def count(self, statement: str, parameters: Parameters = None) -> int:
         """Execute and return the number of affected rows."""
 
-    def disable_timeout(self) -> None:
-        """Remove the time limit of statements."""
+    async def remove_time_limits(self, *, of_transaction: bool = False) -> None:
+        """Remove the time limits of all further statements, on the server only those of the transaction or all."""
 
     async def cancel_query(self) -> None:
         """Cancel the statement in progress; return when the cancellation cannot affect a later statement."""
@@ -71,7 +73,8 @@ class Pool(Service):
     ``connect`` returns a new, unopened session. ``prepare`` runs on each session in a transaction before it is used; if
     it raises, the session is closed. At most ``max_waiting`` callers wait for a free connection, each for at most
     ``max_wait_seconds``. A transaction with a serialization conflict is attempted ``attempts`` times.
-    ``generation`` grows with each new connection: data read over older ones may be stale, as after a failover.
+    ``generation`` grows with each new connection: data read over older ones may be stale, as after a failover. ``visible_until``
+    is a time until which all samples of a spread store are known to be visible.
     """
 
     _log = Logger()
@@ -109,12 +112,18 @@ class Pool(Service):
         self._starting = StartGrace(clock)
         self._told_quietly = False
         self.generation = 0
+        self.visible_until: datetime | None = None
         self.reason = "not started"
 
     @property
     def ready(self) -> bool:
         """Whether at least one connection is open and prepared."""
         return bool(self._alive)
+
+    @property
+    def spread(self) -> bool:
+        """Whether the samples of the store are on several servers, as the connections have found."""
+        return any(session.spread for session in self._alive)
 
     def startService(self) -> None:
         """Begin to connect."""

@@ -15,6 +15,7 @@ from meter.completeness.activity import ResourceCount
 from meter.completeness.activity import ResourceCounts
 from meter.completeness.lives.kinds import ResourceKind
 from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
 from meter.store.query.access_paths import NEWEST_FIRST
@@ -26,15 +27,23 @@ from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import first_of_series
 from meter.store.query.sample_rows import packed_samples
 
-RECENT = f"""
+RECENT = """
 (
+    {plain}
+)
+UNION ALL
+SELECT s.series_id, s.timestamp, s.recorded_at FROM {packed} WHERE s.recorded_at >= {since}
+ORDER BY recorded_at DESC LIMIT {limit}
+"""
+
+PLAIN_RECENT = f"""
     SELECT s.series_id, s.timestamp, s.recorded_at FROM sample s
     WHERE {IN_ORDER_OF_RECORDING} AND s.recorded_at >= {{since}}
     ORDER BY s.recorded_at DESC LIMIT {{limit}}
-)
-UNION ALL
-SELECT s.series_id, s.timestamp, s.recorded_at FROM {{packed}} WHERE s.recorded_at >= {{since}}
-ORDER BY recorded_at DESC LIMIT {{limit}}
+"""
+SPREAD_RECENT = """
+    SELECT s.series_id, s.timestamp, s.recorded_at
+    FROM spread_samples_recorded({since}, '-infinity', 'infinity', {limit}, false) s
 """
 
 # By series, as the newest samples of all may have none of the project.
@@ -137,8 +146,10 @@ def arrivals_query(project_id: str | None, since: datetime, seconds: int, limit:
     at = Sql("%s::timestamptz", (since,))
     day_before = filled("{at} - interval '1 day'", at=at)
     columns = ("timestamp", "recorded_at", "message_id", "series_id")
+    parts = {"since": at, "limit": Sql("%s", (limit,))}
     recent = filled(
         RECENT if project_id is None else RECENT_OF_PROJECT,
+        plain=alternative(filled(PLAIN_RECENT, **parts), filled(SPREAD_RECENT, **parts)),
         packed=packed_samples(columns, EVER, filled(RECORDED_SINCE, since=at)),
         newest=first_of_series(
             columns,
@@ -147,9 +158,8 @@ def arrivals_query(project_id: str | None, since: datetime, seconds: int, limit:
             condition=filled("s.timestamp >= {day_before}", day_before=day_before),
             limit=MAX_SERIES_SAMPLES,
         ),
-        since=at,
         project=Sql("%s", (project_id,)),
-        limit=Sql("%s", (limit,)),
+        **parts,
     )
     template = ARRIVALS if project_id is not None else f"{NEWEST_FIRST}{ARRIVALS}"
     return filled(template, recent=recent, seconds=int(seconds))

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from meter.daemon.services import sleep
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
+from meter.store.cluster.visibility import ensure_all_visible
 from meter.store.postgres.pool import Pool
 
 LOCKS = 0x6D657465
@@ -56,7 +57,7 @@ async def wait_for_writers_before(pool: Pool, clock: IReactorTime, as_of: dateti
     """Return when all samples that were recorded until ``as_of`` are committed: from then on the result of a query is final.
 
     :class:`RequestError` if ``as_of`` is in the future; :class:`Unavailable` if a writer from before it does not finish
-    in time, or if the database is a standby and ``as_of`` is less than ten minutes ago.
+    in time, if the database is a standby and ``as_of`` is less than ten minutes ago, or if a spread store cannot show all of them.
     """
     for _ in range(MAX_PAUSES):
         [row] = await pool.rows(WRITERS_IN_PROGRESS, [as_of])
@@ -68,6 +69,9 @@ async def wait_for_writers_before(pool: Pool, clock: IReactorTime, as_of: dateti
                 f"the standby may not have received all samples recorded by {as_of.isoformat()}: try again ten minutes after that time"
             )
         if not writers.in_progress:
+            if pool.spread and not (pool.visible_until and as_of <= pool.visible_until):
+                await ensure_all_visible(pool.rows)
+                pool.visible_until = as_of
             return
         await sleep(clock, PAUSE_SECONDS)
     raise Unavailable(f"samples recorded by {as_of.isoformat()} are still being committed: try again")

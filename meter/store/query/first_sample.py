@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meter.store.packing.packed_rows import overlaps
 from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.partials import GAPS
@@ -29,11 +30,7 @@ WITH cutoff AS MATERIALIZED (
 ), sampled_gap AS MATERIALIZED (
     SELECT gap.start, least(gap.finish, aggregated.first) AS finish
     FROM aggregated CROSS JOIN LATERAL ({gaps}) AS gap
-    WHERE gap.start < aggregated.first AND (EXISTS (
-        SELECT FROM sample s
-        WHERE {in_order} AND s.timestamp >= gap.start AND s.timestamp < least(gap.finish, aggregated.first)
-        OFFSET 0
-    ) OR EXISTS (
+    WHERE gap.start < aggregated.first AND (EXISTS ({plain}) OR EXISTS (
         SELECT FROM packed_samples p WHERE {of_any_series} AND {overlaps} OFFSET 0
     ))
 )
@@ -43,6 +40,16 @@ SELECT nullif(least(aggregated.first, (
     CROSS JOIN LATERAL ({oldest}) AS s
 )), 'infinity') AS first
 FROM aggregated
+"""
+
+PLAIN = f"""
+        SELECT FROM sample s
+        WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= gap.start AND s.timestamp < least(gap.finish, aggregated.first)
+        OFFSET 0
+"""
+SPREAD = """
+        SELECT FROM spread_samples_in_order(NULL, gap.start, least(gap.finish, aggregated.first), true, 0, 1, false) s
+        WHERE s.timestamp < least(gap.finish, aggregated.first)
 """
 
 OLDEST = first_of_series(
@@ -67,7 +74,7 @@ def first_sample(sampled: Sql, rolled_up: Sql) -> Sql:
         sampled=sampled,
         rolled_up=rolled_up,
         gaps=GAPS.format(spans=HOURS_BEFORE),
-        in_order=IN_ORDER_OF_TIME,
+        plain=alternative(PLAIN, SPREAD),
         of_any_series=OF_ANY_SERIES,
         overlaps=overlaps("gap.start", "least(gap.finish, aggregated.first)"),
         oldest=OLDEST,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from meter.completeness.lives.life_store import ListedTime
 from meter.completeness.lives.life_store import SampleRun
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
+from meter.interfaces import ArchiveUnavailable
 from meter.interfaces import QueryTimeout
 from meter.interfaces import RequestError
 from meter.query import AuditEntry
@@ -31,6 +33,7 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.sample_page import SamplePage
 from meter.store.audit.log import entries_statement
 from meter.store.audit.log import entry_of
 from meter.store.postgres.connection import Rejected
@@ -50,6 +53,8 @@ from meter.store.query.resource_owner import NamesOfOthers
 from meter.store.query.resource_owner import names_of_others_query
 from meter.store.query.resources import ResourceRow
 from meter.store.query.resources import resources_query
+from meter.store.query.sample_pages import as_values
+from meter.store.query.sample_pages import sample_page
 from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import samples_with_ids
 from meter.store.query.samples import CONVERTED_ROWS
@@ -62,6 +67,7 @@ from meter.store.query.samples import samples_of_many_series_query
 from meter.store.query.samples import samples_of_series_query
 from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
+from meter.store.query.spread_pages import spread_page
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
 from meter.store.query.stored_rows import ROW_COLUMNS
@@ -102,7 +108,23 @@ class QueryRunner:
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
-        """See ``IStore.samples``."""
+        """See ``IStore.samples``.
+
+        A page, newest first, that is full of samples that are newer than those of an archive server does not need it.
+        """
+        try:
+            return await self._samples(filter, limit, order, after)
+        except ArchiveUnavailable as away:
+            if order or away.end is None or (filter.start is not None and filter.start >= away.end):
+                raise
+            newer = await self.samples(replace(filter, start=away.end, after_start=False), limit, after=after)
+            if len(newer) < limit:
+                raise
+            return newer
+
+    async def _samples(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order], after: Marker | None
+    ) -> Sequence[StoredSample]:
         if order and after:
             raise RequestError("only a page in the order newest first can be continued after a marker")
         conditions = split_filter(filter)
@@ -114,29 +136,62 @@ class QueryRunner:
             samples = await self._complete(await self._sample_rows(conditions, limit, order, after))
         return samples
 
+    async def sample_page(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+    ) -> SamplePage:
+        """See ``ISamplePages``."""
+        if order and after:
+            raise RequestError("only a page in the order newest first can be continued after a marker")
+        conditions = split_filter(filter)
+        await self._wait_for_writers(filter)
+        rows = await self._sample_rows(conditions, limit, order, after, as_values)
+        page = await self._page(rows)
+        if len(page.rows) < len(rows):
+            page = await self._page(await self._sample_rows(conditions, limit, order, after, as_values))
+        return page
+
+    async def _page(self, rows: Sequence[tuple[Any, ...]]) -> SamplePage:
+        with self._request_errors():
+            return await sample_page(rows, self._dimensions, self._own_slices())
+
     async def _sample_rows(
-        self, conditions: FilterConditions, limit: int, order: Sequence[Order], after: Marker | None
+        self,
+        conditions: FilterConditions,
+        limit: int,
+        order: Sequence[Order],
+        after: Marker | None,
+        form: Callable[[Sql], Sql] = lambda statement: statement,
     ) -> list[tuple[Any, ...]]:
+        """Return the rows of the statements that find samples, each of which ``form`` changes to select other columns."""
+        if self._pool.spread and not order and conditions.access_path in (AccessPath.SERIES, AccessPath.TIMESTAMP):
+            return await self._spread_rows(conditions, limit, after, form)
         query = None if order else matching_series_query(conditions)
         if query is None:
-            rows = await self._query(samples_query(conditions, limit, order, after))
+            rows = await self._query(form(samples_query(conditions, limit, order, after)))
             by_time = not order and conditions.access_path is AccessPath.TIMESTAMP
             if not by_time or len(rows) == limit or not await self._query(ANY_PACKED):
                 return rows
             in_order = samples_by_time_query if conditions.selects_in_series else samples_of_many_series_query
-            return await self._query(in_order(conditions, limit, after))
+            return await self._query(form(in_order(conditions, limit, after)))
         [row] = await self._query(query)
         matching = MatchingSeries(*row)
         if not matching.ids:
             return []
         if len(matching.ids) <= matching.few:
-            return await self._query(samples_of_series_query(conditions, limit, after, matching.ids))
-        rows = await self._query(recent_samples_query(conditions, limit, after))
+            return await self._query(form(samples_of_series_query(conditions, limit, after, matching.ids)))
+        rows = await self._query(form(recent_samples_query(conditions, limit, after)))
         if len(rows) == limit:
             return rows
         if conditions.selects_in_series and await self._query(ANY_PACKED):
-            return await self._query(samples_by_time_query(conditions, limit, after))
-        return await self._query(samples_of_many_series_query(conditions, limit, after))
+            return await self._query(form(samples_by_time_query(conditions, limit, after)))
+        return await self._query(form(samples_of_many_series_query(conditions, limit, after)))
+
+    async def _spread_rows(
+        self, conditions: FilterConditions, limit: int, after: Marker | None, form: Callable[[Sql], Sql]
+    ) -> list[tuple[Any, ...]]:
+        if await self._query(ANY_PACKED):
+            return await self._query(form(samples_by_time_query(conditions, limit, after)))
+        return await spread_page(self._query, conditions, limit, after, form)
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._request_errors():
@@ -145,6 +200,13 @@ class QueryRunner:
     def _own_slices(self) -> OwnedSlices:
         """Return slices that the query shares with no other: all queries convert their rows in rotation."""
         return self._slices.of(object())
+
+    async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
+        """See ``IStore.sample``."""
+        if filter.equals.get("message_id", message_id) != message_id:
+            return None
+        found = await self.samples(replace(filter, equals={**filter.equals, "message_id": message_id}), 1)
+        return found[0] if found else None
 
     async def proof(self, message_id: str, filter: SampleFilter) -> StoredProof | None:
         """See ``IStore.proof``."""

@@ -5,6 +5,8 @@ sample is in one of the two tables for each snapshot, therefore both are read by
 only the arrays that ``columns`` need, and of these only the elements that can lie in the range of time.
 
 A store in which nothing is packed has no partitions of ``packed_samples``: PostgreSQL leaves the parts of packed samples out.
+
+Where the store has several servers, the plain samples come from the functions of :mod:`meter.store.cluster.functions`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from meter.store.packing.packed_rows import slices_from_end
 from meter.store.packing.packed_rows import unpacked
 from meter.store.packing.packed_rows import unpacked_slice
 from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 
@@ -31,10 +34,13 @@ OF_ANY_SERIES = "p.count > 0"
 """Makes the index on the last time of packed rows usable. True of every row."""
 
 BETWEEN = """(
-    SELECT {plain} FROM sample s {where}
+    {plain}
     UNION ALL
     ({packed})
 ) s"""
+PLAIN_BETWEEN = "SELECT {columns} FROM sample s {where}"
+SPREAD_BETWEEN = "SELECT {columns} FROM spread_samples({series}, {first}, {last}, {wide}) s"
+SPREAD_RECORDED = "SELECT {columns} FROM spread_samples_recorded({since}, {first}, {last}, NULL, {wide}) s"
 
 PACKED = """
     {unpacked}
@@ -69,18 +75,41 @@ PLAIN_OF_SERIES = """
     ORDER BY s.timestamp {direction}, s.message_id {direction} LIMIT {limit}
 """
 
+# The first rows suffice mostly, and tell whether there are any others. The parts of UNION ALL are executed one after the other, as far
+# as LIMIT needs them.
+SPREAD_OF_SERIES = """
+    SELECT {columns} FROM (
+        WITH ahead AS MATERIALIZED (
+            SELECT * FROM spread_samples_in_order({series}, {first}, {last}, {oldest}, 0, {limit}, {wide})
+        )
+        SELECT {columns} FROM (SELECT {all_columns} FROM ahead s) s {joins} WHERE {condition}
+        UNION ALL
+        SELECT {columns} FROM (
+            SELECT {all_columns} FROM spread_samples_in_order({series}, {first}, {last}, {oldest}, {limit}, NULL, {wide}) s
+            WHERE (SELECT count(*) FROM ahead) >= {limit} OFFSET 0
+        ) s {joins} WHERE {condition}
+        LIMIT {limit}
+    ) s
+"""
+
 WITH_IDS = """(
-    SELECT {plain} FROM sample s WHERE s.message_id = ANY({ids})
+    {plain}
     UNION ALL
     SELECT {columns} FROM unnest({ids}) AS given (id) CROSS JOIN LATERAL ({packed}) s
 ) s"""
+PLAIN_WITH_IDS = "SELECT {columns} FROM sample s WHERE s.message_id = ANY({ids})"
+SPREAD_WITH_IDS = "SELECT {columns} FROM spread_samples_with_ids({ids}, {first}, {last}, {wide}) s"
 
-OF_BATCHES = f"""(
-    SELECT {{plain}} FROM sample s
-    WHERE s.batch_id = ANY({{ids}}) AND s.timestamp BETWEEN {{first}} AND {{last}} AND {IN_ORDER_OF_TIME}
+OF_BATCHES = """(
+    {plain}
     UNION ALL
-    SELECT {{columns}} FROM unnest({{ids}}) AS given (id) CROSS JOIN LATERAL ({{packed}}) s
+    SELECT {columns} FROM unnest({ids}) AS given (id) CROSS JOIN LATERAL ({packed}) s
 ) s"""
+PLAIN_OF_BATCHES = f"""
+    SELECT {{columns}} FROM sample s
+    WHERE s.batch_id = ANY({{ids}}) AND s.timestamp BETWEEN {{first}} AND {{last}} AND {IN_ORDER_OF_TIME}
+"""
+SPREAD_OF_BATCHES = "SELECT {columns} FROM spread_samples_of_batches({ids}, {first}, {last}, {wide}) s"
 
 RECORDED_SINCE = "p.part >= 0 AND p.last_recorded >= {since}"
 """The condition of the packed rows ``p`` with samples that were recorded since a time. The first part is true of every row."""
@@ -104,6 +133,7 @@ BEYOND = {
 }
 
 _REFERENCE = re.compile(r"\bs\.(\w+|\*)")
+_SERIES = re.compile(r"p\.series_id = (?:ANY\((?P<several>.*)\)|(?P<one>.*))", re.DOTALL)
 
 
 class TimeBounds(NamedTuple):
@@ -134,19 +164,50 @@ def samples_between(
     series: Sql | str = "true",
     plain: Sql | str = "",
     packed: Sql | str = "true",
+    recorded_since: Sql | str = "",
 ) -> Sql:
     """Return the FROM item ``s`` of all samples with ``columns``.
 
     ``series`` is the condition on the series of a row ``p`` of ``packed_samples``, and ``packed`` another one on that row. They
     only exclude what is not asked for: the statement repeats all conditions for ``s``. ``plain`` is a condition on plain rows that
-    lets them use an index.
+    lets them use an index. ``recorded_since``, if it is given, is the time of recording from which on samples are asked for.
     """
+    arguments: dict[str, Sql | str] = {
+        "columns": listed(columns, spread=True),
+        "first": bounds.first,
+        "last": bounds.last,
+        "wide": wide(columns),
+    }
     return filled(
         BETWEEN,
-        plain=listed(columns, plain=True),
-        where=filled("WHERE {plain}", plain=plain) if str(plain) else "",
+        plain=alternative(
+            filled(
+                PLAIN_BETWEEN,
+                columns=listed(columns, plain=True),
+                where=filled("WHERE {plain}", plain=plain) if str(plain) else "",
+            ),
+            filled(SPREAD_RECORDED, since=recorded_since, **arguments)
+            if str(recorded_since)
+            else filled(SPREAD_BETWEEN, series=ids_of_series(series), **arguments),
+        ),
         packed=packed_part(columns, bounds, series, packed),
     )
+
+
+def ids_of_series(condition: Sql | str) -> Sql:
+    """Return the SQL array of the series that meet ``condition``, one on ``p.series_id``; null for all."""
+    text, parameters = str(condition), condition.parameters if isinstance(condition, Sql) else ()
+    found = _SERIES.fullmatch(text)
+    if found is None:
+        if text != "true":
+            raise ValueError(f"no condition on the id of a series: {text}")
+        return Sql("NULL")
+    return Sql(found["several"] or f"ARRAY[{found['one']}]", parameters)
+
+
+def wide(columns: tuple[str, ...]) -> str:
+    """Return SQL for whether ``columns`` have one that is long."""
+    return str("signature" in columns or "verbatim_json" in columns).lower()
 
 
 def samples_by_series(columns: tuple[str, ...], bounds: TimeBounds, *, series: str) -> Sql:
@@ -177,7 +238,12 @@ def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> 
     """Return the FROM item ``s`` of all samples with one of ``ids``, an array, and with ``columns``."""
     return filled(
         WITH_IDS,
-        plain=listed(columns, plain=True),
+        plain=alternative(
+            filled(PLAIN_WITH_IDS, columns=listed(columns, plain=True), ids=ids),
+            filled(
+                SPREAD_WITH_IDS, columns=listed(columns, spread=True), ids=ids, wide=wide(columns), **bounds._asdict()
+            ),
+        ),
         columns=listed(columns),
         ids=ids,
         packed=_within(packed_by_id(columns, "given.id", first="{first}", last="{last}"), bounds),
@@ -188,11 +254,14 @@ def samples_of_batches(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -
     """Return the FROM item ``s`` of all samples of the signed batches with the ``ids``, an array, and with ``columns``."""
     return filled(
         OF_BATCHES,
-        plain=listed(columns, plain=True),
+        plain=alternative(
+            filled(PLAIN_OF_BATCHES, columns=listed(columns, plain=True), ids=ids, **bounds._asdict()),
+            filled(
+                SPREAD_OF_BATCHES, columns=listed(columns, spread=True), ids=ids, wide=wide(columns), **bounds._asdict()
+            ),
+        ),
         columns=listed(columns),
         ids=ids,
-        first=bounds.first,
-        last=bounds.last,
         packed=_within(packed_of_batch(columns, "given.id", first="{first}", last="{last}"), bounds),
     )
 
@@ -217,15 +286,20 @@ def first_of_series(
     names = listed(columns)
     return filled(
         FIRST_OF_SERIES,
-        plain=plain
-        or filled(
-            PLAIN_OF_SERIES,
-            columns=names,
-            joins=joins,
-            series=series,
-            condition=condition,
-            direction=direction,
-            limit=str(limit),
+        plain=alternative(
+            plain
+            or filled(
+                PLAIN_OF_SERIES,
+                columns=names,
+                joins=joins,
+                series=series,
+                condition=condition,
+                direction=direction,
+                limit=str(limit),
+            ),
+            spread_in_order(
+                columns, bounds, series=f"ARRAY[{series}]", condition=condition, limit=limit, joins=joins, oldest=oldest
+            ),
         ),
         columns=names,
         series=series,
@@ -238,6 +312,34 @@ def first_of_series(
         joins=joins,
         condition=condition,
         limit=str(limit),
+    )
+
+
+def spread_in_order(
+    columns: tuple[str, ...],
+    bounds: TimeBounds,
+    *,
+    series: Sql | str,
+    condition: Sql | str,
+    limit: int | str,
+    joins: Sql | str = "",
+    oldest: bool = False,
+) -> Sql:
+    """Return the subquery of the newest plain samples, or the ``oldest``, of a spread store that meet ``condition``.
+
+    ``series`` is the SQL array of the ids of their series, null for all.
+    """
+    return filled(
+        SPREAD_OF_SERIES,
+        columns=listed(columns),
+        all_columns=listed(columns, spread=True),
+        series=series,
+        oldest=str(oldest).lower(),
+        joins=joins,
+        condition=condition,
+        limit=str(limit),
+        wide=wide(columns),
+        **bounds._asdict(),
     )
 
 
@@ -271,9 +373,13 @@ def _both(function: str, time: Sql, other: Sql | str) -> Sql:
     )
 
 
-def listed(columns: tuple[str, ...], *, plain: bool = False) -> str:
-    """Return the select list of ``columns`` of samples ``s``; ``plain`` if ``s`` is the table."""
-    return ", ".join(f"s.ctid AS {ROW_ID}" if plain and column == ROW_ID else f"s.{column}" for column in columns)
+def listed(columns: tuple[str, ...], *, plain: bool = False, spread: bool = False) -> str:
+    """Return the select list of ``columns`` of samples ``s``; ``plain`` if ``s`` is the table, ``spread`` if a function's result.
+
+    There a sample with its time and id is the only one of its series.
+    """
+    row_id = f"s.ctid AS {ROW_ID}" if plain else f"('(' || s.series_id || ',1)')::tid AS {ROW_ID}" if spread else ""
+    return ", ".join(row_id if row_id and column == ROW_ID else f"s.{column}" for column in columns)
 
 
 def _within(template: str, bounds: TimeBounds) -> Sql:

@@ -45,12 +45,15 @@ from meter.store.write.record import WireFormat
 from meter.store.write.record import message_id_of
 from meter.store.write.record import volume_of
 
+ROWS = """s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
+    encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at"""
+"""The select list of a :class:`SampleRow`."""
+
 # The inner query limits the rows, so that only the rows of the result are converted.
-SAMPLES = """
-SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
-    encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
-FROM ({page}) s
-ORDER BY {order} s.timestamp DESC, s.message_id DESC
+SAMPLES = f"""
+SELECT {ROWS}
+FROM ({{page}}) s
+ORDER BY {{order}} s.timestamp DESC, s.message_id DESC
 """
 
 COLUMNS_OF_PAGE = "s.series_id, s.metadata_id, s.wire_format_id, s.message_id, s.timestamp, s.volume, s.signature, s.verbatim_json, s.recorded_at"
@@ -274,6 +277,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
     plain: Sql | str = ""
     packed: Sql | str = "true"
     of_series: Sql | str = "true"
+    recorded_since: Sql | str = ""
     match conditions.access_path:
         case AccessPath.MESSAGE_ID:
             needs_series |= series != TRUE
@@ -281,6 +285,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
             needs_series |= series != TRUE
             plain = IN_ORDER_OF_RECORDING
             packed = filled(RECORDED_SINCE, since=conditions.recorded_since)
+            recorded_since = conditions.recorded_since
         case AccessPath.SERIES:
             matching = Sql(f"series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series.parameters)
             series, of_series = filled("s.{matching}", matching=matching), filled("p.{matching}", matching=matching)
@@ -298,7 +303,9 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
         samples = Sql("sample s")
         condition = conjunction(Sql(f"{IN_ORDER_OF_TIME} AND {AFTER_PACKED}"), condition)
     else:
-        samples = samples_between(read, conditions.bounds, series=of_series, plain=plain, packed=packed)
+        samples = samples_between(
+            read, conditions.bounds, series=of_series, plain=plain, packed=packed, recorded_since=recorded_since
+        )
     page = filled(
         PAGE,
         samples=samples,
@@ -310,6 +317,11 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
         limit=limit,
     )
     return _sample_rows(page, order=sort_keys.replace("key_", "s.key_"), newest_first=newest_first)
+
+
+def selected_rows(page: Sql) -> Sql:
+    """Return the query that selects a :class:`SampleRow` of each row of ``page``, newest first."""
+    return filled(SAMPLES, page=page, order="")
 
 
 def _sample_rows(page: Sql, *, order: str = "", newest_first: bool = True) -> Sql:
@@ -336,16 +348,17 @@ async def stored_samples(
     wire_formats = await dimensions.wire_formats.get_many(set(map(_wire_format_id, rows)), slices)
     samples: list[StoredSample] = []
     async for batch in slices.batches(rows, CONVERTED_ROWS):
-        samples += _stored_samples(batch, all_series, all_metadata, wire_formats)
+        samples += samples_of_rows(batch, all_series, all_metadata, wire_formats)
     return samples
 
 
-def _stored_samples(
+def samples_of_rows(
     rows: Sequence[tuple[Any, ...]],
     all_series: Mapping[int, tuple[Any, ...]],
     all_metadata: Mapping[int, Mapping[str, Any]],
     wire_formats: Mapping[int, WireFormat],
 ) -> list[StoredSample]:
+    """Return the samples of ``rows``, without those that refer to what the mappings do not have."""
     samples = []
     for row in rows:
         (

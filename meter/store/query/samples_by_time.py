@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from meter.store.packing.packed_rows import ROW_ID
 from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.sample_rows import OF_ANY_SERIES
 from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import ids_of_series
 from meter.store.query.sample_rows import listed
 from meter.store.query.sample_rows import packed_part
+from meter.store.query.sample_rows import spread_in_order
 
 SHORTEST_SPAN = "interval '10 minutes'"
 TICK = "interval '1 microsecond'"
@@ -22,23 +25,25 @@ TICK = "interval '1 microsecond'"
 SPANS = 24
 """The spans are each twice as long as the one before; this one begins, or ends, after 160 years and has no other end."""
 
-BY_SPANS = f"""(
-    SELECT s.* FROM ({{spans}} OFFSET 0) AS span
+BY_SPANS = """(
+    SELECT s.* FROM ({spans} OFFSET 0) AS span
     CROSS JOIN LATERAL (
         SELECT * FROM (
-            (
+            ({plain})
+            UNION ALL
+            SELECT {columns} FROM ({packed}) s {joins}
+            WHERE s.timestamp >= span.first AND s.timestamp <= span.last AND {condition}
+        ) s
+        ORDER BY {order} LIMIT {limit}
+    ) s
+    LIMIT {limit}
+) s"""
+
+PLAIN = f"""
                 SELECT {{columns}} FROM (SELECT s.*, s.ctid AS {ROW_ID} FROM sample s) s {{joins}}
                 WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= span.first AND s.timestamp <= span.last AND {{condition}}
                 ORDER BY {{order}} LIMIT {{limit}}
-            )
-            UNION ALL
-            SELECT {{columns}} FROM ({{packed}}) s {{joins}}
-            WHERE s.timestamp >= span.first AND s.timestamp <= span.last AND {{condition}}
-        ) s
-        ORDER BY {{order}} LIMIT {{limit}}
-    ) s
-    LIMIT {{limit}}
-) s"""
+"""
 
 # Where nothing is packed, the first span is all time.
 SPANS_FORWARD = f"""
@@ -76,6 +81,18 @@ def samples_by_time(
         BY_SPANS,
         spans=filled(SPANS_FORWARD if oldest else SPANS_BACKWARD, first=bounds.first, last=bounds.last),
         columns=listed(columns),
+        plain=alternative(
+            filled(PLAIN, columns=listed(columns), joins=joins, condition=condition, order=order, limit=limit),
+            spread_in_order(
+                columns,
+                bounds.within("span.first", "span.last"),
+                series=ids_of_series(series),
+                condition=condition,
+                limit=limit,
+                joins=joins,
+                oldest=oldest,
+            ),
+        ),
         packed=packed_part(columns, bounds.within("span.first", "span.last"), series, OF_ANY_SERIES),
         joins=joins,
         condition=condition,

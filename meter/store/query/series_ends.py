@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from meter.store.packing.packed_rows import overlaps
 from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.partials import GAPS
@@ -27,17 +28,22 @@ CUTOFF = """cutoff AS MATERIALIZED (
 SAMPLED_GAP = """sampled_gap AS MATERIALIZED (
     SELECT gap.start, gap.finish
     FROM ({gaps}) AS gap
-    WHERE EXISTS (
-        SELECT FROM sample s WHERE {in_order} AND s.timestamp >= gap.start AND s.timestamp < gap.finish OFFSET 0
-    ) OR EXISTS (
+    WHERE EXISTS ({plain}) OR EXISTS (
         SELECT FROM packed_samples p WHERE {of_any_series} AND {overlaps} OFFSET 0
     )
 )"""
 
+PLAIN = f"""
+        SELECT FROM sample s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= gap.start AND s.timestamp < gap.finish OFFSET 0
+"""
+SPREAD = """
+        SELECT FROM spread_samples_in_order(NULL, gap.start, gap.finish, true, 0, 1, false) s WHERE s.timestamp < gap.finish
+"""
+
 ENDS_TABLES = filled(
     f"WITH {CUTOFF}, {SAMPLED_GAP}",
     gaps=GAPS.format(spans="(SELECT p.start, p.hours FROM final_period p WHERE p.hours = 1)"),
-    in_order=IN_ORDER_OF_TIME,
+    plain=alternative(PLAIN, SPREAD),
     of_any_series=OF_ANY_SERIES,
     overlaps=overlaps("gap.start", "gap.finish"),
 )

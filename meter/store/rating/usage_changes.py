@@ -34,6 +34,7 @@ def recorded_after(since: str, first: Sql, last: Sql) -> Sql:
         TimeBounds(first, last),
         plain=IN_ORDER_OF_RECORDING,
         packed=filled(RECORDED_SINCE, since=since),
+        recorded_since=since,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from typing import Generic
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from typing import TypeVar
 from typing import cast
 
 from meter.store.postgres.pool import Session
+from meter.store.write.known_dimensions import find_metadata
+from meter.store.write.known_dimensions import find_series
 from meter.store.write.record import Series
 from meter.store.write.record import WireFormat
 from meter.store.write.record import text_of
@@ -165,6 +168,31 @@ async def ids_of(
     upserted = dict(zip(missing, await upsert(missing), strict=True))
     ids = [upserted[key] if id is None else id for key, id in zip(keys, found, strict=True)]
     return ids, {key: CachedId(id, until) for key, id in upserted.items()}
+
+
+async def series_ids(session: Session, wanted: Mapping[Series, datetime]) -> list[int]:
+    """Return the ids of ``wanted``, in order: of series that the store has and retains long enough, or upserted ones."""
+    found = await find_series(session, wanted, max(wanted.values()))
+    return await _all_ids(wanted, found, partial(upsert_series, session))
+
+
+async def metadata_ids(
+    session: Session, texts: Callable[[], Mapping[bytes, str]], wanted: Mapping[bytes, datetime]
+) -> list[int]:
+    """Return the ids of ``wanted``, digests of metadata whose JSON is in ``texts()``; see :func:`series_ids`."""
+    found = await find_metadata(session, wanted, max(wanted.values()))
+    return await _all_ids(wanted, found, partial(upsert_metadata, session, texts))
+
+
+async def _all_ids(
+    wanted: Mapping[K, datetime],
+    found: Mapping[K, int],
+    upsert: Callable[[Mapping[K, datetime]], Awaitable[Sequence[int]]],
+) -> list[int]:
+    ids = dict(found)
+    if missing := {each: until for each, until in wanted.items() if each not in found}:
+        ids.update(zip(missing, await upsert(missing), strict=True))
+    return [ids[each] for each in wanted]
 
 
 async def upsert_series(session: Session, wanted: Mapping[Series, datetime]) -> list[int]:

@@ -48,9 +48,14 @@ BOUNDARY = timedelta(hours=1)
 LOCK_BOUNDARIES = f"SELECT pg_advisory_xact_lock({LOCKS}, boundary) FROM unnest(%s::int[]) AS boundary; "
 
 # A subquery with a LIMIT is looked up by id, sample by sample, whatever rows the planner expects.
-IS_NEW = """
+NOT_VOIDED = """
+(SELECT true FROM voided_sample v WHERE v.message_id = given.message_id AND v.timestamp BETWEEN %s AND %s LIMIT 1) IS NULL
+"""
+"""SQL condition: no voided sample in the range of time has the id of the row ``given``."""
+
+IS_NEW = f"""
 (SELECT true FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN %s AND %s LIMIT 1) IS NULL
-AND (SELECT true FROM voided_sample v WHERE v.message_id = given.message_id AND v.timestamp BETWEEN %s AND %s LIMIT 1) IS NULL
+AND {NOT_VOIDED}
 """
 """SQL condition: no sample in the range of time, voided or not, has the id of the row ``given``."""
 
@@ -107,6 +112,23 @@ CROSS JOIN LATERAL (
     ORDER BY recorded_at OFFSET 0
 ) s
 """
+
+STORED_SPREAD = f"""
+SELECT given.position, s.timestamp, s.volume, s.series_id, s.metadata_id, s.batch_id, s.batch_position
+FROM unnest(%(positions)s::integer[], %(ids)s::uuid[]) AS given (position, message_id)
+JOIN (
+    SELECT s.message_id, s.timestamp, s.volume, s.series_id, s.metadata_id, s.recorded_at, s.batch_id, s.batch_position
+    FROM spread_samples_with_ids(%(ids)s::uuid[], {_RANGE[0]}, {_RANGE[1]}, false) s
+    UNION ALL
+    SELECT v.message_id, v.timestamp, v.volume, v.series_id, v.metadata_id, v.recorded_at, v.batch_id, v.batch_position
+    FROM voided_sample v WHERE v.message_id = ANY(%(ids)s::uuid[]) AND v.timestamp BETWEEN {_RANGE[0]} AND {_RANGE[1]}
+    UNION ALL
+    SELECT of_id.message_id, p.* FROM unnest(%(ids)s::uuid[]) AS of_id (message_id)
+    CROSS JOIN LATERAL ({packed_by_id(COMPARED, "of_id.message_id", first=_RANGE[0], last=_RANGE[1])}) AS p
+) s USING (message_id)
+ORDER BY s.recorded_at
+"""
+"""The same in a spread store: the ids are looked up by one statement, not one by one."""
 
 
 @dataclass(slots=True)
@@ -215,8 +237,9 @@ async def repeated(
     first, last = compared_range(week)
     stored: dict[int, list[tuple[tuple[datetime, float, int], int]]] = {}
     stored_places: dict[int, set[Place]] = {}
+    parameters = {"positions": list(records), "ids": ids, "first": first, "last": last}
     for position, timestamp, volume, series_id, metadata_id, batch_id, batch_position in await session.rows(
-        STORED, {"positions": list(records), "ids": ids, "first": first, "last": last}
+        STORED_SPREAD if session.spread else STORED, parameters
     ):
         stored.setdefault(position, []).append(((timestamp, volume, series_id), metadata_id))
         stored_places.setdefault(position, set()).add((batch_id, batch_position))

@@ -20,7 +20,7 @@ from meter.store.write.record import Record
 
 # Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, which takes ten times longer.
 # Timestamps, which many samples share, are sent once and referred to by their position.
-_INSERT = """
+INSERT = """
 INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json,
     batch_id, batch_position)
 SELECT (%s::timestamptz[])[timestamp_no], recorded_at, message_id, volume, metadata_id, series_id, wire_format_id,
@@ -31,10 +31,10 @@ FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s:
         batch_position)
 """
 
-INSERT_SAMPLES = f"{_INSERT} WHERE {IS_NEW} ON CONFLICT DO NOTHING"
+INSERT_SAMPLES = f"{INSERT} WHERE {IS_NEW} ON CONFLICT DO NOTHING"
 """Inserts the samples of one week whose ids are new. The unique index of the partition decides between concurrent writers."""
 
-INSERT_NEW_SAMPLES = f"{_INSERT} WHERE {NO_ID_NEARBY}"
+INSERT_NEW_SAMPLES = f"{INSERT} WHERE {NO_ID_NEARBY}"
 """Inserts all samples of one week if no other week that they are compared with has an id near theirs, else none.
 
 An id that the week itself has is :class:`~meter.store.postgres.connection.Duplicate`. This takes half the time of
@@ -42,8 +42,8 @@ An id that the week itself has is :class:`~meter.store.postgres.connection.Dupli
 """
 
 # Queries read the samples of these hours and days until maintenance has made their rollups again.
-_OLD_SAMPLES = f"""
-WITH stored AS ({{insert}} RETURNING timestamp, recorded_at, series_id), no_longer_final AS (
+CHANGES_OF_OLD = f"""
+WITH stored AS ({{stored}}), no_longer_final AS (
     DELETE FROM final_period USING unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
     WHERE final_period.hours = period.hours AND final_period.start = period.start AND EXISTS (
         SELECT FROM stored
@@ -59,6 +59,7 @@ WITH stored AS ({{insert}} RETURNING timestamp, recorded_at, series_id), no_long
 ), late AS ({COUNT_LATE})
 SELECT count(*) FROM stored
 """
+_OLD_SAMPLES = CHANGES_OF_OLD.format(stored="{insert} RETURNING timestamp, recorded_at, series_id")
 INSERT_OLD_SAMPLES = _OLD_SAMPLES.format(insert=INSERT_SAMPLES)
 INSERT_NEW_OLD_SAMPLES = _OLD_SAMPLES.format(insert=INSERT_NEW_SAMPLES)
 """Inserts samples, some of which are late or in final hours or days: counts the late ones, and marks hours and days as not final.
@@ -88,7 +89,7 @@ async def insert_samples(
             return new
     parameters = [*columns, *compared_range(week), *compared_range(week)]
     if packed:
-        insert = f"{_INSERT} WHERE {IS_NEW} AND {is_new_among_packed(week)} ON CONFLICT DO NOTHING"
+        insert = f"{INSERT} WHERE {IS_NEW} AND {is_new_among_packed(week)} ON CONFLICT DO NOTHING"
         return await _count(session, insert, _OLD_SAMPLES.format(insert=insert), parameters, of_old)
     return await _count(session, INSERT_SAMPLES, INSERT_OLD_SAMPLES, parameters, of_old)
 

@@ -11,6 +11,8 @@ from meter.batch_signature import BatchSignature
 from meter.message import parse_timestamp
 from meter.store.packing.packed_batches import packed_of_batch
 from meter.store.postgres.pool import Session
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.write.duplicates import Place
 from meter.store.write.record import Record
@@ -28,9 +30,17 @@ ON CONFLICT (uuid, mac) DO UPDATE SET last = signed_batch.last
 RETURNING id, uuid::text, mac, xmax <> 0
 """
 
+
+def _samples_of_batch(columns: str) -> Sql:
+    return alternative(
+        f"SELECT {columns} FROM sample s WHERE s.batch_id = b.id AND s.timestamp BETWEEN b.first AND b.last AND {IN_ORDER_OF_TIME}",
+        f"SELECT {columns} FROM spread_samples_of_batches(ARRAY[b.id], b.first, b.last, false) s",
+    )
+
+
 DELETE_EMPTY_BATCHES = f"""
 DELETE FROM signed_batch b WHERE id = ANY(%s) AND NOT EXISTS (
-    SELECT FROM sample s WHERE s.batch_id = b.id AND s.timestamp BETWEEN b.first AND b.last AND {IN_ORDER_OF_TIME}
+    {_samples_of_batch("")}
     UNION ALL SELECT FROM voided_sample v WHERE v.batch_id = b.id
     UNION ALL SELECT FROM packed_batch packed WHERE packed.batch_id = b.id
 )
@@ -58,8 +68,7 @@ WITH entry AS MATERIALIZED (
     JOIN signed_batch b ON (b.uuid, b.mac) = (entry.uuid, entry.batch_mac)
 ), batch AS MATERIALIZED (
     SELECT id, ARRAY(
-        SELECT s.batch_position FROM sample s
-        WHERE s.batch_id = b.id AND s.timestamp BETWEEN b.first AND b.last AND {IN_ORDER_OF_TIME}
+        {_samples_of_batch("s.batch_position")}
         UNION ALL SELECT v.batch_position FROM voided_sample v WHERE v.batch_id = b.id
         UNION ALL SELECT p.batch_position FROM ({packed_of_batch(("batch_position",), "b.id", first="b.first", last="b.last")}) AS p
     ) AS stored

@@ -41,8 +41,8 @@ from meter.store.write.dimensions import CachedId
 from meter.store.write.dimensions import IdCache
 from meter.store.write.dimensions import K
 from meter.store.write.dimensions import ids_of
-from meter.store.write.dimensions import upsert_metadata
-from meter.store.write.dimensions import upsert_series
+from meter.store.write.dimensions import metadata_ids
+from meter.store.write.dimensions import series_ids
 from meter.store.write.dimensions import upsert_wire_formats
 from meter.store.write.duplicates import LOCK_BOUNDARIES
 from meter.store.write.duplicates import Place
@@ -61,6 +61,8 @@ from meter.store.write.signed_batches import delete_empty_batches
 from meter.store.write.signed_batches import delete_statements_of_stored
 from meter.store.write.signed_batches import insert_unstored_entries
 from meter.store.write.signed_batches import upsert_batches
+from meter.store.write.spread_inserts import add_sampled_series
+from meter.store.write.spread_inserts import insert_spread_samples
 from meter.stored_batch import UnstoredReason
 
 PACKED = 0
@@ -255,9 +257,14 @@ class SampleWriter:
                 [places[n] for n in positions],
             )
             packed = compared_range(week)[0] < packed_until
-            new = await insert_samples(
-                session, week, _columns(*of_week), of_week[0], of_old, careful=careful, packed=packed
-            )
+            if session.spread:
+                new = await insert_spread_samples(
+                    session, week, of_week[0], partial(_some_columns, *of_week), of_old, packed=packed
+                )
+            else:
+                new = await insert_samples(
+                    session, week, _columns(*of_week), of_week[0], of_old, careful=careful, packed=packed
+                )
             if new < len(positions):
                 found = await repeated(
                     session,
@@ -288,9 +295,11 @@ class SampleWriter:
             cache_updates.append((cache, upserted))
             return found
 
-        series = await look_up(self._series, [record.series for record in records], upsert_series)
+        series = await look_up(self._series, [record.series for record in records], series_ids)
+        if session.spread and (upserted := cache_updates[0][1]):
+            await add_sampled_series(session, [each.id for each in upserted.values()])
         digests = [record.metadata_digest for record in records]
-        metadata = await look_up(self._metadata, digests, upsert_metadata, partial(_texts, records))
+        metadata = await look_up(self._metadata, digests, metadata_ids, partial(_texts, records))
         wire_formats = await look_up(
             self._wire_formats, [record.wire_format for record in records], upsert_wire_formats
         )
@@ -311,6 +320,13 @@ def _place(message: MeteringMessage) -> tuple[str, bytes, int] | None:
 def _texts(records: Sequence[Record]) -> dict[bytes, str]:
     """Return the metadata of ``records`` by their digests."""
     return {record.metadata_digest: record.metadata for record in records}
+
+
+def _some_columns(
+    records: Sequence[Record], ids: Sequence[DimensionIds], places: Sequence[Place], positions: Sequence[int]
+) -> list[Any]:
+    """Return :func:`_columns` of the records at ``positions``."""
+    return _columns([records[n] for n in positions], [ids[n] for n in positions], [places[n] for n in positions])
 
 
 def _columns(records: Sequence[Record], ids: Sequence[DimensionIds], places: Sequence[Place]) -> list[Any]:

@@ -91,6 +91,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
         access_log=settings.access_log,
         limits=ConnectionLimits(
             max_per_address=settings.max_connections_per_address,
+            max_open=settings.max_connections,
             max_head_seconds=settings.max_head_seconds,
             max_body_seconds=settings.max_body_seconds,
         ),

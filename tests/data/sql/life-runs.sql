@@ -69,7 +69,10 @@ WITH read AS MATERIALIZED (
                         END AS upper
                         OFFSET 0
                     ) AS slice
-                    CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n)
+                    CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
+                        SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift], p.metadata_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
+                        SELECT a.times[slice.lower:slice.upper], a.time_offsets[slice.lower:slice.upper], a.message_ids[slice.lower:slice.upper], a.volumes[slice.lower:slice.upper], a.metadata_ids[slice.lower:slice.upper] FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, volumes, metadata_ids, NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived AND NOT (slice.upper <= 4 OR slice.lower > p.count - 4) AND slice.lower <= slice.upper) AS held (times, time_offsets, message_ids, volumes, metadata_ids)
+                    CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids, held.volumes, held.metadata_ids) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n)
                     WHERE p.series_id = ANY(sample_series.ids) AND p.first <= gap.finish AND p.last >= greatest(gap.start, cutoff.before) AND p.first >= greatest(gap.start, cutoff.before) - interval '7 days' AND true
                     OFFSET 0
                 )
@@ -109,7 +112,10 @@ WITH read AS MATERIALIZED (
                             END AS upper
                             OFFSET 0
                         ) AS slice
-                        CROSS JOIN LATERAL unnest(p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper]) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n)
+                        CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
+                            SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift], p.metadata_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
+                            SELECT a.times[slice.lower:slice.upper], a.time_offsets[slice.lower:slice.upper], a.message_ids[slice.lower:slice.upper], a.volumes[slice.lower:slice.upper], a.metadata_ids[slice.lower:slice.upper] FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, volumes, metadata_ids, NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived AND NOT (slice.upper <= 4 OR slice.lower > p.count - 4) AND slice.lower <= slice.upper) AS held (times, time_offsets, message_ids, volumes, metadata_ids)
+                        CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids, held.volumes, held.metadata_ids) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n)
                         WHERE p.series_id = r.series_id AND p.first <= r.last AND p.last >= r.first AND p.first >= r.first - interval '7 days' AND true
                         OFFSET 0
                     )

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC
+from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -178,6 +182,46 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["auth_token", "key", "value"]), inner),
     max_leaves=20,
 )
+
+
+@dataclass
+class Account:
+    password: object
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (({"password": "hunter2"}, 1), ({"password": MASK}, 1)),
+        ({"a": [({"password": "hunter2"},)]}, {"a": [({"password": MASK},)]}),
+        ({"a": ("token=hunter2",)}, {"a": (f"token={MASK}",)}),
+        ({"a": {"token=hunter2"}}, {"a": [f"token={MASK}"]}),
+        ({"a": frozenset({"token=hunter2"})}, {"a": [f"token={MASK}"]}),
+        ({"a": Account("hunter2")}, {"a": {"password": MASK}}),
+        ({"a": (Account("hunter2"),)}, {"a": ({"password": MASK},)}),
+        (MappingProxyType({"password": "hunter2"}), {"password": MASK}),
+        ({"a": MappingProxyType({"password": ("hunter2",)})}, {"a": {"password": MASK}}),
+    ],
+)  # fmt: skip
+def test_secret_in_what_is_written_as_json_is_masked(value: Any, expected: Any) -> None:
+    assert masked(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (1, "a"),
+        {"a": {1}},
+        Account(None),
+        {"password": ()},
+        {"at": datetime.now(UTC)},
+        MappingProxyType({"a": 1}),
+        object(),
+    ],
+)
+def test_value_that_is_no_json_and_has_no_secret_is_the_same(value: Any) -> None:
+    assert masked(value) is value
+    assert _masked(value, MAX_DEPTH) is value
 
 
 @given(JSON)

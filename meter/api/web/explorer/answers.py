@@ -20,6 +20,7 @@ from meter.api.errors import ApiError
 from meter.api.prometheus.results import MatrixSeries
 from meter.api.request.context import RequestContext
 from meter.api.responses import ListResponse
+from meter.api.responses import SampleListResponse
 from meter.api.web import formats
 from meter.api.web.charts.time_series import TimeSeriesChart
 from meter.api.web.explorer.answer_chart import answer_chart
@@ -75,11 +76,16 @@ async def answer_of(context: RequestContext, question: Question) -> Answer:
     """Return the answer of the API's handler; it raises what the handler raises."""
     api = question.context(context)
     response = await question.operation.handler(api)
-    assert isinstance(response, ListResponse)
-    rows = response.rows
-    if question.kind == PROMQL:
-        return _promql_answer(question, rows, response.envelope)
-    flat = [_flat(msgspec.structs.asdict(response.render(row))) for row in rows[:PAGE_ROWS]]
+    rows: list[Any]
+    if isinstance(response, SampleListResponse):
+        rows = await response.records(context.slices)
+        flat = [_flat(msgspec.structs.asdict(record)) for record in rows[:PAGE_ROWS]]
+    else:
+        assert isinstance(response, ListResponse)
+        rows = response.rows
+        if question.kind == PROMQL:
+            return _promql_answer(question, rows, response.envelope)
+        flat = [_flat(msgspec.structs.asdict(response.render(row))) for row in rows[:PAGE_ROWS]]
     columns = list(dict.fromkeys(name for entry in flat for name in entry))
     period = api.arguments.get("period")
     chart = None

@@ -36,5 +36,5 @@ def test_timestamp_is_encoded_like_in_messages(moment: datetime) -> None:
         scheme=None,
     )
     for schema in (SAMPLE, OLD_SAMPLE):
-        [encoded] = msgspec.json.decode(msgspec.json.encode(schema.render_all([row], MetadataFlattener())))
+        encoded = msgspec.json.decode(msgspec.json.encode(schema.render(row, MetadataFlattener())))
         assert (encoded["timestamp"], encoded["recorded_at"]) == (utc_text(moment),) * 2

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import html
+from datetime import UTC
+from datetime import datetime
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
 from meter.api import Requester
@@ -19,6 +23,7 @@ from meter.completeness.activity import Arrivals
 from meter.completeness_query import Closable
 from meter.completeness_query import ClosingReason
 from meter.completeness_query import CompletenessRow
+from meter.rating.book.watched_directory import WatchedPriceDirectory
 from meter.rating.budgets.budget_state import BudgetGap
 from meter.rating.budgets.budget_state import BudgetScope
 from meter.rating.budgets.budget_state import BudgetState
@@ -134,6 +139,20 @@ def test_dead_letters_and_a_broker_that_is_away_need_attention() -> None:
     page = text_of(overview(client))
     assert "The message bus is unavailable: refused" in page
     assert "the message bus does not answer" in page
+
+
+def test_price_directory_that_cannot_be_used_is_named_and_the_rest_of_the_page_is_shown(
+    tmp_path: Path, logged_errors: Any
+) -> None:
+    (tmp_path / "book.toml").write_text("this is not TOML")
+    clock = Clock()
+    clock.advance(datetime(2026, 11, 20, tzinfo=UTC).timestamp())  # the last month should be closed
+    prices = WatchedPriceDirectory(tmp_path, clock, in_thread=maybeDeferred)
+    response = overview(client_of(ADMIN, clock=clock, prices=prices))
+    assert response.status == 200
+    assert f"the price directory cannot be used: {tmp_path}" in text_of(response)
+    assert "newest samples" in text_of(response).lower()
+    logged_errors.flush()
 
 
 def test_store_that_is_away_is_a_page_that_says_so() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from meter.collector.normalization.nova_times import MAX_REMEMBERED_ID
 from meter.collector.normalization.nova_times import FirstTimes

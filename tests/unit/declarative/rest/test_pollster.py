@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
+from meter.declarative.pollster_files import load_user_pollsters
 from meter.declarative.rest import RestPollster
-from meter.declarative.rest import load_user_pollsters
 from meter.declarative.rest.definition import RestDefinition
 from meter.http import BadResponse
 from meter.http import IHttpClient

@@ -20,6 +20,7 @@ class FakeSession:
     def __init__(self, down=None):
         self.down = down
         self.closed = False
+        self.spread = False
         self.lost = Deferred()
         self.statements = []
 
@@ -35,7 +36,7 @@ class FakeSession:
         self.statements.append(statement)
         return 1
 
-    def disable_timeout(self):
+    async def remove_time_limits(self, *, of_transaction=False):
         pass
 
     async def cancel_query(self):

@@ -1,6 +1,6 @@
 """The SQL that the store runs for typical queries, compared with the files in tests/data/sql.
 
-A file holds the statements of one query in the order in which they run. Parameters are numbered, equal ones alike, and
+They are those of a store on one server. A file holds the statements of one query in the order in which they run. Parameters are numbered, equal ones alike, and
 listed at the top; lines are indented by their parentheses. After an intended change of a statement, rewrite the files
 and read the difference::
 
@@ -33,6 +33,7 @@ from meter.query import Marker
 from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
+from meter.store.postgres.sql import chosen
 from meter.store.query.runner import QueryRunner
 
 FILES = Path(__file__).parents[3] / "data/sql"
@@ -56,13 +57,15 @@ class RecordingPool:
     """A connection pool that records statements. It finds ``matching`` series, of which two count as few, and no samples."""
 
     generation = 1
+    spread = False
 
     def __init__(self, matching: int) -> None:
         self.matching = matching
         self.statements: list[tuple[str, Sequence[Any]]] = []
 
     async def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        self.statements.append((statement, parameters))
+        text, values = chosen(statement, parameters, spread=self.spread)
+        self.statements.append((text, list(values or ())))
         return [(2, list(range(1, self.matching + 1)))] if "reltuples" in statement else []
 
 

@@ -1,0 +1,110 @@
+"""Loads a directory of definitions; they become pollsters that are listed, configured and disabled like any other."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from pydantic import ValidationError
+
+from meter.declarative.exposition import ExpositionDefinition
+from meter.declarative.exposition import exposition_pollsters
+from meter.declarative.exposition.definition import MetricDefinition
+from meter.declarative.request_fields import RequestFields
+from meter.declarative.rest.definition import RestDefinition
+from meter.declarative.rest.definition import from_ceilometer
+from meter.declarative.rest.pollster import RestPollster
+from meter.interfaces import ICentralPollster
+from meter.plugins.registry import CENTRAL
+from meter.plugins.registry import Decision
+
+SUFFIXES = (".toml", ".yaml", ".yml")
+
+MODELS: Mapping[str, type[BaseModel]] = {"pollster": RestDefinition, "exposition": ExpositionDefinition}
+"""The tables of a TOML file, and the definitions in them."""
+
+
+def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
+    """Return a pending decision per valid definition in ``directory``, and a message per invalid one.
+
+    ``""`` and a directory that does not exist have none.
+    """
+    decisions: dict[str, Decision] = {}
+    problems: list[str] = []
+    try:
+        paths = sorted(path for path in Path(directory).iterdir() if path.suffix in SUFFIXES) if directory else []
+    except FileNotFoundError:
+        paths = []
+    except OSError as error:
+        return [], [f"{directory}: cannot be read: {error}"]
+    for path in paths:
+        try:
+            entries = list(_entries(path))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            problems.append(f"{path}: cannot be read: {error}")
+            continue
+        for number, (table, entry) in enumerate(entries, 1):
+            where = f"{path}: {table} {number} ({_name(entry)})"
+            model = MODELS[table]
+            try:
+                pollsters = _pollsters(table, entry, ceilometer=path.suffix != ".toml")
+            except ValidationError as error:
+                problems += [f"{where}: {_message(detail, model)}" for detail in error.errors(include_url=False)]
+            except (ValueError, TypeError) as error:
+                problems.append(f"{where}: {error}")
+            else:
+                for pollster in pollsters:
+                    if pollster.name in decisions:
+                        origin = decisions[pollster.name].origin
+                        problems.append(f"{where}: the name {pollster.name} is already used in {origin}")
+                        continue
+                    decisions[pollster.name] = Decision(
+                        kind=CENTRAL, name=pollster.name, origin=str(path), state="pending", plugin=pollster
+                    )
+    return list(decisions.values()), problems
+
+
+def _entries(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the definitions in the file, each with the name of its table."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".toml":
+        document = tomllib.loads(text)
+        unknown = sorted(set(document) - set(MODELS))
+        if unknown:
+            raise ValueError(
+                f"{', '.join(unknown)}: unknown; the file may have {' and '.join(f'[[{each}]]' for each in MODELS)}"
+            )
+        for table in MODELS:
+            yield from ((table, entry) for entry in document.get(table, []))
+        return
+    document = yaml.safe_load(text)
+    entries = document if isinstance(document, list) else [] if document is None else [document]
+    yield from (("pollster", entry) for entry in entries)
+
+
+def _pollsters(table: str, entry: Any, *, ceilometer: bool) -> Sequence[ICentralPollster]:
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"should be a mapping, not {entry!r:.80}")
+    if table == "exposition":
+        return exposition_pollsters(ExpositionDefinition.model_validate(entry))
+    return [RestPollster(RestDefinition.model_validate(from_ceilometer(entry) if ceilometer else entry))]
+
+
+def _name(entry: Any) -> str:
+    return str(entry.get("name") or entry.get("meter") or "unnamed") if isinstance(entry, Mapping) else "?"
+
+
+def _message(detail: Any, model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        known = MetricDefinition if len(detail["loc"]) > 1 and detail["loc"][0] == "meters" else model
+        fields = sorted(known.model_fields, key=lambda name: name in RequestFields.model_fields)
+        message = f"unknown field; known are {', '.join(fields)}"
+    return f"{where}: {message}" if where else message

@@ -1,0 +1,224 @@
+"""The pollster of energy: one reading of the counters and of all domains per cycle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from typing import ClassVar
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+from twisted.logger import Logger
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import IComputePollster
+from meter.interfaces import ICycle
+from meter.interfaces import IHypervisor
+from meter.interfaces import IPluginContext
+from meter.interfaces import Unavailable
+from meter.pollsters.energy.ledger import DomainUse
+from meter.pollsters.energy.ledger import EnergyLedger
+from meter.pollsters.energy.ledger import EnergyPoll
+from meter.pollsters.energy.rapl import POWERCAP
+from meter.pollsters.energy.rapl import CpuTimes
+from meter.pollsters.energy.rapl import EnergyUnreadable
+from meter.pollsters.energy.rapl import energy_zones
+from meter.pollsters.energy.rapl import readings
+from meter.pollsters.libvirt.guests import Guest
+from meter.pollsters.libvirt.guests import host_settings
+from meter.pollsters.libvirt.guests import take_snapshot
+from meter.pollsters.libvirt.sources import BadStat
+from meter.pollsters.libvirt.sources import number
+from meter.sample import MeterDefinition
+from meter.sample import Sample
+from meter.sample import run_text
+from meter.sample import with_reserved
+
+HOST_ENERGY = MeterDefinition("host.energy", "cumulative", "J")
+HOST_OWN_ENERGY = MeterDefinition("host.energy.own", "cumulative", "J")
+ENERGY = MeterDefinition("energy", "cumulative", "J")
+CARBON = MeterDefinition("carbon", "cumulative", "g")
+
+JOULES_PER_KWH = 3_600_000
+
+
+class EnergyOptions(BaseModel):
+    """The options of the pollster."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    idle: Literal["shared", "host"] = Field(
+        default="shared",
+        description="Who takes the energy of idle processors: the domains by their virtual processors, or the host.",
+    )
+    carbon_g_per_kwh: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Carbon dioxide equivalent of a kWh (g), for the meter carbon; 0 for no such meter.",
+    )
+    pue: float = Field(
+        default=1.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="Power usage effectiveness of the site, by which carbon is multiplied: all of its energy to that of its computers.",
+    )
+
+
+@implementer(IPlugin, IComputePollster)
+@dataclass(frozen=True)
+class EnergyPollster:
+    """Meters the energy of the host and of its running domains."""
+
+    name: ClassVar[str] = "energy"
+    meters: ClassVar[tuple[MeterDefinition, ...]] = (HOST_ENERGY, HOST_OWN_ENERGY, ENERGY, CARBON)
+    options: EnergyOptions = field(default_factory=EnergyOptions)
+    powercap: Path = POWERCAP
+    proc_stat: Path = Path("/proc/stat")
+
+    _log: ClassVar[Logger] = Logger()
+
+    def configured(self, options: EnergyOptions) -> EnergyPollster:
+        """Return the pollster with ``options``."""
+        return replace(self, options=options)
+
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
+        """Return whether there are counters that can be read, and a hypervisor on this host."""
+        try:
+            hypervisor = context.provider(IHypervisor)
+        except LookupError:
+            return Disabled("no hypervisor is configured")
+        if "+" in hypervisor.uri.partition(":")[0]:
+            return Disabled(f"the domains of {hypervisor.uri} are on another host")
+        try:
+            energy_zones(self.powercap)
+        except EnergyUnreadable as error:
+            return Disabled(f"the energy of the processors cannot be read: {error}")
+        return Enabled()
+
+    async def poll(self, cycle: ICycle) -> Iterable[Sample]:
+        """Return the sums of energy of the host and of its running domains."""
+        snapshot = await cycle.cycle_cache("libvirt snapshot", lambda: take_snapshot(cycle))
+        guests = {guest.uuid: guest for guest in snapshot.guests if guest.run is not None and not guest.shut_off}
+        try:
+            return list(self._samples(cycle, guests, snapshot.read_at))
+        except EnergyUnreadable as error:
+            raise Unavailable(f"the energy of the processors cannot be read: {error}") from None
+
+    def _samples(self, cycle: ICycle, guests: Mapping[str, Guest], at: datetime) -> Iterator[Sample]:
+        zones = energy_zones(self.powercap)
+        domains = {uuid: use for uuid, guest in guests.items() if (use := _use(guest)) is not None}
+        poll = EnergyPoll(at, cycle.clock.seconds(), readings(zones), CpuTimes.read(self.proc_stat), domains)
+        known: dict[str, EnergyLedger] = {} if cycle.trial else cycle.daemon_cache("energy ledger", dict)
+        ledger = known.get("")
+        openings: dict[str, datetime] = {}
+        if ledger is not None:
+            openings = {
+                uuid: ledger.began_before(poll, uuid) for uuid, use in domains.items() if ledger.is_new(uuid, use.run)
+            }
+            if set(ledger.zones_j) != {zone.name for zone in zones} or not ledger.take(
+                poll, share_idle=self.options.idle == "shared"
+            ):
+                self._log.warn(
+                    "the energy since {at} is not known: the counters may have begun again more than once",
+                    at=ledger.since,
+                )
+                ledger, openings = None, {}
+        if ledger is None:
+            ledger = known[""] = EnergyLedger(zones, os.cpu_count() or 1, os.sysconf("SC_CLK_TCK"), poll)
+        yield from self._samples_of_host(ledger, host_settings(cycle).host, at)
+        for uuid, use in domains.items():
+            if uuid in openings:
+                yield from self._samples_of_domain(ledger, guests[uuid], use, openings[uuid], 0)
+            yield from self._samples_of_domain(ledger, guests[uuid], use, at, ledger.domains_j[uuid, use.run])
+
+    def _samples_of_host(self, ledger: EnergyLedger, host: str, at: datetime) -> Iterator[Sample]:
+        for zone, joules in ledger.zones_j.items():
+            metadata = {"host": host, "zone": zone, "method": "rapl"}
+            yield self._sample(HOST_ENERGY, joules, f"{host}/{zone}", metadata, run_text(host, *_since(ledger)), at)
+        metadata = self._metadata({"host": host})
+        yield self._sample(HOST_OWN_ENERGY, ledger.host_j, host, metadata, self._run(ledger, host), at)
+        if self.options.carbon_g_per_kwh:
+            metadata = self._with_factors(metadata)
+            yield self._sample(
+                CARBON, self._carbon(ledger.host_j), host, metadata, self._run(ledger, host, carbon=True), at
+            )
+
+    def _samples_of_domain(
+        self, ledger: EnergyLedger, guest: Guest, use: DomainUse, at: datetime, joules: int
+    ) -> Iterator[Sample]:
+        metadata = self._metadata(guest.metadata)
+        of_domain = {"project_id": guest.description.project_id, "user_id": guest.description.user_id}
+        yield self._sample(ENERGY, joules, guest.uuid, metadata, self._run(ledger, use.run), at, **of_domain)
+        if self.options.carbon_g_per_kwh:
+            run = self._run(ledger, use.run, carbon=True)
+            yield self._sample(
+                CARBON, self._carbon(joules), guest.uuid, self._with_factors(metadata), run, at, **of_domain
+            )
+
+    def _metadata(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        return {**metadata, "method": "rapl", "idle": self.options.idle}
+
+    def _with_factors(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        return {**metadata, "carbon_g_per_kwh": self.options.carbon_g_per_kwh, "pue": self.options.pue}
+
+    def _carbon(self, joules: int) -> float:
+        return joules / JOULES_PER_KWH * self.options.carbon_g_per_kwh * self.options.pue
+
+    def _run(self, ledger: EnergyLedger, of: str, *, carbon: bool = False) -> str:
+        """Return the run of a sum: it also changes with the options, by which parts are computed."""
+        factors = [f"{self.options.carbon_g_per_kwh:g}", f"{self.options.pue:g}"] if carbon else []
+        return run_text(of, *_since(ledger), self.options.idle, *factors)
+
+    @staticmethod
+    def _sample(
+        meter: MeterDefinition,
+        volume: int | float,
+        resource_id: str,
+        metadata: Mapping[str, Any],
+        run: str,
+        at: datetime,
+        *,
+        project_id: str | None = None,
+        user_id: str | None = None,
+    ) -> Sample:
+        return Sample(
+            name=meter.name,
+            type=meter.type,
+            unit=meter.unit,
+            volume=volume,
+            resource_id=resource_id,
+            timestamp=at,
+            project_id=project_id,
+            user_id=user_id,
+            resource_metadata=with_reserved(metadata, run=run),
+        )
+
+
+def _since(ledger: EnergyLedger) -> list[str]:
+    return [f"{ledger.since.timestamp():.3f}"]
+
+
+def _use(guest: Guest) -> DomainUse | None:
+    """Return what the shares depend on; ``None`` for a domain whose CPU time libvirt does not provide: the host has its share."""
+    try:
+        [measured] = guest.measured("domain")
+        cpu_ns, vcpus = number(measured.stats, "cpu.time"), number(measured.stats, "vcpu.current")
+    except BadStat:
+        return None
+    if cpu_ns is None or guest.run is None:
+        return None
+    return DomainUse(guest.run, cpu_ns, vcpus or 1, guest.began_at)

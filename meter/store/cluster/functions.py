@@ -1,0 +1,161 @@
+"""SQL functions that read samples of a spread store: each runs one distributed statement in which all values are constants.
+
+Citus refuses to join distributed tables with local ones, and plans only statements whose values it can see. A function of these can
+stand where a statement for one server names the table of samples, also with LATERAL. On one server they return the same.
+"""
+
+from __future__ import annotations
+
+from meter.store.postgres.pool import Session
+from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
+from meter.store.query.access_paths import IN_ORDER_OF_TIME
+
+VERSION = 1
+"""Grows with each change of the functions: a daemon that may upgrade the schema makes them anew."""
+
+TYPE = """
+DO $$ BEGIN
+    IF to_regtype('spread_sample') IS NULL THEN
+        CREATE TYPE spread_sample AS (
+            timestamp timestamptz, recorded_at timestamptz, message_id uuid, volume float8, metadata_id integer, series_id integer,
+            wire_format_id integer, signature bytea, verbatim_json text, batch_id bigint, batch_position smallint
+        );
+    END IF;
+END $$
+"""
+"""A row of ``sample``. The type of the table itself cannot be named: while it is distributed, Citus makes another table of this name."""
+
+_COLUMNS = (
+    "s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, {signature}, {verbatim_json},"
+    " s.batch_id, s.batch_position"
+)
+_WIDE = _COLUMNS.format(signature="s.signature", verbatim_json="s.verbatim_json")
+_NARROW = _COLUMNS.format(signature="''''::bytea AS signature", verbatim_json="''''::text AS verbatim_json")
+_LIST = f"CASE WHEN wide THEN '{_WIDE}' ELSE '{_NARROW}' END"
+_SELECT = f"'SELECT ' || {_LIST} || ' FROM sample s WHERE true'"
+
+_BETWEEN = """
+    || CASE WHEN since > '-infinity' THEN format(' AND s.timestamp >= %L::timestamptz', since) ELSE '' END
+    || CASE WHEN until < 'infinity' THEN format(' AND s.timestamp <= %L::timestamptz', until) ELSE '' END"""
+
+_OF_SERIES = f"""
+    || CASE WHEN series IS NULL THEN '' ELSE format(' AND s.series_id = ANY(%L::integer[])', series) END
+    || CASE WHEN cardinality(series) = 1 THEN '' ELSE ' AND {IN_ORDER_OF_TIME}' END"""
+
+_FUNCTION = """
+CREATE OR REPLACE FUNCTION {name}({arguments}) RETURNS SETOF spread_sample LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
+BEGIN
+    IF {nothing} THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE {statement};
+END
+$function$;
+"""
+
+
+def _function(name: str, arguments: str, nothing: str, statement: str) -> str:
+    return _FUNCTION.format(name=name, arguments=arguments, nothing=nothing, statement=statement)
+
+
+SAMPLES_OF_SERIES = _function(
+    "spread_samples",
+    "series integer[], since timestamptz, until timestamptz, wide boolean",
+    "cardinality(series) = 0 OR since > until",
+    f"{_SELECT} {_OF_SERIES} {_BETWEEN}",
+)
+"""``spread_samples``: the samples of ``series``, null for all, from ``since`` to ``until``.
+
+With ``wide`` false, here as elsewhere, signatures and verbatim JSON come back empty: they are not sent.
+"""
+
+SAMPLES_IN_ORDER = _function(
+    "spread_samples_in_order",
+    "series integer[], since timestamptz, until timestamptz, oldest boolean, skipped bigint, rows bigint, wide boolean",
+    "cardinality(series) = 0 OR since > until",
+    f"""{_SELECT} {_OF_SERIES} {_BETWEEN}
+    || CASE WHEN oldest THEN ' ORDER BY s.timestamp, s.message_id, s.series_id'
+        ELSE ' ORDER BY s.timestamp DESC, s.message_id DESC, s.series_id DESC' END
+    || CASE WHEN rows IS NULL THEN '' ELSE format(' LIMIT %s', rows) END
+    || CASE WHEN skipped > 0 THEN format(' OFFSET %s', skipped) ELSE '' END""",
+)
+"""``spread_samples_in_order``: the same, newest first or ``oldest`` first; ``rows`` of them, null for all, after those that are ``skipped``."""
+
+SAMPLES_WITH_IDS = _function(
+    "spread_samples_with_ids",
+    "ids uuid[], since timestamptz, until timestamptz, wide boolean",
+    "coalesce(cardinality(ids), 0) = 0 OR since > until",
+    f"{_SELECT} || format(' AND s.message_id = ANY(%L::uuid[])', ids) {_BETWEEN}",
+)
+"""``spread_samples_with_ids``: the samples with these ids, of any series: all shards of the weeks are asked."""
+
+SAMPLES_OF_BATCHES = _function(
+    "spread_samples_of_batches",
+    "ids bigint[], since timestamptz, until timestamptz, wide boolean",
+    "coalesce(cardinality(ids), 0) = 0 OR since > until",
+    f"{_SELECT} || format(' AND {IN_ORDER_OF_TIME} AND s.batch_id = ANY(%L::bigint[])', ids) {_BETWEEN}",
+)
+"""``spread_samples_of_batches``: the samples of these signed batches."""
+
+SAMPLES_RECORDED = _function(
+    "spread_samples_recorded",
+    "recorded_since timestamptz, since timestamptz, until timestamptz, rows bigint, wide boolean",
+    "since > until",
+    f"""{_SELECT} || format(' AND {IN_ORDER_OF_RECORDING} AND s.recorded_at >= %L::timestamptz', recorded_since) {_BETWEEN}
+    || CASE WHEN rows IS NULL THEN '' ELSE format(' ORDER BY s.recorded_at DESC LIMIT %s', rows) END""",
+)
+"""``spread_samples_recorded``: the samples that were recorded at ``recorded_since`` or later, or the newest ``rows`` of them."""
+
+_OF_EACH = f"""'SELECT s.* FROM sampled_series c CROSS JOIN LATERAL (SELECT ' || {_LIST}
+    || ' FROM sample s WHERE s.series_id = c.series_id' {_BETWEEN}
+    || CASE WHEN oldest THEN ' ORDER BY s.timestamp, s.message_id' ELSE ' ORDER BY s.timestamp DESC, s.message_id DESC' END
+    || CASE WHEN rows IS NULL THEN '' ELSE format(' LIMIT %s', rows) END || ') s'
+    || format(' WHERE c.series_id = ANY(%L::integer[])', series)
+    || CASE WHEN newest_of_all THEN ' ORDER BY s.timestamp DESC, s.message_id DESC'
+        || CASE WHEN rows IS NULL THEN '' ELSE format(' LIMIT %s', rows) END ELSE '' END"""
+
+# sampled_series is distributed after the samples: until then each series is one statement.
+SAMPLES_OF_EACH = f"""
+CREATE OR REPLACE FUNCTION spread_samples_of_each(
+    series integer[], since timestamptz, until timestamptz, oldest boolean, rows bigint, newest_of_all boolean, wide boolean
+) RETURNS SETOF spread_sample LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
+BEGIN
+    IF coalesce(cardinality(series), 0) = 0 OR since > until THEN
+        RETURN;
+    END IF;
+    IF (SELECT count(*) = 1 FROM pg_dist_partition WHERE logicalrelid IN ('sample'::regclass, 'sampled_series'::regclass) AND partmethod = 'h') THEN
+        RETURN QUERY SELECT s.* FROM unnest(series) AS x (id)
+            CROSS JOIN LATERAL spread_samples_in_order(ARRAY[x.id], since, until, oldest, 0, rows, wide) s;
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE {_OF_EACH};
+END
+$function$;
+"""
+"""``spread_samples_of_each``: the newest ``rows`` samples of each of ``series``, or the ``oldest``: one walk along the index each, on its shard.
+
+With ``newest_of_all`` only the newest ``rows`` of them all.
+"""
+
+FUNCTIONS = (
+    SAMPLES_OF_SERIES,
+    SAMPLES_IN_ORDER,
+    SAMPLES_WITH_IDS,
+    SAMPLES_OF_BATCHES,
+    SAMPLES_RECORDED,
+    SAMPLES_OF_EACH,
+)
+
+
+async def make_functions(session: Session) -> None:
+    """Make the functions anew, in the transaction of ``session``."""
+    await session.count(TYPE)
+    for function in FUNCTIONS:
+        await session.count(function)
+
+
+async def renew_functions(session: Session) -> None:
+    """Make the functions anew if they are those of an older Meter."""
+    if await session.rows("SELECT FROM spread_store WHERE functions < %s", [VERSION]):
+        await make_functions(session)
+        await session.count("UPDATE spread_store SET functions = %s", [VERSION])

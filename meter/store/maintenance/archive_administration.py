@@ -1,0 +1,153 @@
+"""Moving of packed weeks to archive servers and back by an administrator, and the archive servers themselves, for ``meter-db``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from meter.store.archive.archive_removal import removals
+from meter.store.archive.archive_removal import remove_from_archives
+from meter.store.archive.archive_servers import ArchiveReader
+from meter.store.archive.archive_servers import check_server
+from meter.store.archive.archive_servers import checked
+from meter.store.archive.archive_servers import make_remote_tables
+from meter.store.archive.archive_servers import make_server
+from meter.store.archive.archive_servers import remove_server
+from meter.store.archive.archive_servers import require_server
+from meter.store.archive.archived_weeks import ArchivedWeek
+from meter.store.archive.archived_weeks import archived_week
+from meter.store.archive.archiver import Archiver
+from meter.store.maintenance.packing_administration import PackingAdministration
+from meter.store.maintenance.partitions import weeks_with_partitions
+from meter.store.packing.packed_partitions import packed_weeks
+from meter.store.packing.packer import Packer
+from meter.store.postgres.connection import Connection
+from meter.store.postgres.dsn import connection_parameters
+from meter.store.postgres.pool import Session
+
+REMOTE_TIMEOUT_SECONDS = 30.0
+
+COUNTS = "SELECT count(*), coalesce(sum(count) FILTER (WHERE archived), 0), coalesce(sum(count), 0) FROM packed_samples WHERE {condition}"
+OF_WEEK = "first >= (%s + time '00:00') AT TIME ZONE 'UTC' AND first < (%s + 7 + time '00:00') AT TIME ZONE 'UTC'"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveState:
+    """A week: whether it has samples at all, how many of its packed samples are archived and how many are not, and where it is archived."""
+
+    exists: bool
+    packed: bool
+    archived: int
+    here: int
+    where: ArchivedWeek | None
+
+
+class ArchiveAdministration(PackingAdministration):
+    """One connection to the database at ``dsn``, over which weeks are packed, and moved to archive servers and back."""
+
+    async def archive_state(self, week: date) -> ArchiveState:
+        """Return what of ``week`` is where. From then on this connection has no time limit."""
+        await self._check()
+        session = self._connection
+        await session.remove_time_limits()
+        [[_, archived, packed]] = await session.rows(COUNTS.format(condition=OF_WEEK), [week, week])
+        where = await archived_week(session, week)
+        return ArchiveState(
+            exists=week in {*await weeks_with_partitions(session), *await packed_weeks(session)},
+            packed=week in await packed_weeks(session),
+            archived=int(archived),
+            here=int(packed) - int(archived),
+            where=where,
+        )
+
+    async def require_archive_server(self, name: str) -> None:
+        """Raise :class:`ArchiveServerError` unless there is an archive server ``name``; whatever fails if it cannot be read."""
+        await require_server(self._connection, name)
+        await check_server(self._connection, name)
+
+    async def archive(self, week: date, server: str, moved: Callable[[int], object]) -> int:
+        """Move the packed ``week`` to ``server``, calling ``moved`` with the number of samples of each group; return how many.
+
+        :class:`Unavailable` while another process packs or archives.
+        """
+        packer = Packer(self._connection, self._pause)
+        await packer.open()
+        samples = await Archiver(self._connection, moved=moved).archive(week, server)
+        await packer.close()
+        return samples
+
+    async def unarchive(self, week: date, moved: Callable[[int], object]) -> tuple[int, Mapping[str, str]]:
+        """Bring ``week`` back, calling ``moved`` likewise; return how many samples, and why archive servers still have old rows, by server."""
+        packer = Packer(self._connection, self._pause)
+        await packer.open()
+        samples = await Archiver(self._connection, moved=moved).unarchive(week)
+        await packer.close()
+        return samples, await self.remove_from_archives()
+
+    async def remove_from_archives(self) -> Mapping[str, str]:
+        """Delete on archive servers what is not needed there any more; return why it failed, by server."""
+
+        async def run(work: Any, removal: Any) -> None:
+            await self._in_transaction(lambda: work(self._connection, removal))
+
+        return await remove_from_archives(await removals(self._connection), run)
+
+    async def add_archive_server(
+        self, reactor: Any, name: str, parameters: Mapping[str, str], reader: ArchiveReader | None
+    ) -> bool:
+        """Make or change the archive server ``name`` with the ``parameters`` of its DSN; return whether tables were made there.
+
+        :class:`ArchiveServerError` if it cannot be used; nothing is changed here then.
+        """
+        await self._check()
+        checked(parameters)
+        if reader is not None:
+            checked(reader.parameters)
+        await self._in_transaction(lambda: _would_make(self._connection, name, parameters, reader))
+
+        async def make_tables(session: Session) -> bool:
+            await session.count("BEGIN")
+            made = await make_remote_tables(session, None if reader is None else reader.parameters["user"])
+            await session.count("COMMIT")
+            return made
+
+        async def look(session: Session) -> None:
+            await session.rows("SELECT FROM meter_archive.packed_checksums LIMIT 1")
+
+        made: bool = await self._on_server(reactor, parameters, make_tables)
+        if reader is not None:
+            await self._on_server(reactor, reader.parameters, look)
+
+        async def make() -> None:
+            await make_server(self._connection, name, parameters, reader)
+            await check_server(self._connection, name)
+
+        await self._in_transaction(make)
+        return made
+
+    async def remove_archive_server(self, name: str) -> None:
+        """Forget the archive server ``name``; :class:`ArchiveServerError` if it has anything of this store."""
+        await self._check()
+        await self._in_transaction(lambda: remove_server(self._connection, name))
+
+    async def _on_server(self, reactor: Any, parameters: Mapping[str, str], work: Callable[[Session], Any]) -> Any:
+        """Do ``work`` over a connection of its own to an archive server."""
+        completed = connection_parameters(
+            "", statement_timeout_seconds=REMOTE_TIMEOUT_SECONDS, application_name="meter-db"
+        )
+        session = Connection(reactor, reactor, {**completed, **parameters})
+        try:
+            await session.open()
+            return await work(session)
+        finally:
+            session.close()
+
+
+async def _would_make(session: Session, name: str, parameters: Mapping[str, str], reader: ArchiveReader | None) -> None:
+    """Find out whether the archive server can be made here, before anything is made there."""
+    await session.count("SAVEPOINT made")
+    await make_server(session, name, parameters, reader)
+    await session.count("ROLLBACK TO SAVEPOINT made")

@@ -1,0 +1,70 @@
+"""Inserts samples of one week into a spread store: ids are looked up on all servers first, then what is new is inserted.
+
+There the unique key has to contain the series (:doc:`/decisions/0023-citus`): the same sample again is refused by the key, another fact
+with its id only by the look-up. What two writers store at the same moment under one id, for different series, neither of them sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from meter.sample_identity import compared_range
+from meter.store.postgres.pool import Session
+from meter.store.write.duplicates import NOT_VOIDED
+from meter.store.write.duplicates import is_new_among_packed
+from meter.store.write.inserts import CHANGES_OF_OLD
+from meter.store.write.inserts import INSERT
+from meter.store.write.record import Record
+
+STORED_IDS = """
+SELECT s.message_id::text FROM sample s WHERE s.message_id = ANY(%s::uuid[]) AND s.timestamp >= %s AND s.timestamp <= %s
+"""
+"""The ids that samples of these weeks have, whatever their series: a look-up on each shard."""
+
+KNOWN_HERE = "SELECT given.message_id::text FROM unnest(%s::uuid[]) AS given (message_id) WHERE NOT ({is_new})"
+"""The ids of voided and packed samples, which the coordinator has."""
+
+# The number of rows that Citus reports is that of the rows given, not of those that were stored. RETURNING has the stored ones.
+INSERT_NEW = f"{INSERT} ON CONFLICT DO NOTHING RETURNING timestamp, recorded_at, series_id"
+
+CHANGES = CHANGES_OF_OLD.format(
+    stored="SELECT * FROM unnest(%s::timestamptz[], %s::timestamptz[], %s::integer[]) AS s (timestamp, recorded_at, series_id)"
+)
+
+ADD_SERIES = "INSERT INTO sampled_series (series_id) SELECT unnest(%s::integer[]) ON CONFLICT DO NOTHING"
+
+
+async def insert_spread_samples(
+    session: Session,
+    week: date,
+    records: Sequence[Record],
+    columns_of: Callable[[Sequence[int]], Sequence[Any]],
+    of_old: Sequence[Any] | None,
+    *,
+    packed: bool,
+) -> int:
+    """Insert ``records``, all of ``week``, and return how many were new. See :func:`~meter.store.write.inserts.insert_samples`.
+
+    ``columns_of`` returns the columns of the records at some positions.
+    """
+    ids = f"{{{','.join(record.message_id for record in records)}}}"
+    known = {id for [id] in await session.rows(STORED_IDS, [ids, *compared_range(week)])}
+    is_new = f"{NOT_VOIDED} AND {is_new_among_packed(week)}" if packed else NOT_VOIDED
+    known |= {id for [id] in await session.rows(KNOWN_HERE.format(is_new=is_new), [ids, *compared_range(week)])}
+    new = [n for n, record in enumerate(records) if record.message_id not in known]
+    if not new:
+        return 0
+    if of_old is None:
+        return await session.count(INSERT_NEW, columns_of(new))
+    stored = await session.rows(INSERT_NEW, columns_of(new))
+    if stored:
+        await session.rows(CHANGES, [*map(list, zip(*stored, strict=True)), *of_old])
+    return len(stored)
+
+
+async def add_sampled_series(session: Session, ids: Sequence[int]) -> None:
+    """Note on their shards that these series may have samples."""
+    await session.count(ADD_SERIES, [f"{{{','.join(map(str, sorted(set(ids))))}}}"])

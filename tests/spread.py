@@ -1,0 +1,44 @@
+"""Spreads the store of a test over the cluster of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from meter.store.cluster.spreading import Spreading
+from tests.packed import BlockingSession
+
+
+def spread(dsn: str) -> None:
+    """Spread the store in the database at ``dsn`` over the workers that it knows."""
+    session: Any = BlockingSession(dsn)
+    try:
+        work = _spread(session)
+        try:
+            work.send(None)
+        except StopIteration:
+            return
+        raise AssertionError("the coroutine waits")
+    finally:
+        session.close()
+
+
+async def _spread(session: Any) -> None:
+    spreading = Spreading(session, shards_per_worker=1)
+    await spreading.check()
+    async for _ in spreading.spread():
+        pass
+
+
+@contextmanager
+def spread_database(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
+    """Provide the cluster of the tests, and the DSN of a database of it with a spread store, which is dropped in the end."""
+    cluster = request.getfixturevalue("citus_cluster")
+    dsn = cluster.dsn_with_schema(spread)
+    try:
+        yield cluster, dsn
+    finally:
+        cluster.drop(dsn)
