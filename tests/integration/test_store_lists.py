@@ -21,7 +21,7 @@ from tests.integration.test_store_rollups import HOUR
 from tests.integration.test_store_rollups import Usage
 from tests.integration.test_store_rollups import finalized
 from tests.integration.test_store_rollups import running
-from tests.packed import pack_all
+from tests.packed import pack_all_blocking
 from tests.plans import count_rows_read
 from tests.store_messages import message
 
@@ -49,7 +49,7 @@ async def test_lists_are_those_of_the_samples_whichever_hours_are_final(postgres
             await same_lists(store, memory)  # some hours have late samples now
             await finalized(store)
             await same_lists(store, memory)
-        pack_all(dsn)
+        pack_all_blocking(dsn)
         await same_lists(store, memory)
 
 
