@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
+from meter.store.query.access_paths import BY_INDEXES
 from meter.store.query.access_paths import NEWEST_FIRST
 
 EXPLAIN = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
@@ -98,9 +99,9 @@ async def count_rows_read(pool: Any, query: Callable[[], Awaitable[Any]]) -> tup
         result = await query()
     read = RowsRead()
     for statement, parameters in statements:
-        settings = NEWEST_FIRST if statement.startswith(NEWEST_FIRST) else ""
+        settings = next((each for each in (BY_INDEXES, NEWEST_FIRST) if statement.startswith(each)), "")
         [[[output]]] = await pool.rows(
-            f"{settings}{EXPLAIN}{statement.removeprefix(NEWEST_FIRST)}",
+            f"{settings}{EXPLAIN}{statement.removeprefix(settings)}",
             parameters,
         )
         read.add(output["Plan"])

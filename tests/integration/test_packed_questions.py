@@ -136,6 +136,16 @@ async def test_questions_about_packed_samples_have_the_same_answers_and_read_few
 
 
 @pytest_twisted.ensureDeferred
+async def test_newest_page_of_all_unpacks_no_more_series_than_it_has_samples(packed):
+    database, _ = packed
+    page, read = await count_rows_read(database.store._readers, lambda: database.store.samples(SampleFilter(), PAGE))
+    assert len(page) == PAGE
+    series = PAGE + 10  # ten meters of a domain have the same time
+    assert sum(rows for alias, rows in read.intermediate.items() if alias[:2] in ("u", "u_")) <= 2 * 5 * series
+    assert sum(rows for table, rows in read.tables.items() if table.startswith("packed_samples")) <= 5 * series
+
+
+@pytest_twisted.ensureDeferred
 async def test_verification_reads_packed_samples_in_the_order_of_time_a_few_pages_at_a_time(packed):
     database, _ = packed
     verification = Verification(database.store._readers._clock, "", clock=database.store._readers._clock)

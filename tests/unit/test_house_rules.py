@@ -190,10 +190,11 @@ PLAIN_SAMPLES_READ = {
     "meter/store/query/activity.py": 1,  # likewise
     "meter/store/query/conditions.py": 1,
     "meter/store/query/first_sample.py": 1,
+    "meter/store/query/series_ends.py": 1,
     "meter/store/query/samples_by_time.py": 1,
     "meter/store/write/signed_batches.py": 2,
     "meter/store/maintenance/inspection.py": 1,
-    "meter/store/query/samples.py": 1,  # only what is newer than all packed ones
+    "meter/store/query/samples.py": 2,  # only what is newer than all packed ones, and beside packed ones
     "meter/store/write/duplicates.py": 5,  # is_new_among_packed() is asked beside them where a week near by is packed
     "meter/store/maintenance/rollups.py": 1,  # the hours of packed weeks are final, or in changed_series
     "meter/store/cluster/functions.py": 2,  # statements read packed ones beside what these functions return

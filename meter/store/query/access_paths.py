@@ -31,6 +31,9 @@ PostgreSQL would sort a range that it estimates to be small. Incremental sorting
 stays enabled.
 """
 
+BY_INDEXES = f"{NEWEST_FIRST}SET LOCAL enable_seqscan = off; "
+"""The same for a statement that looks up each row of a page: PostgreSQL would rather scan a table of a few hundred rows each time."""
+
 
 class AccessPath(Enum):
     """How the samples that match a filter are found."""

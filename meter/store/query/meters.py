@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
 from meter.store.postgres.sql import Sql
@@ -13,16 +14,20 @@ from meter.store.query.conditions import any_of_series
 from meter.store.query.conditions import newest_of_series
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
+from meter.store.query.series_ends import ENDS_TABLES
+from meter.store.query.series_ends import IS_PROVED
+from meter.store.query.series_ends import newest_by_rollups
 
 # Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
 # no more than it shows. Where all series have one owner, as nearly always, it suffices that one of them has a sample.
 METERS = """
+{tables}
 SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name
 FROM (
-    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, x.ids, x.of_several,
-        x.of_several OR x.of_several_users AS by_newest
+    SELECT m.name, m.type, m.unit, x.*, r.name AS resource, x.of_several OR x.of_several_users AS by_newest
     FROM (
-        SELECT x.meter_id, x.resource_id, array_agg(x.id) AS ids, min(x.project_id) < max(x.project_id) AS of_several,
+        SELECT x.meter_id, x.resource_id, array_agg(x.id) AS ids, min(x.user_id) AS user_id, min(x.project_id) AS project_id,
+            min(x.source_id) AS source_id, min(x.project_id) < max(x.project_id) AS of_several,
             min(x.user_id) < max(x.user_id) OR min(x.source_id) < max(x.source_id) AS of_several_users
         FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x
         GROUP BY x.meter_id, x.resource_id OFFSET 0
@@ -30,8 +35,10 @@ FROM (
     CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
     CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
-) listed {owner}
+) listed
 CROSS JOIN LATERAL (
+    SELECT listed.user_id, listed.project_id, listed.source_id WHERE NOT listed.by_newest AND {is_proved}
+    UNION ALL
     (
         SELECT x.user_id, x.project_id, x.source_id
         FROM series x
@@ -42,11 +49,13 @@ CROSS JOIN LATERAL (
     UNION ALL
     (
         SELECT x.user_id, x.project_id, x.source_id
-        FROM series x
+        FROM (SELECT WHERE listed.by_newest) several {owner}
+        CROSS JOIN series x
         CROSS JOIN LATERAL ({newest}) sample
-        WHERE listed.by_newest AND x.id = ANY(listed.ids)
+        WHERE x.id = ANY(listed.ids)
         ORDER BY {describing_first} sample.timestamp DESC, sample.message_id DESC LIMIT 1
     )
+    LIMIT 1
 ) newest
 LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = newest.user_id OFFSET 0) u ON true
 LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id OFFSET 0) p ON true
@@ -94,15 +103,23 @@ class StoredMeterRow(NamedTuple):
     source: str | None = None
 
 
-def meters_query(conditions: FilterConditions, limit: int, *, unique: bool) -> Sql:
-    """Return the statement for ``IStore.meters``, whose rows are each a :class:`StoredMeterRow`."""
+def meters_query(conditions: FilterConditions, limit: int, recent: datetime, *, unique: bool) -> Sql:
+    """Return the statement for ``IStore.meters``, whose rows are each a :class:`StoredMeterRow`.
+
+    Most series are expected to have samples since ``recent``; the answer does not depend on it.
+    """
     within_project = conditions.visible != TRUE
+    by_rollups = conditions.sample == TRUE and not unique
     listed = METERS if not unique else UNIQUE_METERS_OF_PROJECT if within_project else UNIQUE_METERS
     return filled(
         f"{NEWEST_FIRST}{listed}",
+        tables=ENDS_TABLES if by_rollups else "",
+        is_proved=IS_PROVED.format(ids="listed.ids", meter="listed.meter_id") if by_rollups else "false",
         owner="" if within_project else OWNER.format(resource="listed.resource_id", condition="AND listed.of_several"),
         describing_first="" if within_project else f"{DESCRIBES} DESC,",
-        newest=newest_of_series(conditions, "s.timestamp, s.message_id", 1),
+        newest=newest_by_rollups("s.timestamp, s.message_id", Sql("%s::timestamptz", (recent,)))
+        if by_rollups
+        else newest_of_series(conditions, "s.timestamp, s.message_id", 1),
         any=any_of_series(conditions),
         series=conditions.series,
         limit=Sql("%s", (limit,)),

@@ -8,13 +8,16 @@ from typing import NamedTuple
 
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
-from meter.store.query.access_paths import NEWEST_FIRST
+from meter.store.query.access_paths import BY_INDEXES
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import conjunction
 from meter.store.query.conditions import newest_of_series
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
+from meter.store.query.series_ends import ENDS_TABLES
+from meter.store.query.series_ends import newest_by_rollups
+from meter.store.query.series_ends import oldest_by_rollups
 
 ALL_RESOURCES = """
 SELECT r.id, r.name, ARRAY(SELECT x.id FROM series x WHERE x.resource_id = r.id) AS ids FROM resource r ORDER BY r.name OFFSET 0
@@ -28,6 +31,7 @@ ORDER BY r.name OFFSET 0
 """
 
 RESOURCES = """
+{tables}
 SELECT selected.name, u.name, p.name, o.name, summary.first_sample, summary.last_sample, d.text,
     (SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(summary.meter_ids))
 FROM ({selected}) selected {owner}
@@ -63,17 +67,27 @@ class ResourceRow(NamedTuple):
     meters: Sequence[str]
 
 
-def resources_query(conditions: FilterConditions, limit: int) -> Sql:
-    """Return the statement for ``IStore.resources``, whose rows are each a :class:`ResourceRow`."""
+def resources_query(conditions: FilterConditions, limit: int, recent: datetime) -> Sql:
+    """Return the statement for ``IStore.resources``, whose rows are each a :class:`ResourceRow`.
+
+    Most series are expected to have samples since ``recent``; the answer does not depend on it.
+    """
     series = conditions.series
     within_project = conditions.visible != TRUE
+    by_rollups = conditions.sample == TRUE
+    columns = "s.timestamp, s.message_id, s.metadata_id"
     return filled(
-        f"{NEWEST_FIRST}{RESOURCES}",
+        f"{BY_INDEXES}{RESOURCES}",
+        tables=ENDS_TABLES if by_rollups else "",
         selected=ALL_RESOURCES if series == TRUE else filled(RESOURCES_OF_SERIES, series=series),
         owner="" if within_project else OWNER.format(resource="selected.id", condition=""),
         describes="" if within_project else f"AND {DESCRIBES}",
-        newest=newest_of_series(conditions, "s.timestamp, s.message_id, s.metadata_id", 1),
-        oldest=newest_of_series(
+        newest=newest_by_rollups(columns, Sql("%s::timestamptz", (recent,)))
+        if by_rollups
+        else newest_of_series(conditions, columns, 1),
+        oldest=oldest_by_rollups()
+        if by_rollups
+        else newest_of_series(
             conditions,
             "s.timestamp, s.message_id",
             1,

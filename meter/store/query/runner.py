@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -80,6 +82,9 @@ from meter.stored_batch import StoredProof
 NEWEST_VOIDED = """
 s.message_id = %s::uuid AND s.timestamp = (SELECT max(timestamp) FROM voided_sample WHERE message_id = %s::uuid)
 """
+
+RECENT = timedelta(days=1)
+"""Most series are expected to have samples since then, in lists of resources and meters."""
 
 ANY_PACKED = Sql("SELECT FROM packed_week LIMIT 1")
 
@@ -252,7 +257,7 @@ class QueryRunner:
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """See ``IStore.meters``."""
-        query = meters_query(split_filter(filter), limit, unique=unique)
+        query = meters_query(split_filter(filter), limit, self._recent(), unique=unique)
         await self._wait_for_writers(filter)
         rows = await self._query(query)
         meters: list[StoredMeter] = []
@@ -260,9 +265,13 @@ class QueryRunner:
             meters += [StoredMeter(**StoredMeterRow(*row)._asdict()) for row in batch]
         return meters
 
+    def _recent(self) -> datetime:
+        """Return the time since which most series are expected to have samples."""
+        return datetime.fromtimestamp(self._clock.seconds(), UTC) - RECENT
+
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """See ``IStore.resources``."""
-        query = resources_query(split_filter(filter), limit)
+        query = resources_query(split_filter(filter), limit, self._recent())
         await self._wait_for_writers(filter)
         rows = await self._query(query)
         resources: list[StoredResource] = []

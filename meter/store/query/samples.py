@@ -99,7 +99,7 @@ ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 # The newest sample of each series tells which series can be on the page, and which samples are too old for it: those older than
 # the newest samples of as many series as the page has rows. A series that ended long ago costs one index lookup.
 NEWEST_OF_MANY_SERIES = """
-WITH newest_of_series AS MATERIALIZED (
+WITH {reach} newest_of_series AS MATERIALIZED (
     SELECT x.id, s.timestamp, s.message_id FROM series x CROSS JOIN LATERAL ({newest}) s
     WHERE {series}
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
@@ -109,6 +109,32 @@ WITH newest_of_series AS MATERIALIZED (
 SELECT s.* FROM oldest CROSS JOIN newest_of_series JOIN series x ON x.id = newest_of_series.id CROSS JOIN LATERAL ({page_of_series}) s
 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
+
+# Each packed row has a sample at its last time. As many rows as the page has tell how far it reaches back at most, without unpacking
+# any: the samples of the others are older. Other series' rows are looked at, too, but no more than some pages of them.
+REACH = """reach AS MATERIALIZED (
+    SELECT CASE WHEN count(*) = {limit} THEN min(p.last) ELSE '-infinity' END AS timestamp
+    FROM (
+        SELECT p.last
+        FROM (
+            SELECT p.last, p.series_id FROM packed_samples p
+            WHERE {of_any_series} AND p.last > {first} AND p.last < {last}
+            ORDER BY p.last DESC LIMIT {rows}
+        ) p
+        WHERE EXISTS (SELECT FROM series x WHERE x.id = p.series_id AND {series} OFFSET 0)
+        ORDER BY p.last DESC LIMIT {limit}
+    ) p
+),"""
+SINCE_REACH = "(SELECT timestamp FROM reach)"
+REACHING_PAGES = 10
+"""How many pages of packed rows are looked at in search of one page of the matching series."""
+
+# The plain samples are few: a page of those that are newer than all packed ones was not full.
+WITHIN_REACH = """({since} = '-infinity' OR x.id IN (
+    SELECT p.series_id FROM packed_samples p WHERE {of_any_series} AND p.last >= {since}
+    UNION ALL
+    SELECT s.series_id FROM sample s WHERE {in_order} AND s.timestamp >= {since} AND s.timestamp <= {last}
+))"""
 
 
 class SampleRow(NamedTuple):
@@ -198,16 +224,43 @@ def samples_by_time_query(conditions: FilterConditions, limit: int, after: Marke
 
 
 def samples_of_many_series_query(conditions: FilterConditions, limit: int, after: Marker | None) -> Sql:
-    """Return the statement for ``IStore.samples`` if many series match."""
+    """Return the statement for ``IStore.samples`` if many series match.
+
+    If all do, those of the page that are newer than all packed samples must be fewer than ``limit``.
+    """
     conditions = conditions.after(after)
+    by_reach = conjunction(conditions.rest, conditions.metadata) == TRUE
+    series = conditions.series if conditions.series != TRUE else Sql("x.resource_id > 0")
+    reach: Sql | str = ""
+    newest, condition = conditions, conditions.sample
+    matching = series
+    if by_reach:
+        first, last = conditions.bounds
+        reach = filled(
+            REACH,
+            limit=limit,
+            rows=limit if conditions.series == TRUE else REACHING_PAGES * limit,
+            of_any_series=OF_ANY_SERIES,
+            first=first,
+            last=last,
+            series=series,
+        )
+        newest = conditions.within(Sql(SINCE_REACH), NO_END)
+        condition = conjunction(Sql(f"s.timestamp >= {SINCE_REACH}"), conditions.sample)
+        if conditions.series == TRUE:
+            within = filled(
+                WITHIN_REACH, since=SINCE_REACH, of_any_series=OF_ANY_SERIES, in_order=IN_ORDER_OF_TIME, last=last
+            )
+            matching = conjunction(series, within)
     since = conjunction(Sql("s.timestamp >= oldest.timestamp"), conditions.sample)
     page = conditions.within(Sql("oldest.timestamp"), NO_END)
     return _sample_rows(
         filled(
             NEWEST_OF_MANY_SERIES,
-            newest=newest_of_series(conditions, "s.timestamp, s.message_id", 1),
+            reach=reach,
+            newest=newest_of_series(newest, "s.timestamp, s.message_id", 1, condition),
             page_of_series=newest_of_series(page, COLUMNS_OF_PAGE, limit, since),
-            series=conditions.series if conditions.series != TRUE else "x.resource_id > 0",
+            series=matching,
             limit=limit,
         )
     )

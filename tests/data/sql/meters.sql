@@ -6,10 +6,10 @@ SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
 SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name
 FROM (
-    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, x.ids, x.of_several,
-    x.of_several OR x.of_several_users AS by_newest
+    SELECT m.name, m.type, m.unit, x.*, r.name AS resource, x.of_several OR x.of_several_users AS by_newest
     FROM (
-        SELECT x.meter_id, x.resource_id, array_agg(x.id) AS ids, min(x.project_id) < max(x.project_id) AS of_several,
+        SELECT x.meter_id, x.resource_id, array_agg(x.id) AS ids, min(x.user_id) AS user_id, min(x.project_id) AS project_id,
+        min(x.source_id) AS source_id, min(x.project_id) < max(x.project_id) AS of_several,
         min(x.user_id) < max(x.user_id) OR min(x.source_id) < max(x.source_id) AS of_several_users
         FROM (SELECT * FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x
         GROUP BY x.meter_id, x.resource_id OFFSET 0
@@ -19,15 +19,8 @@ FROM (
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
 ) listed
 CROSS JOIN LATERAL (
-    SELECT min(o.project_id) = max(o.project_id) AS only_one, (array_agg(o.project_id ORDER BY o.id))[1] AS first_project,
-    CASE WHEN min(o.project_id) < max(o.project_id) THEN (
-        SELECT EXISTS (SELECT FROM series a WHERE a.resource_id = listed.resource_id AND NOT coalesce(starts_with(
-                    (SELECT o.name FROM source o WHERE o.id = a.source_id), (SELECT p.name FROM project p WHERE p.id = a.project_id) || ':'
-                ), false))
-    ) END AS measured
-    FROM series o WHERE o.resource_id = listed.resource_id AND listed.of_several
-) owner
-CROSS JOIN LATERAL (
+    SELECT listed.user_id, listed.project_id, listed.source_id WHERE NOT listed.by_newest AND false
+    UNION ALL
     (
         SELECT x.user_id, x.project_id, x.source_id
         FROM series x
@@ -67,7 +60,17 @@ CROSS JOIN LATERAL (
     UNION ALL
     (
         SELECT x.user_id, x.project_id, x.source_id
-        FROM series x
+        FROM (SELECT WHERE listed.by_newest) several
+        CROSS JOIN LATERAL (
+            SELECT min(o.project_id) = max(o.project_id) AS only_one, (array_agg(o.project_id ORDER BY o.id))[1] AS first_project,
+            CASE WHEN min(o.project_id) < max(o.project_id) THEN (
+                SELECT EXISTS (SELECT FROM series a WHERE a.resource_id = listed.resource_id AND NOT coalesce(starts_with(
+                            (SELECT o.name FROM source o WHERE o.id = a.source_id), (SELECT p.name FROM project p WHERE p.id = a.project_id) || ':'
+                        ), false))
+            ) END AS measured
+            FROM series o WHERE o.resource_id = listed.resource_id AND listed.of_several
+        ) owner
+        CROSS JOIN series x
         CROSS JOIN LATERAL (
             WITH plain AS MATERIALIZED (
                 SELECT s.timestamp, s.message_id FROM sample s
@@ -102,12 +105,13 @@ CROSS JOIN LATERAL (
             )
             ORDER BY timestamp DESC, message_id DESC LIMIT 1
         ) sample
-        WHERE listed.by_newest AND x.id = ANY(listed.ids)
+        WHERE x.id = ANY(listed.ids)
         ORDER BY (CASE WHEN owner.only_one THEN true WHEN owner.measured THEN NOT coalesce(starts_with(
                     (SELECT o.name FROM source o WHERE o.id = x.source_id), (SELECT p.name FROM project p WHERE p.id = x.project_id) || ':'
                 ), false)
             ELSE x.project_id = owner.first_project END) DESC, sample.timestamp DESC, sample.message_id DESC LIMIT 1
     )
+    LIMIT 1
 ) newest
 LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = newest.user_id OFFSET 0) u ON true
 LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id OFFSET 0) p ON true

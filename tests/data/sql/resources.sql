@@ -5,6 +5,7 @@
 -- $5 = 100
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
+SET LOCAL enable_seqscan = off;
 SELECT selected.name, u.name, p.name, o.name, summary.first_sample, summary.last_sample, d.text,
 (SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(summary.meter_ids))
 FROM (

@@ -30,23 +30,35 @@ SET LOCAL enable_sort = off;
 SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
 encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
 FROM (
-    WITH newest_of_series AS MATERIALIZED (
+    WITH reach AS MATERIALIZED (
+        SELECT CASE WHEN count(*) = 20 THEN min(p.last) ELSE '-infinity' END AS timestamp
+        FROM (
+            SELECT p.last
+            FROM (
+                SELECT p.last, p.series_id FROM packed_samples p
+                WHERE p.count > 0 AND p.last > $1::timestamptz AND p.last < $2::timestamptz
+                ORDER BY p.last DESC LIMIT 200
+            ) p
+            WHERE EXISTS (SELECT FROM series x WHERE x.id = p.series_id AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $3)) AND (x.project_id = (SELECT id FROM project WHERE name = $4)) OFFSET 0)
+            ORDER BY p.last DESC LIMIT 20
+        ) p
+    ), newest_of_series AS MATERIALIZED (
         SELECT x.id, s.timestamp, s.message_id FROM series x CROSS JOIN LATERAL (
             WITH plain AS MATERIALIZED (
                 SELECT s.timestamp, s.message_id FROM sample s
-                WHERE s.series_id = x.id AND (s.timestamp >= $1) AND (s.timestamp < $2)
+                WHERE s.series_id = x.id AND s.timestamp >= (SELECT timestamp FROM reach) AND (s.timestamp >= $1) AND (s.timestamp < $2)
                 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
             )
             SELECT s.timestamp, s.message_id FROM plain s
             UNION ALL (
                 SELECT s.timestamp, s.message_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= $1::timestamptz AND p.first >= $1::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= greatest($1::timestamptz, (SELECT timestamp FROM reach)) AND p.first >= greatest($1::timestamptz, (SELECT timestamp FROM reach)) - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                    ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest($1::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
+                    ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest($1::timestamptz, (SELECT timestamp FROM reach)), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                     END AS lower,
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
                     ELSE least(p.count, ceil((date_part('epoch', least($2::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
@@ -59,7 +71,7 @@ FROM (
                             SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
                             SELECT a.times[slice.lower:slice.upper], a.time_offsets[slice.lower:slice.upper], a.message_ids[slice.lower:slice.upper] FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived AND NOT (slice.upper <= 4 OR slice.lower > p.count - 4) AND slice.lower <= slice.upper) AS held (times, time_offsets, message_ids)
                         CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids) WITH ORDINALITY AS u (times, time_offsets, message_ids, n) OFFSET 0) s
-                    WHERE (s.timestamp >= $1) AND (s.timestamp < $2)
+                    WHERE s.timestamp >= (SELECT timestamp FROM reach) AND (s.timestamp >= $1) AND (s.timestamp < $2)
                     ORDER BY s.timestamp DESC, s.message_id DESC OFFSET 0
                 ) s LIMIT 1
             )

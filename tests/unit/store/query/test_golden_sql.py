@@ -108,6 +108,8 @@ QUERIES: dict[str, Callable[[QueryRunner], Awaitable[Any]]] = {
     "meters": lambda runner: runner.meters(CPU, 100, False),
     "meters-unique": lambda runner: runner.meters(CPU, 100, True),
     "resources": lambda runner: runner.resources(PROJECT, 100),
+    "meters-by-rollups": lambda runner: runner.meters(SampleFilter(), 100, False),
+    "resources-by-rollups": lambda runner: runner.resources(SampleFilter(), 100),
     "life-resources": lambda runner: runner.life_resources(
         SampleFilter(equals={"project_id": "demo"}), ["volume", "volume.size"], 100
     ),
