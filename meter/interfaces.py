@@ -61,6 +61,7 @@ class ArchiveUnavailable(Unavailable):
 
     def __init__(self, server: str, first: str | None, last: str | None, reason: str) -> None:
         self.server = server
+        self.first, self.last, self.reason = first, last, reason
         self.end = start_of_week(date.fromisoformat(last) + WEEK) if last else None
         weeks = f"the weeks of {first} to {last}" if first else "old weeks"
         self.public_text = (
@@ -70,6 +71,18 @@ class ArchiveUnavailable(Unavailable):
         super().__init__(
             f"the archive server {server}, which has {weeks}, is not available: {reason}. Start it, or see docs/archive.rst"
         )
+
+
+class PartlyStored(ArchiveUnavailable):
+    """A batch is stored, as ``result`` says, but for the messages at the positions ``postponed``: they may be repeats of archived samples.
+
+    Whoever writes the whole batch again does no harm.
+    """
+
+    def __init__(self, cause: ArchiveUnavailable, result: WriteResult, postponed: Collection[int]) -> None:
+        super().__init__(cause.server, cause.first, cause.last, cause.reason)
+        self.result = result
+        self.postponed = frozenset(postponed)
 
 
 class RequestError(ValueError):

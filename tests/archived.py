@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from contextlib import nullcontext
-from threading import Lock
 from datetime import date
+from threading import Lock
 from typing import Any
 from unittest.mock import patch
 

@@ -43,6 +43,7 @@ from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.services import sleep
 from meter.interfaces import Delivery
 from meter.interfaces import IStore
+from meter.interfaces import PartlyStored
 from meter.message import BadMessage
 from meter.message import MeteringMessage
 from meter.message import metering_messages
@@ -308,8 +309,11 @@ class SampleConsumer:
         """Commit a batch and fire its waiters, with the error if the store raises."""
         began = self._clock.seconds()
         self._transactions += 1
+        partly = None
         try:
             result = await self._store.write(batch.messages, batch.refused_entries)
+        except PartlyStored as error:
+            result, partly = error.result, error
         except Exception as error:
             self._end_transaction()
             for waiter in batch.waiters:
@@ -317,8 +321,13 @@ class SampleConsumer:
             return
         self._end_transaction()
         self._metrics.written(result, self._clock.seconds() - began)
-        self._after_commit(batch.messages, result)
+        postponed = partly.postponed if partly else frozenset()
+        committed = [message for n, message in enumerate(batch.messages) if n not in postponed]
+        self._after_commit(committed if postponed else batch.messages, result)
         for waiter in batch.waiters:
+            if partly is not None and any(waiter.first <= n < waiter.end for n in postponed):
+                waiter.refusals.errback(partly)
+                continue
             waiter.refusals.callback(
                 [
                     replace(refusal, index=refusal.index - waiter.first)
