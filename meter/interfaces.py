@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-from datetime import date
 from datetime import datetime
+from datetime import timedelta
 from typing import Any
 from typing import Literal
 
@@ -42,8 +42,6 @@ from meter.query import StoredSample
 from meter.query import WriteResult
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.sample_identity import WEEK
-from meter.sample_identity import start_of_week
 from meter.skipped_samples import ISkippedSamples as ISkippedSamples
 from meter.stored_batch import StoredProof
 
@@ -62,7 +60,7 @@ class ArchiveUnavailable(Unavailable):
     def __init__(self, server: str, first: str | None, last: str | None, reason: str) -> None:
         self.server = server
         self.first, self.last, self.reason = first, last, reason
-        self.end = start_of_week(date.fromisoformat(last) + WEEK) if last else None
+        self.end = datetime.fromisoformat(f"{last} 00:00+00:00") + timedelta(days=7) if last else None
         weeks = f"the weeks of {first} to {last}" if first else "old weeks"
         self.public_text = (
             f"Samples of {weeks} are on the archive server {server}, which is not available: try again later, or select a time"

@@ -98,7 +98,7 @@ async def test_archive_server_killed_while_a_week_is_moved_loses_nothing_and_the
 
         try:
             async with session_of(dsn) as session:
-                with pytest.raises(ArchiveUnavailable):
+                with pytest.raises(ArchiveUnavailable, match="archive server cold"):
                     await Archiver(Watched(session, kill), max_group_samples=25).archive(WEEK, SERVER)
         finally:
             await deferToThread(archive_postgresql.start)
