@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
-from datetime import timedelta
 from typing import Any
 from typing import Literal
 
@@ -48,39 +47,6 @@ from meter.stored_batch import StoredProof
 
 class Unavailable(Exception):
     """A dependency is unavailable; the same call may succeed later. The text names the dependency and the reason."""
-
-
-class ArchiveUnavailable(Unavailable):
-    """Samples that are needed are on the archive server ``server``, which does not answer. Nothing is left out of an answer in silence.
-
-    ``first`` and ``last`` are the first and the last week (Mondays) that are there, as text, ``None`` if that is not known; ``reason`` is for
-    the log. ``end`` is the time from which on there are no samples.
-    """
-
-    def __init__(self, server: str, first: str | None, last: str | None, reason: str) -> None:
-        self.server = server
-        self.first, self.last, self.reason = first, last, reason
-        self.end = datetime.fromisoformat(f"{last} 00:00+00:00") + timedelta(days=7) if last else None
-        weeks = f"the weeks of {first} to {last}" if first else "old weeks"
-        self.public_text = (
-            f"Samples of {weeks} are on the archive server {server}, which is not available: try again later, or select a time"
-            " outside of these weeks."
-        )
-        super().__init__(
-            f"the archive server {server}, which has {weeks}, is not available: {reason}. Start it, or see docs/archive.rst"
-        )
-
-
-class PartlyStored(ArchiveUnavailable):
-    """A batch is stored, as ``result`` says, but for the messages at the positions ``postponed``: they may be repeats of archived samples.
-
-    Whoever writes the whole batch again does no harm.
-    """
-
-    def __init__(self, cause: ArchiveUnavailable, result: WriteResult, postponed: Collection[int]) -> None:
-        super().__init__(cause.server, cause.first, cause.last, cause.reason)
-        self.result = result
-        self.postponed = frozenset(postponed)
 
 
 class RequestError(ValueError):

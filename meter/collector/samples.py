@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 
+from meter.archive_unavailable import PartlyStored
 from meter.batch_signature import BatchEntry
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import call_at_once
@@ -43,7 +44,6 @@ from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.services import sleep
 from meter.interfaces import Delivery
 from meter.interfaces import IStore
-from meter.interfaces import PartlyStored
 from meter.message import BadMessage
 from meter.message import MeteringMessage
 from meter.message import metering_messages

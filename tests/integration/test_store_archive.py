@@ -10,8 +10,8 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from meter.interfaces import ArchiveUnavailable
-from meter.interfaces import PartlyStored
+from meter.archive_unavailable import ArchiveUnavailable
+from meter.archive_unavailable import PartlyStored
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery

@@ -9,7 +9,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from meter.interfaces import ArchiveUnavailable
+from meter.archive_unavailable import ArchiveUnavailable
 from meter.interfaces import Unavailable
 from meter.query import SampleFilter
 from meter.sample_identity import week_of

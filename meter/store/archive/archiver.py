@@ -16,7 +16,7 @@ from datetime import date
 from typing import Any
 from typing import TypeVar
 
-from meter.interfaces import ArchiveUnavailable
+from meter.archive_unavailable import ArchiveUnavailable
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
 from meter.store.archive.archive_servers import foreign_table

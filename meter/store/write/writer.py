@@ -15,10 +15,10 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from meter.archive_unavailable import ArchiveUnavailable
+from meter.archive_unavailable import PartlyStored
 from meter.batch_signature import BatchEntry
 from meter.daemon.services import wall_seconds
-from meter.interfaces import ArchiveUnavailable
-from meter.interfaces import PartlyStored
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import Refusal
