@@ -1,11 +1,14 @@
-"""How many bytes a sample takes in a packed week, beside a week that is not packed, and how fast weeks are packed.
+"""How many bytes a sample takes in a packed and in an archived week, beside a week that is not packed, and how fast weeks are packed and moved.
 
 Two weeks of polls every five minutes are made in the database: samples of Meter's agents, whose ids have a common end in a series and whose
 proof is the signature of the batch, and samples of Ceilometer's agents, with random ids and a signature of 32 bytes each. Times,
 delays and volumes vary as measured ones do. Bytes are those of the week's partition with its indexes, after ``REINDEX``, and those of
 everything that is kept of the packed week; rollups and dimension tables, which stay as they are, are told beside them.
 
-All samples are compared, column by column, before and after, and so are the answers to questions that are asked of rows and of packed samples.
+Then the week is archived on a second server of the same machine, and brought back.
+
+All samples are compared, column by column, before and after, and so are the answers to questions that are asked of rows, of packed samples and of
+archived ones.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.sample_identity import week_of
 from meter.store import PostgresStore
+from meter.store.archive.archiver import Archiver
 from meter.store.maintenance.partitions import partition_name
 from meter.store.packing.packed_partitions import packed_partition_name
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
@@ -37,6 +41,8 @@ from meter.store.packing.packed_rows import unpacked
 from meter.store.packing.packer import Packer
 from meter.store.postgres.connection import Connection
 from meter.store.postgres.dsn import connection_parameters
+from tests.archived import SERVER
+from tests.archived import add_server
 
 POLLS = 2016
 """Every five minutes of a week."""
@@ -125,7 +131,9 @@ async def ask(asked: Questions, table: Table, state: str, runs: int) -> dict[str
     return answers
 
 
-async def measure(reactor: Any, report: Report, dsn: str, kind: str, options: argparse.Namespace) -> None:
+async def measure(
+    reactor: Any, report: Report, dsn: str, archive_dsn: str, kind: str, options: argparse.Namespace
+) -> None:
     monday = week_of(datetime.now(UTC) - timedelta(weeks=4))
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
     store.startService()
@@ -157,15 +165,28 @@ async def measure(reactor: Any, report: Report, dsn: str, kind: str, options: ar
     )
     await session.open()
     took = await measuring.timed(Packer(session, partial(sleep, reactor, 0.1)).pack(monday))
-    session.close()
     packed_answers = await ask(asked, table, "packed", options.runs)
-    await store.stopService()
     await report_sizes(report, dsn, table, monday, samples, plain, rollups)
     table.add("packing", samples / took.wall, "samples/s")
+    add_server(dsn, archive_dsn)
+    took = await measuring.timed(Archiver(session).archive(monday, SERVER))
+    table.add("moving to the archive", samples / took.wall, "samples/s")
+    archived_answers = await ask(asked, table, "archived", options.runs)
+    [(here,)] = measuring.rows(dsn, f"SELECT pg_total_relation_size('{packed_partition_name(monday)}')")
+    [(there,)] = measuring.rows(archive_dsn, "SELECT pg_total_relation_size('meter_archive.packed_samples')")
+    table.add("an archived sample, its columns here", here / samples, "bytes")
+    table.add("an archived sample, there", there / samples, "bytes")
+    archived = measuring.rows(dsn, EVERYTHING)
+    took = await measuring.timed(Archiver(session).unarchive(monday))
+    table.add("bringing back", samples / took.wall, "samples/s")
+    session.close()
+    await store.stopService()
     report.table(table)
-    report.compare("samples, column by column", before, measuring.rows(dsn, EVERYTHING))
+    report.compare("samples, column by column, archived", before, archived)
+    report.compare("samples, column by column, brought back", before, measuring.rows(dsn, EVERYTHING))
     for name, answer in answers.items():
-        report.compare(f"answer to {name}", answer, packed_answers[name])
+        report.compare(f"answer to {name}, packed", answer, packed_answers[name])
+        report.compare(f"answer to {name}, archived", answer, archived_answers[name])
 
 
 COMPRESSED = """
@@ -188,9 +209,12 @@ async def report_sizes(
 
 async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -> None:
     for mode in measuring.modes(options):
-        with measuring.postgresql_server(report, mode, options) as server:
+        with (
+            measuring.postgresql_server(report, mode, options) as server,
+            measuring.postgresql_server(report, mode, options) as archive,
+        ):
             for kind in KINDS:
-                await measure(reactor, report, server.dsn(), kind, options)
+                await measure(reactor, report, server.dsn(), archive.dsn(), kind, options)
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-from datetime import date
 from datetime import datetime
 from typing import Any
 from typing import Literal
@@ -42,34 +41,12 @@ from meter.query import StoredSample
 from meter.query import WriteResult
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.sample_identity import WEEK
-from meter.sample_identity import start_of_week
 from meter.skipped_samples import ISkippedSamples as ISkippedSamples
 from meter.stored_batch import StoredProof
 
 
 class Unavailable(Exception):
     """A dependency is unavailable; the same call may succeed later. The text names the dependency and the reason."""
-
-
-class ArchiveUnavailable(Unavailable):
-    """Samples that are needed are on the archive server ``server``, which does not answer. Nothing is left out of an answer in silence.
-
-    ``first`` and ``last`` are the first and the last week (Mondays) that are there, as text, ``None`` if that is not known; ``reason`` is for
-    the log. ``end`` is the time from which on there are no samples.
-    """
-
-    def __init__(self, server: str, first: str | None, last: str | None, reason: str) -> None:
-        self.server = server
-        self.end = start_of_week(date.fromisoformat(last) + WEEK) if last else None
-        weeks = f"the weeks of {first} to {last}" if first else "old weeks"
-        self.public_text = (
-            f"Samples of {weeks} are on the archive server {server}, which is not available: try again later, or select a time"
-            " outside of these weeks."
-        )
-        super().__init__(
-            f"the archive server {server}, which has {weeks}, is not available: {reason}. Start it, or see docs/archive.rst"
-        )
 
 
 class RequestError(ValueError):

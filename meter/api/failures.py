@@ -18,7 +18,7 @@ from meter.api.fair_share import Busy
 from meter.api.request.media_types import accept_header
 from meter.api.root_resource import REQUEST_ID_HEADER
 from meter.api.sending import with_headers
-from meter.interfaces import ArchiveUnavailable
+from meter.archive_unavailable import ArchiveUnavailable
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 

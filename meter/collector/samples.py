@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 
+from meter.archive_unavailable import PartlyStored
 from meter.batch_signature import BatchEntry
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import call_at_once
@@ -308,8 +309,11 @@ class SampleConsumer:
         """Commit a batch and fire its waiters, with the error if the store raises."""
         began = self._clock.seconds()
         self._transactions += 1
+        partly = None
         try:
             result = await self._store.write(batch.messages, batch.refused_entries)
+        except PartlyStored as error:
+            result, partly = error.result, error
         except Exception as error:
             self._end_transaction()
             for waiter in batch.waiters:
@@ -317,8 +321,13 @@ class SampleConsumer:
             return
         self._end_transaction()
         self._metrics.written(result, self._clock.seconds() - began)
-        self._after_commit(batch.messages, result)
+        postponed = partly.postponed if partly else frozenset()
+        committed = [message for n, message in enumerate(batch.messages) if n not in postponed]
+        self._after_commit(committed if postponed else batch.messages, result)
         for waiter in batch.waiters:
+            if partly is not None and any(waiter.first <= n < waiter.end for n in postponed):
+                waiter.refusals.errback(partly)
+                continue
             waiter.refusals.callback(
                 [
                     replace(refusal, index=refusal.index - waiter.first)

@@ -71,7 +71,12 @@ class ArchiveServerOptions(SubcommandOptions):
     optParameters = [  # noqa: N815, RUF012
         ["password-file", None, None, "File with the password of the user in DSN."],
         ["reader-role", None, None, "Role of this database, such as that of an API, that is to read the archive."],
-        ["reader-user", None, None, "User of the archive server as whom this role reads; it gets no other right."],
+        [
+            "reader-user",
+            None,
+            None,
+            "User of the archive server that this role reads as; the user gets no other right.",
+        ],
         ["reader-password-file", None, None, "File with the password of that user."],
         REASON,
         WHO,

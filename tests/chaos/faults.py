@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg2
 
+from tests.archived import add_server
 from tests.chaos.broker import delete_if_empty
 from tests.chaos.broker import limit_free_disk
 from tests.chaos.broker import purge
@@ -35,6 +36,8 @@ from tests.chaos.completeness import polls_of
 from tests.chaos.site import TOP
 from tests.chaos.site import Site
 from tests.chaos.site import until
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.postgresql import installed
 
 DUPLICATES = 'meter_collected_samples_total{outcome="duplicate"}'
 
@@ -241,6 +244,39 @@ def database_dies_while_packing(site: Site) -> None:
         packer.wait()
 
 
+ARCHIVED = "SELECT count(*) FROM packed_samples WHERE archived"
+
+
+def archiver_and_archive_die(site: Site) -> None:
+    """The archiver four times, while rows are moved, and twice the archive server, for some seconds in which samples of its week arrive."""
+    directory = site.directory / "archive"
+    directory.mkdir()
+    binaries = installed()
+    assert binaries is not None
+    archive = PostgreSQL(binaries, directory)
+    archive.start()
+    site.others.append(archive.kill)
+    database = archive.dsn()
+    add_server(site.dsn, database)
+    for n in range(6):
+        archiver = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.archiver", site.dsn],
+            env={**os.environ, "PYTHONPATH": str(TOP)},
+            cwd=TOP,
+        )
+        try:
+            before = site.postgresql.execute(ARCHIVED, site.dsn)
+            until(lambda before=before: site.postgresql.execute(ARCHIVED, site.dsn) != before, "rows that are moved")
+            if n % 3 == 2:
+                archive.kill()
+                time.sleep(4)
+                archive.start()
+                until(lambda: site.postgresql.execute(ARCHIVED, site.dsn)[0][0], "archived rows")
+        finally:
+            archiver.kill()
+            archiver.wait()
+
+
 def one_of_two_collectors_dies(site: Site) -> None:
     other = site.another_collector()
     for delay in (0.5, 1.0, 1.5):
@@ -340,6 +376,7 @@ FAULTS = [
     Fault("PostgreSQL answers nothing for 30 s", database_hangs(30)),
     Fault("SIGKILL of the packer while it packs", packer_dies),
     Fault("SIGKILL of PostgreSQL while a week is packed", database_dies_while_packing),
+    Fault("SIGKILL of the archiver, and of the archive server", archiver_and_archive_die),
     Fault("network cut in the middle of frames", network_is_cut_in_frames),
     Fault("queues deleted", queues_are_deleted),
     Fault("one of two collectors dies every few seconds", one_of_two_collectors_dies),

@@ -21,6 +21,7 @@ import sys
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,6 +152,8 @@ class Site:
         self._published = directory / "published"
         self._publisher: subprocess.Popen[bytes] | None = None
         self.ended_in_order: set[int] = set()
+        self.others: list[Callable[[], object]] = []
+        """Ends what a fault has started for the site."""
 
     def _daemon(self, name: str, line: Proxy, config: str = "") -> Daemon:
         self.house.bus = self.url.replace(f":{self.rabbitmq.port}/", f":{line.port}/")
@@ -220,6 +223,8 @@ class Site:
             self._publisher.kill()
             self._publisher.wait()
         self.house.close()
+        for end in self.others:
+            end()
         self.agent_line.close()
         self.collector_line.close()
 

@@ -10,12 +10,17 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from meter.interfaces import ArchiveUnavailable
+from meter.archive_unavailable import ArchiveUnavailable
+from meter.archive_unavailable import PartlyStored
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
+from meter.query import WriteResult
 from meter.sample_identity import week_of
 from meter.store import Administration
+from meter.store import Retention
+from meter.store import Selection
+from meter.store import WeekIsArchived
 from meter.store.archive.archiver import Archiver
 from tests.archived import add_server
 from tests.archived import archive_all
@@ -27,6 +32,7 @@ from tests.integration.test_store_packing import varied
 from tests.integration.test_store_rollups import running
 from tests.packed import pack_all
 from tests.packing import session_of
+from tests.store_messages import KEYS
 from tests.store_messages import message
 
 WEEK = week_of(OLD)
@@ -85,10 +91,7 @@ def listed(samples):
     return [(each.message_id, each.timestamp, each.volume) for each in samples]
 
 
-EVERYTHING = SampleFilter()
-
-
-async def answers(store, filter=EVERYTHING):
+async def answers(store, filter):
     """Return the answers of questions that read old samples."""
     return [
         listed(await store.samples(filter, 1000)),
@@ -151,3 +154,131 @@ async def test_archive_that_is_away_is_an_error_that_names_it_and_questions_that
         finally:
             await deferToThread(archive_postgresql.start)
         assert await answers(store, old) == needed
+
+
+@pytest_twisted.ensureDeferred
+async def test_repeats_of_archived_samples_are_found_and_late_samples_stay_beside_them(postgresql, archive):
+    dsn, _ = archive
+    stored = varied(300)
+    async with running(dsn) as store:
+        await store.write(stored)
+        await deferToThread(pack_all, dsn)
+        await deferToThread(archive_all, dsn)
+        before = all_samples(postgresql, dsn)
+
+        assert (await store.write(stored)).duplicates == 300
+        other = message(volume=77, at=OLD + timedelta(hours=5), message_id=stored[107].message_id)
+        [refusal] = (await store.write([other])).refused
+        assert (refusal.kind, "volume 77.0" in refusal.reason) == ("conflict", True)
+        late = varied(50, at=OLD + timedelta(seconds=7))
+        assert (await store.write(late)).stored == 50
+
+        assert counts(postgresql, dsn) == (50, 300)
+        assert len(await store.samples(SampleFilter(), 1000)) == 350
+        await deferToThread(pack_all, dsn)
+        assert await deferToThread(archive_all, dsn) == 0
+        assert counts(postgresql, dsn) == (50, 300)
+        assert [row for row in all_samples(postgresql, dsn) if row in before] == before
+        async with session_of(dsn) as session:
+            await Archiver(session).unarchive(WEEK)
+        await deferToThread(pack_all, dsn)
+        assert counts(postgresql, dsn) == (0, 350)
+
+
+@pytest_twisted.ensureDeferred
+async def test_messages_that_do_not_need_the_archive_are_stored_while_it_is_away(
+    postgresql, archive_postgresql, archive
+):
+    dsn, _ = archive
+    stored = varied(100)
+    async with running(dsn) as store:
+        await store.write(stored)
+        await deferToThread(pack_all, dsn)
+        await deferToThread(archive_all, dsn)
+        batch = [
+            *varied(20, at=NOW - timedelta(days=1)),
+            stored[40],
+            *varied(5, at=OLD + timedelta(seconds=3)),
+            stored[41],
+        ]
+        await deferToThread(archive_postgresql.stop)
+        try:
+            with pytest.raises(PartlyStored) as partly:
+                await store.write(batch)
+        finally:
+            await deferToThread(archive_postgresql.start)
+        assert (partly.value.postponed, partly.value.server) == ({20, 26}, "cold")
+        assert partly.value.result == WriteResult(stored=25, duplicates=0)
+        assert await store.write(batch) == WriteResult(stored=0, duplicates=27)
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_of_an_archived_week_cannot_be_voided_and_those_voided_before_can_be_restored(
+    postgresql, archive
+):
+    dsn, _ = archive
+    async with running(dsn) as store:
+        await store.write(varied(300))
+        await store.maintenance.finalize(NOW)
+        act = Act(who="me", reason="wrong", keys=KEYS.keys)
+        administration = Administration(reactor, dsn, clock=reactor)
+        await administration.open()
+        first = Selection(meter="cpu", resource_id="r1", end=OLD + timedelta(minutes=3))
+        assert (await administration.void(first, act)).samples == 6
+        await store.maintenance.finalize(NOW)
+        await deferToThread(pack_all, dsn)
+        await deferToThread(archive_all, dsn)
+        before = all_samples(postgresql, dsn)
+
+        with pytest.raises(WeekIsArchived, match=f"meter-db unarchive {WEEK}"):
+            await administration.void(Selection(meter="cpu", resource_id="r2"), act)
+        assert all_samples(postgresql, dsn) == before
+        assert await administration.voided(100) != []
+        assert (await administration.unvoid(first, act)).samples == 6
+        administration.close()
+        assert counts(postgresql, dsn) == (6, 294)
+        assert len(await store.samples(SampleFilter(), 1000)) == 300
+
+
+@pytest_twisted.ensureDeferred
+async def test_retention_deletes_archived_weeks_on_their_server_too_as_soon_as_it_is_there(
+    postgresql, archive_postgresql, archive
+):
+    dsn, archive_dsn = archive
+    async with running(dsn, retention=Retention(days=14)) as store:
+        await store.write(varied(300))
+        await store.write(varied(20, at=NOW - timedelta(days=1)))
+        await store.maintenance.finalize(NOW)
+        await deferToThread(pack_all, dsn)
+        await deferToThread(archive_all, dsn, before=WEEK + timedelta(weeks=1))
+        await deferToThread(archive_postgresql.stop)
+        try:
+            await store.maintenance.run()
+            assert counts(postgresql, dsn) == (0, 20)
+            assert postgresql.execute("SELECT server, week, series_ids FROM archive_removal", dsn) == [
+                ("cold", WEEK, None)
+            ]
+        finally:
+            await deferToThread(archive_postgresql.start)
+        assert archive_postgresql.execute(REMOTE, archive_dsn) == [(5, 300)]
+        store.maintenance._remove_from_archives_at = 0.0
+        await store.maintenance.run()
+        assert archive_postgresql.execute(REMOTE, archive_dsn) == [(0, 0)]
+        assert postgresql.execute("SELECT FROM archive_removal UNION ALL SELECT FROM archived_week", dsn) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_retention_of_a_meter_deletes_its_archived_rows_and_no_others(postgresql, archive_postgresql, archive):
+    dsn, archive_dsn = archive
+    async with running(dsn, retention=Retention(meter_days={"disk*": 7})) as store:
+        await store.write([*varied(100), *varied(100, name="disk.read.bytes", type="cumulative")])
+        await store.maintenance.finalize(NOW)
+        await deferToThread(pack_all, dsn)
+        await deferToThread(archive_all, dsn)
+        assert archive_postgresql.execute(REMOTE, archive_dsn) == [(10, 200)]
+
+        await store.maintenance.run()
+
+        assert archive_postgresql.execute(REMOTE, archive_dsn) == [(5, 100)]
+        assert counts(postgresql, dsn) == (0, 100)
+        assert {each.name for each in await store.samples(SampleFilter(), 1000)} == {"cpu"}

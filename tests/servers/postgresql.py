@@ -152,6 +152,14 @@ class PostgreSQL:
                     raise RuntimeError(f"PostgreSQL did not start:\n{self._output.read_text()[-4000:]}") from None
             time.sleep(0.02)
 
+    def require_passwords(self, *users: str) -> None:
+        """Let these users connect with a password only, unlike all others."""
+        file = self._data / "pg_hba.conf"
+        rules = [f"host all {user} 127.0.0.1/32 scram-sha-256" for user in users]
+        others = [line for line in file.read_text().splitlines() if line not in rules]
+        file.write_text("\n".join([*rules, *others, ""]))
+        self.execute("SELECT pg_reload_conf()")
+
     def stop(self) -> None:
         """Stop the server as an administrator would; its clients are told."""
         self._end(signal.SIGINT)

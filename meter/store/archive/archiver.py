@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 from typing import TypeVar
 
+from meter.archive_unavailable import ArchiveUnavailable
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
 from meter.store.archive.archive_servers import foreign_table
@@ -88,8 +91,9 @@ class Archiver:
         await session.count(BEGIN_WEEK, move.parameters)
         total = 0
         async for group in self._groups(move, HERE):
-            await self._in_transaction(self._copy, move, group)
-            samples = await self._in_transaction(self._leave_stubs, move, group)
+            with _naming(server):
+                await self._in_transaction(self._copy, move, group)
+                samples = await self._in_transaction(self._leave_stubs, move, group)
             total += samples
             self._moved(samples)
         await session.count(END_WEEK, move.parameters)
@@ -110,7 +114,8 @@ class Archiver:
         move = await self._move(week, found.server)
         total = 0
         async for group in self._groups(move, IN_ARCHIVE):
-            samples = await self._in_transaction(self._bring_back, move, group)
+            with _naming(found.server):
+                samples = await self._in_transaction(self._bring_back, move, group)
             total += samples
             self._moved(samples)
         await self._in_transaction(self._forget, move)
@@ -191,6 +196,17 @@ class Archiver:
                 await self._session.count("ROLLBACK")
             raise
         return result
+
+
+@contextmanager
+def _naming(server: str) -> Iterator[None]:
+    """Name ``server`` in errors that do not tell which archive server they come from."""
+    try:
+        yield
+    except ArchiveUnavailable as error:
+        if error.server == server:
+            raise
+        raise ArchiveUnavailable(server, None, None, error.reason) from error
 
 
 class _Move:

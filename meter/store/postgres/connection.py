@@ -19,8 +19,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from txpostgres import txpostgres
 
+from meter.archive_unavailable import ArchiveUnavailable
 from meter.daemon.shared_slices import SharedSlices
-from meter.interfaces import ArchiveUnavailable
 from meter.interfaces import Unavailable
 from meter.store.postgres.dsn import described
 from meter.store.postgres.dsn import with_addresses

@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
+from meter.archive_unavailable import ArchiveUnavailable
 from meter.completeness.lives.life_store import ListedTime
 from meter.completeness.lives.life_store import SampleRun
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
-from meter.interfaces import ArchiveUnavailable
 from meter.interfaces import QueryTimeout
 from meter.interfaces import RequestError
 from meter.query import AuditEntry

@@ -15,6 +15,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from meter.archive_unavailable import ArchiveUnavailable
+from meter.archive_unavailable import PartlyStored
 from meter.batch_signature import BatchEntry
 from meter.daemon.services import wall_seconds
 from meter.interfaces import Unavailable
@@ -22,6 +24,7 @@ from meter.message import MeteringMessage
 from meter.query import Refusal
 from meter.query import WriteResult
 from meter.sample_identity import compared_range
+from meter.sample_identity import week_of
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import end_of_week
 from meter.store.maintenance.rollups import DAY
@@ -145,14 +148,17 @@ class SampleWriter:
         await self._partitions.ensure({record.timestamp for _, record in records})
         stored, same = 0, []
         elsewhere: set[int] = set()
+        postponed: dict[int, ArchiveUnavailable] = {}
         while records:
             found = repeats(records)
             # The same order in all collectors: two that write the same samples wait for each other, but do not deadlock.
             found.first.sort(key=lambda positioned: (positioned[1].timestamp, positioned[1].message_id))
-            stored += await self._write(found.first, refused, elsewhere)
+            stored += await self._write_available(found.first, refused, elsewhere, postponed)
             same += found.same
             records = found.others
         for index, first in same:
+            if first in postponed:
+                postponed[index] = postponed[first]
             if first in refused:
                 refused[index] = replace(refused[first], index=index)
             if _place(messages[index]) != _place(messages[first]):
@@ -165,9 +171,35 @@ class SampleWriter:
                 unstored[entry.place] = entry, "refused" if index in refused else "duplicate"
         if unstored:
             await self._pool.run(insert_unstored_entries, list(unstored.values()))
-        return WriteResult(
-            stored, len(messages) - stored - len(refused), tuple(refused[index] for index in sorted(refused))
-        )
+        duplicates = len(messages) - stored - len(refused) - len(postponed)
+        result = WriteResult(stored, duplicates, tuple(refused[index] for index in sorted(refused)))
+        if postponed:
+            raise PartlyStored(postponed[min(postponed)], result, postponed)
+        return result
+
+    async def _write_available(
+        self,
+        records: Sequence[tuple[int, Record]],
+        refused: dict[int, Refusal],
+        elsewhere: set[int],
+        postponed: dict[int, ArchiveUnavailable],
+    ) -> int:
+        """Do what :meth:`_write` does; while an archive server is away, for the records that do not need it. The others are ``postponed``."""
+        try:
+            return await self._write(records, refused, elsewhere)
+        except ArchiveUnavailable as away:
+            if len(records) == 1:
+                postponed[records[0][0]] = away
+                return 0
+            # The samples of new weeks do not need it, and are written together.
+            old = [
+                each for each in records if away.end is None or compared_range(week_of(each[1].timestamp))[0] < away.end
+            ]
+            indexes = {index for index, _ in old}
+            new = [each for each in records if each[0] not in indexes]
+            half = len(records) // 2
+            parts = (old, new) if old and new else (records[:half], records[half:])
+            return sum([await self._write_available(part, refused, elsewhere, postponed) for part in parts])
 
     async def _write(
         self, records: Sequence[tuple[int, Record]], refused: dict[int, Refusal], elsewhere: set[int]

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from meter.api import Api
+from meter.archive_unavailable import ArchiveUnavailable
 from meter.interfaces import RequestError
 from meter.testing import MemoryStore
 from tests.api_client import ApiClient
@@ -28,6 +29,15 @@ def test_unavailable_store_is_503_with_retry_after() -> None:
     assert b"db.example.org" not in response.body
     api.store.unavailable = None
     assert api("/v2/samples").status == 200
+
+
+def test_archive_server_that_is_away_is_503_with_its_name_and_weeks_and_without_the_reason() -> None:
+    away = ArchiveUnavailable("cold", "2026-01-05", "2026-03-02", "no route to archive.example.org")
+    response = ApiClient(store=FailingStore(away))("/v2/samples")
+    assert response.status == 503
+    assert int(response.headers["retry-after"]) > 0
+    assert "the weeks of 2026-01-05 to 2026-03-02 are on the archive server cold" in response.faultstring
+    assert b"example.org" not in response.body
 
 
 def test_request_error_of_the_store_is_400_with_its_text() -> None:

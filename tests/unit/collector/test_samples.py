@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from meter.archive_unavailable import ArchiveUnavailable
+from meter.archive_unavailable import PartlyStored
 from meter.batch_signature import sign_batch
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.ceilometer_signature import signature
@@ -246,6 +249,30 @@ def test_samples_wait_for_the_end_of_a_transaction_while_two_are_in_progress():
     assert [each.called for each in done] == [True] * 6
     assert [size for size, _ in written] == [1, 1, 4]
     done[1].addErrback(lambda failure: failure.trap(Unavailable))
+
+
+def test_only_deliveries_with_a_message_that_needs_an_archive_wait_while_its_server_is_away():
+    collector, committed = Collector(batch_samples=10), []
+    away = ArchiveUnavailable("cold", "2026-01-05", "2026-03-02", "no route to host")
+
+    def write(messages, refused_entries):
+        return fail(PartlyStored(away, WriteResult(3, 0), [1]))
+
+    collector.store.write = write
+    collector.intake._after_commit = lambda messages, result: committed.append([*messages])
+    bodies = [cast([message(1)]), cast([message(2), message(3)]), cast([message(4)])]
+    done = [
+        Deferred.fromCoroutine(collector.intake.receive(Delivery(body=body, exchange="", routing_key="")))
+        for body in bodies
+    ]
+    collector.clock.advance(0.05)
+
+    outcomes = []
+    for each in done:
+        each.addBoth(outcomes.append)
+    assert [getattr(each, "type", None) for each in outcomes] == [None, PartlyStored, None]
+    assert "the archive server cold, which has the weeks of 2026-01-05 to 2026-03-02" in str(outcomes[1].value)
+    assert [len(each) for each in committed] == [3]
 
 
 def test_delivery_in_a_shared_batch_gets_its_own_refusals():

@@ -22,10 +22,11 @@ WEEKS = [date(2026, 10, 19) + timedelta(weeks=n) for n in range(7)]
 
 
 class Session:
-    """A session of a database with the partitions of ``WEEKS``, of which ``packed`` are packed."""
+    """A session of a database with the partitions of ``WEEKS``, of which ``packed`` are packed and ``archived`` archived."""
 
-    def __init__(self, packed=()):
+    def __init__(self, packed=(), archived=()):
         self.packed = packed
+        self.archived = archived
         self.statements = []
         self.closed = False
         self.opening = succeed(None)
@@ -47,6 +48,8 @@ class Session:
             return list(self.packed)
         if "pg_class WHERE relname" in statement:
             return []  # the store is on one server
+        if "FROM archived_week" in statement:
+            return list(self.archived)
         if "pg_inherits" in statement:
             return [[f"sample_{week:%Y_%m_%d}"] for week in WEEKS]
         return [[statement.startswith("SELECT pg_try_advisory_lock")]]  # nothing to pack in any week
@@ -77,6 +80,10 @@ def test_week_is_due_when_it_ended_long_enough_ago():
 def test_week_that_expires_within_a_week_is_not_packed():
     assert due(retention_days=30) == [WEEKS[2]]
     assert due(retention_days=400) == WEEKS[:3]
+
+
+def test_archived_week_is_not_packed():
+    assert due(Session(archived=[(WEEKS[1], "cold", True)])) == [WEEKS[0], WEEKS[2]]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""Which errors of PostgreSQL are those of an archive server: they do not end the connection to the store."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from meter.store.postgres.connection import _archive_error
+
+READ = 'SQL statement "SELECT volumes FROM archive_cold a WHERE a.store_id = $1 /* weeks 2026-01-05 to 2026-03-02 of archive cold */"'
+
+
+class PostgresError(Exception):
+    """An error as psycopg2 raises it."""
+
+    def __init__(self, message, context="", pgcode="XX000", severity="ERROR"):
+        super().__init__(message)
+        self.pgcode = pgcode
+        self.diag = SimpleNamespace(
+            message_primary=message, context=context, internal_query=None, severity_nonlocalized=severity
+        )
+
+
+@pytest.mark.parametrize(
+    ("error", "server", "first"),
+    [
+        (PostgresError("could not connect to server", READ, "08001"), "cold", "2026-01-05"),
+        (PostgresError("permission denied for table packed_samples", READ, "42501"), "cold", "2026-01-05"),
+        (PostgresError('could not connect to server "meter_archive_cold"', "", "08001"), "cold", None),
+        (PostgresError("server closed the connection", "remote SQL command: SELECT FROM x", "08006"), "unknown", None),
+    ],
+)
+def test_error_of_an_archive_names_it_and_its_weeks(error, server, first):
+    found = _archive_error(error)
+    assert (found.server, found.first) == (server, first)
+    assert found.public_text.startswith("Samples of ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PostgresError("terminating connection due to administrator command", "", "57P01", "FATAL"),
+        PostgresError("division by zero", 'SQL statement "SELECT 1 / 0"', "22012"),
+        ValueError("no error of PostgreSQL"),
+    ],
+)
+def test_other_errors_are_none(error):
+    assert _archive_error(error) is None
+
+
+def test_end_is_the_first_time_after_the_last_week():
+    found = _archive_error(PostgresError("could not connect", READ, "08001"))
+    assert found.end.isoformat() == "2026-03-09T00:00:00+00:00"
