@@ -27,7 +27,7 @@ def spread(dsn: str) -> None:
 
 
 async def _spread(session: Any) -> None:
-    spreading = Spreading(session)
+    spreading = Spreading(session, shards_per_worker=1)
     await spreading.check()
     async for _ in spreading.spread():
         pass
@@ -42,3 +42,11 @@ def spread_database(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]
         yield cluster, dsn
     finally:
         cluster.drop(dsn)
+
+
+def server_and_dsn(request: pytest.FixtureRequest, kind: str) -> tuple[Any, str]:
+    """Return the server and the DSN of the module's database: ``spread`` over a cluster, or on one server."""
+    if kind == "spread":
+        found: tuple[Any, str] = request.getfixturevalue("spread_store")
+        return found
+    return request.getfixturevalue("postgresql"), request.getfixturevalue("database")

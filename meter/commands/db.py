@@ -29,6 +29,8 @@ from meter.commands.pack import pack
 from meter.commands.pack import unpack
 from meter.commands.retire_agent import RetireAgentOptions
 from meter.commands.retire_agent import retire_agent
+from meter.commands.spread import SpreadOptions
+from meter.commands.spread import spread
 from meter.commands.void import FinalizeOptions
 from meter.commands.void import UnvoidOptions
 from meter.commands.void import VoidedOptions
@@ -39,14 +41,14 @@ from meter.completeness.lives.instance_times import project_segments
 from meter.daemon.supervised import wait_ready
 from meter.settings import Config
 from meter.store import Administration
-from meter.store import PackingAdministration
 from meter.store import PostgresStore
+from meter.store import SpreadingAdministration
 
 READY_SECONDS = 5.0
 """Time limit until the store is ready for queries, if its server runs already."""
 
 
-PACKING = {"pack": pack, "unpack": unpack}
+LONG = {"pack": pack, "unpack": unpack, "spread": spread}
 """Subcommands that take long and show their progress."""
 
 Report = dict[str, Any]
@@ -135,6 +137,12 @@ class Options(CommandOptions):
             "Pack weeks that ended long ago, which takes less than a third of the space; exit status 1 if a week cannot be packed now.",
         ],
         ["unpack", None, UnpackOptions, "Put the samples of a packed week back as they were."],
+        [
+            "spread",
+            None,
+            SpreadOptions,
+            "Divide the samples among the workers of a Citus cluster whose coordinator this database is, while daemons run.",
+        ],
     ]
 
     def postOptions(self) -> None:
@@ -142,7 +150,7 @@ class Options(CommandOptions):
         if self.subCommand is None:
             raise usage.UsageError(
                 "give a subcommand: upgrade, status, partitions, retention, size, segments, void, unvoid, voided, finalize,"
-                " retire-agent, pack or unpack"
+                " retire-agent, pack, unpack or spread"
             )
 
 
@@ -159,10 +167,10 @@ async def work(reactor: Any, options: Any) -> int:
     else:
         async with (
             database_server(reactor, config) as (dsn, retry_seconds),
-            connected(reactor, lambda: PackingAdministration(reactor, dsn, clock=reactor), retry_seconds) as database,
+            connected(reactor, lambda: SpreadingAdministration(reactor, dsn, clock=reactor), retry_seconds) as database,
         ):
-            if options.subCommand in PACKING:
-                report, status = await PACKING[options.subCommand](reactor, database, config, options.subOptions)
+            if options.subCommand in LONG:
+                report, status = await LONG[options.subCommand](reactor, database, config, options.subOptions)
             else:
                 report, status = await _administer(database, config, options.subCommand, options.subOptions)
     sys.stdout.write(f"{json.dumps(report)}\n" if options.subOptions["json"] else escape_terminal(as_text(report)))

@@ -9,6 +9,8 @@ from meter.store.audit.chain import Anchor
 from meter.store.audit.chain import ChainVerifier
 from meter.store.audit.log import MAX_REASON
 from meter.store.audit.void_statements import VoidedSamplesCheck
+from meter.store.cluster.spreading import NotSpreadable
+from meter.store.cluster.spreading_administration import SpreadingAdministration
 from meter.store.cluster.workers import Cluster
 from meter.store.cluster.workers import Worker
 from meter.store.maintenance.administration import Administration
@@ -59,12 +61,14 @@ __all__ = [
     "HeartbeatRow",
     "LateSamples",
     "NotRetirable",
+    "NotSpreadable",
     "PackingAdministration",
     "PartitionState",
     "PostgresStore",
     "Retention",
     "SampleTrace",
     "Selection",
+    "SpreadingAdministration",
     "StoredRow",
     "TooManyTokens",
     "TracedFailure",

@@ -28,6 +28,7 @@ from tests.ledger_rows import TABLES
 from tests.ledger_rows import LedgerRows
 from tests.packed import TABLES as PACKED_TABLES
 from tests.packed import packed_before_reads
+from tests.spread import server_and_dsn
 from tests.store_messages import NOON
 from tests.store_messages import after
 from tests.store_messages import message
@@ -45,7 +46,7 @@ def database(request):
     return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
-@pytest.fixture(params=["memory", "postgresql", "packed"])
+@pytest.fixture(params=["memory", "postgresql", "packed", "spread"])
 def store(request):
     if request.param == "memory":
         memory = MemoryStore(reactor)
@@ -54,7 +55,7 @@ def store(request):
         memory.void = lambda times: _void_in_memory(memory, times)
         yield memory
         return
-    server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
+    server, dsn = server_and_dsn(request, request.param)
     with packed_before_reads(dsn) if request.param == "packed" else nullcontext():
         store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
         store.startService()
@@ -85,9 +86,11 @@ def _void_in_memory(store, times):
 
 def _void_in_postgresql(server, dsn, times):
     server.execute(
-        "WITH moved AS (DELETE FROM sample WHERE timestamp IN ({}) RETURNING *)"
-        " INSERT INTO voided_sample SELECT moved.*, now(), 'admin', 'wrong', 1 FROM moved;"
-        " DELETE FROM rollup; DELETE FROM final_period".format(", ".join(f"'{after(at).isoformat()}'" for at in times)),
+        "INSERT INTO voided_sample SELECT s.*, now(), 'admin', 'wrong', 1 FROM sample s WHERE timestamp IN ({times});"
+        " DELETE FROM sample WHERE timestamp IN ({times});"
+        " DELETE FROM rollup; DELETE FROM final_period".format(
+            times=", ".join(f"'{after(at).isoformat()}'" for at in times)
+        ),
         dsn,
     )
 

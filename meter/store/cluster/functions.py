@@ -1,7 +1,7 @@
 """SQL functions that read samples of a spread store: each runs one distributed statement in which all values are constants.
 
 Citus refuses to join distributed tables with local ones, and plans only statements whose values it can see. A function of these can
-stand where a statement for one server has ``FROM sample``, also with LATERAL. On a store on one server they return the same.
+stand where a statement for one server names the table of samples, also with LATERAL. On one server they return the same.
 """
 
 from __future__ import annotations

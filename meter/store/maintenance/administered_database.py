@@ -39,6 +39,11 @@ class AdministeredDatabase:
         """Connect; :class:`meter.interfaces.Unavailable` if that fails."""
         await self._connection.open()
 
+    async def number(self, statement: str) -> int:
+        """Return the number that ``statement`` selects."""
+        [[found]] = await self._connection.rows(statement)
+        return int(found)
+
     def close(self) -> None:
         """Disconnect."""
         self._connection.close()

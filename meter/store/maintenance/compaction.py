@@ -11,6 +11,8 @@ from datetime import date
 from meter.interfaces import Unavailable
 from meter.store.maintenance.partitions import partition_name
 from meter.store.maintenance.partitions import weeks_with_partitions
+from meter.store.migrations import SPREAD_STORE
+from meter.store.migrations import has_table
 from meter.store.postgres.pool import Session
 
 LOCK = 0x6D65746572_04
@@ -32,6 +34,8 @@ async def compact(session: Session, until: date) -> int:
     ``session`` must be outside of a transaction and without time limits. One session at a time compacts:
     :class:`~meter.interfaces.Unavailable` while another one does.
     """
+    if await has_table(session, SPREAD_STORE):
+        return 0  # the indexes are on the workers, whose shards are rebuilt when they are moved
     [[locked]] = await session.rows("SELECT pg_try_advisory_lock(%s)", [LOCK])
     if not locked:
         raise Unavailable("another session is compacting")

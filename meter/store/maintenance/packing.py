@@ -15,6 +15,8 @@ from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.maintenance.partitions import weeks_with_partitions
+from meter.store.migrations import SPREAD_STORE
+from meter.store.migrations import has_table
 from meter.store.packing.packer import NotVerified
 from meter.store.packing.packer import Packer
 from meter.store.postgres.connection import Rejected
@@ -71,7 +73,10 @@ class WeekPacking:
         self._session: Session | None = None
 
     async def run(self, now: datetime) -> int:
-        """Pack what is due at ``now``; return how many samples were packed. :class:`Unavailable` while another process packs."""
+        """Pack what is due at ``now``; return how many samples were packed. :class:`Unavailable` while another process packs.
+
+        Nothing of a spread store is packed.
+        """
         if not self._after_days:
             return 0
         session = self._session = self._connect()
@@ -79,6 +84,8 @@ class WeekPacking:
             await session.open()
             session.disable_timeout()
             await session.count("SET statement_timeout = 0")
+            if await has_table(session, SPREAD_STORE):
+                return 0
             packer = Packer(session, self._pause)
             await packer.open()
             samples = 0

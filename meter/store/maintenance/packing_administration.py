@@ -76,8 +76,10 @@ class PackingAdministration(Administration):
     async def pack(self, week: date, packed: Callable[[int], object]) -> int | None:
         """Pack ``week``, calling ``packed`` with the number of samples of each group; ``None`` if an hour of it is not final.
 
-        :class:`Unavailable` while another process packs.
+        :class:`Unavailable` while another process packs, and in a spread store.
         """
+        if self._connection.spread:
+            raise Unavailable("the samples of this store are spread over several servers: its weeks are not packed")
         packer = Packer(self._connection, self._pause, packed=packed)
         await packer.open()
         samples = await packer.pack(week)

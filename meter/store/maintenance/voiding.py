@@ -33,6 +33,9 @@ from meter.store.audit.log import next_seq
 from meter.store.audit.void_statements import VOIDED_BY_ENTRY
 from meter.store.audit.void_statements import VoidStatements
 from meter.store.audit.void_statements import ids_sha256
+from meter.store.cluster.spread_voiding import move_spread_back
+from meter.store.cluster.spread_voiding import move_spread_to_voided
+from meter.store.cluster.visibility import ensure_all_visible
 from meter.store.maintenance.rollups import LOCK_HOURS_SHARED
 from meter.store.maintenance.rollups import NOTE_SERIES
 from meter.store.maintenance.voiding_sql import BY_METER
@@ -61,6 +64,7 @@ from meter.store.maintenance.voiding_sql import RESTORED
 from meter.store.maintenance.voiding_sql import SUMMARY
 from meter.store.maintenance.voiding_sql import VOIDED
 from meter.store.maintenance.voiding_sql import packed_of_series
+from meter.store.maintenance.voiding_sql import samples_of
 from meter.store.packing.packed_batches import add_batches
 from meter.store.packing.packed_ids import add_to_index
 from meter.store.packing.packed_ids import collect_keys
@@ -206,7 +210,10 @@ async def void(session: Session, selection: Selection, act: Act) -> Voiding:
     for week, series in await session.rows(PACKED_SERIES):
         await unpack(session, series, week)
     names, columns = await _lock(session)
-    await session.count(MOVE_TO_VOIDED.format(names=names, columns=columns), [act.who, act.reason, seq])
+    if session.spread:
+        await move_spread_to_voided(session, names, columns, [act.who, act.reason, seq])
+    else:
+        await session.count(MOVE_TO_VOIDED.format(names=names, columns=columns), [act.who, act.reason, seq])
     [[sha256]] = await session.rows(HASH_OF_CHOSEN)
     return await _finish(session, "void", selection, act, chosen, {"ids_sha256": sha256})
 
@@ -221,7 +228,10 @@ async def unvoid(session: Session, selection: Selection, act: Act) -> Voiding:
         return chosen
     names, columns = await _lock(session)
     unchanged = await _unchanged_entries(session, act.keys)
-    await session.count(MOVE_BACK.format(names=names, columns=columns))
+    if session.spread:
+        await move_spread_back(session, names, columns)
+    else:
+        await session.count(MOVE_BACK.format(names=names, columns=columns))
     await _index_restored(session)
     remaining = [
         {"audit_entry": seq, "samples": samples, "ids_sha256": sha256}
@@ -262,8 +272,13 @@ async def _choose(session: Session, selection: Selection, *, table: str, problem
     condition = selection.condition(formats)
     await session.count(FIND_BY_INDEX)
     audit_seq = "s.audit_seq" if table == "voided_sample" else "0"
-    statement = CHOOSE.format(table=table, audit_seq=audit_seq, problem=problem, condition=condition)
-    await session.count(statement, list(condition.parameters))
+    if session.spread:
+        await ensure_all_visible(session.rows)
+    rows = Sql("voided_sample s")
+    if table == "sample":
+        rows = samples_of(selection.of_series(), selection.uuids, selection.start, selection.end)
+    statement = CHOOSE.format(rows=rows, audit_seq=audit_seq, problem=problem, condition=condition)
+    await session.count(statement, [*rows.parameters, *condition.parameters])
     if table == "sample":
         await _choose_packed(session, selection, condition, problem)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from meter.sample import MAX_VOLUME
@@ -12,11 +13,12 @@ from meter.store.packing.packed_ids import packed_by_id
 from meter.store.packing.packed_rows import overlaps
 from meter.store.packing.packed_rows import unpacked
 from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
 
 CHOOSE = """
 CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS
 SELECT s.message_id, s.timestamp, s.series_id, {audit_seq} AS audit_seq, {problem} AS problem
-FROM {table} s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
+FROM {rows} JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
 WHERE {condition}
 """
 
@@ -40,6 +42,22 @@ def packed_of_series(series: Sql, first: datetime | None, last: datetime | None)
         f"{unpacked(CHOSEN_COLUMNS, first=since, last=until)} WHERE {overlaps(since, until)} AND {of_series}",
         series.parameters,
     )
+
+
+def samples_of(series: Sql, ids: Sequence[str], first: datetime | None, last: datetime | None) -> Sql:
+    """Return the FROM item of the samples that are not packed, with ``ids``, or from ``first`` to ``last`` of the series of a condition."""
+    since = f"'{'-infinity' if first is None else first.isoformat()}'::timestamptz"
+    until = f"'{'infinity' if last is None else last.isoformat()}'::timestamptz"
+    spread = (
+        Sql(f"spread_samples_with_ids(%s::uuid[], {since}, {until}, false) s", (list(ids),))
+        if ids
+        else Sql(
+            "spread_samples(ARRAY(SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id"
+            f" WHERE {series}), {since}, {until}, false) s",
+            series.parameters,
+        )
+    )
+    return alternative("sample s", spread)
 
 
 PACKED_WITH_IDS = f"""
@@ -128,19 +146,32 @@ _PACKED_MEANWHILE = packed_by_id(
     last="date_trunc('week', s.timestamp, 'UTC') + interval '14 days' - interval '1 microsecond'",
 )
 
+_FIRST_OF_COMPARED = "date_trunc('week', s.timestamp, 'UTC') - interval '7 days'"
+_END_OF_COMPARED = "date_trunc('week', s.timestamp, 'UTC') + interval '14 days'"
+_STORED_MEANWHILE = alternative(
+    f"""
+        SELECT FROM sample t WHERE t.message_id = s.message_id
+        AND t.timestamp >= {_FIRST_OF_COMPARED} AND t.timestamp < {_END_OF_COMPARED}
+    """,
+    f"""
+        SELECT FROM spread_samples_with_ids(ARRAY[s.message_id], {_FIRST_OF_COMPARED}, {_END_OF_COMPARED}, false) t
+        WHERE t.timestamp < {_END_OF_COMPARED}
+    """,
+)
+
 NOT_RESTORABLE = f"""
 CASE
     WHEN {EXPIRED.format(time="s.timestamp")} THEN 'it is older than the retention: samples next to it have been deleted'
     WHEN NOT (s.volume = 0 OR abs(s.volume) BETWEEN {MIN_VOLUME!r} AND {MAX_VOLUME!r}) THEN 'its volume is out of bounds'
-    WHEN EXISTS (
-        SELECT FROM sample t WHERE t.message_id = s.message_id
-        AND t.timestamp >= date_trunc('week', s.timestamp, 'UTC') - interval '7 days'
-        AND t.timestamp < date_trunc('week', s.timestamp, 'UTC') + interval '14 days'
-    ) OR EXISTS ({_PACKED_MEANWHILE}) THEN 'another sample with its id has been stored meanwhile: void that one first'
+    WHEN EXISTS ({_STORED_MEANWHILE}) OR EXISTS ({_PACKED_MEANWHILE}) THEN 'another sample with its id has been stored meanwhile: void that one first'
 END
 """
 
-RESTORED = f"SELECT s.message_id, s.series_id, s.batch_id FROM sample s, chosen WHERE {CHOSEN_ROWS}"
+_ALL_CHOSEN = "(SELECT array_agg(message_id) FROM chosen WHERE problem IS NULL)"
+_PLAIN_CHOSEN = alternative(
+    "FROM sample s", f"FROM spread_samples_with_ids({_ALL_CHOSEN}, '-infinity', 'infinity', false) s"
+)
+RESTORED = f"SELECT s.message_id, s.series_id, s.batch_id {_PLAIN_CHOSEN}, chosen WHERE {CHOSEN_ROWS}"
 """The samples that were put back, as rows of ``sample``."""
 
 PROBLEMS = "SELECT message_id::text, problem FROM chosen WHERE problem IS NOT NULL"

@@ -9,10 +9,11 @@ from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
-from meter.store.query.conditions import any_of_series
-from meter.store.query.conditions import newest_of_series
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
+from meter.store.query.spread_edges import any_of_each
+from meter.store.query.spread_edges import edge_of_each
+from meter.store.query.spread_edges import edge_tables
 
 # Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
 # no more than it shows. Where all series have one owner, as nearly always, it suffices that one of them has a sample.
@@ -99,11 +100,12 @@ def meters_query(conditions: FilterConditions, limit: int, *, unique: bool) -> S
     within_project = conditions.visible != TRUE
     listed = METERS if not unique else UNIQUE_METERS_OF_PROJECT if within_project else UNIQUE_METERS
     return filled(
-        f"{NEWEST_FIRST}{listed}",
+        f"{NEWEST_FIRST}{{edges}}{listed}",
         owner="" if within_project else OWNER.format(resource="listed.resource_id", condition="AND listed.of_several"),
         describing_first="" if within_project else f"{DESCRIBES} DESC,",
-        newest=newest_of_series(conditions, "s.timestamp, s.message_id", 1),
-        any=any_of_series(conditions),
+        edges=edge_tables(conditions, oldest=False),
+        newest=edge_of_each(conditions, "s.timestamp, s.message_id"),
+        any=any_of_each(conditions),
         series=conditions.series,
         limit=Sql("%s", (limit,)),
     )

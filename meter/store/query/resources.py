@@ -12,9 +12,10 @@ from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import conjunction
-from meter.store.query.conditions import newest_of_series
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
+from meter.store.query.spread_edges import edge_of_each
+from meter.store.query.spread_edges import edge_tables
 
 ALL_RESOURCES = """
 SELECT r.id, r.name, ARRAY(SELECT x.id FROM series x WHERE x.resource_id = r.id) AS ids FROM resource r ORDER BY r.name OFFSET 0
@@ -68,15 +69,15 @@ def resources_query(conditions: FilterConditions, limit: int) -> Sql:
     series = conditions.series
     within_project = conditions.visible != TRUE
     return filled(
-        f"{NEWEST_FIRST}{RESOURCES}",
+        f"{NEWEST_FIRST}{{edges}}{RESOURCES}",
         selected=ALL_RESOURCES if series == TRUE else filled(RESOURCES_OF_SERIES, series=series),
         owner="" if within_project else OWNER.format(resource="selected.id", condition=""),
         describes="" if within_project else f"AND {DESCRIBES}",
-        newest=newest_of_series(conditions, "s.timestamp, s.message_id, s.metadata_id", 1),
-        oldest=newest_of_series(
+        edges=edge_tables(conditions, oldest=True),
+        newest=edge_of_each(conditions, "s.timestamp, s.message_id, s.metadata_id"),
+        oldest=edge_of_each(
             conditions,
             "s.timestamp, s.message_id",
-            1,
             conjunction(Sql("s.timestamp <= newest.timestamp"), conditions.sample),
             oldest=True,
         ),

@@ -44,6 +44,8 @@ class Session:
         self.statements.append(statement)
         if "FROM packed_week" in statement:
             return list(self.packed)
+        if "pg_class WHERE relname" in statement:
+            return []  # the store is on one server
         if "pg_inherits" in statement:
             return [[f"sample_{week:%Y_%m_%d}"] for week in WEEKS]
         return [[statement.startswith("SELECT pg_try_advisory_lock")]]  # nothing to pack in any week

@@ -20,6 +20,7 @@ class FakeSession:
     def __init__(self, down=None):
         self.down = down
         self.closed = False
+        self.spread = False
         self.lost = Deferred()
         self.statements = []
 

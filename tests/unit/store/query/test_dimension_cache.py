@@ -30,6 +30,7 @@ class Database:
         self.samples = samples
         self.statements: list[str] = []
         self.generation = 1
+        self.spread = False
 
     async def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         self.statements.append(statement)
