@@ -88,7 +88,7 @@ class Options(CommandOptions):
             "status",
             None,
             JsonOptions,
-            "Show where the database is, its versions and unsafe settings; exit status 1 unless its schema is the required one.",
+            "Show where the database is, its versions, unsafe settings and the workers of a cluster; exit status 1 unless its schema is the required one and all workers answer.",
         ],
         ["partitions", None, JsonOptions, "List the weekly partitions with their sizes."],
         [
@@ -186,7 +186,8 @@ async def _administer(
             return await administration.upgrade(), EXIT_OK
         case "status":
             report = await administration.status()
-            return report, EXIT_FOUND_PROBLEMS if report["schema_problem"] else EXIT_OK
+            away = any(worker["state"] != "answers" for worker in report.get("workers", ()))
+            return report, EXIT_FOUND_PROBLEMS if report["schema_problem"] or away else EXIT_OK
         case "partitions":
             return {"partitions": await administration.partitions()}, EXIT_OK
         case "retention":

@@ -11,6 +11,8 @@ from meter.store.audit.log import MAX_REASON
 from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.cluster.spreading import NotSpreadable
 from meter.store.cluster.spreading_administration import SpreadingAdministration
+from meter.store.cluster.workers import Cluster
+from meter.store.cluster.workers import Worker
 from meter.store.maintenance.administration import Administration
 from meter.store.maintenance.inspection import DatabaseInspection
 from meter.store.maintenance.inspection import DatabaseServer
@@ -52,6 +54,7 @@ __all__ = [
     "BatchRows",
     "BatchTimes",
     "ChainVerifier",
+    "Cluster",
     "DatabaseInspection",
     "DatabaseServer",
     "EmbeddedPostgres",
@@ -75,6 +78,7 @@ __all__ = [
     "Verification",
     "VoidedSamplesCheck",
     "Voiding",
+    "Worker",
     "embedded_directory",
     "overdue",
     "retained_days",

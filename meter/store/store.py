@@ -66,6 +66,7 @@ from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
 from meter.rating.rating_store import IRated
+from meter.store.cluster.given_ids import GivenIds
 from meter.store.maintenance.maintenance import Maintenance
 from meter.store.maintenance.maintenance import Retention
 from meter.store.migrations import Schema
@@ -146,7 +147,7 @@ class PostgresStore(Service):
         rating_connections: int = 0,
     ) -> None:
         self.setName("store")
-        schema, durability = Schema(migrations()), Durability()
+        schema, durability, given_ids = Schema(migrations()), Durability(), GivenIds()
         slices = SharedSlices(clock)
         self._where = described(
             connection_parameters(dsn, statement_timeout_seconds=1, application_name=application_name)
@@ -178,6 +179,7 @@ class PostgresStore(Service):
         async def prepare(session: Session) -> None:
             await (schema.upgrade(session) if migrate else schema.check(session))
             await durability.check(session)
+            await given_ids.check(session)
 
         def pool(
             purpose: str,

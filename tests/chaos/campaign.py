@@ -9,7 +9,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import ExitStack
 from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from typing import Any
 import pytest
 
 from tests.chaos import hostile_messages
+from tests.chaos.cluster import cluster_in
+from tests.chaos.cluster import final_differences
+from tests.chaos.cluster import spread_server
 from tests.chaos.completeness import Comparison
 from tests.chaos.completeness import compare
 from tests.chaos.faults import FAULTS
@@ -45,7 +50,8 @@ HEADING = f"{'fault':52} {'sent':>7} {'stored':>7} {'lost':>5} {'doubled':>7} {'
 class Outcome:
     """What became of the samples of a site. ``reported``: what the agent said it lost; ``seconds`` to recover.
 
-    ``ledger``: what the completeness ledger says of the pollster ``steady``, compared with the truth.
+    ``ledger``: what the completeness ledger says of the pollster ``steady``, compared with the truth. ``final``: where hours that
+    are final have other samples than are stored, in a cluster.
     """
 
     fault: Fault
@@ -57,13 +63,14 @@ class Outcome:
     reported: int
     seconds: float
     ledger: Comparison
+    final: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether nothing is lost but what may be, which is told, nothing is doubled or dead-lettered, and the ledger is right."""
         lost = len(self.lost) + (0 if self.fault.expires else self.ledger.lost)
         told = lost == self.reported if self.fault.may_lose else not lost and not self.reported
-        return told and not self.doubled and not self.dead_lettered and not self.ledger.differences
+        return told and not self.doubled and not self.dead_lettered and not self.ledger.differences and not self.final
 
     def __str__(self) -> str:
         line = f"{self.fault.name:52} {self.sent:7} {self.stored:7} {len(self.lost):5} {self.doubled:7} {self.dead_lettered:6} {self.seconds:8.1f} s  {self.ledger}"
@@ -73,6 +80,8 @@ class Outcome:
             line += f"\n    lost: {', '.join(self.lost[:5])}{' ...' if len(self.lost) > 5 else ''}"
         for difference in self.ledger.differences[:5]:
             line += f"\n    ledger: {difference}"
+        for difference in self.final[:5]:
+            line += f"\n    final: {difference}"
         return line
 
 
@@ -105,6 +114,7 @@ def run(fault: Fault, rabbitmq: Any, postgresql: Any, directory: Path) -> Outcom
             reported=reported,
             seconds=seconds,
             ledger=ledger,
+            final=tuple(final_differences(site)) if fault.cluster else (),
         )
     except NeverCame as error:
         raise NeverCame(f"{error}\n{site.last_words()}") from None
@@ -146,7 +156,12 @@ def main(words: Sequence[str]) -> int:
     """Run the faults that ``words`` name; return the exit status."""
     faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
     done = bad = 0
-    with tempfile.TemporaryDirectory(prefix="meter-chaos-") as top, servers(Path(top)) as (rabbitmq, postgresql):
+    with (
+        tempfile.TemporaryDirectory(prefix="meter-chaos-") as top,
+        servers(Path(top)) as (rabbitmq, postgresql),
+        ExitStack() as clusters,
+    ):
+        cluster = None
         _say(HEADING)
         for number, fault in enumerate(faults):
             if missing := fault.missing():
@@ -156,7 +171,10 @@ def main(words: Sequence[str]) -> int:
             site = Path(top) / f"site-{number}"
             passed = False
             try:
-                outcome = run(fault, rabbitmq, postgresql, site)
+                if fault.cluster and cluster is None:
+                    cluster = clusters.enter_context(cluster_in(Path(top)))
+                with spread_server(cluster) if fault.cluster else nullcontext(postgresql) as store:
+                    outcome = run(fault, rabbitmq, store, site)
                 _say(str(outcome))
                 passed = outcome.passed
             except (NeverCame, pytest.fail.Exception) as error:

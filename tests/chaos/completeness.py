@@ -43,9 +43,10 @@ EPSILON = 0.001
 SETTLE_SECONDS = 30.0
 
 STORED = f"""
+WITH plain AS MATERIALIZED (SELECT timestamp, series_id FROM sample)
 SELECT resource.name, extract(epoch FROM timestamp)::float8
 FROM (
-    SELECT timestamp, series_id FROM sample
+    SELECT * FROM plain
     UNION ALL {unpacked(("timestamp", "series_id"), first="'-infinity'::timestamptz", last="'infinity'::timestamptz")}
 ) AS every JOIN series ON series.id = series_id JOIN resource ON resource.id = resource_id JOIN meter ON meter.id = meter_id
 WHERE meter.name = 'chaos.steady'

@@ -25,6 +25,12 @@ from tests.chaos.clocks import faketime_missing
 from tests.chaos.clocks import samples_expire
 from tests.chaos.clocks import twenty_days_behind
 from tests.chaos.clocks import with_a_clock_to_set
+from tests.chaos.cluster import cluster_missing
+from tests.chaos.cluster import commits_are_cut_off
+from tests.chaos.cluster import coordinator_dies
+from tests.chaos.cluster import coordinator_fails_over
+from tests.chaos.cluster import worker_dies
+from tests.chaos.cluster import worker_is_added
 from tests.chaos.completeness import polls_of
 from tests.chaos.site import TOP
 from tests.chaos.site import Site
@@ -37,12 +43,13 @@ DUPLICATES = 'meter_collected_samples_total{outcome="duplicate"}'
 class Fault:
     """``name`` says what happens. ``site``: further arguments of the :class:`~tests.chaos.site.Site`.
 
-    ``may_lose``: the agent may lose samples, as many as it reports. ``expires``: the retention deletes samples. ``missing`` says why it cannot be done here, or "".
+    ``cluster``: its samples are on the workers of a cluster. ``may_lose``: the agent may lose samples, as many as it reports. ``expires``: the retention deletes samples. ``missing`` says why it cannot be done here, or "".
     """
 
     name: str
     do: Callable[[Site], None]
     site: dict[str, Any] = field(default_factory=dict)
+    cluster: bool = False
     may_lose: bool = False
     expires: bool = False
     missing: Callable[[], str] = lambda: ""
@@ -348,4 +355,9 @@ FAULTS = [
         missing=faketime_missing,
         prepare=twenty_days_behind,
     ),
+    Fault("worker of a cluster added, shards moved", worker_is_added, cluster=True, missing=cluster_missing),
+    Fault("SIGKILL of a worker of a cluster", worker_dies, cluster=True, missing=cluster_missing),
+    Fault("worker cut off before COMMIT PREPARED", commits_are_cut_off, cluster=True, missing=cluster_missing),
+    Fault("SIGKILL of the coordinator of a cluster", coordinator_dies, cluster=True, missing=cluster_missing),
+    Fault("failover of the coordinator of a cluster", coordinator_fails_over, cluster=True, missing=cluster_missing),
 ]

@@ -65,8 +65,9 @@ leader_group = ""
 """
 
 STORED = """
+WITH plain AS MATERIALIZED (SELECT series_id, count(*) AS samples FROM sample GROUP BY 1)
 SELECT resource.name, meter.name, sum(samples)::integer
-FROM (SELECT series_id, 1 AS samples FROM sample UNION ALL SELECT series_id, count FROM packed_samples) AS every JOIN series ON series.id = series_id JOIN resource ON resource.id = resource_id JOIN meter ON meter.id = meter_id
+FROM (SELECT * FROM plain UNION ALL SELECT series_id, count FROM packed_samples) AS every JOIN series ON series.id = series_id JOIN resource ON resource.id = resource_id JOIN meter ON meter.id = meter_id
 WHERE meter.name IN ('chaos.polled', 'chaos.cast', 'instance', 'memory', 'vcpus', 'disk.root.size', 'disk.ephemeral.size')
 GROUP BY 1, 2
 """

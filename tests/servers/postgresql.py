@@ -52,10 +52,17 @@ SETTINGS = {
 class PostgreSQL:
     """One private server, superuser ``meter``, without passwords. ``port`` is on 127.0.0.1.
 
-    ``settings`` replace those of ``SETTINGS`` that have the same name, and are added to the others.
+    ``settings`` replace those of ``SETTINGS`` that have the same name, and are added to the others. With a running
+    ``primary`` it is a standby of that one.
     """
 
-    def __init__(self, binaries: Path, directory: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        binaries: Path,
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+        primary: PostgreSQL | None = None,
+    ) -> None:
         self._binaries = binaries
         self._settings = {**SETTINGS, **(settings or {})}
         self._directory = directory
@@ -71,13 +78,12 @@ class PostgreSQL:
             self._identity = {"user": "postgres", "group": "postgres", "extra_groups": []}
             shutil.chown(directory, "postgres", "postgres")
         initdb = [binaries / "initdb", "--pgdata", self._data, "--username=meter", "--auth=trust", "--no-sync"]
-        subprocess.run(
-            [*initdb, "--encoding=UTF8", "--locale=C.UTF-8"],
-            check=True,
-            capture_output=True,
-            cwd=directory,
-            **self._identity,
-        )
+        make = [*initdb, "--encoding=UTF8", "--locale=C.UTF-8"]
+        if primary is not None:
+            source = f"host=127.0.0.1 port={primary.port} user=meter"
+            make = [binaries / "pg_basebackup", "--pgdata", self._data, "--dbname", source, "--write-recovery-conf"]
+            make += ["--checkpoint=fast", "--no-sync"]
+        subprocess.run(make, check=True, capture_output=True, cwd=directory, **self._identity)
 
     @property
     def pid(self) -> int:

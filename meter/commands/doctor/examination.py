@@ -38,6 +38,7 @@ from meter.commands.doctor import configuration as configuration_checks
 from meter.commands.doctor import daemons as daemon_checks
 from meter.commands.doctor import database as database_checks
 from meter.commands.doctor.checks import CHECKS
+from meter.commands.doctor.cluster import cluster_findings
 from meter.commands.doctor.finding import Finding
 from meter.commands.doctor.secrets import secret_findings
 from meter.commands.doctor.status_pages import status_finding
@@ -292,6 +293,8 @@ async def _inspect(context: ExaminationContext, inspection: DatabaseInspection, 
     found.append(database_checks.disk_finding(server.data_directory, server.database_bytes))
     if server.schema_problem:
         return
+    cluster = await inspection.cluster()
+    found += cluster_findings(cluster)
     before = context.now()
     now = await inspection.now()
     local = min(max(now, before), context.now())  # the answer took a while
@@ -303,6 +306,8 @@ async def _inspect(context: ExaminationContext, inspection: DatabaseInspection, 
     found += limited(daemon_checks.clock_findings(states, now, local))
     found += limited(daemon_checks.key_findings(states, now, keys))
     found += limited(daemon_checks.spool_findings(states, now))
+    if cluster is not None and cluster.away:
+        return  # partitions and finalization need all samples; what is missing says the check of the cluster
     newest = await inspection.newest_sample()
     found.append(database_checks.partition_finding(await inspection.partitions(now), newest))
     seconds = context.config.store.finalize_after_seconds

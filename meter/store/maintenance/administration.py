@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -23,6 +24,10 @@ from meter.store.audit.log import entries_after
 from meter.store.audit.log import entries_statement
 from meter.store.audit.log import entry_of
 from meter.store.audit.void_statements import VoidedSamplesCheck
+from meter.store.cluster.workers import cluster_of
+from meter.store.cluster.workers import cluster_report
+from meter.store.cluster.workers import require_all_workers
+from meter.store.cluster.workers import sizes_by_partition
 from meter.store.maintenance.administered_database import AdministeredDatabase
 from meter.store.maintenance.maintenance import BEGINNING
 from meter.store.maintenance.retirement import Retirement
@@ -59,13 +64,14 @@ SAMPLES_BY_PACKED_WEEK = (
 )
 
 TABLES = """
-SELECT coalesce(parent.relname, c.relname),
-    sum(greatest(c.reltuples, 0))::bigint, sum(pg_table_size(c.oid))::bigint,
-    sum(pg_indexes_size(c.oid))::bigint, sum(pg_total_relation_size(c.oid))::bigint
+SELECT coalesce(parent.relname, c.relname), c.relname, greatest(c.reltuples, 0)::bigint, pg_table_size(c.oid),
+    pg_indexes_size(c.oid), pg_total_relation_size(c.oid)
 FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class parent ON parent.oid = i.inhparent
 WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
-GROUP BY 1 ORDER BY 5 DESC, 1
 """
+"""Tables, those that are partitions with the name of the whole, and their sizes on this server."""
+
+SIZE_COLUMNS = ("estimated_rows", "table_bytes", "index_bytes", "total_bytes")
 
 
 class Administration(AdministeredDatabase):
@@ -114,7 +120,13 @@ class Administration(AdministeredDatabase):
             "extensions": dict(extensions),
             "unsafe_settings": await unsafe_settings(session),
             "voided_samples": None if problem else await voided_count(session),
+            **(await self._workers() if not problem else {}),
         }
+
+    async def _workers(self) -> Report:
+        """Return the state of the workers if the samples are distributed, otherwise nothing."""
+        cluster = await cluster_of(self._connection)
+        return cluster_report(cluster) if cluster else {}
 
     async def partitions(self) -> Sequence[Report]:
         """Return each partition of the samples, plain and packed: bounds, its samples, and bytes including indexes.
@@ -122,6 +134,7 @@ class Administration(AdministeredDatabase):
         The number of samples is PostgreSQL's estimate of the rows, and exact of packed samples.
         """
         await self._check()
+        shards = await self._shards()
         packed = {
             packed_partition_name(week): int(n) for week, n in await self._connection.rows(SAMPLES_BY_PACKED_WEEK)
         }
@@ -133,8 +146,21 @@ class Administration(AdministeredDatabase):
                 "samples": packed.get(name, rows),
                 "total_bytes": size,
             }
-            for name, bounds, rows, size in await self._connection.rows(PARTITIONS)
+            for name, bounds, rows, size in [
+                (name, bounds, shards[name][0], shards[name][-1]) if name in shards else (name, bounds, rows, size)
+                for name, bounds, rows, size in await self._connection.rows(PARTITIONS)
+            ]
         ]
+
+    async def _shards(self) -> Mapping[str, tuple[int, int, int, int]]:
+        """Return what partitions have on workers: rows, and bytes of tables, of indexes and in total.
+
+        :class:`Unavailable` if a worker is away.
+        """
+        cluster = await cluster_of(self._connection)
+        if cluster is not None:
+            require_all_workers(cluster)
+        return sizes_by_partition(cluster.shards if cluster else ())
 
     async def retention(self) -> Report:
         """Return the retention cutoffs by meter (``*`` for all), the collected rows by dimension, and which hours are final."""
@@ -159,15 +185,13 @@ class Administration(AdministeredDatabase):
     async def size(self) -> Report:
         """Return bytes and estimated rows by table, all partitions as one table, and the bytes per sample in total."""
         await self._check()
-        tables = [
-            {
-                "table": name,
-                "estimated_rows": rows,
-                "table_bytes": table,
-                "index_bytes": indexes,
-                "total_bytes": total,
-            }
-            for name, rows, table, indexes, total in await self._connection.rows(TABLES)
+        shards = await self._shards()
+        sizes: dict[str, list[int]] = defaultdict(lambda: [0] * len(SIZE_COLUMNS))
+        for table, name, *local in await self._connection.rows(TABLES):
+            sizes[table] = [sum(each) for each in zip(sizes[table], shards.get(name, local), strict=True)]
+        largest_first = sorted(sizes.items(), key=lambda each: (-each[1][-1], each[0]))
+        tables: list[Report] = [
+            {"table": table, **dict(zip(SIZE_COLUMNS, each, strict=True))} for table, each in largest_first
         ]
         [[packed]] = await self._connection.rows("SELECT coalesce(sum(count), 0) FROM packed_samples")
         samples = sum(each["estimated_rows"] for each in tables if each["table"] == "sample") + int(packed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from datetime import datetime
 from datetime import timedelta
@@ -15,6 +16,9 @@ from meter.interfaces import Unavailable
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
+from meter.store.cluster.workers import Cluster
+from meter.store.cluster.workers import cluster_of
+from meter.store.cluster.workers import disconnected_nodes
 from meter.store.maintenance.maintenance import BEGINNING
 from meter.store.maintenance.partitions import end_of_week
 from meter.store.maintenance.partitions import weeks_with_partitions
@@ -139,6 +143,16 @@ class DatabaseInspection:
             schema_problem=await self._schema.problem(self._connection),
             unsafe_settings=await unsafe_settings(self._connection),
         )
+
+    async def cluster(self) -> Cluster | None:
+        """Return the workers as the coordinator sees them, and which nodes cannot connect to which; ``None`` on one server."""
+        try:
+            cluster = await cluster_of(self._connection)
+            if cluster is None or cluster.away:
+                return cluster
+            return replace(cluster, disconnected=await disconnected_nodes(self._connection))
+        except (Rejected, TimedOut) as error:
+            raise Unavailable(str(error)) from error
 
     async def partitions(self, now: datetime) -> PartitionState:
         """Return which partitions there are at ``now``, a time of the database's clock."""

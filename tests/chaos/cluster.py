@@ -1,0 +1,249 @@
+"""Faults of a cluster: done to a site whose samples are on the workers of Citus, while all hours are finalized again and again.
+
+Nodes know each other by proxies. What counts, beside samples that are lost or doubled, are the rollups: each hour that is final must
+have as many samples as are stored of it, also if it was finalized while a worker was away or transactions were in doubt.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.site import TOP
+from tests.chaos.site import Site
+from tests.chaos.site import until
+from tests.servers.citus import CitusCluster
+from tests.servers.citus import extension_missing
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.postgresql import installed
+from tests.servers.postgresql_proxy import PostgreSQLProxy
+from tests.spread import spread
+
+SETTINGS = {
+    # The nodes keep what they have promised when they are killed.
+    "synchronous_commit": "on",
+    "citus.recover_2pc_interval": "10s",
+}
+
+PREPARED = "SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE 'citus\\_%'"
+SHARDS = "SELECT count(*) FROM citus_shards WHERE table_name = 'sampled_series'::regclass AND nodeport = {}"
+JOB = "SELECT state FROM pg_dist_background_job ORDER BY job_id DESC LIMIT 1"
+SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+
+FINAL = """
+SELECT r.start::text, r.series_id, sum(r.count)::bigint FROM rollup r JOIN final_period f USING (hours, start)
+JOIN series ON series.id = r.series_id AND series.resource_id > 0
+WHERE hours = 1 AND NOT EXISTS (SELECT FROM changed_series c WHERE c.start = r.start) GROUP BY 1, 2
+"""
+"""Samples of each final hour and series by the rollups; not those of whole projects."""
+
+SAMPLES = """
+WITH counts AS MATERIALIZED (
+    SELECT date_trunc('hour', timestamp) AS start, series_id, count(*) AS count FROM sample GROUP BY 1, 2
+)
+SELECT counts.start::text, series_id, count FROM counts JOIN final_period f ON f.hours = 1 AND f.start = counts.start
+"""
+
+
+class ProxiedCluster(CitusCluster):
+    """A cluster with a proxy before each node, by which the others know it."""
+
+    def __init__(self, binaries: Path, directory: Callable[[str], Path]) -> None:
+        super().__init__(binaries, directory, SETTINGS)
+        self._lines: dict[PostgreSQL, PostgreSQLProxy] = {}
+
+    def line(self, node: PostgreSQL) -> PostgreSQLProxy:
+        """Return the proxy before ``node``."""
+        if node not in self._lines:
+            self._lines[node] = PostgreSQLProxy(node.port)
+        return self._lines[node]
+
+    def known_port(self, node: PostgreSQL) -> int:
+        """Return the port of the proxy."""
+        return self.line(node).port
+
+    def promote(self, standby: PostgreSQL) -> None:
+        """Promote a standby of a coordinator that was killed; everybody finds it where that was."""
+        line = self._lines.pop(self.coordinator)
+        line.refuse()
+        standby.execute("SELECT pg_promote()")
+        self.coordinator, self._lines[standby] = standby, line
+        line.target_port = standby.port
+        line.accept()
+
+    def kill(self) -> None:
+        """Kill all servers, and end the proxies."""
+        super().kill()
+        for line in self._lines.values():
+            line.close()
+
+
+class SpreadServer:
+    """Has the place of a site's PostgreSQL: makes one database, of ``cluster``, with a spread store."""
+
+    def __init__(self, cluster: ProxiedCluster) -> None:
+        self.cluster = cluster
+        self.added: list[PostgreSQL] = []
+        self._dsn = ""
+
+    def dsn(self) -> str:
+        """Make the database and return its DSN."""
+        self._dsn = self.cluster.dsn_with_schema(spread)
+        return self._dsn
+
+    def execute(self, statement: str, dsn: str = "") -> list[tuple[Any, ...]]:
+        """Execute ``statement`` at the coordinator and return its rows."""
+        return self.cluster.execute(statement, dsn)
+
+    def close(self) -> None:
+        """Drop the database, and end the workers that were added."""
+        if self._dsn:
+            self.cluster.drop(self._dsn)
+        for worker in self.added:
+            self.cluster.remove(worker)
+
+
+@contextmanager
+def cluster_in(directory: Path) -> Iterator[ProxiedCluster]:
+    """Provide a cluster of which the files are in ``directory``."""
+    binaries = installed()
+    assert binaries is not None
+
+    def make(prefix: str) -> Path:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
+
+    cluster = ProxiedCluster(binaries, make)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()
+
+
+@contextmanager
+def spread_server(cluster: ProxiedCluster) -> Iterator[SpreadServer]:
+    """Provide the part of ``cluster`` that one site uses."""
+    server = SpreadServer(cluster)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def cluster_missing() -> str:
+    """Return why there can be no cluster here, or ""."""
+    return extension_missing(installed())
+
+
+@contextmanager
+def finalizing(site: Site) -> Iterator[None]:
+    """Finalize all hours again and again."""
+    finalizer = _finalizer(site)
+    try:
+        yield
+        assert finalizer.poll() is None, "the finalizer has ended"
+    finally:
+        finalizer.kill()
+        finalizer.wait()
+
+
+def _finalizer(site: Site, *words: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}
+    return subprocess.Popen([sys.executable, "-m", "tests.chaos.finalizer", site.dsn, *words], env=environment, cwd=TOP)
+
+
+def final_differences(site: Site) -> list[str]:
+    """Finalize all hours; return where a final hour has not as many samples of a series as are stored."""
+    finalizer = _finalizer(site, "once")
+    try:
+        finalizer.wait(120)
+    except subprocess.TimeoutExpired:
+        return ["hours do not become final"]
+    finally:
+        finalizer.kill()
+        finalizer.wait()
+    final = {(hour, series): count for hour, series, count in site.postgresql.execute(FINAL, site.dsn)}
+    stored = {(hour, series): count for hour, series, count in site.postgresql.execute(SAMPLES, site.dsn)}
+    if not stored:
+        return ["no hour is final"]
+    return [
+        f"the hour of {hour} has {final.get((hour, series), 0)} of {stored.get((hour, series), 0)} samples of series {series}"
+        for hour, series in sorted(final.keys() | stored.keys())
+        if final.get((hour, series)) != stored.get((hour, series))
+    ]
+
+
+def worker_is_added(site: Site) -> None:
+    """And gets its share of the shards while samples arrive."""
+    server: SpreadServer = site.postgresql
+    with finalizing(site):
+        worker = server.cluster.add_worker()
+        server.added.append(worker)
+        server.cluster.introduce(worker, site.dsn)
+        server.execute("SELECT citus_rebalance_start()", site.dsn)
+        until(lambda: server.execute(JOB, site.dsn)[0][0] not in ("scheduled", "running"), "shards that are moved", 240)
+        assert server.execute(JOB, site.dsn) == [("finished",)]
+        assert server.execute(SHARDS.format(server.cluster.known_port(worker)), site.dsn)[0][0], (
+            "the new worker got no shards"
+        )
+        time.sleep(3)
+
+
+def worker_dies(site: Site) -> None:
+    """Twice, each time another one, while samples are written."""
+    server: SpreadServer = site.postgresql
+    with finalizing(site):
+        for worker in server.cluster.workers:
+            worker.kill()
+            time.sleep(3)
+            worker.start()
+            time.sleep(3)
+
+
+def commits_are_cut_off(site: Site) -> None:
+    """Both workers, before they are told to commit what they have prepared; at once again, or away for some seconds."""
+    server: SpreadServer = site.postgresql
+    with finalizing(site):
+        for seconds in (0.0, 5.0):
+            for worker in server.cluster.workers:
+                line = server.cluster.line(worker)
+                cuts = line.cuts
+                line.cut_before(b"COMMIT PREPARED")
+                until(lambda line=line, cuts=cuts: line.cuts > cuts, "a commit to be cut off")
+                assert worker.execute(PREPARED) != [(0,)], "nothing is in doubt"
+                time.sleep(seconds)
+                line.accept()
+                time.sleep(2)
+
+
+def coordinator_dies(site: Site) -> None:
+    """Twice, while samples are written."""
+    server: SpreadServer = site.postgresql
+    with finalizing(site):
+        for _ in range(2):
+            server.cluster.coordinator.kill()
+            server.cluster.coordinator.start()
+            time.sleep(5)
+
+
+def coordinator_fails_over(site: Site) -> None:
+    """To a synchronous standby, which everybody finds where the coordinator was."""
+    server: SpreadServer = site.postgresql
+    cluster = server.cluster
+    with finalizing(site):
+        standby = cluster.standby_of_coordinator()
+        cluster.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        cluster.execute("SELECT pg_reload_conf()")
+        until(lambda: cluster.execute(SYNCHRONOUS)[0][0], "a synchronous standby")
+        time.sleep(3)
+        cluster.coordinator.kill()
+        cluster.promote(standby)
+        time.sleep(5)
