@@ -29,8 +29,10 @@ from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_by_series
 from meter.store.query.series_samples import OF_SERIES
 from meter.store.query.series_samples import PARTIALS_OF_GAP
+from meter.store.query.series_samples import PARTIALS_OF_SPAN
 from meter.store.query.series_samples import SPREAD_OF_GAP
 from meter.store.query.series_samples import SPREAD_OF_SERIES
+from meter.store.query.series_samples import SPREAD_OF_SPAN
 from meter.store.query.series_samples import both_variants
 from meter.store.query.time_range import TimeRange
 from meter.store.query.windows import Windows
@@ -167,7 +169,7 @@ SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metad
 WHERE coalesce(partial.count, 0) > 0 AND {joined}
 """
 
-OF_TOTAL_SERIES, OF_ROLLUP = "= ANY(total_series.ids)", "= r.series_id"
+OF_ROLLUP = "= r.series_id"
 """What the id of a series is compared with."""
 
 PERIODS_AND_CUT_HOURS = "(SELECT start, hours FROM period UNION ALL SELECT start, hours FROM cut)"
@@ -232,10 +234,14 @@ def partials_query(
             + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
             + (SAMPLES_OF_OVERLAPPING if steps else ""),
             **selection,
-            samples_of_span=samples_by_series(
+            partials_of_span=both_variants(
+                PARTIALS_OF_SPAN,
+                SPREAD_OF_SPAN,
                 read,
                 bounds.within("greatest(sampled_span.start, total_series.before)", "sampled_span.finish"),
-                series=OF_TOTAL_SERIES,
+                bounds,
+                "total_series",
+                **{**selection, "range": conjunction(sample_range, recorded)},
             )
             if minutes
             else "",
@@ -245,6 +251,7 @@ def partials_query(
                 read,
                 bounds.within("greatest(gap.start, cutoff.before)", "gap.finish"),
                 bounds.within("gap.start", "gap.finish"),
+                "sample_series",
                 **{**selection, "range": conjunction(sample_range, recorded)},
             ),
             samples_of_rollup=samples_by_series(read, bounds.within("r.first", "r.last"), series=OF_ROLLUP),
@@ -352,7 +359,9 @@ def _from_samples(selection: Mapping[str, Sql | str], conditions: FilterConditio
     joins = conditions.joined_for_rest
     read = sample_columns(selection["sample_columns"], joins, condition)
     parts = {**selection, "joins": joins, "condition": condition}
-    partials = both_variants(OF_SERIES, SPREAD_OF_SERIES, read, conditions.bounds, conditions.bounds, **parts)
+    partials = both_variants(
+        OF_SERIES, SPREAD_OF_SERIES, read, conditions.bounds, conditions.bounds, "sample_series", **parts
+    )
     return filled(FROM_SAMPLES, **selection, partials=partials)
 
 

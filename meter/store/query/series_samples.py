@@ -14,9 +14,6 @@ from meter.store.query.sample_rows import packed_part
 from meter.store.query.sample_rows import samples_by_series
 from meter.store.query.sample_rows import wide
 
-OF_SAMPLE_SERIES = "= ANY(sample_series.ids)"
-"""What the id of a series is compared with."""
-
 OF_SERIES = """
 SELECT partial.*
 FROM sample_series
@@ -55,24 +52,48 @@ WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.fi
 """
 
 
+PARTIALS_OF_SPAN = """
+SELECT partial.*
+FROM sampled_span JOIN total_series USING (n)
+CROSS JOIN LATERAL (
+    SELECT {names}, {sample_columns}
+    FROM {samples}
+    WHERE s.timestamp >= greatest(sampled_span.start, total_series.before)
+        AND s.timestamp <= sampled_span.finish AND {range}
+    OFFSET 0
+) AS partial
+"""
+# The spans of all groups are read at once: they are nearly the same.
+SPREAD_OF_SPAN = """
+SELECT {qualified_names}, {sample_columns}
+FROM (SELECT *, unnest(ids) AS member FROM total_series) AS total_series
+JOIN spread_samples_of_ranges(
+    ARRAY(SELECT unnest(ids) FROM total_series),
+    (SELECT range_agg(tstzrange(start, finish, '[]')) FROM sampled_span WHERE start <= finish), {wide}
+) s ON s.series_id = total_series.member
+JOIN sampled_span ON sampled_span.n = total_series.n AND s.timestamp >= sampled_span.start AND s.timestamp <= sampled_span.finish
+WHERE s.timestamp >= greatest(sampled_span.start, total_series.before) AND {range}
+"""
+
+
 def both_variants(
     template: str,
     spread: str,
     columns: tuple[str, ...],
     bounds: TimeBounds,
     bounds_of_all: TimeBounds,
+    table: str,
     **parts: Sql | str,
 ) -> Sql:
-    """Return ``template``, which looks the series up one group after the other, and for a spread store ``spread``.
+    """Return ``template``, which looks the series up one group of ``table`` after the other, and for a spread store ``spread``.
 
     The latter reads the plain samples of all series within ``bounds_of_all`` with one statement, and the packed ones like ``template``.
     """
-    parts["qualified_names"] = ", ".join(f"sample_series.{name}" for name in str(parts["names"]).split(", "))
-    packed = packed_part(columns, bounds, f"p.series_id {OF_SAMPLE_SERIES}", "true")
+    parts["qualified_names"] = ", ".join(f"{table}.{name}" for name in str(parts["names"]).split(", "))
+    of_group = f"= ANY({table}.ids)"
+    packed = packed_part(columns, bounds, f"p.series_id {of_group}", "true")
     return alternative(
-        variant(
-            filled(template, samples=samples_by_series(columns, bounds, series=OF_SAMPLE_SERIES), **parts), spread=False
-        ),
+        variant(filled(template, samples=samples_by_series(columns, bounds, series=of_group), **parts), spread=False),
         filled(
             f"{spread} UNION ALL {template}",
             samples=filled("({packed}) s", packed=packed),
