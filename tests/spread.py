@@ -12,11 +12,11 @@ from meter.store.cluster.spreading import Spreading
 from tests.packed import BlockingSession
 
 
-def spread(dsn: str) -> None:
+def spread(dsn: str, shards_per_worker: int = 1) -> None:
     """Spread the store in the database at ``dsn`` over the workers that it knows."""
     session: Any = BlockingSession(dsn)
     try:
-        work = _spread(session)
+        work = _spread(session, shards_per_worker)
         try:
             work.send(None)
         except StopIteration:
@@ -26,8 +26,8 @@ def spread(dsn: str) -> None:
         session.close()
 
 
-async def _spread(session: Any) -> None:
-    spreading = Spreading(session, shards_per_worker=1)
+async def _spread(session: Any, shards_per_worker: int) -> None:
+    spreading = Spreading(session, shards_per_worker=shards_per_worker)
     await spreading.check()
     async for _ in spreading.spread():
         pass

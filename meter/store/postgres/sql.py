@@ -92,6 +92,12 @@ def chosen(statement: str, parameters: Parameters, *, spread: bool) -> tuple[str
     return text, [parameters[n] for n in kept]
 
 
+def variant(sql: Sql, *, spread: bool) -> Sql:
+    """Return ``sql`` as it is for one kind of store, without alternatives."""
+    text, parameters = chosen(sql.text, sql.parameters, spread=spread)
+    return Sql(text, tuple(parameters or ()))
+
+
 @lru_cache(maxsize=512)
 def _variant(statement: str, spread: bool) -> tuple[str, tuple[int, ...]]:
     """Return the text of a variant, and which positional parameters it has."""
