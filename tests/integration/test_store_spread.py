@@ -30,7 +30,7 @@ STATISTICS = StatisticsQuery(filter=ALL, groupby=("resource_id",), aggregates=(A
 async def test_store_without_the_extension_is_not_changed(postgresql, tmp_path):
     meter_db = command_on(postgresql.dsn_with_schema(), tmp_path / "meter.toml")
     status, _, errors = await meter_db("spread")
-    assert (status, "the store was not changed" in errors, "CREATE EXTENSION citus" in errors) == (2, True, True)
+    assert (status, "the store was not changed" in errors, "CREATE EXTENSION citus" in errors) == (3, True, True)
     assert postgresql.execute("SELECT to_regclass('spread_store')", meter_db.dsn) == [(None,)]
 
 
