@@ -44,6 +44,7 @@ NODE_SETTINGS = {
     "max_worker_processes": "64",
     "max_locks_per_transaction": "256",
     "citus.max_cached_conns_per_worker": "4",
+    "citus.all_modifications_commutative": "on",
     "citus.shard_count": "8",
     # Anything but the default keeps the first CREATE EXTENSION from making keys and turning TLS on.
     "citus.node_conninfo": "sslmode=disable",
