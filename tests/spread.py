@@ -12,11 +12,11 @@ from meter.store.cluster.spreading import Spreading
 from tests.packed import BlockingSession
 
 
-def spread(dsn: str) -> None:
+def spread(dsn: str, shards_per_worker: int = 1) -> None:
     """Spread the store in the database at ``dsn`` over the workers that it knows."""
     session: Any = BlockingSession(dsn)
     try:
-        work = _spread(session)
+        work = _spread(session, shards_per_worker)
         try:
             work.send(None)
         except StopIteration:
@@ -26,8 +26,8 @@ def spread(dsn: str) -> None:
         session.close()
 
 
-async def _spread(session: Any) -> None:
-    spreading = Spreading(session, shards_per_worker=1)
+async def _spread(session: Any, shards_per_worker: int) -> None:
+    spreading = Spreading(session, shards_per_worker=shards_per_worker)
     await spreading.check()
     async for _ in spreading.spread():
         pass
@@ -42,3 +42,11 @@ def spread_database(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]
         yield cluster, dsn
     finally:
         cluster.drop(dsn)
+
+
+def server_and_dsn(request: pytest.FixtureRequest, kind: str) -> tuple[Any, str]:
+    """Return the server and the DSN of the module's database: ``spread`` over a cluster, or on one server."""
+    if kind == "spread":
+        found: tuple[Any, str] = request.getfixturevalue("spread_store")
+        return found
+    return request.getfixturevalue("postgresql"), request.getfixturevalue("database")

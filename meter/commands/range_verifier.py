@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 
 from meter.commands.row_verifier import Finding
@@ -17,6 +18,9 @@ from meter.store.postgres.connection import Rejected
 
 PAGE_ROWS = 1000
 """Rows, and batches, that are read at a time."""
+
+
+REPEATED_ID = "another sample with its id and time is stored, of another series: void the one that is wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class RangeVerifier:
         self._rows = rows
         self._range = range
         self._page_rows = page_rows
+        self._last: tuple[str, datetime] | None = None
         self._voided: StoredRow | None = None
         self._batch: BatchTimes | None = None
 
@@ -60,11 +65,29 @@ class RangeVerifier:
         range = self._range
         async for page in self._verification.pages(range.start, range.end, range.meter, self._page_rows):
             if page:
-                yield await self._rows.verdicts(page)
+                yield self._with_repeated_ids(page, await self._rows.verdicts(page))
                 async for found in self._others_before(page[-1].timestamp):
                     yield found
         async for found in self._others_before(None):
             yield found
+
+    def _with_repeated_ids(self, page: Sequence[StoredRow], found: Sequence[Finding]) -> Sequence[Finding]:
+        """Return ``found``, in which a row fails that has the id and the time of the row before it.
+
+        A unique index keeps them from being stored on one server. In a spread store two writers can store them at the same moment.
+        """
+        repeated = set()
+        for row in page:
+            place = row.message_id, row.timestamp
+            if place == self._last:
+                repeated.add(id(row))
+            self._last = place
+        return [
+            (row, replace(verdict, state="failed", reason=REPEATED_ID))
+            if id(row) in repeated and verdict.state in ("verified", "unsigned")
+            else (row, verdict)
+            for row, verdict in found
+        ]
 
     async def _others_before(self, before: datetime | None) -> AsyncIterator[Sequence[Finding]]:
         """Yield verdicts on the voided rows and the batches with times below ``before``, from the last call on."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.site import TOP
 from tests.chaos.site import Site
@@ -37,8 +40,11 @@ SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync
 
 FINAL = """
 SELECT r.start::text, r.series_id, sum(r.count)::bigint FROM rollup r JOIN final_period f USING (hours, start)
+JOIN series ON series.id = r.series_id AND series.resource_id > 0
 WHERE hours = 1 AND NOT EXISTS (SELECT FROM changed_series c WHERE c.start = r.start) GROUP BY 1, 2
 """
+"""Samples of each final hour and series by the rollups; not those of whole projects."""
+
 SAMPLES = """
 WITH counts AS MATERIALIZED (
     SELECT date_trunc('hour', timestamp) AS start, series_id, count(*) AS count FROM sample GROUP BY 1, 2
@@ -47,33 +53,58 @@ SELECT counts.start::text, series_id, count FROM counts JOIN final_period f ON f
 """
 
 
-class SpreadServer:
-    """Has the place of a site's PostgreSQL: a database of a cluster, with a proxy before each node."""
+class ProxiedCluster(CitusCluster):
+    """A cluster with a proxy before each node, by which the others know it."""
 
-    def __init__(self, cluster: CitusCluster) -> None:
+    def __init__(self, binaries: Path, directory: Callable[[str], Path]) -> None:
+        super().__init__(binaries, directory, SETTINGS)
+        self._lines: dict[PostgreSQL, PostgreSQLProxy] = {}
+
+    def line(self, node: PostgreSQL) -> PostgreSQLProxy:
+        """Return the proxy before ``node``."""
+        if node not in self._lines:
+            self._lines[node] = PostgreSQLProxy(node.port)
+        return self._lines[node]
+
+    def known_port(self, node: PostgreSQL) -> int:
+        """Return the port of the proxy."""
+        return self.line(node).port
+
+    def promote(self, standby: PostgreSQL) -> None:
+        """Promote a standby of a coordinator that was killed; everybody finds it where that was."""
+        line = self._lines.pop(self.coordinator)
+        line.refuse()
+        standby.execute("SELECT pg_promote()")
+        self.coordinator, self._lines[standby] = standby, line
+        line.target_port = standby.port
+        line.accept()
+
+    def kill(self) -> None:
+        """Kill all servers, and end the proxies."""
+        super().kill()
+        for line in self._lines.values():
+            line.close()
+
+
+class SpreadServer:
+    """Has the place of a site's PostgreSQL: makes one database, of ``cluster``, with a spread store."""
+
+    def __init__(self, cluster: ProxiedCluster) -> None:
         self.cluster = cluster
-        self.line = PostgreSQLProxy(cluster.port)
-        self.lines = [PostgreSQLProxy(worker.port) for worker in cluster.workers]
         self.added: list[PostgreSQL] = []
         self._dsn = ""
 
     def dsn(self) -> str:
-        """Make a database with a spread store and return its DSN, at the proxy."""
+        """Make the database and return its DSN."""
         self._dsn = self.cluster.dsn_with_schema(spread)
-        for worker, line in zip(self.cluster.workers, self.lines, strict=True):
-            node = f"SELECT nodeid FROM pg_dist_node WHERE nodeport = {worker.port}"
-            self.execute(f"SELECT citus_update_node(({node}), '127.0.0.1', {line.port})", self._dsn)
-        self.execute(f"SELECT citus_set_coordinator_host('127.0.0.1', {self.line.port})", self._dsn)
-        return self._dsn.replace(f":{self.cluster.port}/", f":{self.line.port}/")
+        return self._dsn
 
-    def execute(self, statement: str, dsn: str = "") -> list[tuple[object, ...]]:
+    def execute(self, statement: str, dsn: str = "") -> list[tuple[Any, ...]]:
         """Execute ``statement`` at the coordinator and return its rows."""
         return self.cluster.execute(statement, dsn)
 
     def close(self) -> None:
-        """Drop the database; end the proxies, and the workers that were added."""
-        for line in (self.line, *self.lines):
-            line.close()
+        """Drop the database, and end the workers that were added."""
         if self._dsn:
             self.cluster.drop(self._dsn)
         for worker in self.added:
@@ -81,17 +112,15 @@ class SpreadServer:
 
 
 @contextmanager
-def cluster_in(directory: Path) -> Iterator[CitusCluster]:
+def cluster_in(directory: Path) -> Iterator[ProxiedCluster]:
     """Provide a cluster of which the files are in ``directory``."""
     binaries = installed()
     assert binaries is not None
 
     def make(prefix: str) -> Path:
-        path = directory / prefix
-        path.mkdir()
-        return path
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
 
-    cluster = CitusCluster(binaries, make, SETTINGS)
+    cluster = ProxiedCluster(binaries, make)
     try:
         cluster.start()
         yield cluster
@@ -100,7 +129,7 @@ def cluster_in(directory: Path) -> Iterator[CitusCluster]:
 
 
 @contextmanager
-def spread_server(cluster: CitusCluster) -> Iterator[SpreadServer]:
+def spread_server(cluster: ProxiedCluster) -> Iterator[SpreadServer]:
     """Provide the part of ``cluster`` that one site uses."""
     server = SpreadServer(cluster)
     try:
@@ -162,7 +191,9 @@ def worker_is_added(site: Site) -> None:
         server.execute("SELECT citus_rebalance_start()", site.dsn)
         until(lambda: server.execute(JOB, site.dsn)[0][0] not in ("scheduled", "running"), "shards that are moved", 240)
         assert server.execute(JOB, site.dsn) == [("finished",)]
-        assert server.execute(SHARDS.format(worker.port), site.dsn)[0][0], "the new worker got no shards"
+        assert server.execute(SHARDS.format(server.cluster.known_port(worker)), site.dsn)[0][0], (
+            "the new worker got no shards"
+        )
         time.sleep(3)
 
 
@@ -182,7 +213,8 @@ def commits_are_cut_off(site: Site) -> None:
     server: SpreadServer = site.postgresql
     with finalizing(site):
         for seconds in (0.0, 5.0):
-            for worker, line in zip(server.cluster.workers, server.lines, strict=True):
+            for worker in server.cluster.workers:
+                line = server.cluster.line(worker)
                 cuts = line.cuts
                 line.cut_before(b"COMMIT PREPARED")
                 until(lambda line=line, cuts=cuts: line.cuts > cuts, "a commit to be cut off")
@@ -213,9 +245,5 @@ def coordinator_fails_over(site: Site) -> None:
         until(lambda: cluster.execute(SYNCHRONOUS)[0][0], "a synchronous standby")
         time.sleep(3)
         cluster.coordinator.kill()
-        server.line.refuse()
-        standby.execute("SELECT pg_promote()")
-        cluster.coordinator = standby
-        server.line.target_port = standby.port
-        server.line.accept()
+        cluster.promote(standby)
         time.sleep(5)

@@ -21,6 +21,7 @@ from meter.store import PostgresStore
 from meter.testing import MemoryStore
 from tests.archived import before_reads
 from tests.packed import TABLES as PACKED_TABLES
+from tests.spread import server_and_dsn
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -36,12 +37,12 @@ def database(request):
     return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
-@pytest.fixture(params=["memory", "postgresql", "packed", "archived"])
+@pytest.fixture(params=["memory", "postgresql", "packed", "archived", "spread"])
 def store(request):
     if request.param == "memory":
         yield MemoryStore(reactor)
         return
-    server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
+    server, dsn = server_and_dsn(request, request.param)
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))

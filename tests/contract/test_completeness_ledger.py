@@ -27,6 +27,7 @@ from tests.archived import before_reads
 from tests.ledger_rows import TABLES
 from tests.ledger_rows import LedgerRows
 from tests.packed import TABLES as PACKED_TABLES
+from tests.spread import server_and_dsn
 from tests.store_messages import NOON
 from tests.store_messages import after
 from tests.store_messages import message
@@ -44,7 +45,7 @@ def database(request):
     return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
-@pytest.fixture(params=["memory", "postgresql", "packed", "archived"])
+@pytest.fixture(params=["memory", "postgresql", "packed", "archived", "spread"])
 def store(request):
     if request.param == "memory":
         memory = MemoryStore(reactor)
@@ -53,7 +54,7 @@ def store(request):
         memory.void = lambda times: _void_in_memory(memory, times)
         yield memory
         return
-    server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
+    server, dsn = server_and_dsn(request, request.param)
     with before_reads(request, dsn):
         store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
         store.startService()
@@ -84,9 +85,11 @@ def _void_in_memory(store, times):
 
 def _void_in_postgresql(server, dsn, times):
     server.execute(
-        "WITH moved AS (DELETE FROM sample WHERE timestamp IN ({}) RETURNING *)"
-        " INSERT INTO voided_sample SELECT moved.*, now(), 'admin', 'wrong', 1 FROM moved;"
-        " DELETE FROM rollup; DELETE FROM final_period".format(", ".join(f"'{after(at).isoformat()}'" for at in times)),
+        "INSERT INTO voided_sample SELECT s.*, now(), 'admin', 'wrong', 1 FROM sample s WHERE timestamp IN ({times});"
+        " DELETE FROM sample WHERE timestamp IN ({times});"
+        " DELETE FROM rollup; DELETE FROM final_period".format(
+            times=", ".join(f"'{after(at).isoformat()}'" for at in times)
+        ),
         dsn,
     )
 

@@ -47,7 +47,7 @@ from tests.packed import TABLES as PACKED_TABLES
 from tests.sample_pages import compare_pages
 from tests.signed import received_together
 from tests.signed import stored_message
-from tests.spread import spread_database
+from tests.spread import server_and_dsn
 from tests.store_messages import KEYS
 from tests.store_messages import NOON
 from tests.store_messages import after
@@ -67,13 +67,6 @@ def database(request):
     return request.getfixturevalue("postgresql").dsn_with_schema()
 
 
-@pytest.fixture(scope="module")
-def spread_store(request):
-    """A database whose samples are spread over a cluster, for all tests of this module."""
-    with spread_database(request) as cluster_and_dsn:
-        yield cluster_and_dsn
-
-
 @pytest.fixture(params=["memory", "postgresql", "packed", "archived", "spread"])
 def store(request):
     if request.param == "memory":
@@ -81,10 +74,7 @@ def store(request):
         compare_pages(store)
         yield store
         return
-    if request.param == "spread":
-        server, dsn = request.getfixturevalue("spread_store")
-    else:
-        server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
+    server, dsn = server_and_dsn(request, request.param)
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
     compare_pages(store)
     store.startService()

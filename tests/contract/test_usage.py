@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC
 from datetime import date
@@ -38,6 +39,7 @@ from meter.store import PostgresStore
 from meter.testing import MemoryStore
 from tests.archived import before_reads
 from tests.packed import TABLES as PACKED_TABLES
+from tests.spread import server_and_dsn
 from tests.store_messages import message
 from tests.usage_books import EVERY_KIND
 from tests.usage_books import book
@@ -68,19 +70,29 @@ def opened(dsn):
     return store
 
 
-@pytest.fixture
-def on_postgresql(request):
-    server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
+@contextmanager
+def emptied(server, dsn):
+    """Provide the store in the database, and empty it in the end."""
     store = opened(dsn)
     yield store
     pytest_twisted.blockon(store.stopService())
     server.execute(f"TRUNCATE {TABLES}, {', '.join(PACKED_TABLES)}", dsn)
 
 
-@pytest.fixture(params=["memory", "postgresql", "packed", "archived"])
+@pytest.fixture
+def on_postgresql(request):
+    with emptied(*server_and_dsn(request, "postgresql")) as store:
+        yield store
+
+
+@pytest.fixture(params=["memory", "postgresql", "packed", "archived", "spread"])
 def store(request):
     if request.param == "memory":
         yield MemoryStore(reactor)
+        return
+    if request.param == "spread":
+        with emptied(*server_and_dsn(request, "spread")) as store:
+            yield store
         return
     store = request.getfixturevalue("on_postgresql")
     with before_reads(request, request.getfixturevalue("database")):

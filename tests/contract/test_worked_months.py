@@ -28,6 +28,7 @@ from meter.store import PostgresStore
 from meter.testing import MemoryStore
 from tests.archived import before_reads
 from tests.closing_accounts import ScriptedLedger
+from tests.spread import spread
 from tests.statements import KEY
 from tests.statements import KEYS
 from tests.waiting import until
@@ -46,14 +47,17 @@ AFTER_GRACE = datetime(2026, 11, 8, tzinfo=UTC)
 """Of both months. They are in the past: the day on which the test runs is still being measured."""
 
 
-@pytest.fixture(params=["memory", "postgresql", "packed"])
+@pytest.fixture(params=["memory", "postgresql", "packed", "spread"])
 def store(request):
     if request.param == "memory":
         clock = Clock()
         clock.advance(AFTER_GRACE.timestamp())
         yield MemoryStore(clock)
         return
-    dsn = request.getfixturevalue("postgresql").dsn_with_schema()
+    if request.param == "spread":
+        dsn = request.getfixturevalue("citus").dsn_with_schema(spread)
+    else:
+        dsn = request.getfixturevalue("postgresql").dsn_with_schema()
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, rating_connections=2)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))

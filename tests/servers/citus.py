@@ -44,6 +44,7 @@ NODE_SETTINGS = {
     "max_worker_processes": "64",
     "max_locks_per_transaction": "256",
     "citus.max_cached_conns_per_worker": "4",
+    "citus.all_modifications_commutative": "on",
     "citus.shard_count": "8",
     # Anything but the default keeps the first CREATE EXTENSION from making keys and turning TLS on.
     "citus.node_conninfo": "sslmode=disable",
@@ -91,7 +92,11 @@ class CitusCluster:
     @property
     def port(self) -> int:
         """The port of the coordinator on 127.0.0.1."""
-        return self.coordinator.port
+        return self.known_port(self.coordinator)
+
+    def known_port(self, node: PostgreSQL) -> int:
+        """Return the port on 127.0.0.1 at which the other nodes, and clients of the coordinator, find ``node``."""
+        return node.port
 
     @property
     def url(self) -> str:
@@ -112,26 +117,29 @@ class CitusCluster:
 
     def dsn(self) -> str:
         """Make a database on every node that has the extension and knows the workers, and return the coordinator's DSN."""
-        if NODES_TEMPLATE not in self._templates:
-            self._make_template(NODES_TEMPLATE, "template1", self._introduce)
+        self._make_template(NODES_TEMPLATE, "template1", self._introduce)
         return self._database(NODES_TEMPLATE)
 
     def dsn_with_schema(self, spread: Callable[[str], None]) -> str:
         """Make a database with Meter's schema that ``spread``, given its DSN, has distributed; all calls with the same function."""
-        if SCHEMA_TEMPLATE not in self._templates:
-            self.dsn()
 
-            def prepare(dsn: str) -> None:
-                upgrade(dsn)
-                spread(dsn)
+        def prepare(dsn: str) -> None:
+            upgrade(dsn)
+            spread(dsn)
 
-            self._make_template(SCHEMA_TEMPLATE, NODES_TEMPLATE, prepare)
+        self._make_template(NODES_TEMPLATE, "template1", self._introduce)
+        self._make_template(SCHEMA_TEMPLATE, NODES_TEMPLATE, prepare)
         return self._database(SCHEMA_TEMPLATE)
 
     def drop(self, dsn: str) -> None:
-        """Drop a database on all nodes; each has processes of Citus as long as it exists."""
+        """Drop a database on all nodes that answer; each has processes of Citus as long as it exists."""
         name = dsn.rpartition("/")[2]
-        self._on_all(lambda node: node.execute(f"DROP DATABASE {name} WITH (FORCE)"))
+
+        def drop_at(node: PostgreSQL) -> None:
+            with suppress(psycopg2.Error):
+                node.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+        self._on_all(drop_at)
 
     def dsn_at(self, node: PostgreSQL, dsn: str) -> str:
         """Return the DSN of the part of a database that is at ``node``."""
@@ -149,7 +157,7 @@ class CitusCluster:
         worker.execute(f"CREATE DATABASE {dsn.rpartition('/')[2]}")
         worker.execute("CREATE EXTENSION citus", self.dsn_at(worker, dsn))
         self.execute(OWN_DATABASE, dsn)
-        self.execute(f"SELECT citus_add_node('127.0.0.1', {worker.port})", dsn)
+        self.execute(f"SELECT citus_add_node('127.0.0.1', {self.known_port(worker)})", dsn)
 
     def standby_of_coordinator(self) -> PostgreSQL:
         """Start a standby of the coordinator and return it. Whoever promotes it makes it ``coordinator``."""
@@ -167,9 +175,11 @@ class CitusCluster:
         self._on_all(lambda node: node.execute("CREATE EXTENSION citus", self.dsn_at(node, dsn)))
         self.execute(f"SELECT citus_set_coordinator_host('127.0.0.1', {self.port})", dsn)
         for worker in self.workers:
-            self.execute(f"SELECT citus_add_node('127.0.0.1', {worker.port})", dsn)
+            self.execute(f"SELECT citus_add_node('127.0.0.1', {self.known_port(worker)})", dsn)
 
     def _make_template(self, name: str, template: str, prepare: Callable[[str], None]) -> None:
+        if name in self._templates:
+            return
         self._create(name, template)
         prepare(f"postgresql://meter@127.0.0.1:{self.port}/{name}")
         self._on_all(lambda node: _close(node, name))
@@ -234,9 +244,8 @@ def citus(citus_cluster: CitusCluster) -> Iterator[CitusCluster]:
     """The cluster; databases that the test makes are dropped at its end."""
     before = set(_databases(citus_cluster))
     yield citus_cluster
-    with suppress(psycopg2.Error):
-        for name in set(_databases(citus_cluster)) - before:
-            citus_cluster.drop(name)
+    for name in set(_databases(citus_cluster)) - before:
+        citus_cluster.drop(name)
 
 
 def _databases(cluster: CitusCluster) -> list[str]:

@@ -69,6 +69,23 @@ SAMPLES_OF_SERIES = _function(
 With ``wide`` false, here as elsewhere, signatures and verbatim JSON come back empty: they are not sent.
 """
 
+SAMPLES_OF_RANGES = f"""
+CREATE OR REPLACE FUNCTION spread_samples_of_ranges(series integer[], ranges tstzmultirange, wide boolean) RETURNS SETOF spread_sample
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
+BEGIN
+    IF coalesce(cardinality(series), 0) = 0 OR ranges IS NULL OR isempty(ranges) THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE 'SELECT ' || {_LIST} || (
+        SELECT format(' FROM unnest(%L::timestamptz[], %L::timestamptz[]) AS r (first, last) JOIN sample s ON s.timestamp >= r.first'
+            ' AND s.timestamp <= r.last AND s.series_id = ANY(%L::integer[])', array_agg(lower(r)), array_agg(upper(r)), series)
+        FROM unnest(ranges) AS r
+    ) || format(' WHERE s.timestamp >= %L::timestamptz AND s.timestamp <= %L::timestamptz', lower(ranges), upper(ranges));
+END
+$function$;
+"""
+"""``spread_samples_of_ranges``: the samples of ``series`` within ranges of time, both ends of which are included."""
+
 SAMPLES_IN_ORDER = _function(
     "spread_samples_in_order",
     "series integer[], since timestamptz, until timestamptz, oldest boolean, skipped bigint, rows bigint, wide boolean",
@@ -139,6 +156,7 @@ With ``newest_of_all`` only the newest ``rows`` of them all.
 
 FUNCTIONS = (
     SAMPLES_OF_SERIES,
+    SAMPLES_OF_RANGES,
     SAMPLES_IN_ORDER,
     SAMPLES_WITH_IDS,
     SAMPLES_OF_BATCHES,

@@ -102,7 +102,7 @@ class Schema:
                 _log.info("applying step {number} of the schema ({name})", number=step.number, name=step.name)
                 await session.count(step.statements)
                 await self._record(session, step)
-        session.spread = await has_table(session, SPREAD_STORE)
+        await self._find_servers(session)
         if session.spread:
             await renew_functions(session)
 
@@ -110,7 +110,13 @@ class Schema:
         """Raise :class:`Unavailable` unless the database has exactly this schema; find out whether the store is spread."""
         if problem := await self.problem(session):
             raise Unavailable(problem)
+        await self._find_servers(session)
+
+    async def _find_servers(self, session: Session) -> None:
         session.spread = await has_table(session, SPREAD_STORE)
+        if session.spread:
+            # Each shard exists once: two transactions that insert into it need not wait for each other.
+            await session.count("SET citus.all_modifications_commutative = on")
 
     async def problem(self, session: Session) -> str | None:
         """Return why this Meter cannot use the database and what to do about it; ``None`` if it can."""

@@ -82,6 +82,11 @@ def alternative(one_server: Sql | str, spread: Sql | str) -> Sql:
     return filled(_ALTERNATIVE, one_server=one_server, spread=spread)
 
 
+def combined(one_server: Sql, spread: Sql) -> Sql:
+    """Return SQL that is ``one_server`` in a store on one server and ``spread`` in another, each of which may have alternatives."""
+    return alternative(variant(one_server, spread=False), variant(spread, spread=True))
+
+
 def chosen(statement: str, parameters: Parameters, *, spread: bool) -> tuple[str, Parameters]:
     """Return the variant of ``statement`` for a store that is ``spread`` or not, and the parameters that this one has."""
     if "/*spread: " not in statement:
@@ -90,6 +95,12 @@ def chosen(statement: str, parameters: Parameters, *, spread: bool) -> tuple[str
     if parameters is None or isinstance(parameters, Mapping):
         return text, parameters
     return text, [parameters[n] for n in kept]
+
+
+def variant(sql: Sql, *, spread: bool) -> Sql:
+    """Return ``sql`` as it is for one kind of store, without alternatives."""
+    text, parameters = chosen(sql.text, sql.parameters, spread=spread)
+    return Sql(text, tuple(parameters or ()))
 
 
 @lru_cache(maxsize=512)

@@ -320,11 +320,18 @@ def after_marker(marker: Marker | None) -> Sql:
 
 
 def newest_of_series(
-    conditions: FilterConditions, columns: str, limit: int, sample: Sql | None = None, *, oldest: bool = False
+    conditions: FilterConditions,
+    columns: str,
+    limit: int,
+    sample: Sql | None = None,
+    *,
+    spread: Sql | str = "",
+    oldest: bool = False,
 ) -> Sql:
     """Return the subquery of the newest samples, or the ``oldest``, of the series ``x`` that meet the conditions.
 
-    ``columns`` of ``s`` are selected. ``sample`` replaces the conditions on the sample.
+    ``columns`` of ``s`` are selected. ``sample`` replaces the conditions on the sample, and ``spread`` the subquery that finds the
+    plain ones of a spread store.
     """
     condition, joins = sample or conditions.sample, conditions.joined_metadata
     return first_of_series(
@@ -334,6 +341,7 @@ def newest_of_series(
         condition=condition,
         joins=joins,
         limit=limit,
+        spread=spread,
         oldest=oldest,
     )
 
@@ -341,13 +349,13 @@ def newest_of_series(
 ANY_PLAIN = "SELECT {columns} FROM sample s {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1"
 
 
-def any_of_series(conditions: FilterConditions) -> Sql:
-    """Return the subquery that has a row if the series ``x`` has a sample that meets the conditions."""
+def any_of_series(conditions: FilterConditions, *, spread: Sql | str = "") -> Sql:
+    """Return the subquery that has a row if the series ``x`` has a sample that meets the conditions; ``spread`` as above."""
     condition, joins = conditions.sample, conditions.joined_metadata
     columns = sample_columns("s.message_id", condition, joins)
     plain = filled(ANY_PLAIN, columns=listed(columns), joins=joins, sample=condition)
     return first_of_series(
-        columns, conditions.bounds, series="x.id", condition=condition, joins=joins, limit=1, plain=plain
+        columns, conditions.bounds, series="x.id", condition=condition, joins=joins, limit=1, plain=plain, spread=spread
     )
 
 

@@ -6,17 +6,20 @@ from datetime import datetime
 from typing import NamedTuple
 
 from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
+from meter.store.postgres.sql import combined
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
-from meter.store.query.conditions import any_of_series
-from meter.store.query.conditions import newest_of_series
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
 from meter.store.query.series_ends import ENDS_TABLES
 from meter.store.query.series_ends import IS_PROVED
 from meter.store.query.series_ends import newest_by_rollups
+from meter.store.query.spread_edges import any_of_each
+from meter.store.query.spread_edges import edge_of_each
+from meter.store.query.spread_edges import edge_tables
 
 # Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
 # no more than it shows. Where all series have one owner, as nearly always, it suffices that one of them has a sample.
@@ -65,6 +68,7 @@ ORDER BY listed.name, listed.resource, listed.type, listed.unit LIMIT {limit}
 
 # LIMIT 1 keeps PostgreSQL from reading all samples of a series.
 UNIQUE_METERS = """
+{tables}
 SELECT m.name, m.type, m.unit
 FROM meter m
 CROSS JOIN LATERAL (
@@ -78,6 +82,7 @@ ORDER BY m.name, m.type, m.unit LIMIT {limit}
 
 # Within a project: begins with the meters that its series have, not with all meters.
 UNIQUE_METERS_OF_PROJECT = """
+{tables}
 SELECT m.name, m.type, m.unit
 FROM (SELECT x.meter_id, array_agg(x.id) AS ids FROM series x WHERE {series} GROUP BY x.meter_id OFFSET 0) listed
 CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = listed.meter_id OFFSET 0) m
@@ -110,17 +115,21 @@ def meters_query(conditions: FilterConditions, limit: int, recent: datetime, *, 
     """
     within_project = conditions.visible != TRUE
     by_rollups = conditions.sample == TRUE and not unique
+    columns = "s.timestamp, s.message_id"
+    edges, newest = edge_tables(conditions, oldest=False), edge_of_each(conditions, columns)
     listed = METERS if not unique else UNIQUE_METERS_OF_PROJECT if within_project else UNIQUE_METERS
     return filled(
         f"{NEWEST_FIRST}{listed}",
-        tables=ENDS_TABLES if by_rollups else "",
-        is_proved=IS_PROVED.format(ids="listed.ids", meter="listed.meter_id") if by_rollups else "false",
+        tables=combined(ENDS_TABLES, edges) if by_rollups else edges,
+        is_proved=alternative(IS_PROVED.format(ids="listed.ids", meter="listed.meter_id"), "false")
+        if by_rollups
+        else "false",
         owner="" if within_project else OWNER.format(resource="listed.resource_id", condition="AND listed.of_several"),
         describing_first="" if within_project else f"{DESCRIBES} DESC,",
-        newest=newest_by_rollups("s.timestamp, s.message_id", Sql("%s::timestamptz", (recent,)))
+        newest=combined(newest_by_rollups(columns, Sql("%s::timestamptz", (recent,))), newest)
         if by_rollups
-        else newest_of_series(conditions, "s.timestamp, s.message_id", 1),
-        any=any_of_series(conditions),
+        else newest,
+        any=any_of_each(conditions),
         series=conditions.series,
         limit=Sql("%s", (limit,)),
     )

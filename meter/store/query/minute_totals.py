@@ -82,15 +82,7 @@ SELECT {names}, {minute_columns}
 FROM minute JOIN total_series USING (n)
 WHERE minute.whole
 UNION ALL
-SELECT partial.*
-FROM sampled_span JOIN total_series USING (n)
-CROSS JOIN LATERAL (
-    SELECT {names}, {sample_columns}
-    FROM {samples_of_span}
-    WHERE s.timestamp >= greatest(sampled_span.start, total_series.before)
-        AND s.timestamp <= sampled_span.finish AND {range}
-    OFFSET 0
-) AS partial
+{partials_of_span}
 """
 
 AGGREGATES = {

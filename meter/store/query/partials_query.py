@@ -27,6 +27,13 @@ from meter.store.query.partials import partial_from_rollup
 from meter.store.query.partials import partial_from_sample
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_by_series
+from meter.store.query.series_samples import OF_SERIES
+from meter.store.query.series_samples import PARTIALS_OF_GAP
+from meter.store.query.series_samples import PARTIALS_OF_SPAN
+from meter.store.query.series_samples import SPREAD_OF_GAP
+from meter.store.query.series_samples import SPREAD_OF_SERIES
+from meter.store.query.series_samples import SPREAD_OF_SPAN
+from meter.store.query.series_samples import both_variants
 from meter.store.query.time_range import TimeRange
 from meter.store.query.windows import Windows
 
@@ -61,16 +68,8 @@ GROUP BY {key_expressions}, x.meter_id
 # index. OFFSET 0 keeps PostgreSQL from reordering the joins: it cannot estimate how few and narrow the ranges are.
 FROM_SAMPLES = """
 WITH sample_series AS MATERIALIZED ({sample_series})
-SELECT partial.*
-FROM sample_series
-CROSS JOIN LATERAL (
-    SELECT {names}, {sample_columns}
-    FROM {samples} {joins}
-    WHERE {condition}
-    OFFSET 0
-) AS partial
+{partials}
 """
-
 # Rollups replace the samples of final days and hours within the range; the gaps between these are read from samples. Where
 # samples have expired, hourly rollups are read in the gaps too: no late sample is accepted there.
 FROM_ROLLUPS = """
@@ -107,15 +106,7 @@ CROSS JOIN LATERAL (
     OFFSET 0
 ) AS partial
 UNION ALL
-SELECT partial.*
-FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
-CROSS JOIN LATERAL (
-    SELECT {names}, {sample_columns}
-    FROM {samples_of_gap}
-    WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
-        AND {range}
-    OFFSET 0
-) AS partial
+{partials_of_gap}
 UNION ALL
 SELECT partial.*
 FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
@@ -194,7 +185,7 @@ SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metad
 WHERE coalesce(partial.count, 0) > 0 AND {joined}
 """
 
-OF_SAMPLE_SERIES, OF_TOTAL_SERIES, OF_ROLLUP = "= ANY(sample_series.ids)", "= ANY(total_series.ids)", "= r.series_id"
+OF_ROLLUP = "= r.series_id"
 """What the id of a series is compared with."""
 
 OWNER_PERIODS = "(SELECT * FROM period WHERE NOT with_meter_totals)"
@@ -265,15 +256,25 @@ def partials_query(
             + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
             + (SAMPLES_OF_OVERLAPPING if steps else ""),
             **selection,
-            samples_of_span=samples_by_series(
+            partials_of_span=both_variants(
+                PARTIALS_OF_SPAN,
+                SPREAD_OF_SPAN,
                 read,
                 bounds.within("greatest(sampled_span.start, total_series.before)", "sampled_span.finish"),
-                series=OF_TOTAL_SERIES,
+                bounds,
+                "total_series",
+                **{**selection, "range": conjunction(sample_range, recorded)},
             )
             if minutes
             else "",
-            samples_of_gap=samples_by_series(
-                read, bounds.within("greatest(gap.start, cutoff.before)", "gap.finish"), series=OF_SAMPLE_SERIES
+            partials_of_gap=both_variants(
+                PARTIALS_OF_GAP,
+                SPREAD_OF_GAP,
+                read,
+                bounds.within("greatest(gap.start, cutoff.before)", "gap.finish"),
+                bounds.within("gap.start", "gap.finish"),
+                "sample_series",
+                **{**selection, "range": conjunction(sample_range, recorded)},
             ),
             samples_of_rollup=samples_by_series(read, bounds.within("r.first", "r.last"), series=OF_ROLLUP),
             samples_of_period=samples_by_series(
@@ -386,8 +387,11 @@ def _rollup_is_read(*, steps: bool, cut: bool) -> str:
 def _from_samples(selection: Mapping[str, Sql | str], conditions: FilterConditions, condition: Sql) -> Sql:
     joins = conditions.joined_for_rest
     read = sample_columns(selection["sample_columns"], joins, condition)
-    samples = samples_by_series(read, conditions.bounds, series=OF_SAMPLE_SERIES)
-    return filled(FROM_SAMPLES, **selection, samples=samples, joins=joins, condition=condition)
+    parts = {**selection, "joins": joins, "condition": condition}
+    partials = both_variants(
+        OF_SERIES, SPREAD_OF_SERIES, read, conditions.bounds, conditions.bounds, "sample_series", **parts
+    )
+    return filled(FROM_SAMPLES, **selection, partials=partials)
 
 
 def matching_partial(conditions: FilterConditions) -> str:

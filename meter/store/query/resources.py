@@ -7,17 +7,19 @@ from datetime import datetime
 from typing import NamedTuple
 
 from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import combined
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import BY_INDEXES
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import conjunction
-from meter.store.query.conditions import newest_of_series
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
 from meter.store.query.series_ends import ENDS_TABLES
 from meter.store.query.series_ends import newest_by_rollups
 from meter.store.query.series_ends import oldest_by_rollups
+from meter.store.query.spread_edges import edge_of_each
+from meter.store.query.spread_edges import edge_tables
 
 ALL_RESOURCES = """
 SELECT r.id, r.name, ARRAY(SELECT x.id FROM series x WHERE x.resource_id = r.id) AS ids FROM resource r ORDER BY r.name OFFSET 0
@@ -76,23 +78,18 @@ def resources_query(conditions: FilterConditions, limit: int, recent: datetime) 
     within_project = conditions.visible != TRUE
     by_rollups = conditions.sample == TRUE
     columns = "s.timestamp, s.message_id, s.metadata_id"
+    edges, newest = edge_tables(conditions, oldest=True), edge_of_each(conditions, columns)
+    until_newest = conjunction(Sql("s.timestamp <= newest.timestamp"), conditions.sample)
+    oldest = edge_of_each(conditions, "s.timestamp, s.message_id", until_newest, oldest=True)
     return filled(
         f"{BY_INDEXES}{RESOURCES}",
-        tables=ENDS_TABLES if by_rollups else "",
+        tables=combined(ENDS_TABLES, edges) if by_rollups else edges,
         selected=ALL_RESOURCES if series == TRUE else filled(RESOURCES_OF_SERIES, series=series),
         owner="" if within_project else OWNER.format(resource="selected.id", condition=""),
         describes="" if within_project else f"AND {DESCRIBES}",
-        newest=newest_by_rollups(columns, Sql("%s::timestamptz", (recent,)))
+        newest=combined(newest_by_rollups(columns, Sql("%s::timestamptz", (recent,))), newest)
         if by_rollups
-        else newest_of_series(conditions, columns, 1),
-        oldest=oldest_by_rollups()
-        if by_rollups
-        else newest_of_series(
-            conditions,
-            "s.timestamp, s.message_id",
-            1,
-            conjunction(Sql("s.timestamp <= newest.timestamp"), conditions.sample),
-            oldest=True,
-        ),
+        else newest,
+        oldest=combined(oldest_by_rollups(), oldest) if by_rollups else oldest,
         limit=Sql("%s", (limit,)),
     )

@@ -275,12 +275,13 @@ def first_of_series(
     limit: int | str,
     joins: Sql | str = "",
     plain: Sql | str = "",
+    spread: Sql | str = "",
     oldest: bool = False,
 ) -> Sql:
     """Return the subquery of the newest samples of one series that meet ``condition``, or the ``oldest``, in this order.
 
     ``columns`` must include the message id. ``series`` is SQL for the id of the series. ``joins`` is what the condition needs.
-    ``plain`` replaces the subquery that finds the plain ones.
+    ``plain`` replaces the subquery that finds the plain ones, and ``spread`` the one that does in a spread store.
     """
     direction = "ASC" if oldest else "DESC"
     names = listed(columns)
@@ -297,7 +298,8 @@ def first_of_series(
                 direction=direction,
                 limit=str(limit),
             ),
-            spread_in_order(
+            spread
+            or spread_in_order(
                 columns, bounds, series=f"ARRAY[{series}]", condition=condition, limit=limit, joins=joins, oldest=oldest
             ),
         ),

@@ -210,11 +210,16 @@ def id_ranges(ids: Iterable[str]) -> list[tuple[str, str]]:
     return list(found.values())
 
 
-def nearby_parameters(week: date, ranges: Sequence[tuple[str, str]]) -> list[Any]:
-    """Return the parameters of :data:`NO_ID_NEARBY` for samples of ``week`` with ids in ``ranges``."""
+def compared_week(week: date) -> tuple[datetime, datetime, datetime, datetime]:
+    """Return the first time that samples of ``week`` are compared with, the begin and the end of the week, and the last time."""
     first, last = compared_range(week)
     begin = start_of_week(week)
-    end = min(begin + WEEK, last) if week < LAST_WEEK else last
+    return first, begin, min(begin + WEEK, last) if week < LAST_WEEK else last, last
+
+
+def nearby_parameters(week: date, ranges: Sequence[tuple[str, str]]) -> list[Any]:
+    """Return the parameters of :data:`NO_ID_NEARBY` for samples of ``week`` with ids in ``ranges``."""
+    first, begin, end, last = compared_week(week)
     return [[each for each, _ in ranges], [each for _, each in ranges], first, begin, end, last, first, last]
 
 

@@ -9,20 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from datetime import date
+from datetime import timedelta
 from typing import Any
 
 from meter.sample_identity import compared_range
 from meter.store.postgres.pool import Session
+from meter.store.write.duplicates import MAX_ID_RANGES
 from meter.store.write.duplicates import NOT_VOIDED
+from meter.store.write.duplicates import compared_week
+from meter.store.write.duplicates import id_ranges
 from meter.store.write.duplicates import is_new_among_packed
 from meter.store.write.inserts import CHANGES_OF_OLD
 from meter.store.write.inserts import INSERT
 from meter.store.write.record import Record
 
+INSTANT = timedelta(microseconds=1)
+
 STORED_IDS = """
 SELECT s.message_id::text FROM sample s WHERE s.message_id = ANY(%s::uuid[]) AND s.timestamp >= %s AND s.timestamp <= %s
 """
-"""The ids that samples of these weeks have, whatever their series: a look-up on each shard."""
+"""Those of the ids that samples between two times have, whatever their series: a look-up of each id on each shard."""
+
+ID_NEARBY = """
+SELECT true FROM sample s
+WHERE ({ranges}) AND (s.timestamp >= %s AND s.timestamp < %s OR s.timestamp >= %s AND s.timestamp <= %s)
+LIMIT 1
+"""
+"""Whether a sample of the weeks before and after has an id in a few ranges: the ids that a daemon makes in a minute are close to each other."""
 
 KNOWN_HERE = "SELECT given.message_id::text FROM unnest(%s::uuid[]) AS given (message_id) WHERE NOT ({is_new})"
 """The ids of voided and packed samples, which the coordinator has."""
@@ -51,7 +64,7 @@ async def insert_spread_samples(
     ``columns_of`` returns the columns of the records at some positions.
     """
     ids = f"{{{','.join(record.message_id for record in records)}}}"
-    known = {id for [id] in await session.rows(STORED_IDS, [ids, *compared_range(week)])}
+    known = await _stored_ids(session, week, ids, id_ranges(record.message_id for record in records))
     is_new = f"{NOT_VOIDED} AND {is_new_among_packed(week)}" if packed else NOT_VOIDED
     known |= {id for [id] in await session.rows(KNOWN_HERE.format(is_new=is_new), [ids, *compared_range(week)])}
     new = [n for n, record in enumerate(records) if record.message_id not in known]
@@ -63,6 +76,17 @@ async def insert_spread_samples(
     if stored:
         await session.rows(CHANGES, [*map(list, zip(*stored, strict=True)), *of_old])
     return len(stored)
+
+
+async def _stored_ids(session: Session, week: date, ids: str, ranges: Sequence[tuple[str, str]]) -> set[str]:
+    """Return those of ``ids``, an array, that samples of ``week``, or of a week that it is compared with, have."""
+    first, begin, end, last = compared_week(week)
+    if len(ranges) <= MAX_ID_RANGES:
+        nearby = " OR ".join(["s.message_id BETWEEN %s AND %s"] * len(ranges))
+        parameters = [id for each in ranges for id in each]
+        if not await session.rows(ID_NEARBY.format(ranges=nearby), [*parameters, first, begin, end, last]):
+            first, last = begin, min(last, end - INSTANT)
+    return {id for [id] in await session.rows(STORED_IDS, [ids, first, last])}
 
 
 async def add_sampled_series(session: Session, ids: Sequence[int]) -> None:
