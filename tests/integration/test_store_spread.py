@@ -10,13 +10,16 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from meter.interfaces import Unavailable
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
 from meter.store.cluster.spreading import Spreading
+from meter.store.postgres.connection import Unsupported
 from tests.integration.test_db_command import command_on
 from tests.packed import BlockingSession
+from tests.packing import session_of
 from tests.servers.postgresql import upgrade
 from tests.store_messages import NOON
 from tests.store_messages import message
@@ -32,6 +35,15 @@ async def test_store_without_the_extension_is_not_changed(postgresql, tmp_path):
     status, _, errors = await meter_db("spread")
     assert (status, "the store was not changed" in errors, "CREATE EXTENSION citus" in errors) == (3, True, True)
     assert postgresql.execute("SELECT to_regclass('spread_store')", meter_db.dsn) == [(None,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_statement_that_cannot_be_planned_is_no_outage(postgresql):
+    async with session_of(postgresql.dsn_with_schema()) as session:
+        with pytest.raises(Unsupported, match="FOR UPDATE is not allowed with aggregate functions"):
+            await session.rows("SELECT count(*) FROM sample FOR UPDATE")
+        assert not isinstance(Unsupported(), Unavailable)  # which would be tried again
+        assert await session.rows("SELECT 1") == [(1,)]
 
 
 @pytest.fixture
