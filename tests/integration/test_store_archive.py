@@ -17,6 +17,7 @@ from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.query import WriteResult
 from meter.sample_identity import week_of
+from meter.store import Act
 from meter.store import Administration
 from meter.store import Retention
 from meter.store import Selection
