@@ -1,18 +1,18 @@
 -- $1 = 'cpu'
--- $2 = 100.0
--- $3 = 2026-11-01 00:00:00+00:00
+-- $2 = 2026-11-01 00:00:00+00:00
+-- $3 = 100.0
 -- $4 = 2026-12-01 00:00:00+00:00
 -- $5 = None
 WITH partial AS (
     WITH sample_series AS MATERIALIZED (
         SELECT m.unit AS unit, m.name AS meter, x.resource_id AS resource_id, x.run_kind AS run_kind, x.run_id AS run_id, x.meter_id, array_agg(x.id) AS ids
-        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND x.retained_until >= $2 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
         GROUP BY m.unit, m.name, x.resource_id, x.run_kind, x.run_id, x.meter_id
     )
     SELECT partial.*
     FROM sample_series
     CROSS JOIN LATERAL (
-        SELECT unit, meter, resource_id, run_kind, run_id, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, CASE WHEN true THEN (s.volume > $2::float8) ELSE false END AS matches
+        SELECT unit, meter, resource_id, run_kind, run_id, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, CASE WHEN true THEN (s.volume > $3::float8) ELSE false END AS matches
         FROM (
             SELECT s.timestamp, s.message_id, s.volume FROM sample s WHERE s.series_id = ANY(sample_series.ids)
             UNION ALL
@@ -21,7 +21,7 @@ WITH partial AS (
                 FROM packed_samples p CROSS JOIN LATERAL (
                     SELECT
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                    ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest($3::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
+                    ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest($2::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                     END AS lower,
                     CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
                     ELSE least(p.count, ceil((date_part('epoch', least($4::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
@@ -32,11 +32,11 @@ WITH partial AS (
                     SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
                     SELECT a.times[slice.lower:slice.upper], a.time_offsets[slice.lower:slice.upper], a.message_ids[slice.lower:slice.upper], a.volumes[slice.lower:slice.upper] FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, volumes, NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived AND NOT (slice.upper <= 4 OR slice.lower > p.count - 4) AND slice.lower <= slice.upper) AS held (times, time_offsets, message_ids, volumes)
                 CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids, held.volumes) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
-                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= $4::timestamptz AND p.last >= $3::timestamptz AND p.first >= $3::timestamptz - interval '7 days' AND true
+                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= $4::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND true
                 OFFSET 0
             )
         ) s
-        WHERE (s.timestamp >= $3) AND (s.timestamp < $4)
+        WHERE (s.timestamp >= $2) AND (s.timestamp < $4)
         OFFSET 0
     ) AS partial
 ), windowed AS NOT MATERIALIZED (
@@ -84,7 +84,7 @@ WITH partial AS (
                                 ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
                                 END AS lower,
                                 CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                                ELSE least(p.count, ceil((date_part('epoch', least($3::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
+                                ELSE least(p.count, ceil((date_part('epoch', least($2::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
                                 END AS upper
                                 OFFSET 0
                             ) AS slice
@@ -92,10 +92,10 @@ WITH partial AS (
                                 SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
                                 SELECT a.times[slice.lower:slice.upper], a.time_offsets[slice.lower:slice.upper] FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], NULL::uuid[], NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived AND NOT (slice.upper <= 4 OR slice.lower > p.count - 4) AND slice.lower <= slice.upper) AS held (times, time_offsets)
                             CROSS JOIN LATERAL unnest(held.times, held.time_offsets) WITH ORDINALITY AS u (times, time_offsets, n)
-                            WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND true
+                            WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND true
                             OFFSET 0
                         )
-                    ) s WHERE s.series_id = x.id AND s.timestamp < $3 AND true OFFSET 0))
+                    ) s WHERE s.series_id = x.id AND s.timestamp < $2 AND true OFFSET 0))
             LIMIT 1
         ), false)
     ELSE max_of_visit > first_volume
