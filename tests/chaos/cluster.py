@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ SETTINGS = {
     "synchronous_commit": "on",
     "citus.recover_2pc_interval": "10s",
 }
+
+SHARDS_PER_WORKER = 4
+"""As many as by default: another worker gets some of them."""
 
 PREPARED = "SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE 'citus\\_%'"
 SHARDS = "SELECT count(*) FROM citus_shards WHERE table_name = 'sampled_series'::regclass AND nodeport = {}"
@@ -96,7 +100,7 @@ class SpreadServer:
 
     def dsn(self) -> str:
         """Make the database and return its DSN."""
-        self._dsn = self.cluster.dsn_with_schema(spread)
+        self._dsn = self.cluster.dsn_with_schema(partial(spread, shards_per_worker=SHARDS_PER_WORKER))
         return self._dsn
 
     def execute(self, statement: str, dsn: str = "") -> list[tuple[Any, ...]]:
@@ -189,7 +193,11 @@ def worker_is_added(site: Site) -> None:
         server.added.append(worker)
         server.cluster.introduce(worker, site.dsn)
         server.execute("SELECT citus_rebalance_start()", site.dsn)
-        until(lambda: server.execute(JOB, site.dsn)[0][0] not in ("scheduled", "running"), "shards that are moved", 240)
+        until(
+            lambda: server.execute(JOB, site.dsn) not in ([("scheduled",)], [("running",)]),
+            "shards that are moved",
+            240,
+        )
         assert server.execute(JOB, site.dsn) == [("finished",)]
         assert server.execute(SHARDS.format(server.cluster.known_port(worker)), site.dsn)[0][0], (
             "the new worker got no shards"
