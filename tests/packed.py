@@ -67,7 +67,7 @@ def pack_all_blocking(dsn: str) -> None:
 
 
 def pack(session: Any) -> None:
-    """Pack what :func:`pack_all` packs over ``session``."""
+    """Pack the same over ``session``."""
     if result(session.rows(PLAIN)):
         result(pack_everything(session, _moment))
 

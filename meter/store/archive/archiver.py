@@ -97,8 +97,7 @@ class Archiver:
             total += samples
             self._moved(samples)
         await session.count(END_WEEK, move.parameters)
-        if total or found is None or not found.complete:
-            await release_arrays(session, week)
+        await release_arrays(session, week)  # also if all had been moved: a reader may have prevented it then
         return total
 
     async def unarchive(self, week: date) -> int:
