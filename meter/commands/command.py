@@ -148,7 +148,7 @@ def run(options: usage.Options, arguments: Sequence[str], work: Work) -> NoRetur
         reactor.addSystemEventTrigger("before", "shutdown", interrupt)
         status = EXIT_INTERRUPTED
         try:
-            status = await _status(work(reactor, options), lambda: interrupted)
+            status = await status_of(work(reactor, options), lambda: interrupted)
         finally:
             if not ended.called:
                 ended.callback(None)
@@ -165,7 +165,8 @@ def run(options: usage.Options, arguments: Sequence[str], work: Work) -> NoRetur
             os._exit(EXIT_INTERRUPTED)
 
 
-async def _status(work: Awaitable[int], interrupted: Callable[[], bool]) -> int:
+async def status_of(work: Awaitable[int], interrupted: Callable[[], bool] = lambda: False) -> int:
+    """Return the exit status of ``work``, and write why it failed; ``interrupted`` says whether somebody has ended it."""
     try:
         return await work
     except ConfigError as error:

@@ -6,9 +6,7 @@ have as many samples as are stored of it, also if it was finalized while a worke
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.site import TOP
 from tests.chaos.site import Site
 from tests.chaos.site import until
 from tests.servers.citus import CitusCluster
@@ -150,7 +147,7 @@ def cluster_missing() -> str:
 @contextmanager
 def finalizing(site: Site) -> Iterator[None]:
     """Finalize all hours again and again."""
-    finalizer = _finalizer(site)
+    finalizer = site.process_of("finalizer")
     try:
         yield
         assert finalizer.poll() is None, "the finalizer has ended"
@@ -159,14 +156,9 @@ def finalizing(site: Site) -> Iterator[None]:
         finalizer.wait()
 
 
-def _finalizer(site: Site, *words: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(TOP)}
-    return subprocess.Popen([sys.executable, "-m", "tests.chaos.finalizer", site.dsn, *words], env=environment, cwd=TOP)
-
-
 def final_differences(site: Site) -> list[str]:
     """Finalize all hours; return where a final hour has not as many samples of a series as are stored."""
-    finalizer = _finalizer(site, "once")
+    finalizer = site.process_of("finalizer", "once")
     try:
         finalizer.wait(120)
     except subprocess.TimeoutExpired:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +30,6 @@ from tests.chaos.cluster import coordinator_fails_over
 from tests.chaos.cluster import worker_dies
 from tests.chaos.cluster import worker_is_added
 from tests.chaos.completeness import polls_of
-from tests.chaos.site import TOP
 from tests.chaos.site import Site
 from tests.chaos.site import until
 from tests.servers.postgresql import PostgreSQL
@@ -206,22 +202,16 @@ PACKING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND quer
 PACKED = "SELECT count(*) FROM packed_samples"
 
 
-def packer_of(site: Site) -> subprocess.Popen[bytes]:
-    """Start a process that packs everything, even what has just been stored, again and again."""
-    environment = {**os.environ, "PYTHONPATH": str(TOP)}
-    return subprocess.Popen([sys.executable, "-m", "tests.chaos.packer", site.dsn], env=environment, cwd=TOP)
-
-
 def packer_dies(site: Site) -> None:
     """In the transaction of a group, four times, and its session with it; in the end it packs for some seconds undisturbed."""
     for _ in range(4):
-        packer = packer_of(site)
+        packer = site.process_of("packer")
         try:
             until(lambda: site.postgresql.execute(PACKING)[0][0], "a group that is being packed")
         finally:
             packer.kill()
             packer.wait()
-    packer = packer_of(site)
+    packer = site.process_of("packer")
     try:
         time.sleep(5)
         until(lambda: site.postgresql.execute(PACKED, site.dsn)[0][0], "packed samples")
@@ -232,7 +222,7 @@ def packer_dies(site: Site) -> None:
 
 def database_dies_while_packing(site: Site) -> None:
     """Twice; the packer and the collector find it again."""
-    packer = packer_of(site)
+    packer = site.process_of("packer")
     try:
         for _ in range(2):
             until(lambda: site.postgresql.execute(PACKING)[0][0], "a group that is being packed")
@@ -259,11 +249,7 @@ def archiver_and_archive_die(site: Site) -> None:
     database = archive.dsn()
     add_server(site.dsn, database)
     for n in range(6):
-        archiver = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.archiver", site.dsn],
-            env={**os.environ, "PYTHONPATH": str(TOP)},
-            cwd=TOP,
-        )
+        archiver = site.process_of("archiver")
         try:
             before = site.postgresql.execute(ARCHIVED, site.dsn)
             until(lambda before=before: site.postgresql.execute(ARCHIVED, site.dsn) != before, "rows that are moved")

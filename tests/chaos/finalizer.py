@@ -26,6 +26,7 @@ from meter.store.postgres.connection import Connection
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.dsn import connection_parameters
+from meter.store.postgres.transaction import in_transaction
 
 
 async def work(reactor: Any, dsn: str, once: str = "") -> None:
@@ -52,9 +53,7 @@ async def finalize_all(session: Connection) -> None:
     until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=2)
     since = BEGINNING
     while (hour := await next_hour_to_finalize(session, since, until)) is not None:
-        await session.count("BEGIN")
-        await finalize(session, hour, HOUR)
-        await session.count("COMMIT")
+        await in_transaction(session, finalize, session, hour, HOUR)
         since = hour + timedelta(hours=1)
 
 

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from functools import partial
-from typing import Any
-
-from twisted.internet.task import react
-
-from meter.daemon.services import sleep
-from meter.interfaces import Unavailable
 from meter.store.packing.packer import pack_everything
-from meter.store.postgres.connection import Connection
-from meter.store.postgres.dsn import connection_parameters
+from meter.store.postgres.pool import Session
+from tests.chaos.repeated import Pause
+from tests.chaos.repeated import run_until_killed
 
 GROUP_SAMPLES = 500
 """Small, so that there are many transactions to be killed in."""
 
 
-async def pack(reactor: Any, dsn: str) -> None:
-    parameters = connection_parameters(dsn, statement_timeout_seconds=60, application_name="packer")
-    pause = partial(sleep, reactor, 0.05)
-    while True:
-        session = Connection(reactor, reactor, parameters, answer_seconds=60)
-        try:
-            await session.open()
-            while True:
-                await pack_everything(session, pause, max_group_samples=GROUP_SAMPLES)
-                await pause()
-        except Unavailable:
-            await pause()
-        finally:
-            session.close()
-
-
-def main() -> None:
-    react(pack, [sys.argv[1]])
+async def pack(session: Session, pause: Pause) -> None:
+    await pack_everything(session, pause, max_group_samples=GROUP_SAMPLES)
+    await pause()
 
 
 if __name__ == "__main__":
-    main()
+    run_until_killed(pack, "packer")

@@ -165,6 +165,13 @@ class Site:
 
     # --- work ---
 
+    def process_of(self, module: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start a process of a module of this package that works on the store until it is killed."""
+        environment = {**os.environ, "PYTHONPATH": str(TOP)}
+        return subprocess.Popen(
+            [sys.executable, "-m", f"tests.chaos.{module}", self.dsn, *words], env=environment, cwd=TOP
+        )
+
     def start(self) -> None:
         """Start everything and return when samples of each kind are stored."""
         self.collector.start()

@@ -10,7 +10,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from meter.commands import command
+from meter.commands.command import status_of
 from meter.commands.db import Options
 from meter.commands.db import work
 from meter.query import SampleFilter
@@ -39,7 +39,7 @@ def in_process(dsn, file, capsys):
     async def meter_db(*arguments):
         options = Options()
         options.parseOptions(["--config", str(file), *arguments])
-        status = await command._status(work(reactor, options))
+        status = await status_of(work(reactor, options))
         return status, *capsys.readouterr()
 
     return meter_db

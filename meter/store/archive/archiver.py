@@ -8,13 +8,11 @@ nothing; a copy that was not finished is deleted when the group is moved again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from typing import Any
-from typing import TypeVar
 
 from meter.archive_unavailable import ArchiveUnavailable
 from meter.sample_identity import WEEK
@@ -46,14 +44,13 @@ from meter.store.packing.packed_partitions import lock_packed_samples
 from meter.store.packing.packed_partitions import packed_partition_name
 from meter.store.postgres.connection import Locked
 from meter.store.postgres.pool import Session
+from meter.store.postgres.transaction import in_transaction
 
 MAX_GROUP_SAMPLES = 200_000
 """Samples that one transaction moves, unless a single series has more: about ten megabytes."""
 
 RELEASE_LOCK_SECONDS = 5
 """How long giving back space waits for readers of the week. It blocks new ones meanwhile."""
-
-T = TypeVar("T")
 
 
 class NotArchived(Exception):
@@ -92,8 +89,8 @@ class Archiver:
         total = 0
         async for group in self._groups(move, HERE):
             with _naming(server):
-                await self._in_transaction(self._copy, move, group)
-                samples = await self._in_transaction(self._leave_stubs, move, group)
+                await in_transaction(self._session, self._copy, move, group)
+                samples = await in_transaction(self._session, self._leave_stubs, move, group)
             total += samples
             self._moved(samples)
         await session.count(END_WEEK, move.parameters)
@@ -114,10 +111,10 @@ class Archiver:
         total = 0
         async for group in self._groups(move, IN_ARCHIVE):
             with _naming(found.server):
-                samples = await self._in_transaction(self._bring_back, move, group)
+                samples = await in_transaction(self._session, self._bring_back, move, group)
             total += samples
             self._moved(samples)
-        await self._in_transaction(self._forget, move)
+        await in_transaction(self._session, self._forget, move)
         return total
 
     async def _move(self, week: date, server: str) -> _Move:
@@ -184,17 +181,6 @@ class Archiver:
         await lock_packed_samples(self._session)
         await self._session.count(REMOVE_LATER, {**move.parameters, "series": None})
         await self._session.count(FORGET_WEEK, move.parameters)
-
-    async def _in_transaction(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
-        await self._session.count("BEGIN")
-        try:
-            result = await work(*args)
-            await self._session.count("COMMIT")
-        except BaseException:
-            if not self._session.closed:
-                await self._session.count("ROLLBACK")
-            raise
-        return result
 
 
 @contextmanager

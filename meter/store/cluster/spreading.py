@@ -8,12 +8,10 @@ ids, which cannot be distributed, is replaced; writers look ids up instead.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
-from typing import Any
 
 from meter.interfaces import Unavailable
 from meter.store.cluster.functions import VERSION
@@ -23,6 +21,7 @@ from meter.store.migrations import SPREAD_STORE
 from meter.store.migrations import has_table
 from meter.store.packing.packed_partitions import lock_packed_samples
 from meter.store.postgres.pool import Session
+from meter.store.postgres.transaction import in_transaction
 
 LOCK = 0x6D65746572_20
 """Key of the advisory lock of the one session that spreads the store."""
@@ -133,11 +132,11 @@ class Spreading:
         """Do what is left to do, yielding each step when it is done."""
         session = self._session
         if not await has_table(session, SPREAD_STORE):
-            await self._in_transaction(self._mark)
+            await in_transaction(session, self._mark)
             ended = (await session.rows(RECONNECT))[0][0]
             yield SpreadStep(f"daemons know: {ended} of their connections were closed", 0)
         else:
-            await self._in_transaction(self._renew)
+            await in_transaction(session, self._renew)
         session.spread = True
         if not await session.rows(IS_DISTRIBUTED, ["sample"]):
             if await session.rows(BOUNDS):
@@ -198,22 +197,11 @@ class Spreading:
 
     async def _briefly(self, statement: str) -> None:
         """Execute a statement that needs a table for itself for a moment: wait for it no longer than that others notice."""
-        await self._in_transaction(lambda: self._locking(statement))
+        await in_transaction(self._session, self._locking, statement)
 
     async def _locking(self, statement: str) -> None:
         await self._session.count("SET LOCAL lock_timeout = '10s'")
         await self._session.count(statement)
-
-    async def _in_transaction(self, work: Callable[[], Any]) -> None:
-        session = self._session
-        await session.count("BEGIN")
-        try:
-            await work()
-        except BaseException:
-            if not session.closed:
-                await session.count("ROLLBACK")
-            raise
-        await session.count("COMMIT")
 
     async def _missing(self) -> Sequence[str]:
         """Return what keeps the store from being spread."""

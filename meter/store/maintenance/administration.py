@@ -49,6 +49,7 @@ from meter.store.packing.packed_partitions import packed_partition_name
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.durability import unsafe_settings
 from meter.store.postgres.pool import Session
+from meter.store.postgres.transaction import in_transaction
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ class Administration(AdministeredDatabase):
     async def upgrade(self) -> Report:
         """Upgrade the schema, without a time limit; return the version before and after."""
         previous = await self._schema.database_version(self._connection)
-        await self._in_transaction(lambda: self._schema.upgrade(self._connection))
+        await in_transaction(self._connection, self._schema.upgrade, self._connection)
         return {"previous_schema_version": previous, "schema_version": self._schema.version}
 
     async def status(self) -> Report:
@@ -323,21 +324,10 @@ class Administration(AdministeredDatabase):
             await self._connection.remove_time_limits(of_transaction=True)
             return await work()
 
-        return await self._in_transaction(unlimited)
+        return await in_transaction(self._connection, unlimited)
 
     async def _check(self) -> None:
         await self._schema.check(self._connection)
-
-    async def _in_transaction(self, work: Callable[[], Awaitable[T]]) -> T:
-        await self._connection.count("BEGIN")
-        try:
-            result = await work()
-        except BaseException:
-            if not self._connection.closed:
-                await self._connection.count("ROLLBACK")
-            raise
-        await self._connection.count("COMMIT")
-        return result
 
 
 def _text(timestamp: datetime | None) -> str | None:

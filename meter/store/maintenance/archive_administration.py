@@ -27,6 +27,7 @@ from meter.store.packing.packer import Packer
 from meter.store.postgres.connection import Connection
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.pool import Session
+from meter.store.postgres.transaction import in_transaction
 
 REMOTE_TIMEOUT_SECONDS = 30.0
 
@@ -90,10 +91,10 @@ class ArchiveAdministration(PackingAdministration):
     async def remove_from_archives(self) -> Mapping[str, str]:
         """Delete on archive servers what is not needed there any more; return why it failed, by server."""
 
-        async def run(work: Any, removal: Any) -> None:
-            await self._in_transaction(lambda: work(self._connection, removal))
-
-        return await remove_from_archives(await removals(self._connection), run)
+        session = self._connection
+        return await remove_from_archives(
+            await removals(session), lambda remove, removal: in_transaction(session, remove, session, removal)
+        )
 
     async def add_archive_server(
         self, reactor: Any, name: str, parameters: Mapping[str, str], reader: ArchiveReader | None
@@ -106,13 +107,12 @@ class ArchiveAdministration(PackingAdministration):
         checked(parameters)
         if reader is not None:
             checked(reader.parameters)
-        await self._in_transaction(lambda: _would_make(self._connection, name, parameters, reader))
+        await in_transaction(self._connection, _would_make, self._connection, name, parameters, reader)
 
         async def make_tables(session: Session) -> bool:
-            await session.count("BEGIN")
-            made = await make_remote_tables(session, None if reader is None else reader.parameters["user"])
-            await session.count("COMMIT")
-            return made
+            return await in_transaction(
+                session, make_remote_tables, session, None if reader is None else reader.parameters["user"]
+            )
 
         async def look(session: Session) -> None:
             await session.rows("SELECT FROM meter_archive.packed_checksums LIMIT 1")
@@ -125,13 +125,13 @@ class ArchiveAdministration(PackingAdministration):
             await make_server(self._connection, name, parameters, reader)
             await check_server(self._connection, name)
 
-        await self._in_transaction(make)
+        await in_transaction(self._connection, make)
         return made
 
     async def remove_archive_server(self, name: str) -> None:
         """Forget the archive server ``name``; :class:`ArchiveServerError` if it has anything of this store."""
         await self._check()
-        await self._in_transaction(lambda: remove_server(self._connection, name))
+        await in_transaction(self._connection, remove_server, self._connection, name)
 
     async def _on_server(self, reactor: Any, parameters: Mapping[str, str], work: Callable[[Session], Any]) -> Any:
         """Do ``work`` over a connection of its own to an archive server."""

@@ -24,6 +24,7 @@ from meter.store.packing.packer import MAX_GROUP_SAMPLES
 from meter.store.packing.packer import Packer
 from meter.store.packing.packer import release_space
 from meter.store.packing.unpacking import unpack_next
+from meter.store.postgres.transaction import in_transaction
 
 # The partitions of the weeks, and of the tables that all weeks share their rows alone: each with its header and its entry in the index.
 BYTES = """
@@ -100,7 +101,7 @@ class PackingAdministration(Administration):
         if week not in await packed_weeks(session):
             raise Unavailable(f"the week of {week} is not packed")
         total = 0
-        while samples := await self._in_transaction(lambda: unpack_next(session, week, MAX_GROUP_SAMPLES)):
+        while samples := await in_transaction(session, unpack_next, session, week, MAX_GROUP_SAMPLES):
             total += samples
             unpacked(samples)
         await packer.close()

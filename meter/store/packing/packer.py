@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from datetime import date
 from datetime import datetime
 from typing import Any
-from typing import TypeVar
 
 from meter.interfaces import Unavailable
 from meter.sample_identity import WEEK
@@ -57,6 +56,7 @@ from meter.store.packing.packing_sql import TAKE_PLAIN
 from meter.store.packing.packing_sql import WORKING_TABLE
 from meter.store.packing.packing_sql import WRONG_ROWS
 from meter.store.postgres.pool import Session
+from meter.store.postgres.transaction import in_transaction
 from meter.store.query.as_of import WRITERS_IN_PROGRESS
 from meter.store.query.as_of import Writers
 
@@ -74,8 +74,6 @@ MAX_PAUSES = 100
 
 SMALL_TABLE_BYTES = 1_000_000
 """Below this size, with its indexes, an almost empty table is left as it is."""
-
-T = TypeVar("T")
 
 
 class NotVerified(Exception):
@@ -153,13 +151,13 @@ class Packer:
         await self._wait_for_writers(until)
         if not even_if_not_final and not await self._is_final(week):
             return None
-        await self._in_transaction(self._index, week, until)
+        await in_transaction(self._session, self._index, week, until)
         [[indexed_at]] = await self._session.rows("SELECT clock_timestamp()")
         await self._wait_for_writers(indexed_at)
         after, samples = -1, 0
         while group := await self._next_group(week, until, after):
             last, _ = group[-1]
-            count = await self._in_transaction(self._pack_group, week, until, after, last, even_if_not_final)
+            count = await in_transaction(self._session, self._pack_group, week, until, after, last, even_if_not_final)
             if count is None:
                 return None
             after, samples = last, samples + count
@@ -225,7 +223,7 @@ class Packer:
 
         group: list[tuple[int, int]] = []
         total = 0
-        for series_id, samples in await self._in_transaction(read):
+        for series_id, samples in await in_transaction(self._session, read):
             total += samples
             if group and total > self._max_group_samples:
                 break
@@ -256,17 +254,6 @@ class Packer:
                 f"of {given} samples of {week.table}, {found} were read back, {missing} differ, and {wrong_rows} rows are wrong"
             )
         return taken
-
-    async def _in_transaction(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
-        await self._session.count("BEGIN")
-        try:
-            result = await work(*args)
-            await self._session.count("COMMIT")
-        except BaseException:
-            if not self._session.closed:
-                await self._session.count("ROLLBACK")
-            raise
-        return result
 
 
 async def release_space(session: Session, table: str) -> None:
