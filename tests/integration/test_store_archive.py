@@ -119,6 +119,12 @@ def listed(samples):
     return [(each.message_id, each.timestamp, each.volume) for each in samples]
 
 
+async def paged(store, filter, limit):
+    """Return the markers of the samples of a page for rendering in bulk."""
+    page = await store.sample_page(filter, limit)
+    return [page.marker(n) for n in range(len(page.rows))]
+
+
 async def answers(store, filter):
     """Return the answers of questions that read old samples."""
     return [
@@ -140,10 +146,13 @@ async def test_archive_that_is_away_is_an_error_that_names_it_and_questions_that
         await store.maintenance.finalize(NOW)
         old = SampleFilter(end=OLD + timedelta(days=1))
         recent = SampleFilter(start=NOW - timedelta(days=2))
+        of_a_meter = SampleFilter(equals={"meter": "cpu"})
 
         async def not_needing():
             return [
                 listed(await store.samples(SampleFilter(), 50)),
+                listed(await store.samples(of_a_meter, 50)),
+                await paged(store, of_a_meter, 50),
                 listed(await store.samples(recent, 1000)),
                 [dataclasses.astuple(each) for each in await store.resources(SampleFilter(), 100)],
                 await store.meters(SampleFilter(), 100, unique=False),
@@ -161,6 +170,7 @@ async def test_archive_that_is_away_is_an_error_that_names_it_and_questions_that
             for question in (
                 store.samples(SampleFilter(), 1000),
                 store.samples(SampleFilter(), 7, OLDEST_FIRST),
+                store.sample_page(SampleFilter(), 1000),
                 store.statistics(StatisticsQuery(filter=SampleFilter(end=OLD + timedelta(minutes=5)), period=600)),
                 store.samples(SampleFilter(equals={"message_id": gone[9].message_id}), 1),
             ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+from typing import TypeVar
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
@@ -94,6 +96,9 @@ UNEXECUTABLE = (
 )
 
 
+Found = TypeVar("Found")
+
+
 class QueryRunner:
     """Runs queries over ``pool``, each statement of which may take ``seconds``; many rows are converted in ``slices``."""
 
@@ -109,19 +114,10 @@ class QueryRunner:
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
-        """See ``IStore.samples``.
-
-        A page, newest first, that is full of samples that are newer than those of an archive server does not need it.
-        """
-        try:
-            return await self._samples(filter, limit, order, after)
-        except ArchiveUnavailable as away:
-            if order or away.end is None or (filter.start is not None and filter.start >= away.end):
-                raise
-            newer = await self.samples(replace(filter, start=away.end, after_start=False), limit, after=after)
-            if len(newer) < limit:
-                raise
-            return newer
+        """See ``IStore.samples``."""
+        return await self._without_archive(
+            filter, limit, order, lambda within: self._samples(within, limit, order, after), len
+        )
 
     async def _samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order], after: Marker | None
@@ -146,6 +142,22 @@ class QueryRunner:
         known: KnownDimensions,
     ) -> SamplePage:
         """See ``ISamplePages``."""
+        return await self._without_archive(
+            filter,
+            limit,
+            order,
+            lambda within: self._sample_page(within, limit, order, after, known),
+            lambda page: len(page.rows),
+        )
+
+    async def _sample_page(
+        self,
+        filter: SampleFilter,
+        limit: int,
+        order: Sequence[Order],
+        after: Marker | None,
+        known: KnownDimensions,
+    ) -> SamplePage:
         if order and after:
             raise RequestError("only a page in the order newest first can be continued after a marker")
         conditions = split_filter(filter)
@@ -155,6 +167,29 @@ class QueryRunner:
         if len(page.rows) < len(rows):
             page = await self._page(await self._sample_rows(conditions, limit, order, after, as_values), known)
         return page
+
+    async def _without_archive(
+        self,
+        filter: SampleFilter,
+        limit: int,
+        order: Sequence[Order],
+        read: Callable[[SampleFilter], Awaitable[Found]],
+        size: Callable[[Found], int],
+    ) -> Found:
+        """Return what ``read`` finds of ``filter``: at most ``limit`` samples, as ``size`` counts them.
+
+        Newest first, a page that is full of samples that are newer than those of an archive server does without that server.
+        """
+        try:
+            return await read(filter)
+        except ArchiveUnavailable as away:
+            if order or away.end is None or (filter.start is not None and filter.start >= away.end):
+                raise
+            newer = replace(filter, start=away.end, after_start=False)
+            found = await self._without_archive(newer, limit, order, read, size)
+            if size(found) < limit:
+                raise
+            return found
 
     async def _page(self, rows: list[tuple[Any, ...]], known: KnownDimensions) -> SamplePage:
         with self._request_errors():

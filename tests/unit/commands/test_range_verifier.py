@@ -37,10 +37,14 @@ class Rows:
 
 
 class Pages:
-    """The pages of a store without voided samples and batches."""
+    """The pages of a store without damage, voided samples and batches."""
 
     def __init__(self, *pages: Any) -> None:
         self._pages = pages
+
+    async def packed_damage(self, *_: object) -> Any:
+        for text in ():
+            yield text
 
     async def pages(self, *_: object) -> Any:
         for page in self._pages:

@@ -65,7 +65,7 @@ def test_what_is_committed_and_not_visible_is_recovered():
 def test_rows_that_stay_in_doubt_are_no_answer(options):
     failure = outcome(Coordinator(prepared={"citus_0_1"}, committed={"citus_0_1"}, **options))
     assert failure.check(Unavailable)
-    assert "1 transactions are in doubt" in failure.getErrorMessage()
+    assert "transactions in doubt: 1;" in failure.getErrorMessage()
 
 
 def test_worker_that_is_away_is_named():
