@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from contextlib import contextmanager
 from contextlib import nullcontext
 from datetime import date
-from threading import Lock
 from typing import Any
-from unittest.mock import patch
 
 import pytest
-from twisted.internet.threads import deferToThread
 
 from meter.store.archive.archive_servers import make_remote_tables
 from meter.store.archive.archive_servers import make_server
 from meter.store.archive.archiver import Archiver
 from meter.store.postgres.dsn import parsed
-from meter.store.postgres.pool import Pool
 from tests.packed import BlockingSession
+from tests.packed import done_before_reads
 from tests.packed import pack
 from tests.packed import packed_before_reads
 from tests.packed import result
@@ -54,34 +49,17 @@ def _archive(session: Any, name: str, before: date = date.max) -> int:
     return sum(result(Archiver(session).archive(week, name)) for week in weeks)
 
 
-@contextmanager
-def archived_before_reads(dsn: str) -> Iterator[None]:
-    """Pack and archive everything in the database before each statement of a pool, and each transaction of one that does not write samples.
+def archived_before_reads(dsn: str) -> AbstractContextManager[None]:
+    """Pack and archive everything in the database before each read: see :func:`~tests.packed.done_before_reads`.
 
     Late samples of archived weeks stay plain.
     """
-    execute, run = Pool.rows, Pool.run
-    session, one_at_a_time = BlockingSession(dsn), Lock()
 
-    def archive() -> None:
-        with one_at_a_time:
-            pack(session)
-            _archive(session, SERVER)
+    def archive(session: Any) -> None:
+        pack(session)
+        _archive(session, SERVER)
 
-    async def rows(pool: Pool, *args: Any) -> Any:
-        await deferToThread(archive)
-        return await execute(pool, *args)
-
-    async def transaction(pool: Pool, *args: Any, **kwargs: Any) -> Any:
-        if pool.name not in ("store writers", "store maintenance"):
-            await deferToThread(archive)
-        return await run(pool, *args, **kwargs)
-
-    try:
-        with patch.object(Pool, "rows", rows), patch.object(Pool, "run", transaction):
-            yield
-    finally:
-        session.close()
+    return done_before_reads(dsn, archive)
 
 
 def before_reads(request: pytest.FixtureRequest, dsn: str) -> AbstractContextManager[None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
@@ -85,23 +87,28 @@ def result(work: Any) -> Any:
     raise AssertionError("the coroutine waits")
 
 
+def packed_before_reads(dsn: str) -> AbstractContextManager[None]:
+    """Pack everything in the database before each read: see :func:`done_before_reads`."""
+    return done_before_reads(dsn, pack)
+
+
 @contextmanager
-def packed_before_reads(dsn: str) -> Iterator[None]:
-    """Pack everything in the database before each statement of a pool, and each transaction of one that does not write samples."""
+def done_before_reads(dsn: str, work: Callable[[BlockingSession], object]) -> Iterator[None]:
+    """Do ``work`` in the database before each statement of a pool, and each transaction of one that does not write samples."""
     execute, run = Pool.rows, Pool.run
     session, one_at_a_time = BlockingSession(dsn), Lock()
 
-    def pack_now() -> None:
+    def work_now() -> None:
         with one_at_a_time:
-            pack(session)
+            work(session)
 
     async def rows(pool: Pool, *args: Any) -> Any:
-        await deferToThread(pack_now)
+        await deferToThread(work_now)
         return await execute(pool, *args)
 
     async def transaction(pool: Pool, *args: Any, **kwargs: Any) -> Any:
         if pool.name not in ("store writers", "store maintenance"):
-            await deferToThread(pack_now)
+            await deferToThread(work_now)
         return await run(pool, *args, **kwargs)
 
     try:

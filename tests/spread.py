@@ -10,18 +10,14 @@ import pytest
 
 from meter.store.cluster.spreading import Spreading
 from tests.packed import BlockingSession
+from tests.packed import result
 
 
 def spread(dsn: str, shards_per_worker: int = 1) -> None:
     """Spread the store in the database at ``dsn`` over the workers that it knows."""
     session: Any = BlockingSession(dsn)
     try:
-        work = _spread(session, shards_per_worker)
-        try:
-            work.send(None)
-        except StopIteration:
-            return
-        raise AssertionError("the coroutine waits")
+        result(_spread(session, shards_per_worker))
     finally:
         session.close()
 

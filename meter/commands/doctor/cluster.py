@@ -31,7 +31,7 @@ def _workers(cluster: Cluster) -> Iterator[Finding]:
             "cluster",
             "warning",
             f"{cluster.in_doubt} committed transactions are in doubt: their samples are not visible yet, and hours wait for them",
-            "Citus recovers them once a minute; SELECT recover_prepared_transactions() does it at once",
+            "Citus recovers them every citus.recover_2pc_interval; SELECT recover_prepared_transactions() does it at once",
         )
     for worker in cluster.workers:
         if worker.problem:

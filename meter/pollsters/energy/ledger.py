@@ -77,6 +77,11 @@ class EnergyLedger:
         self._last = poll
         return True
 
+    @property
+    def last_at(self) -> datetime:
+        """The time of the last poll whose energy is in the sums."""
+        return self._last.at
+
     def began_before(self, poll: EnergyPoll, name: str) -> datetime:
         """Return the time at which the sum of a domain that is new in ``poll`` was 0: its start, or the last poll before it."""
         began = poll.domains[name].began_at

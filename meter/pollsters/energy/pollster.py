@@ -133,8 +133,9 @@ class EnergyPollster:
                 poll, share_idle=self.options.idle == "shared"
             ):
                 self._log.warn(
-                    "the energy since {at} is not known: the counters may have begun again more than once",
-                    at=ledger.since,
+                    "the energy since {at} is not known, and all sums begin again: there are other counters, or they may have begun"
+                    " again more than once",
+                    at=ledger.last_at,
                 )
                 ledger, openings = None, {}
         if ledger is None:

@@ -211,9 +211,10 @@ class Spreading:
                 "the database does not have the extension citus: install it on every server, add it to"
                 " shared_preload_libraries, restart, and CREATE EXTENSION citus in this database on each of them"
             ]
-        found = [f"{name} does not answer: {why}" for name, success, why in await session.rows(SETTINGS) if not success]
+        settings = await session.rows(SETTINGS)
+        found = [f"{name} does not answer: {why}" for name, success, why in settings if not success]
         versions = set()
-        for name, success, result in await session.rows(SETTINGS):
+        for name, success, result in settings:
             if success:
                 wal_level, prepared, connections, server, citus = result.split(" ")
                 versions.add((int(server) // 10000, citus))

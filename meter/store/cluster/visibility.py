@@ -51,5 +51,5 @@ async def ensure_all_visible(rows: Rows) -> None:
         if attempt and (await rows(MAY_RECOVER))[0][0]:
             await rows(RECOVER)
     raise Unavailable(
-        f"not all samples can be seen: {len(in_doubt)} transactions are in doubt, which Citus recovers once a minute"
+        f"not all samples can be seen: transactions in doubt: {len(in_doubt)}; Citus recovers them every citus.recover_2pc_interval"
     )

@@ -2,7 +2,7 @@
 
 A transaction that writes to several workers is prepared on each and then committed at the coordinator. A worker that is
 cut off before it is told to commit has the rows, but nobody sees them: they are *in doubt* until Citus recovers the
-transaction, which it tries once a minute, or ``SELECT recover_prepared_transactions()`` does.
+transaction, which it tries every ``citus.recover_2pc_interval``, or ``SELECT recover_prepared_transactions()`` does.
 """
 
 from __future__ import annotations

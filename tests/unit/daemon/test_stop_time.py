@@ -85,4 +85,4 @@ def test_systemd_stop_timeout_exceeds_the_daemons(unit):
 
 
 def test_systemd_units_exist():
-    assert len(UNITS) == 6
+    assert len(UNITS) == 7
