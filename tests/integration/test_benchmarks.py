@@ -63,7 +63,7 @@ SMALLEST = {
     "region": [
         *(
             "--sizes",
-            "110x30x2",
+            "110x30x1x10",
             "--meters",
             "2",
             "--retention-days",
