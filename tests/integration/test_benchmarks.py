@@ -67,7 +67,7 @@ SMALLEST = {
             "--meters",
             "2",
             "--retention-days",
-            "14",
+            "21",
             "--pack-after-days",
             "7",
             "--delivered-days",
