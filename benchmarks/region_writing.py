@@ -99,13 +99,20 @@ class Processors:
         self._last = self._now()
 
     def _now(self) -> dict[str, float]:
-        return {name: sum(map(processor_seconds_with_ended, pids())) for name, pids in self._pids.items()}
+        return {name: sum(map(_seconds, pids())) for name, pids in self._pids.items()}
 
     def since(self) -> dict[str, float]:
         """Return the seconds by name."""
         now, last = self._now(), self._last
         self._last = now
         return {name: now[name] - last[name] for name in now}
+
+
+def _seconds(pid: int) -> float:
+    try:
+        return processor_seconds_with_ended(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0  # it has ended, and its parent has its time
 
 
 class Simulation:

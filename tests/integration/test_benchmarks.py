@@ -63,11 +63,11 @@ SMALLEST = {
     "region": [
         *(
             "--sizes",
-            "110x30x2",
+            "110x30x1x10",
             "--meters",
             "2",
             "--retention-days",
-            "14",
+            "21",
             "--pack-after-days",
             "7",
             "--delivered-days",
