@@ -15,6 +15,7 @@ import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from meter.counter_runs import run_of
@@ -184,9 +185,14 @@ async def test_counter_that_begins_again_goes_on(tmp_path: Path) -> None:
 @pytest_twisted.ensureDeferred
 async def test_counter_that_may_have_begun_again_twice_begins_new_sums(tmp_path: Path) -> None:
     host = EnergyHost(tmp_path)
-    one = await host.poll(a=0.0)
+    await host.poll(a=0.0)
+    one = await host.poll(a=0.5)
     host.use(100, busy=TICKS)
-    two = await host.poll(seconds=3600, a=1.0)
+    with capturedLogs() as logs:
+        two = await host.poll(seconds=3600, a=1.0)
+    assert [event["at"] for event in logs if "is not known" in event.get("log_format", "")] == [
+        one["energy", "a"].timestamp
+    ]
     assert {each.volume for each in two.values()} == {0}
     for key, each in two.items():
         assert run_of("cumulative", each.resource_metadata) != run_of("cumulative", one[key].resource_metadata)
