@@ -26,6 +26,7 @@ from tests.integration.test_store_packing import all_samples
 from tests.integration.test_store_packing import counts
 from tests.integration.test_store_packing import varied
 from tests.integration.test_store_packing_faults import Watched
+from tests.integration.test_store_packing_faults import killed_before
 from tests.integration.test_store_rollups import running
 from tests.packed import pack_all_blocking
 from tests.packing import session_of
@@ -54,13 +55,7 @@ async def test_archiver_killed_before_any_of_its_statements_loses_and_doubles_no
     killed, progress = 0, set()
     for fatal in itertools.count(1):
         async with session_of(dsn) as session:
-            [[pid]] = await session.rows("SELECT pg_backend_pid()")
-
-            async def kill(number, statement, fatal=fatal, pid=pid):
-                if number == fatal:
-                    postgresql.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
-
-            archiver = Archiver(Watched(session, kill), max_group_samples=45)
+            archiver = Archiver(await killed_before(fatal, session, postgresql), max_group_samples=45)
             try:
                 await (archiver.archive(WEEK, SERVER) if direction == "archive" else archiver.unarchive(WEEK))
             except Unavailable:

@@ -49,6 +49,17 @@ class Watched:
         return await self._session.count(statement, parameters)
 
 
+async def killed_before(fatal, session, postgresql):
+    """Return ``session``, which PostgreSQL ends before its statement with the number ``fatal``."""
+    [[pid]] = await session.rows("SELECT pg_backend_pid()")
+
+    async def kill(number, statement):
+        if number == fatal:
+            postgresql.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+
+    return Watched(session, kill)
+
+
 def packer_of(session, **options):
     return Packer(session, options.pop("pause", PAUSE), **{"max_group_samples": 25, **options})
 
@@ -66,13 +77,7 @@ async def test_packer_that_is_killed_before_any_of_its_statements_loses_and_doub
         killed, progress = 0, set()
         for fatal in itertools.count(1):
             async with session_of(dsn) as session:
-                [[pid]] = await session.rows("SELECT pg_backend_pid()")
-
-                async def kill(number, statement, fatal=fatal, pid=pid):
-                    if number == fatal:
-                        postgresql.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
-
-                packer = packer_of(Watched(session, kill))
+                packer = packer_of(await killed_before(fatal, session, postgresql))
                 try:
                     await packer.pack(week, even_if_not_final=True)
                 except Unavailable:

@@ -156,7 +156,7 @@ REMOVE_LATER = "INSERT INTO archive_removal (server, week, series_ids) VALUES (%
 REMOVALS = "SELECT id, server, week, series_ids FROM archive_removal ORDER BY id"
 FORGET_REMOVAL = "DELETE FROM archive_removal WHERE id = %(id)s"
 
-OF_SERIES = "(%(series)s::integer[] IS NULL OR a.series_id = ANY(%(series)s::integer[]))"
+_OF_SERIES = "(%(series)s::integer[] IS NULL OR {row}.series_id = ANY(%(series)s::integer[]))"
 
 REMOVE_WEEK = f"DELETE FROM {{archive}} a WHERE {OF_WEEK}"
 REMOVE_SERIES = f"DELETE FROM {{archive}} a WHERE {OF_WEEK} AND a.series_id = ANY(%(series)s::integer[])"
@@ -164,11 +164,11 @@ REMOVE_SERIES = f"DELETE FROM {{archive}} a WHERE {OF_WEEK} AND a.series_id = AN
 STILL_REFERRED_TO = f"""
 SELECT EXISTS (
     SELECT FROM packed_samples p WHERE p.first >= %(start)s AND p.first < %(end)s AND {IS_ARCHIVED}
-    AND {OF_SERIES.replace("a.", "p.")}
+    AND {_OF_SERIES.format(row="p")}
 )
 """
 
 NOT_REFERRED_TO = f"""
-SELECT a.series_id, a.first, a.part FROM {{archive}} a WHERE {OF_WEEK} AND {OF_SERIES}
+SELECT a.series_id, a.first, a.part FROM {{archive}} a WHERE {OF_WEEK} AND {_OF_SERIES.format(row="a")}
 AND NOT EXISTS (SELECT FROM packed_samples p WHERE {_SAME_KEY} AND p.first >= %(start)s AND p.first < %(end)s AND {IS_ARCHIVED})
 """
