@@ -31,7 +31,7 @@ from tests.integration.test_store_packing import all_samples
 from tests.integration.test_store_packing import counts
 from tests.integration.test_store_packing import varied
 from tests.integration.test_store_rollups import running
-from tests.packed import pack_all
+from tests.packed import pack_all_blocking
 from tests.packing import session_of
 from tests.store_messages import KEYS
 from tests.store_messages import message
@@ -54,7 +54,7 @@ async def moved(dsn, *, samples=300):
     """Store samples of an old week, and archive them."""
     async with running(dsn) as store:
         await store.write(varied(samples))
-    await deferToThread(pack_all, dsn)
+    await deferToThread(pack_all_blocking, dsn)
     return await deferToThread(archive_all, dsn)
 
 
@@ -66,7 +66,7 @@ async def test_every_column_of_every_sample_comes_from_the_archive_and_back_as_i
     async with running(dsn) as store:
         await store.write(varied())
         before = all_samples(postgresql, dsn)
-        await deferToThread(pack_all, dsn)
+        await deferToThread(pack_all_blocking, dsn)
 
         assert await deferToThread(archive_all, dsn) == 300
 
@@ -126,7 +126,7 @@ async def test_archive_that_is_away_is_an_error_that_names_it_and_questions_that
             ]
 
         before, needed = await not_needing(), await answers(store, old)
-        await deferToThread(pack_all, dsn)
+        await deferToThread(pack_all_blocking, dsn)
         await deferToThread(archive_all, dsn, before=WEEK + timedelta(weeks=1))
         await deferToThread(archive_postgresql.stop)
         try:
@@ -163,7 +163,7 @@ async def test_repeats_of_archived_samples_are_found_and_late_samples_stay_besid
     stored = varied(300)
     async with running(dsn) as store:
         await store.write(stored)
-        await deferToThread(pack_all, dsn)
+        await deferToThread(pack_all_blocking, dsn)
         await deferToThread(archive_all, dsn)
         before = all_samples(postgresql, dsn)
 
@@ -176,13 +176,13 @@ async def test_repeats_of_archived_samples_are_found_and_late_samples_stay_besid
 
         assert counts(postgresql, dsn) == (50, 300)
         assert len(await store.samples(SampleFilter(), 1000)) == 350
-        await deferToThread(pack_all, dsn)
+        await deferToThread(pack_all_blocking, dsn)
         assert await deferToThread(archive_all, dsn) == 0
         assert counts(postgresql, dsn) == (50, 300)
         assert [row for row in all_samples(postgresql, dsn) if row in before] == before
         async with session_of(dsn) as session:
             await Archiver(session).unarchive(WEEK)
-        await deferToThread(pack_all, dsn)
+        await deferToThread(pack_all_blocking, dsn)
         assert counts(postgresql, dsn) == (0, 350)
 
 
@@ -194,7 +194,7 @@ async def test_messages_that_do_not_need_the_archive_are_stored_while_it_is_away
     stored = varied(100)
     async with running(dsn) as store:
         await store.write(stored)
-        await deferToThread(pack_all, dsn)
+        await deferToThread(pack_all_blocking, dsn)
         await deferToThread(archive_all, dsn)
         batch = [
             *varied(20, at=NOW - timedelta(days=1)),
@@ -227,7 +227,7 @@ async def test_samples_of_an_archived_week_cannot_be_voided_and_those_voided_bef
         first = Selection(meter="cpu", resource_id="r1", end=OLD + timedelta(minutes=3))
         assert (await administration.void(first, act)).samples == 6
         await store.maintenance.finalize(NOW)
-        await deferToThread(pack_all, dsn)
+        await deferToThread(pack_all_blocking, dsn)
         await deferToThread(archive_all, dsn)
         before = all_samples(postgresql, dsn)
 
@@ -250,7 +250,7 @@ async def test_retention_deletes_archived_weeks_on_their_server_too_as_soon_as_i
         await store.write(varied(300))
         await store.write(varied(20, at=NOW - timedelta(days=1)))
         await store.maintenance.finalize(NOW)
-        await deferToThread(pack_all, dsn)
+        await deferToThread(pack_all_blocking, dsn)
         await deferToThread(archive_all, dsn, before=WEEK + timedelta(weeks=1))
         await deferToThread(archive_postgresql.stop)
         try:
@@ -274,7 +274,7 @@ async def test_retention_of_a_meter_deletes_its_archived_rows_and_no_others(post
     async with running(dsn, retention=Retention(meter_days={"disk*": 7})) as store:
         await store.write([*varied(100), *varied(100, name="disk.read.bytes", type="cumulative")])
         await store.maintenance.finalize(NOW)
-        await deferToThread(pack_all, dsn)
+        await deferToThread(pack_all_blocking, dsn)
         await deferToThread(archive_all, dsn)
         assert archive_postgresql.execute(REMOTE, archive_dsn) == [(10, 200)]
 

@@ -27,7 +27,7 @@ from tests.integration.test_store_packing import counts
 from tests.integration.test_store_packing import varied
 from tests.integration.test_store_packing_faults import Watched
 from tests.integration.test_store_rollups import running
-from tests.packed import pack_all
+from tests.packed import pack_all_blocking
 from tests.packing import session_of
 
 REMAINING = "SELECT count(*) FROM packed_samples WHERE archived"
@@ -39,7 +39,7 @@ async def packed_week(postgresql, archive_postgresql, samples=100):
     add_server(dsn, archive_dsn)
     async with running(dsn) as store:
         await store.write(varied(samples))
-    await deferToThread(pack_all, dsn)
+    await deferToThread(pack_all_blocking, dsn)
     return dsn, archive_dsn, all_samples(postgresql, dsn)
 
 

@@ -153,6 +153,12 @@ async def require_server(session: Session, name: str) -> None:
         )
 
 
+async def has_tables(session: Session) -> bool:
+    """Return whether the database of ``session`` has the tables of an archive."""
+    [[exists]] = await session.rows("SELECT to_regclass(%s) IS NOT NULL", [f"{REMOTE_SCHEMA}.packed_samples"])
+    return bool(exists)
+
+
 async def make_remote_tables(session: Session, reader: str | None) -> bool:
     """Make the tables of an archive in the database of ``session``, unless it has them, and let the user ``reader`` read them.
 
