@@ -37,7 +37,7 @@ class Rows:
 
 
 class Pages:
-    """The pages of a store without voided samples and batches."""
+    """The pages of a store without voided samples, batches and damaged packed rows."""
 
     def __init__(self, *pages: Any) -> None:
         self._pages = pages
@@ -45,6 +45,10 @@ class Pages:
     async def pages(self, *_: object) -> Any:
         for page in self._pages:
             yield page
+
+    async def packed_damage(self, *_: object) -> Any:
+        for damage in ():
+            yield damage
 
     async def voided_page(self, *_: object) -> Any:
         return []
