@@ -149,7 +149,11 @@ async def require_server(session: Session, name: str) -> None:
     if name not in known:
         raise ArchiveServerError(
             f"there is no archive server {name}: "
-            + (f"there are {', '.join(known)}" if known else "meter-db archive-server add NAME DSN makes one")
+            + (
+                f"the archive servers are {', '.join(known)}"
+                if known
+                else "meter-db archive-server add NAME DSN makes one"
+            )
         )
 
 
