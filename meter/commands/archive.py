@@ -29,6 +29,7 @@ from meter.store import NotVerified
 from meter.store import Rejected
 from meter.store import WeekIsArchived
 from meter.store import archive_parameters
+from meter.store import listed
 
 Report = dict[str, Any]
 
@@ -186,7 +187,7 @@ async def unarchive(
 async def archive_server(
     reactor: Any, administration: ArchiveAdministration, config: Config, options: Mapping[str, Any]
 ) -> tuple[Report, int]:
-    """Make an archive server known, or forget it; return the report and the exit status."""
+    """Make an archive server known, or forget it; return the report and the exit status, 1 if the server lacks weeks that it must have."""
     name, action = options["name"], options["action"]
     acting = act(config, options, needs_reason=False)
     try:
@@ -202,7 +203,7 @@ async def archive_server(
             if options["reader-password-file"]:
                 of_reader["password"] = _password(options["reader-password-file"])
             reader = ArchiveReader(options["reader-role"], of_reader)
-        made = await administration.add_archive_server(reactor, name, parameters, reader)
+        made, missing = await administration.add_archive_server(reactor, name, parameters, reader)
     except ArchiveServerError as error:
         raise CommandError(str(error)) from error
     where: Report = {
@@ -210,7 +211,10 @@ async def archive_server(
     }
     readers: Report = {"reader_role": options["reader-role"]} if reader else {}
     await administration.record(acting, "archive-server", {"action": action, "server": name, **where, **readers})
-    return {"added": name, **where, **readers, "tables": "made" if made else "were there already"}, EXIT_OK
+    report = {"added": name, **where, **readers, "tables": "made" if made else "were there already"}
+    if missing:
+        return {**report, "missing_weeks": listed(missing)}, EXIT_FOUND_PROBLEMS
+    return report, EXIT_OK
 
 
 def _password(path: str | None) -> str:

@@ -91,7 +91,7 @@ class Options(CommandOptions):
             "status",
             None,
             JsonOptions,
-            "Show where the database is, its versions, unsafe settings and the workers of a cluster; exit status 1 unless its schema is the required one and all workers answer.",
+            "Show where the database is, its versions, unsafe settings, archive servers and the workers of a cluster; exit status 1 unless its schema is the required one and all of these servers answer.",
         ],
         ["partitions", None, JsonOptions, "List the weekly partitions with their sizes."],
         [
@@ -191,7 +191,8 @@ async def _administer(
             return await administration.upgrade(), EXIT_OK
         case "status":
             report = await administration.status()
-            away = any(worker["state"] != "answers" for worker in report.get("workers", ()))
+            others = [*report["archive_servers"], *report.get("workers", ())]
+            away = any(each["state"] != "answers" for each in others)
             return report, EXIT_FOUND_PROBLEMS if report["schema_problem"] or away else EXIT_OK
         case "partitions":
             return {"partitions": await administration.partitions()}, EXIT_OK
@@ -242,20 +243,18 @@ def as_text(report: Report) -> str:
     """Return ``report`` as text: a line for each member, lists as tables."""
     lines = []
     for name, value in report.items():
-        if isinstance(value, list):
+        if isinstance(value, list) and value:
             lines += _table(value)
         else:
             text = ", ".join(f"{key}: {each}" for key, each in value.items()) if isinstance(value, dict) else value
-            lines.append(f"{name.replace('_', ' ')}: {'none' if text in (None, '') else text}")
+            lines.append(f"{name.replace('_', ' ')}: {'none' if text in (None, '', []) else text}")
     return "".join(f"{line}\n" for line in lines)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not rows:
-        return ["none"]
     cells = [
         [name.upper().replace("_", " ") for name in rows[0]],
-        *([str(cell) for cell in row.values()] for row in rows),
+        *(["none" if cell is None else str(cell) for cell in row.values()] for row in rows),
     ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -5,6 +5,8 @@ Daemons use :class:`PostgresStore`, and :class:`EmbeddedPostgres` to run the dat
 :class:`ApiTokenAdministration`, ``meter-doctor`` :class:`DatabaseInspection`.
 """
 
+from meter.store.archive.archive_health import ArchiveHealth
+from meter.store.archive.archive_health import listed
 from meter.store.archive.archive_servers import ArchiveReader
 from meter.store.archive.archive_servers import ArchiveServerError
 from meter.store.archive.archive_servers import archive_parameters
@@ -60,6 +62,7 @@ __all__ = [
     "Anchor",
     "ApiTokenAdministration",
     "ArchiveAdministration",
+    "ArchiveHealth",
     "ArchiveReader",
     "ArchiveServerError",
     "BatchRows",
@@ -96,6 +99,7 @@ __all__ = [
     "Worker",
     "archive_parameters",
     "embedded_directory",
+    "listed",
     "overdue",
     "retained_days",
     "sample_trace",

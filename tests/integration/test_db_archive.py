@@ -50,6 +50,12 @@ def of_user(dsn, user, password=""):
     return dsn.replace("//meter@", f"//{user}{':' if password else ''}{password}@")
 
 
+async def archive_states(meter_db):
+    """Return the exit status of ``meter-db status``, and the states of archive servers by name."""
+    status, out, _ = await meter_db("status", "--json")
+    return status, {each["server"]: each["state"] for each in json.loads(out)["archive_servers"]}
+
+
 @pytest.fixture
 def roles(postgresql, archive_postgresql):
     """The DSNs of a store and of an archive whose roles are no superusers, and those of roles that only read."""
@@ -138,8 +144,27 @@ async def test_week_is_archived_and_brought_back_with_least_rights(
 
     status, _, errors = await meter_db("archive-server", "remove", "cold")
     assert (status, "has weeks of this store" in errors) == (3, True)
+
+    empty = archive_postgresql.dsn()
+    archive_postgresql.execute(f"GRANT CREATE ON DATABASE {empty.rpartition('/')[2]} TO archiver")
+    status, _, errors = await meter_db(*add[:-1], of_user(empty, "archiver"))
+    assert (status, f"no row of the weeks that are archived on cold ({WEEK})" in errors) == (3, True)
+    assert archive_postgresql.execute("SELECT to_regnamespace('meter_archive')", empty) == [(None,)]
+    # With tables, such as those of another store, it is no better.
+    assert (await meter_db(*add[:-2], "warm", of_user(empty, "archiver")))[0] == 0
+    status, _, errors = await meter_db(*add[:-1], of_user(empty, "archiver"))
+    assert (status, "no row of the weeks" in errors) == (3, True)
+    assert await archive_states(meter_db) == (0, {"cold": "answers", "warm": "answers"})
+    for sign, state in (("-", f"has no row of the weeks of {WEEK}"), ("+", "answers")):
+        archive_postgresql.execute(
+            f"UPDATE meter_archive.packed_samples SET first = first {sign} interval '30 days'", archive_dsn
+        )
+        assert (await archive_states(meter_db))[1] == {"cold": state, "warm": "answers"}
+
     await deferToThread(archive_postgresql.stop)
     try:
+        status, states = await archive_states(meter_db)
+        assert (status, ["could not connect" in each for each in states.values()]) == (1, [True, True])
         status, _, errors = await meter_db("unarchive", WEEK)
         assert (status, "archive server cold" in errors) == (2, True)
     finally:
@@ -149,7 +174,8 @@ async def test_week_is_archived_and_brought_back_with_least_rights(
     assert (status, report["unarchived_samples"], report["rows_on_the_server"]) == (0, 300, "removed")
     assert archive_postgresql.execute(REMOTE, archive_dsn) == [(0, 0)]
     assert all_samples(postgresql, dsn) == before
-    assert (await meter_db("archive-server", "remove", "cold"))[0] == 0
+    for name in ("cold", "warm"):
+        assert (await meter_db("archive-server", "remove", name))[0] == 0
     actions = postgresql.execute("SELECT action FROM audit_entry ORDER BY seq", dsn)
     assert [action for [action] in actions] == [
         "archive-server",
@@ -157,7 +183,9 @@ async def test_week_is_archived_and_brought_back_with_least_rights(
         "archive",
         "archive",
         "unpack",
+        "archive-server",
         "unarchive",
         "unarchive",
+        "archive-server",
         "archive-server",
     ]

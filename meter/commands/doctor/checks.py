@@ -15,6 +15,7 @@ CHECKS: dict[str, str] = {
     "database": "the database can be reached, its version, and the version of the schema",
     "durability": "no setting of PostgreSQL with which a crash loses committed samples",
     "cluster": "all workers of a spread store answer, and have nothing in doubt",
+    "archive": "all archive servers answer, and have the weeks that were moved to them",
     "partitions": "this week and the next have a partition",
     "finalization": "all hours are final that can be, or which is the oldest that is not",
     "disk": "the size of the database, and room on its disk and on that of state_dir",

@@ -37,6 +37,7 @@ from meter.commands.doctor import certificates as certificate_checks
 from meter.commands.doctor import configuration as configuration_checks
 from meter.commands.doctor import daemons as daemon_checks
 from meter.commands.doctor import database as database_checks
+from meter.commands.doctor.archive import archive_findings
 from meter.commands.doctor.checks import CHECKS
 from meter.commands.doctor.cluster import cluster_findings
 from meter.commands.doctor.finding import Finding
@@ -295,6 +296,7 @@ async def _inspect(context: ExaminationContext, inspection: DatabaseInspection, 
         return
     cluster = await inspection.cluster()
     found += cluster_findings(cluster)
+    found += archive_findings(await inspection.archives())
     before = context.now()
     now = await inspection.now()
     local = min(max(now, before), context.now())  # the answer took a while

@@ -149,8 +149,18 @@ async def require_server(session: Session, name: str) -> None:
     if name not in known:
         raise ArchiveServerError(
             f"there is no archive server {name}: "
-            + (f"there are {', '.join(known)}" if known else "meter-db archive-server add NAME DSN makes one")
+            + (
+                f"the archive servers are {', '.join(known)}"
+                if known
+                else "meter-db archive-server add NAME DSN makes one"
+            )
         )
+
+
+async def has_tables(session: Session) -> bool:
+    """Return whether the database of ``session`` has the tables of an archive."""
+    [[exists]] = await session.rows("SELECT to_regclass(%s) IS NOT NULL", [f"{REMOTE_SCHEMA}.packed_samples"])
+    return bool(exists)
 
 
 async def make_remote_tables(session: Session, reader: str | None) -> bool:

@@ -172,3 +172,12 @@ NOT_REFERRED_TO = f"""
 SELECT a.series_id, a.first, a.part FROM {{archive}} a WHERE {OF_WEEK} AND {_OF_SERIES.format(row="a")}
 AND NOT EXISTS (SELECT FROM packed_samples p WHERE {_SAME_KEY} AND p.first >= %(start)s AND p.first < %(end)s AND {IS_ARCHIVED})
 """
+
+WEEKS_OF_SERVER = "SELECT week FROM archived_week WHERE server = %(name)s ORDER BY week"
+REFERS_TO_WEEK = (
+    f"SELECT EXISTS (SELECT FROM packed_samples p WHERE p.first >= %(start)s AND p.first < %(end)s AND {IS_ARCHIVED})"
+)
+HAS_WEEK = """
+SELECT a.part FROM {archive} a WHERE a.store_id = (SELECT id FROM store_identity) AND a.first >= %(start)s AND a.first < %(end)s LIMIT 1
+"""
+"""A row of a week, if the archive has one; conditions and limit are sent to the server."""

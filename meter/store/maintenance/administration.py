@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from meter.query import AuditEntry
 from meter.query import AuditFilter
 from meter.signing_keys import SigningKey
-from meter.store.archive.archive_servers import archive_servers
+from meter.store.archive.archive_health import archive_health
 from meter.store.audit.log import append
 from meter.store.audit.log import entries_after
 from meter.store.audit.log import entries_statement
@@ -78,7 +78,7 @@ SIZE_COLUMNS = ("estimated_rows", "table_bytes", "index_bytes", "total_bytes")
 
 
 async def archive_report(session: Session) -> list[Report]:
-    """Return the archive servers as JSON: which weeks each has, and how many deletions are still to be done there."""
+    """Return the archive servers as JSON: which weeks each has, how many deletions are still to be done there, and whether it answers."""
     return [
         {
             "server": each.name,
@@ -89,8 +89,9 @@ async def archive_report(session: Session) -> list[Report]:
             "first_week": each.first and str(each.first),
             "last_week": each.last and str(each.last),
             "to_be_removed": each.removals,
+            "state": problem or "answers",
         }
-        for each in await archive_servers(session)
+        for each, problem in await archive_health(session)
     ]
 
 

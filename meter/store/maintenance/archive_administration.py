@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from meter.store.archive.archive_health import no_weeks
+from meter.store.archive.archive_health import require_weeks
+from meter.store.archive.archive_health import weeks_on
 from meter.store.archive.archive_removal import removals
 from meter.store.archive.archive_removal import remove_from_archives
 from meter.store.archive.archive_servers import ArchiveReader
+from meter.store.archive.archive_servers import ArchiveServerError
 from meter.store.archive.archive_servers import check_server
 from meter.store.archive.archive_servers import checked
+from meter.store.archive.archive_servers import has_tables
 from meter.store.archive.archive_servers import make_remote_tables
 from meter.store.archive.archive_servers import make_server
 from meter.store.archive.archive_servers import remove_server
@@ -98,18 +103,22 @@ class ArchiveAdministration(PackingAdministration):
 
     async def add_archive_server(
         self, reactor: Any, name: str, parameters: Mapping[str, str], reader: ArchiveReader | None
-    ) -> bool:
-        """Make or change the archive server ``name`` with the ``parameters`` of its DSN; return whether tables were made there.
+    ) -> tuple[bool, list[date]]:
+        """Make or change the archive server ``name`` with the ``parameters`` of its DSN.
 
-        :class:`ArchiveServerError` if it cannot be used; nothing is changed here then.
+        Return whether tables were made there, and the weeks (Mondays) that are archived on ``name`` and of which it has no row.
+        :class:`ArchiveServerError` if it cannot be used, or has none of the weeks that it must have; nothing is changed then.
         """
         await self._check()
         checked(parameters)
         if reader is not None:
             checked(reader.parameters)
         await in_transaction(self._connection, _would_make, self._connection, name, parameters, reader)
+        expected = await weeks_on(self._connection, name)
 
         async def make_tables(session: Session) -> bool:
+            if expected and not await has_tables(session):
+                raise ArchiveServerError(no_weeks(name, expected))
             return await in_transaction(
                 session, make_remote_tables, session, None if reader is None else reader.parameters["user"]
             )
@@ -121,12 +130,12 @@ class ArchiveAdministration(PackingAdministration):
         if reader is not None:
             await self._on_server(reactor, reader.parameters, look)
 
-        async def make() -> None:
+        async def make() -> list[date]:
             await make_server(self._connection, name, parameters, reader)
             await check_server(self._connection, name)
+            return await require_weeks(self._connection, name)
 
-        await in_transaction(self._connection, make)
-        return made
+        return made, await in_transaction(self._connection, make)
 
     async def remove_archive_server(self, name: str) -> None:
         """Forget the archive server ``name``; :class:`ArchiveServerError` if it has anything of this store."""

@@ -16,6 +16,8 @@ from meter.interfaces import Unavailable
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
+from meter.store.archive.archive_health import ArchiveHealth
+from meter.store.archive.archive_health import archive_health
 from meter.store.cluster.workers import Cluster
 from meter.store.cluster.workers import cluster_of
 from meter.store.cluster.workers import disconnected_nodes
@@ -155,6 +157,13 @@ class DatabaseInspection:
             if cluster is None or cluster.away:
                 return cluster
             return replace(cluster, disconnected=await disconnected_nodes(self._connection))
+        except (Rejected, TimedOut) as error:
+            raise Unavailable(str(error)) from error
+
+    async def archives(self) -> list[ArchiveHealth]:
+        """Return the archive servers, and why questions for their weeks fail."""
+        try:
+            return await archive_health(self._connection)
         except (Rejected, TimedOut) as error:
             raise Unavailable(str(error)) from error
 
