@@ -50,10 +50,6 @@ class Pages:
         for page in self._pages:
             yield page
 
-    async def packed_damage(self, *_: object) -> Any:
-        for damage in ():
-            yield damage
-
     async def voided_page(self, *_: object) -> Any:
         return []
 
