@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import citus
+from tests.servers import not_allowed
 from tests.servers import not_installed
 from tests.servers import postgresql
 from tests.servers import rabbitmq
@@ -31,6 +33,7 @@ SMALLEST = {
     "api": ["--samples", "10000", "--runs", "1", "--requests", "5"],
     "central_accounts": ["--projects", "5", "--runs", "1"],
     "central_images": ["--images", "1000", "--runs", "1"],
+    "cluster": ["--runs", "1", "--batches", "1", "--shards", "1"],
     "closing": ["--instances", "40", "--skus", "2", "--runs", "1", "--mode", "not-durable"],
     "dashboard": ["--days", "1", "--instances", "8", "--runs", "1", "--paints", "0"],
     "collector": [
@@ -92,6 +95,7 @@ SMALLEST = {
 POSTGRESQL = {
     "api",
     "closing",
+    "cluster",
     "collector",
     "completeness",
     "hostile_tenant",
@@ -183,6 +187,16 @@ def add(self, message_id):
     if self.samples % 500 == 0:
         whole(self, message_id)
 simulated_region.Tally.add = add
+""",
+    ),
+    "a cluster loses the last sample of each batch": (
+        "cluster",
+        """
+from meter.store.write import writer
+whole = writer.insert_spread_samples
+async def insert(session, week, records, columns_of, of_old, *, packed):
+    return await whole(session, week, records[:-1], columns_of, of_old, packed=packed) + 1
+writer.insert_spread_samples = insert
 """,
     ),
     "an account is not closed": (
@@ -378,6 +392,8 @@ def run(name: str, *, before: str = "") -> tuple[int, str]:
     for server, users in ((postgresql, POSTGRESQL), (rabbitmq, RABBITMQ)):
         if name in users and server.installed() is None:
             not_installed(server.INSTALL)
+    if name == "cluster" and (missing := citus.extension_missing(postgresql.installed())):
+        not_allowed(missing)
     process = subprocess.Popen(
         [sys.executable, "-c", f"{before}\n{RUN.format(name=name)}", *SMALLEST[name]],
         cwd=ROOT,
