@@ -24,4 +24,5 @@ def archive_findings(servers: Collection[ArchiveHealth]) -> Iterator[Finding]:
         yield Finding("archive", "ok", "there is no archive server")
     elif not wrong:
         weeks = sum(each.server.weeks for each in servers)
-        yield Finding("archive", "ok", f"{len(servers)} archive servers answer and have {weeks} weeks")
+        found = f"{len(servers)} archive server{'s answer and have' if len(servers) != 1 else ' answers and has'} {weeks} weeks"
+        yield Finding("archive", "ok", found)
