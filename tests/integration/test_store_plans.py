@@ -44,6 +44,7 @@ from meter.store.maintenance.verification import BatchTimes
 from meter.store.maintenance.verification import Verification
 from meter.store.query.sample_rows import EVER
 from meter.store.query.sample_rows import samples_between
+from meter.store.query.samples import RECENT_PAGES
 from tests.integration.test_store_rollups import running
 from tests.plans import RowsRead
 from tests.plans import count_rows_read
@@ -398,13 +399,13 @@ async def test_statistics_read_at_most_three_times_the_rows_in_their_range(fille
 
 
 @pytest_twisted.ensureDeferred
-async def test_pages_read_at_most_three_times_the_rows_in_their_range_and_three_pages(filled):
+async def test_pages_read_at_most_three_times_the_rows_in_their_range_and_ten_pages(filled):
     database, when = filled
     problems = []
     for name, (filter, more) in page_queries(when).items():
         ask = lambda filter=filter, more=more: database.store.samples(filter, PAGE, **more)  # noqa: E731
-        # The newest three pages of all series are read, and one row per week and series to find the newest series.
-        problems += await rows_exceeded(database, name, ask, database.count(filter), FACTOR * PAGE + 100)
+        # The newest ten pages of all series are read, and one row per week and series to find the newest series.
+        problems += await rows_exceeded(database, name, ask, database.count(filter), RECENT_PAGES * PAGE + 100)
     assert_none(problems)
 
 
