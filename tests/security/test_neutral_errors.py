@@ -83,6 +83,7 @@ class RejectingPool:
     """A pool of connections to a PostgreSQL that quotes what it has read in its errors."""
 
     generation = 1
+    spread = False
 
     async def rows(self, *_: Any) -> Any:
         raise Rejected(OF_ANOTHER_TENANT)

@@ -230,9 +230,8 @@ class VisibleStore:
         known: KnownDimensions = NOTHING_KNOWN,
     ) -> SamplePage:
         """Return what :meth:`samples` does, for rendering in bulk."""
-        pages = ISamplePages(self._store)
         return await self._authorized(
-            lambda: pages.sample_page(restrict(filter, self._requester), limit, order, after, known)
+            lambda: ISamplePages(self._store).sample_page(restrict(filter, self._requester), limit, order, after, known)
         )
 
     async def sample(self, message_id: str) -> StoredSample | None:
