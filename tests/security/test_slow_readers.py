@@ -116,8 +116,8 @@ def test_pause_is_allowed(slow_client: SlowClient) -> None:
 
 
 def test_export_that_takes_too_long_ends(store: MemoryStore) -> None:
-    limits = replace(LIMITS, min_bytes_per_second=1)
+    limits = replace(LIMITS, min_bytes_per_second=1, max_export_seconds=400.0)
     client = SlowClient(store, b"/v2/samples", b"application/x-ndjson", limits)
-    assert client.read(seconds_per_chunk=30.0, chunks=30)
+    assert client.read(seconds_per_chunk=30.0, chunks=13)
     assert not client.read(seconds_per_chunk=30.0, chunks=4)
     assert client.others_are_served()
