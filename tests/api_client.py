@@ -13,7 +13,9 @@ from urllib.parse import quote
 import msgspec
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from meter.api import Api
 from meter.api import HostPolicy
@@ -114,6 +116,12 @@ class ApiClient:
     def flush(self) -> None:
         """Transfer the data sent so far to the other side."""
         self._treq.flush()
+
+    def disconnect(self) -> None:
+        """Let all connections end that are still open: a stream goes on as long as its client is there."""
+        agent: Any = self._treq.flush.__self__
+        for pump in agent._pumps:
+            pump.server.connectionLost(Failure(ConnectionDone()))
 
     def __call__(self, path: str, **request: Any) -> Response:
         """Return the response to a request, which must be available at once."""

@@ -89,6 +89,7 @@ class SharedApi:
         for pending in self._pending:
             pending.cancel()
         self.api.flush()
+        self.api.disconnect()
 
     def answer(self, project: str | None) -> None:
         self.store.answer(project)
