@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic import ValidationError
 
+from meter.declarative.definition_files import definition_paths
 from meter.declarative.exposition import ExpositionDefinition
 from meter.declarative.exposition import exposition_pollsters
 from meter.declarative.exposition.definition import MetricDefinition
@@ -38,9 +39,7 @@ def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
     decisions: dict[str, Decision] = {}
     problems: list[str] = []
     try:
-        paths = sorted(path for path in Path(directory).iterdir() if path.suffix in SUFFIXES) if directory else []
-    except FileNotFoundError:
-        paths = []
+        paths = definition_paths(directory, SUFFIXES)
     except OSError as error:
         return [], [f"{directory}: cannot be read: {error}"]
     for path in paths:

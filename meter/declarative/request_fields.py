@@ -9,6 +9,11 @@ from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import SecretStr
 
+from meter.http import IHttpClient
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import IPluginContext
+
 
 class RequestFields(BaseModel):
     """Additional headers, and a user name with password or a bearer token for ``Authorization``."""
@@ -31,6 +36,15 @@ class RequestFields(BaseModel):
         elif self.token_file:
             headers["Authorization"] = f"Bearer {_read_secret(self.token_file)}"
         return headers
+
+
+def enabled_with_http_client(context: IPluginContext) -> Enabled | Disabled:
+    """Return whether the daemon has an HTTP client, for a pollster that needs one."""
+    try:
+        context.provider(IHttpClient)
+    except LookupError:
+        return Disabled("this daemon has no HTTP client")
+    return Enabled()
 
 
 def _read_secret(path: str) -> str:

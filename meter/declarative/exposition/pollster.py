@@ -25,6 +25,7 @@ from meter.declarative.exposition.exposition import ExposedSeries
 from meter.declarative.exposition.exposition import Exposition
 from meter.declarative.exposition.exposition import Labels
 from meter.declarative.exposition.exposition import read_exposition
+from meter.declarative.request_fields import enabled_with_http_client
 from meter.http import HttpRequest
 from meter.http import IHttpClient
 from meter.interfaces import Disabled
@@ -88,11 +89,7 @@ class ExpositionPollster:
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Return whether the daemon has an HTTP client."""
-        try:
-            context.provider(IHttpClient)
-        except LookupError:
-            return Disabled("this daemon has no HTTP client")
-        return Enabled()
+        return enabled_with_http_client(context)
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of the series; one that cannot be metered is skipped."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from meter.declarative.definition_files import definition_paths
 from meter.declarative.notifications.files import SUFFIXES
 from meter.declarative.notifications.files import DefinitionFile
 from meter.declarative.notifications.files import read_definitions
@@ -26,9 +27,7 @@ def load_user_definitions(directory: str) -> tuple[list[Decision], list[str]]:
     decisions: list[Decision] = []
     problems: list[str] = []
     try:
-        paths = sorted(path for path in Path(directory).iterdir() if path.suffix in SUFFIXES) if directory else []
-    except FileNotFoundError:
-        paths = []
+        paths = definition_paths(directory, SUFFIXES)
     except OSError as error:
         return [], [f"{directory}: cannot be read: {error}"]
     for path in paths:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.declarative.request_fields import enabled_with_http_client
 from meter.declarative.rest.definition import FIRST_VALUE
 from meter.declarative.rest.definition import RestDefinition
 from meter.declarative.rest.enrichment import MetadataFetcher
@@ -73,11 +74,7 @@ class RestPollster:
         """Return whether the daemon has an HTTP client and, for an OpenStack service, the catalogue has the service."""
         if self._definition.service:
             return await enabled_with(context, self._definition.service)
-        try:
-            context.provider(IHttpClient)
-        except LookupError:
-            return Disabled("this daemon has no HTTP client")
-        return Enabled()
+        return enabled_with_http_client(context)
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of the entries on all pages; an entry that cannot be metered is skipped."""

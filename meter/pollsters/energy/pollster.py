@@ -78,6 +78,12 @@ class EnergyOptions(BaseModel):
     )
 
 
+class _KeptLedger:
+    """The ledger between two polls; none before the first."""
+
+    ledger: EnergyLedger | None = None
+
+
 @implementer(IPlugin, IComputePollster)
 @dataclass(frozen=True)
 class EnergyPollster:
@@ -122,8 +128,8 @@ class EnergyPollster:
         zones = energy_zones(self.powercap)
         domains = {uuid: use for uuid, guest in guests.items() if (use := _use(guest)) is not None}
         poll = EnergyPoll(at, cycle.clock.seconds(), readings(zones), CpuTimes.read(self.proc_stat), domains)
-        known: dict[str, EnergyLedger] = {} if cycle.trial else cycle.daemon_cache("energy ledger", dict)
-        ledger = known.get("")
+        kept: _KeptLedger = _KeptLedger() if cycle.trial else cycle.daemon_cache("energy ledger", _KeptLedger)
+        ledger = kept.ledger
         openings: dict[str, datetime] = {}
         if ledger is not None:
             openings = {
@@ -139,7 +145,7 @@ class EnergyPollster:
                 )
                 ledger, openings = None, {}
         if ledger is None:
-            ledger = known[""] = EnergyLedger(zones, os.cpu_count() or 1, os.sysconf("SC_CLK_TCK"), poll)
+            ledger = kept.ledger = EnergyLedger(zones, os.cpu_count() or 1, os.sysconf("SC_CLK_TCK"), poll)
         yield from self._samples_of_host(ledger, host_settings(cycle).host, at)
         for uuid, use in domains.items():
             if uuid in openings:
