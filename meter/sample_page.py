@@ -31,7 +31,7 @@ VALUES = ("message_id", "timestamp", "recorded_at", "volume", "signature")
 class PagedSample(NamedTuple):
     """A sample of a page. The first three are keys of the mappings of :class:`SamplePage`.
 
-    ``values`` has the :data:`VALUES`, none of which has a comma or any other character that JSON or CSV would escape: times in UTC
+    ``values`` has the :data:`VALUES`, none of which has a comma or anything else that JSON or CSV would escape or a spreadsheet could evaluate: times in UTC
     as ``2026-11-22 17:00:59.7``, the volume as Python's ``float`` reads it, the signature empty if there is none.
     """
 

@@ -21,8 +21,11 @@ from meter.sample_page import SamplePage
 from meter.signing_keys import SignatureScheme
 from meter.testing.filters import ATTRIBUTES
 
-_PLAIN = re.compile(r"[0-9A-Za-z-]*")
-"""Ids and signatures that fit into the values of a page. In PostgreSQL they are a UUID and hexadecimal digits."""
+_PLAIN = re.compile(r"([0-9A-Za-z][0-9A-Za-z-]*)?")
+"""Ids and signatures that fit into the values of a page. In PostgreSQL they are a UUID and hexadecimal digits.
+
+None begins with a minus sign: it would begin a formula in a spreadsheet.
+"""
 
 
 class MemorySamplePages:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -118,6 +119,8 @@ def test_no_cell_of_an_export_is_a_formula(attack: str, path: str) -> None:
 
 @settings(max_examples=40)
 @given(st.lists(HOSTILE_TEXTS.filter(bool), min_size=1, max_size=3))
+@example(["-"])
+@example(["-a", "+1", "=", "-1"])
 def test_no_text_is_a_formula_and_each_can_be_restored(texts: list[str]) -> None:
     body = export(*texts)
     assert not [cell for cell in cells_of_any_spreadsheet(body) if FORMULA.match(cell) and not is_number(cell)]
