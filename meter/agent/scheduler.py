@@ -9,7 +9,9 @@ from collections.abc import Collection
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from meter.daemon.repeated_failures import RepeatedFailures
 from meter.daemon.services import LoopService
 from meter.daemon.services import wall_seconds
 
@@ -46,6 +48,7 @@ class AlignedSchedule(LoopService):
         self._offset = offset_seconds
         self._on_skipped = on_skipped
         self._due: dict[float, float] = {}
+        self._repeated_failures = RepeatedFailures(self._log, clock)
 
     def startService(self) -> None:
         """Begin; returns at once."""
@@ -59,7 +62,9 @@ class AlignedSchedule(LoopService):
             try:
                 await self._work(due)
             except Exception:
-                self._log.failure("{work} failed; it runs again at its next time", work=self.name)
+                self._repeated_failures.failed(str(self.name), Failure())
+            else:
+                self._repeated_failures.succeeded(str(self.name))
             self._plan_next(due, began)
 
     def _plan_next(self, done: Collection[float], began: float) -> None:

@@ -8,6 +8,7 @@ namespaces after it: ``info meter.bus.amqp=debug``.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from twisted.logger import eventAsText
 from twisted.logger import formatEvent
 from zope.interface import provider
 
+from meter.daemon.log_limit import LogLimit
 from meter.settings.masked import masked_urls
 
 ENVIRONMENT_VARIABLE = "METER_LOG_LEVELS"
@@ -62,7 +64,7 @@ def observer(stream: TextIO, write: Callable[[LogEvent], str], levels: str) -> I
         stream.write(masked_urls(write(event)).encode("utf-8", "backslashreplace").decode() + "\n")
         stream.flush()
 
-    return FilteringLogObserver(observe, [level_filter(levels)])
+    return FilteringLogObserver(LogLimit(observe), [level_filter(levels)])
 
 
 def level_filter(levels: str) -> LogLevelFilterPredicate:
@@ -95,23 +97,28 @@ def as_text(event: LogEvent) -> str:
 
 
 def as_json(event: LogEvent) -> str:
-    """Return ``event`` as an object with ``time``, ``level``, ``namespace``, ``text``, ``traceback`` and its plain fields."""
-    fields: dict[str, object] = {
+    """Return ``event`` as an object: ``time``, ``level``, ``namespace``, ``text``, ``format``, ``fields``, and ``traceback`` if it has one.
+
+    ``format`` is the constant text with the names of the fields, the same for all events of a kind; ``fields`` are its values.
+    """
+    members: dict[str, object] = {
         "time": _time(event),
         "level": _level_name(event),
         "namespace": _namespace(event),
         "text": formatEvent(event),
+        "format": str(event.get("log_format") or ""),
+        "fields": _plain_fields(event),
     }
     if "log_failure" in event:
-        fields["traceback"] = event["log_failure"].getTraceback()
-    return json.dumps({**_plain_fields(event), **fields})
+        members["traceback"] = event["log_failure"].getTraceback()
+    return json.dumps(members)
 
 
 def _plain_fields(event: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields with JSON values; objects are in the text already."""
+    """Return the fields with JSON values; objects are in the text already, and a number that JSON has not is a text."""
     internal = {"isError", "format", "message", "system", "time", "failure", "why"}
     return {
-        name: value
+        name: value if not isinstance(value, float) or math.isfinite(value) else str(value)
         for name, value in event.items()
         if isinstance(value, str | int | float | None) and not name.startswith("log_") and name not in internal
     }

@@ -18,6 +18,9 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from meter.daemon.repeated_failures import RepeatedFailures
 
 T = TypeVar("T")
 
@@ -253,6 +256,7 @@ class Periodic(LoopService):
         self._first_after = first_after
         self.failures = 0
         self.skipped = 0
+        self._repeated_failures = RepeatedFailures(self._log, clock)
 
     async def _run(self) -> None:
         due = self._clock.seconds() + self._first_after
@@ -261,7 +265,9 @@ class Periodic(LoopService):
                 await self._work()
             except Exception:
                 self.failures += 1
-                self._log.failure("{work} failed; it runs again at its next time", work=self.name)
+                self._repeated_failures.failed(str(self.name), Failure())
+            else:
+                self._repeated_failures.succeeded(str(self.name))
             due += self._interval
             late = self._clock.seconds() - due
             if late > 0:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from pathlib import Path
 
 import pytest
 from twisted.logger import Logger
 from twisted.logger import LogLevel
 from twisted.logger import LogPublisher
+from twisted.python.failure import Failure
 
 from meter.daemon.logs import as_json
 from meter.daemon.logs import as_text
@@ -51,9 +54,31 @@ def test_json_line_has_the_text_and_the_plain_fields():
         "level": "warn",
         "namespace": "meter.agent.polling",
         "text": "polled 12 samples of Zoë",
-        "samples": 12,
-        "who": "Zoë",
+        "format": "polled {samples} samples of {who}",
+        "fields": {"samples": 12, "who": "Zoë"},
     }
+
+
+def test_a_field_cannot_replace_a_member_of_the_json_line():
+    line = json.loads(as_json({**EVENT, "time": "never", "level": "none", "text": "forged", "namespace": "x"}))
+    assert (line["level"], line["text"]) == ("warn", "polled 12 samples of Zoë")
+    assert line["fields"]["level"] == "none"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_json_line_is_json_whatever_the_number(value):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert json.loads(as_json({**EVENT, "samples": value}), parse_constant=refuse)["fields"]["samples"] == str(value)
+
+
+def test_the_page_describes_each_member_of_a_json_line():
+    page = (Path(__file__).parents[3] / "docs/operating.rst").read_text()
+    table = page.partition("A line of JSON is an object")[2].partition("\n---")[0]
+    described = re.findall(r"^``(\w+)`` ", table, re.MULTILINE)
+    with_traceback = as_json({**EVENT, "log_failure": Failure(ValueError("x"))})
+    assert described == list(json.loads(with_traceback))
 
 
 @pytest.mark.parametrize("how", [as_text, as_json])
