@@ -21,18 +21,25 @@ from meter.store.query.spread_edges import any_of_each
 from meter.store.query.spread_edges import edge_of_each
 from meter.store.query.spread_edges import edge_tables
 
+FEW_SERIES = 5000
+"""Of a meter with as many series, all are read and sorted: a few milliseconds."""
+
+MAX_CANDIDATES = 2500
+"""Pages for which more candidates would be looked up read all series at once."""
+
 # Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
 # no more than it shows. Where all series have one owner, as nearly always, it suffices that one of them has a sample.
 METERS = """
 {tables}
-SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name
+SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, listed.candidates
 FROM (
     SELECT m.name, m.type, m.unit, x.*, r.name AS resource, x.of_several OR x.of_several_users AS by_newest
     FROM (
         SELECT x.meter_id, x.resource_id, array_agg(x.id) AS ids, min(x.user_id) AS user_id, min(x.project_id) AS project_id,
             min(x.source_id) AS source_id, min(x.project_id) < max(x.project_id) AS of_several,
-            min(x.user_id) < max(x.user_id) OR min(x.source_id) < max(x.source_id) AS of_several_users
-        FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x
+            min(x.user_id) < max(x.user_id) OR min(x.source_id) < max(x.source_id) AS of_several_users,
+            min(x.candidates) AS candidates
+        FROM {listed_series} x
         GROUP BY x.meter_id, x.resource_id OFFSET 0
     ) x
     CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
@@ -65,6 +72,61 @@ LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id O
 LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = newest.source_id OFFSET 0) o ON true
 ORDER BY listed.name, listed.resource, listed.type, listed.unit LIMIT {limit}
 """
+
+MATCHING_SERIES = "(SELECT *, 0 AS candidates FROM series x WHERE {series} OFFSET 0)"
+
+# The series of the first meters of resources in the order of the list, at least {candidates} of them if there are as many: name by name,
+# and no further. Of a name with few series all are read; otherwise resources are walked in the order of their names, as only some need
+# be looked at until enough of them have the meter. WITH TIES: a resource may have meters of one name in several units.
+FIRST_SERIES = """(
+    WITH RECURSIVE listed_name AS (
+        SELECT ''::text COLLATE "C" AS name, 0 AS total, '{{}}'::integer[] AS meter_ids, '{{}}'::integer[] AS resource_ids
+        UNION ALL
+        SELECT meters.name, before.total + coalesce(cardinality(pairs.meter_ids), 0), pairs.meter_ids, pairs.resource_ids
+        FROM listed_name before
+        CROSS JOIN LATERAL (
+            SELECT m.name, array_agg(m.id) AS ids FROM meter m
+            WHERE m.name = (SELECT following.name FROM meter following WHERE following.name > before.name ORDER BY following.name LIMIT 1)
+            GROUP BY m.name
+        ) meters
+        CROSS JOIN LATERAL (
+            SELECT count(*) > {few_series} AS are_many
+            FROM (SELECT FROM series x WHERE x.meter_id = ANY(meters.ids) LIMIT {few_series} + 1) AS _
+        ) series_of_name
+        CROSS JOIN LATERAL (
+            SELECT array_agg(pair.meter_id) AS meter_ids, array_agg(pair.resource_id) AS resource_ids
+            FROM (
+                (
+                    SELECT x.meter_id, x.resource_id
+                    FROM (
+                        SELECT DISTINCT x.meter_id, x.resource_id FROM series x
+                        WHERE x.meter_id = ANY(meters.ids) AND x.resource_id > 0 AND NOT series_of_name.are_many OFFSET 0
+                    ) x
+                    CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
+                    ORDER BY r.name FETCH FIRST {candidates} ROWS WITH TIES
+                )
+                UNION ALL
+                (
+                    SELECT x.meter_id, r.id
+                    FROM resource r
+                    CROSS JOIN LATERAL (
+                        SELECT DISTINCT x.meter_id FROM series x WHERE x.meter_id = ANY(meters.ids) AND x.resource_id = r.id OFFSET 0
+                    ) x
+                    WHERE series_of_name.are_many
+                    ORDER BY r.name FETCH FIRST {candidates} ROWS WITH TIES
+                )
+            ) AS pair
+        ) pairs
+        WHERE before.total < {candidates}
+    )
+    SELECT x.*, first.candidates
+    FROM (
+        SELECT pair.*, (SELECT max(total) FROM listed_name) AS candidates
+        FROM listed_name CROSS JOIN LATERAL unnest(listed_name.meter_ids, listed_name.resource_ids) AS pair (meter_id, resource_id) OFFSET 0
+    ) AS first
+    CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.meter_id = first.meter_id AND x.resource_id = first.resource_id OFFSET 0) x
+    OFFSET 0
+)"""
 
 # LIMIT 1 keeps PostgreSQL from reading all samples of a series.
 UNIQUE_METERS = """
@@ -108,10 +170,22 @@ class StoredMeterRow(NamedTuple):
     source: str | None = None
 
 
-def meters_query(conditions: FilterConditions, limit: int, recent: datetime, *, unique: bool) -> Sql:
-    """Return the statement for ``IStore.meters``, whose rows are each a :class:`StoredMeterRow`.
+def candidates_of(conditions: FilterConditions, limit: int, *, unique: bool) -> int | None:
+    """Return how many meters of resources to look up for a page of ``limit``, some of which may have no samples any more.
 
-    Most series are expected to have samples since ``recent``; the answer does not depend on it.
+    ``None`` if all are read: because they must match conditions, or are too many.
+    """
+    candidates = 2 * limit + 50
+    return candidates if not unique and conditions.series == TRUE and candidates <= MAX_CANDIDATES else None
+
+
+def meters_query(
+    conditions: FilterConditions, limit: int, recent: datetime, *, unique: bool, candidates: int | None = None
+) -> Sql:
+    """Return the statement for ``IStore.meters``, whose rows are each a :class:`StoredMeterRow` and the number of candidates.
+
+    Most series are expected to have samples since ``recent``; the answer does not depend on it. With ``candidates``, only the first so
+    many meters of resources are looked up: if fewer than ``limit`` of them have samples, and there were as many, the answer is incomplete.
     """
     within_project = conditions.visible != TRUE
     by_rollups = conditions.sample == TRUE and not unique
@@ -131,5 +205,8 @@ def meters_query(conditions: FilterConditions, limit: int, recent: datetime, *, 
         else newest,
         any=any_of_each(conditions),
         series=conditions.series,
+        listed_series=filled(MATCHING_SERIES, series=conditions.series)
+        if candidates is None
+        else filled(FIRST_SERIES, candidates=Sql("%s", (candidates,)), few_series=str(FEW_SERIES)),
         limit=Sql("%s", (limit,)),
     )

@@ -51,6 +51,7 @@ from meter.store.query.conditions import split_filter
 from meter.store.query.dimension_cache import DimensionCaches
 from meter.store.query.life_queries import LifeQueries
 from meter.store.query.meters import StoredMeterRow
+from meter.store.query.meters import candidates_of
 from meter.store.query.meters import meters_query
 from meter.store.query.resource_owner import NamesOfOthers
 from meter.store.query.resource_owner import names_of_others_query
@@ -292,12 +293,16 @@ class QueryRunner:
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """See ``IStore.meters``."""
-        query = meters_query(split_filter(filter), limit, self._recent(), unique=unique)
+        conditions = split_filter(filter)
+        candidates = candidates_of(conditions, limit, unique=unique)
         await self._wait_for_writers(filter)
-        rows = await self._query(query)
+        rows = await self._query(meters_query(conditions, limit, self._recent(), unique=unique, candidates=candidates))
+        if candidates is not None and len(rows) < limit and not (rows and rows[0][-1] < candidates):
+            rows = await self._query(meters_query(conditions, limit, self._recent(), unique=unique))
         meters: list[StoredMeter] = []
+        width = len(StoredMeterRow._fields)
         async for batch in self._own_slices().batches(rows, CONVERTED_ROWS):
-            meters += [StoredMeter(**StoredMeterRow(*row)._asdict()) for row in batch]
+            meters += [StoredMeter(**StoredMeterRow(*row[:width])._asdict()) for row in batch]
         return meters
 
     def _recent(self) -> datetime:

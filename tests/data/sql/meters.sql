@@ -4,14 +4,15 @@
 -- $4 = 100
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
-SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name
+SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, listed.candidates
 FROM (
     SELECT m.name, m.type, m.unit, x.*, r.name AS resource, x.of_several OR x.of_several_users AS by_newest
     FROM (
         SELECT x.meter_id, x.resource_id, array_agg(x.id) AS ids, min(x.user_id) AS user_id, min(x.project_id) AS project_id,
         min(x.source_id) AS source_id, min(x.project_id) < max(x.project_id) AS of_several,
-        min(x.user_id) < max(x.user_id) OR min(x.source_id) < max(x.source_id) AS of_several_users
-        FROM (SELECT * FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x
+        min(x.user_id) < max(x.user_id) OR min(x.source_id) < max(x.source_id) AS of_several_users,
+        min(x.candidates) AS candidates
+        FROM (SELECT *, 0 AS candidates FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x
         GROUP BY x.meter_id, x.resource_id OFFSET 0
     ) x
     CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
