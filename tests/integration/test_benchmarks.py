@@ -53,6 +53,10 @@ SMALLEST = {
         *("--runs", "1", "--mode", "not-durable"),
     ],
     "compute_cycle": ["--domains", "2", "--runs", "1"],
+    "daemons": [
+        *("--settle-seconds", "0", "--idle-seconds", "1", "--samples", "300", "--instances", "10", "--runs", "1"),
+        *("--stalled-seconds", "60"),
+    ],
     "hostile_tenant": [
         *("--samples", "10000", "--runs", "1", "--requests", "3", "--posts", "1", "--before-seconds", "1"),
     ],
@@ -98,6 +102,7 @@ POSTGRESQL = {
     "cluster",
     "collector",
     "completeness",
+    "daemons",
     "hostile_tenant",
     "packing",
     "promql",
@@ -111,7 +116,7 @@ POSTGRESQL = {
     "store_read_and_write",
     "store_write",
 }
-RABBITMQ = {"collector", "notifications", "road"}
+RABBITMQ = {"collector", "daemons", "notifications", "road"}
 
 # What is done to Meter, in the process of the benchmark, before it runs.
 FAULTS = {
@@ -243,6 +248,18 @@ Ledger._expected = expected
     ),
     "a message is lost on the way to the broker": (
         "collector",
+        """
+from meter.bus.amqp import AmqpBus
+whole, lost = AmqpBus.publish, []
+async def publish(self, publication):
+    if lost:
+        await whole(self, publication)
+    lost.append(publication)
+AmqpBus.publish = publish
+""",
+    ),
+    "messages are lost on the way to an idle collector": (
+        "daemons",
         """
 from meter.bus.amqp import AmqpBus
 whole, lost = AmqpBus.publish, []
