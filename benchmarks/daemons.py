@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,7 @@ async def measure_metrics(
 
 
 async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -> None:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode
     with measuring.directory() as directory:
         await measure_start(reactor, report, directory, options)
     with (
