@@ -517,7 +517,7 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
     try:
         import libvirt  # noqa: F401
     except ImportError:
-        raise NotInstalled("libvirt-python is not installed: pip install 'meter[compute]'") from None
+        raise NotInstalled("libvirt-python is not installed: pip install 'meter-cloud[compute]'") from None
     gc.freeze()  # as the daemons do
     SeriesTime.measure()
     with measuring.directory() as directory:

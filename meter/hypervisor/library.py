@@ -17,7 +17,7 @@ def load_libvirt() -> Any:
     try:
         import libvirt
     except ImportError as error:
-        raise Unavailable("libvirt-python is not installed: pip install 'meter[compute]'") from error
+        raise Unavailable("libvirt-python is not installed: pip install 'meter-cloud[compute]'") from error
     return libvirt
 
 

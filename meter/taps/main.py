@@ -27,6 +27,7 @@ from meter.settings.config_file import parse
 from meter.settings.masked import masked_urls
 from meter.taps.daemon import Daemon
 from meter.taps.parts.diagnostics import add_diagnostics
+from meter.taps.parts.service_manager import add_service_manager
 from meter.taps.signals import exit_on_second_signal
 
 
@@ -57,6 +58,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
     try:
         config = load(path, name) if path else parse("", name, "built-in defaults")
         daemon = Daemon(name, config, kinds, only_checking=checking)
+        add_service_manager(daemon)
         add_diagnostics(daemon)
         if not daemon.problems:
             compose(daemon)

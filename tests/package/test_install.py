@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ pytestmark = pytest.mark.timeout(600)
 
 TOP = Path(__file__).parents[2]
 DAEMONS = {"meter", "meter-compute", "meter-central", "meter-collector", "meter-api"}
+MADE = {"PKG-INFO", "setup.cfg"}
+"""What setuptools adds to the source distribution."""
+
 PLUGIN = "twisted/plugins/meter_daemons.py"
 BUILT = shutil.ignore_patterns(".*", "var", "build", "dist", "*.egg-info", "__pycache__", "_build", "dropin.cache")
 
@@ -73,7 +77,7 @@ def environment(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def without_meter(environment: Environment) -> Iterator[Environment]:
     """The same without Meter, whose absence Twisted has written into its cache."""
-    environment.pip("uninstall", "--yes", "meter")
+    environment.pip("uninstall", "--yes", "meter-cloud")
     offered = environment.commands()
     assert "web" in offered
     assert not offered & DAEMONS
@@ -92,15 +96,19 @@ def test_the_wheel_carries_the_license(distributions: Path) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
 
 
-def test_the_source_distribution_has_what_the_wheel_is_made_of(distributions: Path, checkout: Path) -> None:
+def test_the_distributions_have_the_name_that_is_free_on_the_index(distributions: Path) -> None:
+    name = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"].replace("-", "_")
+    assert {path.name.partition("-")[0] for path in distributions.iterdir()} == {name}
+
+
+def test_the_source_distribution_is_the_source_tree(distributions: Path, checkout: Path) -> None:
     [archive] = distributions.glob("*.tar.gz")
     with tarfile.open(archive) as members:
-        names = {name.partition("/")[2] for name in members.getnames()}
-    package = {path.relative_to(checkout).as_posix() for path in (checkout / "meter").rglob("*") if path.is_file()}
-    etc = {path.relative_to(checkout).as_posix() for path in (checkout / "etc").rglob("*") if path.is_file()}
-    assert "etc/prometheus/alerts.yml" in etc
-    assert package | etc | {PLUGIN, "setup.py", "pyproject.toml", "README.rst", "LICENSE"} <= names
-    assert not any(name.startswith("twisted/") and name != PLUGIN and name.count(".") for name in names)
+        names = {each.name.partition("/")[2] for each in members.getmembers() if each.isfile()}
+    tree = {path.relative_to(checkout).as_posix() for path in checkout.rglob("*") if path.is_file()}
+    assert "etc/prometheus/alerts.yml" in tree
+    made = {name for name in names if name in MADE or ".egg-info/" in name}
+    assert names - made == {name for name in tree if ".egg-info/" not in name}
 
 
 def test_all_dependencies_are_declared_and_the_daemons_found(environment: Environment) -> None:

