@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -50,22 +49,33 @@ PERMISSIONS = permissions()
 @pytest.fixture
 def region(tmp_path: Path, rabbitmq: RabbitMQ, postgresql: PostgreSQL) -> Iterator[Callable[..., Daemon]]:
     """Starts daemons with the users of the page: ``region("meter-compute", "meter-agent", …)``."""
-    vhost = rabbitmq.vhost()
+    shared = rabbitmq.vhost()
     house = House(tmp_path, store=postgresql.dsn_with_schema())
 
-    def start(name: str, user: str, more: str = "", *, restricted: Permissions | None = None) -> Daemon:
+    def start(
+        name: str, user: str, more: str = "", *, restricted: Permissions | None = None, vhost: str = ""
+    ) -> Daemon:
         allowed = restricted or PERMISSIONS[user]
-        url = rabbitmq.user_url(vhost, user, allowed.configure, allowed.write, allowed.read)
+        url = rabbitmq.user_url(vhost or shared, user, allowed.configure, allowed.write, allowed.read)
         return house.daemon(name, f'[bus]\nurl = "{url}"\n{more}').start()
 
-    start.vhost = vhost  # type: ignore[attr-defined]
+    start.vhost = shared  # type: ignore[attr-defined]
     yield start
     house.close()
 
 
 def notify(url: str) -> subprocess.CompletedProcess[str]:
     """Publish a notification as Nova does, with the user of ``url``."""
-    command = [sys.executable, "-W", "ignore", "-c", NOTIFIER, url.replace("amqp:", "rabbit:"), "messagingv2", "lamp.lit"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        NOTIFIER,
+        url.replace("amqp:", "rabbit:"),
+        "messagingv2",
+        "lamp.lit",
+    ]
     return subprocess.run(command, input="{}", capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -82,7 +92,9 @@ def test_every_daemon_works_with_the_permissions_of_the_page(region: Callable[..
 
     until(lambda: {"vcpus", "meter.dependency.ready"} <= stored(), "samples of both agents")
     daemons = ("meter-collector", "meter-api", "meter-central", "meter-compute")
-    until(lambda: collector.metric('meter_reports_total{kind="heartbeat",outcome="applied"') >= len(daemons), "heartbeats")
+    until(
+        lambda: collector.metric('meter_reports_total{kind="heartbeat",outcome="applied"') >= len(daemons), "heartbeats"
+    )
     nova = PERMISSIONS["meter-nova"]
     url = rabbitmq.user_url(region.vhost, "meter-nova", nova.configure, nova.write, nova.read)  # type: ignore[attr-defined]
     published = notify(url)
@@ -103,21 +115,28 @@ CASES = [
 """Daemon, user, and a permission that the user of the page has and this daemon cannot do without."""
 
 
-def test_no_daemon_works_with_fewer(region: Callable[..., Daemon]) -> None:
+def refused(daemon: Daemon) -> bool:
+    """Whether the broker has refused something that the daemon needs."""
+    reasons = [each["reason"] for each in daemon.readiness().get("dependencies", ()) if not each["ready"]]
+    if daemon.name == "meter-api":  # which works without a bus, and has no heartbeats then
+        reasons = [line for line in daemon.log.splitlines() if "no heartbeat can be published" in line]
+    return any("ACCESS_REFUSED" in each or "NOT_FOUND" in each for each in reasons)
+
+
+def test_no_daemon_works_with_fewer(region: Callable[..., Daemon], rabbitmq: RabbitMQ) -> None:
     region("meter-collector", "meter-collector").until_ready()
     started = []
     for daemon, user, what, more in CASES:
         restricted = replace(PERMISSIONS[user], **{what: NOTHING})
-        assert restricted != PERMISSIONS[user]
-        started.append((daemon, what, region(daemon, user, more, restricted=restricted)))
-    import time; time.sleep(15)
+        # Where queues exist, nobody needs to declare them.
+        vhost = rabbitmq.vhost() if what == "configure" else ""
+        started.append((daemon, what, region(daemon, user, more, restricted=restricted, vhost=vhost)))
     for daemon, what, running in started:
-        print(daemon, what, running.readiness()); print("\n".join(l for l in running.log.splitlines() if "REFUSED" in l or "refused" in l)[:1500])
-    for daemon, what, running in started:
-        until(lambda running=running: re.search("ACCESS_REFUSED|access to .* refused", running.log), f"{daemon} without {what} to be refused")
+        until(lambda running=running: refused(running), f"{daemon} without {what} to be refused")
+        running.close()
 
 
-def test_the_page_gives_no_daemon_a_permission_that_a_case_does_not_take_away() -> None:
+def test_a_permission_is_taken_away_for_each_that_the_page_gives() -> None:
     given = {
         (user, what)
         for user, each in PERMISSIONS.items()
