@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tests.install import checkout
 from tests.install.archives import PythonIndex
 from tests.install.archives import debian
+from tests.install.keystone import start_keystone
 from tests.install.machine import Machine
 from tests.install.machine import Switch
+from tests.install.outcome import StepFailed
+from tests.install.outcome import say
 from tests.install.page import DOMAIN
 from tests.install.page import TOP
 from tests.install.page import blocks
@@ -35,10 +38,6 @@ TESTS = "METER_INSTALL_CHECK_TESTS"
 """``1`` also runs ``make test``, which takes long."""
 
 
-class BlockFailed(Exception):
-    """A block, or what is checked after it, failed; the text is the report."""
-
-
 class Campaign:
     """The machines, and what was executed on them."""
 
@@ -48,6 +47,7 @@ class Campaign:
         stack.callback(subprocess.run, ["rm", "-rf", str(self.directory)], check=False)
         self._mount_directory()
         CACHE.mkdir(parents=True, exist_ok=True)
+        (CACHE / "output.log").write_text("")
         say("a minimal Debian, and the distributions of this checkout")
         self.base = debian(CACHE)
         self.sources = checkout.copy_checkout(self.directory / "checkout")
@@ -91,7 +91,7 @@ class Campaign:
         self.switch.connect(pid, ADDRESSES[name])
 
     def execute(self, each: PlannedBlock, environment: Mapping[str, str]) -> None:
-        """Execute one block where the text before it says; :class:`BlockFailed` if it fails."""
+        """Execute one block where the text before it says; :class:`StepFailed` if it fails."""
         block = each.block
         name = STAGE if each.shared else block.hosts[0]
         for host in block.hosts if not each.shared else ():
@@ -100,25 +100,24 @@ class Campaign:
         if each.shared:
             self.stage = machine
         began = time.monotonic()
-        ran = machine.run(block.text, online=each.online, copy=self._copy, environment=environment)
+        ran = machine.run(block.text, online=each.online, copy=partial(self._copy, machine), environment=environment)
         say(f"{block.place} on {', '.join(block.hosts)}: {time.monotonic() - began:.0f} s")
         ended = [service for each in self.machines.values() for service in each.services.ended()]
         if ran.status or ended:
-            raise BlockFailed(self._report(each, ran.status, ran.output, ended))
+            raise StepFailed(self._report(each, ran.status, ran.output, ended))
         self.executed += 1
-        if ran.output.strip():
-            (self.directory / "outputs").open("a").write(f"--- {block.place}\n{block.text}\n{ran.output}\n")
+        with (CACHE / "output.log").open("a") as log:
+            log.write(f"--- {block.place}\n{block.text}\n{ran.output}\n")
 
-    def _copy(self, arguments: Sequence[str], directory: str) -> None:
+    def _copy(self, source: Machine, arguments: Sequence[str], directory: str) -> None:
         """Copy files from one machine to another, as ``scp`` does between hosts."""
         *files, target = arguments
         host, _, path = target.partition(":")
         other = self.machine(host.removesuffix(f".{DOMAIN}"))
-        [source] = [each for each in self.machines.values() if (each.root / directory.lstrip("/")).is_dir() and each.name == "control"]
         for file in files:
             origin = source.root / os.path.join(directory, file).lstrip("/")
             there = other.root / path.lstrip("/")
-            there = there / origin.name if path.endswith("/") or there.is_dir() else there
+            there = there / origin.name if there.is_dir() else there
             there.write_bytes(origin.read_bytes())
             there.chmod(origin.stat().st_mode)
 
@@ -130,12 +129,6 @@ class Campaign:
                 how = " (has ended)" if service in ended else ""
                 lines.append(f"--- log of {service} on {machine.name}{how}\n{machine.services.log(service)[-2500:]}")
         return "\n".join(lines)
-
-
-def say(text: str) -> None:
-    """Print what was done."""
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stdout.flush()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -153,16 +146,16 @@ def main(arguments: Sequence[str]) -> int:
                 if "region" in arguments and each.block.hosts == (SINGLE,):
                     continue
                 if each.block.section == "Keystone" and not environment:
-                    from tests.install.keystone import start_keystone
-
                     environment = start_keystone(stack, campaign)
                 campaign.execute(each, environment)
                 if each.shared and "pip install" in each.block.text:
                     root = campaign.machine(STAGE).root / "opt/meter"
                     if not checkout.is_installed(campaign.wheel, root):
-                        raise BlockFailed(f"{each.block.place}: pip installed another {campaign.name} than this checkout's")
+                        raise StepFailed(
+                            f"{each.block.place}: pip installed another {campaign.name} than this checkout's"
+                        )
             commands = readme_commands(campaign, tests=os.environ.get(TESTS) == "1") if not arguments else 0
-        except BlockFailed as failed:
+        except StepFailed as failed:
             say(str(failed))
             return 1
         left = [each for each in plan if each.reason]

@@ -65,7 +65,9 @@ def _planned(block: Block) -> PlannedBlock:
     if reason := NOT_EXECUTED.get(block.title):
         return PlannedBlock(block, reason)
     if block.language != EXECUTED:
-        raise ValueError(f"{block.place}: a block of the language {block.language} that nothing says why it is not executed")
+        raise ValueError(
+            f"{block.place}: a block of the language {block.language} that nothing says why it is not executed"
+        )
     if not block.hosts:
         raise ValueError(f"{block.place}: the paragraph before the block names no host")
     if unknown := set(block.hosts) - {SINGLE, *REGION}:

@@ -28,6 +28,7 @@ class Unit:
     runtime_directories: Sequence[str] = ()
     umask: int = 0o022
     starts_others: bool = False
+    after: Sequence[str] = ()
 
     @property
     def groups(self) -> Sequence[str]:
@@ -49,7 +50,8 @@ def read_unit(root: Path, name: str) -> Unit:
 
 def parse_unit(text: str, name: str, instance: str = "", root: Path = Path("/")) -> Unit:
     """Return the unit that ``text`` describes; ``EnvironmentFile`` is read in ``root``."""
-    settings = _service(text.replace("%i", instance))
+    text = text.replace("%i", instance)
+    settings = _section(text, "Service")
     environment: dict[str, str] = {}
     for value in settings.get("Environment", ()):
         environment.update(each.split("=", 1) for each in shlex.split(value))
@@ -78,18 +80,19 @@ def parse_unit(text: str, name: str, instance: str = "", root: Path = Path("/"))
         runtime_directories=every("RuntimeDirectory"),
         umask=int(last("UMask", "022"), 8),
         starts_others=last("Type", "simple") == "oneshot" and words[:1] in (["/bin/true"], ["/usr/bin/true"]),
+        after=tuple(word for value in _section(text, "Unit").get("After", ()) for word in value.split()),
     )
 
 
-def _service(text: str) -> dict[str, list[str]]:
-    """Return the values of each key in ``[Service]``; an empty value removes those before it."""
+def _section(text: str, wanted: str) -> dict[str, list[str]]:
+    """Return the values of each key in a section; an empty value removes those before it."""
     found: dict[str, list[str]] = {}
     section = ""
     for line in text.replace("\\\n", " ").splitlines():
         line = line.strip()
         if line.startswith("["):
             section = line
-        elif section == "[Service]" and "=" in line and not line.startswith(("#", ";")):
+        elif section == f"[{wanted}]" and "=" in line and not line.startswith(("#", ";")):
             key, _, value = line.partition("=")
             found.setdefault(key.strip(), [])
             if value.strip():
