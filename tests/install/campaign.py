@@ -44,7 +44,8 @@ class Campaign:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self.directory = Path(tempfile.mkdtemp(prefix="meter-install-"))
-        stack.callback(subprocess.run, ["rm", "-rf", str(self.directory)], check=False)
+        # Never what is mounted there: these are the devices of this machine, too.
+        stack.callback(subprocess.run, ["rm", "-rf", "--one-file-system", str(self.directory)], check=False)
         self._mount_directory()
         CACHE.mkdir(parents=True, exist_ok=True)
         (CACHE / "output.log").write_text("")
@@ -131,20 +132,20 @@ class Campaign:
         return "\n".join(lines)
 
 
+def part(each: PlannedBlock) -> str:
+    """Return which part of the page a block belongs to."""
+    return "single" if each.block.hosts == (SINGLE,) else "region"
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Execute all blocks, or those of the sections that ``arguments`` name and of those they need; return the exit status."""
+    """Execute all blocks, or with ``single`` or ``region`` those of one part; return the exit status."""
     plan = planned(blocks())
+    wanted = [each for each in plan if not each.reason and (each.shared or not arguments or part(each) in arguments)]
     with ExitStack() as stack:
         campaign = Campaign(stack)
         environment: dict[str, str] = {}
         try:
-            for each in plan:
-                if each.reason:
-                    continue
-                if "single" in arguments and not each.shared and each.block.hosts != (SINGLE,):
-                    continue
-                if "region" in arguments and each.block.hosts == (SINGLE,):
-                    continue
+            for each in wanted:
                 if each.block.section == "Keystone" and not environment:
                     environment = start_keystone(stack, campaign)
                 campaign.execute(each, environment)

@@ -131,10 +131,11 @@ class Machine:
         return Ran(process.returncode, output.read_text(errors="replace"))
 
     def stop(self) -> None:
-        """Stop its services and its network."""
+        """Stop its services and its network, and unmount what is mounted below its root."""
         self.services.stop_all()
         self._holder.kill()
         self._holder.wait()
+        _run("umount", "--recursive", "--lazy", str(self.root))
 
 
 class Switch:
