@@ -6,7 +6,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help run test chaos screenshots deb dev setup-run setup-test clean
+.PHONY: help run test chaos install-check screenshots deb dev setup-run setup-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -20,6 +20,10 @@ test: setup-test ## check everything: style, types, tests, package, documentatio
 chaos: setup-test $(VENV)/.dev ## inject faults into real servers and daemons, count lost and duplicate samples (fifteen minutes)
 	@etc/dev/system-packages $(PYTHON) chaos
 	@$(VENV)/bin/python -m tests.chaos
+
+install-check: setup-test $(VENV)/.dev ## do what docs/install.rst says, on clean machines made for it; as root (twenty minutes)
+	@etc/dev/system-packages $(PYTHON) install
+	@$(VENV)/bin/python -m tests.install
 
 screenshots: setup-test ## take the pictures in docs/images of a demo cloud, and look at all pages at several sizes (ten minutes)
 	@$(VENV)/bin/tox -e screenshots

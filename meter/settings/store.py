@@ -28,6 +28,10 @@ class StoreSection(Section):
         description="How long a query waits for a free connection, or for one of its share, before it fails with 503.",
     )
     writers: Count = Field(default=2, description="Number of connections that write samples.")
+    maintain: bool = Field(
+        default=True,
+        description="Daemons that write samples also create and upgrade the schema, and maintain it: partitions, rollups, packing, retention. PostgreSQL permits that to the owner of the tables only. With false, a user that may read and write rows suffices; at least one collector has to maintain the schema (see docs/install.rst).",
+    )
     statement_timeout_seconds: Seconds = Field(
         default=30.0, description="How long a query may run before it is cancelled and answered with an error."
     )

@@ -25,27 +25,39 @@ from tests.servers.openstack import START_SECONDS
 SERVE = """
 import sys
 from wsgiref.simple_server import WSGIRequestHandler, make_server
-port = int(sys.argv.pop())  # before Keystone reads the arguments as its own
+address, port = sys.argv.pop(), int(sys.argv.pop())  # before Keystone reads the arguments as its own
 from keystone.wsgi.api import application
 WSGIRequestHandler.log_message = lambda *_: None
-make_server("127.0.0.1", port, application).serve_forever()
+make_server(address, port, application).serve_forever()
 """
 
 PASSWORD = "the administrator's"
 TOKEN_SECONDS = 15
+REGION = "RegionOne"
 
 
 class Keystone:
-    """A Keystone with an administrator; ``url`` is its v3."""
+    """A Keystone with an administrator; ``url`` is its v3. It listens at ``address``, and clients reach it by the name ``host``."""
 
-    def __init__(self, binaries: Path, directory: Path, token_seconds: int) -> None:
+    def __init__(
+        self,
+        binaries: Path,
+        directory: Path,
+        token_seconds: int,
+        *,
+        port: int = 0,
+        address: str = "127.0.0.1",
+        host: str = "127.0.0.1",
+    ) -> None:
         self._binaries = binaries
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind(("127.0.0.1", port))
             self._port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}/v3"
+        self._address = address
+        self.url = f"http://{host}:{self._port}/v3"
+        self._own_url = f"http://127.0.0.1:{self._port}/v3"
         (directory / "keystone.conf").write_text(
             f"""
 [database]
@@ -70,20 +82,20 @@ password_hash_rounds = 4
             database.execute("PRAGMA journal_mode = WAL")  # Keystone reads beside what it writes
         self._manage("fernet_setup", *me)
         self._manage("credential_setup", *me)
-        self._manage("bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-public-url", self.url)
+        endpoint = ("--bootstrap-public-url", self.url, "--bootstrap-region-id", REGION)
+        self._manage("bootstrap", "--bootstrap-password", PASSWORD, *endpoint)
         self.serve()
 
     def serve(self) -> None:
         """Answer requests, after the first start or after :meth:`stop`."""
         environment = {**os.environ, "OS_KEYSTONE_CONFIG_FILES": str(self._directory / "keystone.conf")}
         with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._binaries / "python", "-c", SERVE, str(self._port)], env=environment, stdout=log, stderr=log
-            )
+            command = [self._binaries / "python", "-c", SERVE, str(self._port), self._address]
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                urllib.request.urlopen(self.url, timeout=30).close()
+                urllib.request.urlopen(self._own_url, timeout=30).close()
                 return
             except OSError as error:
                 if isinstance(error, urllib.error.HTTPError):  # it is a response, with a socket of its own
@@ -104,7 +116,7 @@ password_hash_rounds = 4
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[dict[str, str], Any]:
         """Return headers and body of an answer of success."""
         request = urllib.request.Request(
-            self.url + path,
+            self._own_url + path,
             None if body is None else json.dumps(body).encode(),
             {"Content-Type": "application/json", **headers},
             method=method,

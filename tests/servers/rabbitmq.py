@@ -107,6 +107,16 @@ class RabbitMQ:
         )
         return self._url(name, tls=tls)
 
+    def user_url(self, url: str, name: str, configure: str, write: str, read: str) -> str:
+        """Make a user of the virtual host of ``url`` that has these permissions, and return its URL."""
+        user, vhost = f"{name}-{secrets.token_hex(4)}", url.rpartition("/")[2]
+        patterns = ", ".join(f'<<"{each}">>'.replace("\\", "\\\\") for each in (configure, write, read))
+        self._call(
+            f'rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"{user}">>, <<"test">>), '
+            f'rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"{vhost}">>, {patterns}, <<"test">>).'
+        )
+        return f"amqp://{user}:{user}@127.0.0.1:{self.port}/{vhost}"
+
     def ctl(self, *arguments: str) -> str:
         """Run ``rabbitmqctl`` (it takes two seconds) and return what it printed."""
         command = [str(self._sbin / "rabbitmqctl"), "-q", "-n", self._node, *arguments]

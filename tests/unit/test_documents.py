@@ -110,10 +110,30 @@ def test_every_page_that_is_referred_to_exists() -> None:
     assert found == set()
 
 
-def test_readme_lists_every_page() -> None:
-    listed = set(re.findall(r"`(docs/[\w-]+\.rst)`_", (TOP / "README.rst").read_text(encoding="utf-8")))
-    pages = {page.relative_to(TOP).as_posix() for page in TOP.glob("docs/*.rst")} - {"docs/index.rst"}
-    assert pages - listed == set()
+def pages_by_task() -> dict[str, list[str]]:
+    """The pages of each table of contents in docs/index.rst, by its caption."""
+    found: dict[str, list[str]] = {}
+    for tree in (TOP / "docs/index.rst").read_text(encoding="utf-8").split(".. toctree::")[1:]:
+        [caption] = re.findall(r"^   :caption: (.*)$", tree, re.M)
+        found[caption] = re.findall(r"^   ([\w/*-]+)$", tree, re.M)
+    return found
+
+
+def test_every_page_belongs_to_one_task() -> None:
+    tasks = pages_by_task()
+    assert list(tasks) == ["Install", "Operate", "Ask", "Bill", "Extend", "Understand", "Decisions"]
+    assert tasks["Decisions"] == ["decisions/*"]
+    listed = [page for task, pages in tasks.items() if task != "Decisions" for page in pages]
+    assert sorted(listed) == sorted({page.stem for page in TOP.glob("docs/*.rst")} - {"index"})
+
+
+def test_readme_lists_the_pages_in_the_order_of_the_index() -> None:
+    table = (TOP / "README.rst").read_text(encoding="utf-8").partition(".. list-table::")[2].partition(".. _")[0]
+    rows = re.findall(r"^   \* - (.*)\n((?:     .*\n)*)", table, re.M)
+    listed = {task.capitalize(): re.findall(r"`docs/([\w-]+)(?:\.rst)?`_", text) for task, text in rows}
+    index = pages_by_task()
+    assert listed == {**index, "Decisions": ["decisions"]}
+    assert list(listed) == list(index)
 
 
 def test_every_member_that_is_referred_to_exists() -> None:

@@ -136,8 +136,10 @@ class Topology:
         return True
 
     def _accept(self, what: str, lost: ChannelLost) -> None:
-        """Use an object that exists with other properties; raise any other error."""
-        if lost.code not in (PRECONDITION_FAILED, ACCESS_REFUSED):
+        """Use an object that exists with other properties, or that the user may not declare; raise any other error."""
+        if lost.code == ACCESS_REFUSED:
+            return  # as intended for agents; that it does not exist would be an error
+        if lost.code != PRECONDITION_FAILED:
             raise lost
         self._log_once(f"{what} exists with other properties and is used as it is: {lost}")
 

@@ -24,6 +24,8 @@ MIN_RABBITMQ = (3, 8)
 
 NEEDED_QUEUES = ("meter.metering",)
 
+PERMISSIONS_ADVICE = "rabbitmqctl set_permissions; docs/install.rst has the permissions of each daemon"
+
 SAMPLED_LETTERS = 200
 """How many dead letters are read, the oldest first."""
 
@@ -44,10 +46,9 @@ def permission_finding(missing: Sequence[str], user: str) -> Finding:
     text = f"the user {user} may not {', '.join(missing)}: "
     if f"write to the exchange {EXCHANGE}" in missing:
         text += "no daemon with this user can publish"
-        return Finding("permissions", "fault", text, f"rabbitmqctl set_permissions -p VHOST {user} '.*' '.*' '.*'")
+        return Finding("permissions", "fault", text, PERMISSIONS_ADVICE)
     text += "a collector needs that; agents and the API do not"
-    advice = f"if collectors use this user: rabbitmqctl set_permissions -p VHOST {user} '.*' '.*' '.*'"
-    return Finding("permissions", "warning", text, advice)
+    return Finding("permissions", "warning", text, f"if collectors use this user: {PERMISSIONS_ADVICE}")
 
 
 def queue_findings(queues: Mapping[str, QueueState | None]) -> Iterator[Finding]:

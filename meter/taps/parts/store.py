@@ -22,11 +22,12 @@ def database_dsn(daemon: Daemon) -> str:
 def add_store(
     daemon: Daemon, *, reads: bool = False, writes: bool = False, reading_suffices: bool = False
 ) -> PostgresStore:
-    """Add the data store that ``[store]`` names. A daemon that writes also upgrades its schema.
+    """Add the data store that ``[store]`` names. A daemon that writes also upgrades and maintains its schema, if ``maintain`` says so.
 
     With ``reading_suffices`` the daemon is ready as long as it can read.
     """
     settings = daemon.config.store
+    maintains = writes and settings.maintain
     rates = writes and bool(daemon.config.rating.price_directory)
     dsn = settings.dsn.get_secret_value()
     directory = embedded_directory(dsn)
@@ -38,13 +39,13 @@ def add_store(
         daemon.reactor,
         dsn,
         clock=daemon.reactor,
-        migrate=writes,
+        migrate=maintains,
         readers=settings.readers if reads else int(rates),
         max_wait_seconds=settings.max_wait_seconds,
         writers=settings.writers if writes else 0,
         application_name=daemon.name,
         statement_timeout_seconds=settings.statement_timeout_seconds,
-        maintain=writes,
+        maintain=maintains,
         retention=Retention(
             days=settings.retention_days,
             meter_days=settings.retention_days_by_meter,
@@ -62,6 +63,6 @@ def add_store(
         rating_connections=RATING_CONNECTIONS if rates else 0,
     )
     daemon.add(store)
-    if writes:
+    if maintains:
         daemon.health_metrics.count_voided_samples(lambda: store.maintenance.voided_samples)
     return store

@@ -1,0 +1,19 @@
+"""``python -m tests.install [single | region]``: executes docs/install.rst in clean systems, all of it or one of its parts.
+
+It needs root, and runs in mount and process namespaces of its own: what it mounts and starts ends with it.
+"""
+
+import os
+import sys
+
+INSIDE = "METER_INSTALL_CHECK_INSIDE"
+
+if os.geteuid():
+    sys.exit("python -m tests.install: it makes chroots and network namespaces, and needs root for that")
+if os.environ.get(INSIDE) != "1":
+    alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
+    os.execvpe(alone[0], [*alone, sys.executable, "-m", "tests.install", *sys.argv[1:]], {**os.environ, INSIDE: "1"})
+
+from tests.install.campaign import main  # noqa: E402
+
+sys.exit(main(sys.argv[1:]))

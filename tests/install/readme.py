@@ -1,0 +1,54 @@
+"""The two commands of the README, in a clean Debian that has what the README names."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import Any
+
+from tests.install.outcome import StepFailed
+from tests.install.outcome import say
+
+PREPARE = "apt-get update && apt-get install --yes --no-install-recommends make python3"
+SOURCES = "srv/meter"
+SECONDS = 900.0
+
+RUN = f"""
+cd /{SOURCES}
+make run > make-run.log 2>&1 &
+run=$!
+for second in $(seq {SECONDS:g}); do
+    if grep --quiet --extended-regexp 'stored [1-9][0-9]* samples' make-run.log; then
+        kill $run
+        wait $run
+        exit 0
+    fi
+    kill -0 $run
+    sleep 1
+done
+exit 1
+"""
+"""``make run`` until the first sample is stored, and its end."""
+
+
+def readme_commands(campaign: Any, *, tests: bool) -> int:
+    """Run ``make run`` until the first sample is stored, and with ``tests`` also ``make test``; return how many were run."""
+    machine = campaign.machine("readme")
+    shutil.copytree(campaign.sources, machine.root / SOURCES)
+    # Packages are downloaded in the network of this machine, where the ports of the daemon may be taken.
+    steps = [(PREPARE, True), (f"cd /{SOURCES} && make setup-run", True), (RUN, False)]
+    if tests:
+        steps.append(
+            (f"apt-get install --yes git && cd /{SOURCES} && git init --quiet && git add . && make test", True)
+        )
+    for script, online in steps:
+        began = time.monotonic()
+        ran = machine.run(script, online=online, seconds=SECONDS if not script.endswith("make test") else 7200.0)
+        if ran.status:
+            log = machine.root / SOURCES / "make-run.log"
+            more = log.read_text(errors="replace")[-4000:] if log.exists() else ""
+            raise StepFailed(
+                f"FAILED: README.rst: status {ran.status}\n{script}\n--- output\n{ran.output[-6000:]}\n{more}"
+            )
+        say(f"README.rst: {script.strip().splitlines()[-1]}: {time.monotonic() - began:.0f} s")
+    return 2 if tests else 1
