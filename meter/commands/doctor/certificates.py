@@ -66,11 +66,13 @@ def sources(config: Config) -> Iterator[Certificates]:
 
 def _files(config: Config) -> Iterator[Certificates]:
     url = config.bus.url.get_secret_value()
+    broker = None if url == "local:" else broker_address(url)
     named = {
         "[api.auth.keystone] ca_file": config.api.auth.keystone.ca_file,
         "[openstack] ca_file": config.openstack.ca_file,
         "[openstack] cert_file": config.openstack.cert_file,
-        "cacertfile of [bus] url": "" if url == "local:" else broker_address(url).ca_file or "",
+        "cacertfile of [bus] url": (broker and broker.ca_file) or "",
+        "certfile of [bus] url": (broker and broker.certificate_file) or "",
         "[api] listen": listening_certificate(config.api.listen),
         "[status] listen": listening_certificate(config.status.listen),
         **{
