@@ -33,6 +33,7 @@ from meter.settings.masked import masked
 from meter.settings.masked import masked_settings
 from meter.settings.plain_words import plain
 from meter.settings.rating import webhook_problems
+from meter.settings.tls import tls_problems
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 
@@ -203,6 +204,8 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
                 close = difflib.get_close_matches(name, DAEMONS, 1)
                 known = f"did you mean {close[0]}?" if close else f"known: {', '.join(DAEMONS)}"
                 yield f"[{section}.by_daemon] {name}: there is no such daemon; {known}"
+    yield from tls_problems("api", config.api.tls, [config.api.listen])
+    yield from tls_problems("status", config.status.tls, [config.status.listen, *config.status.by_daemon.values()])
     for section, name, text in listens:
         if text or section == "api":
             yield from (f"[{section}] {name}: {wrong}" for wrong in _endpoint_problems(text))

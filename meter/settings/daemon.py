@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
+from meter.settings.tls import ServerTlsSection
 from meter.signing_keys import SignatureScheme
 from meter.units import older_name
 
@@ -158,6 +159,7 @@ class StatusSection(Section):
         default_factory=dict,
         description='Addresses of single daemons, instead of listen: { meter-api = "tcp:8780:interface=127.0.0.1" }.',
     )
+    tls: ServerTlsSection = ServerTlsSection()
 
 
 class ManholeSection(Section):
