@@ -157,7 +157,7 @@ async def test_tls_older_than_1_2_is_refused(serve: Any, files: Files, authority
     context = {"minimum_version": ssl.TLSVersion.TLSv1, "maximum_version": ssl.TLSVersion.TLSv1_1}
     client = connect(authority, **context)
     client._connection._context.set_ciphers("ALL:@SECLEVEL=0")  # type: ignore[attr-defined]
-    with pytest.raises(ssl.SSLError, match="(?i)protocol version|unsupported"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)protocol version|unsupported"):
         await client.get()
 
 
@@ -169,7 +169,7 @@ async def test_client_certificate_is_required_where_a_ca_of_clients_is_set(
     assert await connect(authority, authority.issue("prometheus")).get() == 200
     for wrong in (None, Authority(tmp_path, "other").issue("prometheus"), authority.issue("prometheus", days=-1)):
         # With TLS 1.3 a client learns that it was refused when it reads.
-        with pytest.raises(OSError, match="(?i)alert|reset|closed|EOF"):
+        with pytest.raises(OSError, match=r"(?i)alert|reset|closed|EOF"):
             await connect(authority, wrong).get()
 
 
@@ -250,4 +250,3 @@ def test_unusable_file_is_named_with_the_reason(files: Files, spoil: Callable[[F
 def test_key_that_the_group_may_read_is_accepted(files: Files) -> None:
     files.key_file.chmod(0o640)
     assert files.tls()
-

@@ -88,7 +88,11 @@ def _files(config: Config) -> Iterator[Certificates]:
     }
     for label, file in named.items():
         if file:
-            advice = "renew it, and restart the daemons that use it" if label.endswith("listen") or "by_daemon" in label else RENEW
+            advice = (
+                "renew it, and restart the daemons that use it"
+                if label.endswith("listen") or "by_daemon" in label
+                else RENEW
+            )
             yield Certificates(f"{label}, {file}", _of_file(Path(file)), advice)
 
 
