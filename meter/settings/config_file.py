@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from pydantic import ValidationError
 from twisted.internet.endpoints import serverFromString
 
+from meter.daemon.logs import level_filter
 from meter.daemon.private_files import make_private_directory
 from meter.daemon.private_files import make_private_file
 from meter.daemon.private_files import tighten
@@ -179,6 +180,10 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
             yield f'[bus] url: "local:" works inside twistd meter only; {daemon} needs amqp://user:password@host:5672/'
     elif urlsplit(url).scheme not in ("amqp", "amqps") or not urlsplit(url).hostname:
         yield '[bus] url: should be amqp://user:password@host:5672/vhost, amqps://… or "local:"'
+    try:
+        level_filter(config.meter.log_levels)
+    except ValueError as error:
+        yield f"[meter] log_levels: {error}"
     dsn = config.store.dsn.get_secret_value()
     if not re.match(r"postgres(ql)?://|embedded:.|\w+ *=", dsn):
         yield '[store] dsn: should be postgresql://user@host/database or "embedded:/some/directory"'

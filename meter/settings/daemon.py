@@ -25,6 +25,10 @@ class MeterSection(Section):
         description="Directory of persistent state: spool, embedded database, generated signing key.",
     )
     source: str = Field(default="openstack", min_length=1, description="Source of samples that do not name one.")
+    log_levels: str = Field(
+        default="",
+        description='Lowest level of Meter\'s log formats, and levels of single packages after it: "info meter.bus.amqp=debug". By default the environment variable METER_LOG_LEVELS, or info.',
+    )
 
 
 class BusSection(Section):

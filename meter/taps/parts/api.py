@@ -197,9 +197,15 @@ def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:
 
     auth = daemon.config.api.auth
     if auth.mode == "tokens":
-        configured = StaticTokens(
-            StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id)) for each in auth.tokens
-        )
+
+        def static_tokens(config: Config) -> list[StaticToken]:
+            return [
+                StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id))
+                for each in config.api.auth.tokens
+            ]
+
+        configured = StaticTokens(static_tokens(daemon.config))
+        daemon.reload.add(["api.auth.tokens"], lambda config: configured.replace(static_tokens(config)))
         both = StoredTokens(stored, configured, daemon.reactor, max_unchecked_seconds=auth.max_unchecked_seconds)
         daemon.dependencies.append(both)
         daemon.add(Periodic(both.refresh, auth.refresh_seconds, daemon.reactor, name="reading of tokens"))

@@ -13,10 +13,21 @@ from meter.tls import ServerTls
 def server_tls(daemon: Daemon, section: str) -> ServerTls | None:
     """Return the TLS of the port of ``[api]`` or ``[status]``, ``None`` if it has none; files that cannot be used are problems."""
     try:
-        return configured_tls(daemon.config, section)
+        tls = configured_tls(daemon.config, section)
     except BadTlsFile as error:
         daemon.problems.append(str(error))
         return None
+    if tls is not None:
+
+        def apply(config: Config) -> None:
+            other = configured_tls(config, section)
+            if other is None:
+                raise ValueError("the port would no longer speak TLS, which needs a restart")
+            tls.replace(other)
+
+        daemon.reload.add([f"{section}.tls.*"], apply)
+        daemon.reload.add_files(tls.look)
+    return tls
 
 
 def configured_tls(config: Config, section: str) -> ServerTls | None:
