@@ -131,6 +131,9 @@ class Keyring:
     def __init__(
         self, keys: Sequence[SigningKey], *, accept_unsigned: bool = False, ceilometer_signature: bool = True
     ) -> None:
+        self._set(keys, accept_unsigned, ceilometer_signature)
+
+    def _set(self, keys: Sequence[SigningKey], accept_unsigned: bool, ceilometer_signature: bool) -> None:
         self._keys = tuple(keys)
         self._by_id = {key.id: key for key in keys}
         # Most keyrings have one key without limits: then it does not depend on the sample which one signs.
@@ -138,6 +141,10 @@ class Keyring:
         self._signs_all = first if first is not None and first.unlimited else None
         self._accept_unsigned = accept_unsigned
         self.ceilometer_signature = ceilometer_signature
+
+    def take_over(self, other: Keyring) -> None:
+        """Become equal to ``other``, wherever this keyring is in use; what is being signed or verified may still use the old keys."""
+        self._set(other._keys, other._accept_unsigned, other.ceilometer_signature)
 
     @property
     def keys(self) -> Sequence[SigningKey]:

@@ -18,6 +18,9 @@ from meter.daemon.services import wall_seconds
 SAME_TIME_SECONDS = 0.001
 """Times that differ by less are the same run."""
 
+IDLE_SECONDS = 3600.0
+"""How long a schedule without intervals sleeps; new ones wake it."""
+
 
 class AlignedSchedule(LoopService):
     """Calls ``work`` with the intervals that are due. A failure is logged, and the calls go on.
@@ -55,10 +58,19 @@ class AlignedSchedule(LoopService):
         self._due = dict.fromkeys(self._intervals, self._clock.seconds() + self._offset)
         super().startService()
 
+    def set_intervals(self, intervals_seconds: Collection[float]) -> None:
+        """Use other intervals from now on: a new one first runs at its next multiple, one that stays keeps its time."""
+        now = self._clock.seconds()
+        self._intervals = tuple(intervals_seconds)
+        self._due = {each: self._due.get(each, self._after(now, each)) for each in self._intervals}
+        self.wake()
+
     async def _run(self) -> None:
-        while self._due and await self._sleep_until(min(self._due.values())):
+        while await self._sleep_until(min(self._due.values(), default=self._clock.seconds() + IDLE_SECONDS)):
             began = self._clock.seconds()
             due = frozenset(each for each, at in self._due.items() if at <= began + SAME_TIME_SECONDS)
+            if not due:  # the intervals have changed
+                continue
             try:
                 await self._work(due)
             except Exception:
@@ -73,6 +85,8 @@ class AlignedSchedule(LoopService):
         clock_was_set = wall_seconds(self._clock) - now
         missed = 0
         for interval in sorted(done):
+            if interval not in self._due:  # it was removed meanwhile
+                continue
             following, self._due[interval] = self._after(began, interval), self._after(now, interval)
             count = round((self._due[interval] - following) / interval)
             if count:

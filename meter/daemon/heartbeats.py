@@ -55,14 +55,13 @@ MAX_REASON = 300
 
 
 class Identity(NamedTuple):
-    """What does not change while the daemon runs. ``boot`` is a UUID, new at each start; ``key_ids`` as in a heartbeat."""
+    """What does not change while the daemon runs. ``boot`` is a UUID, new at each start."""
 
     daemon: str
     host: str
     boot: str
     started_at: str
     status_address: str = ""
-    key_ids: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -73,7 +72,8 @@ class Identity(NamedTuple):
 class Heartbeats(LoopService):
     """Publishes the heartbeats of a daemon over ``publish``, signed with a key of ``keys``.
 
-    ``readinesses`` returns the states of the daemon's dependencies, ``spool`` that of its spool, if it has one. A heartbeat that
+    ``readinesses`` returns the states of the daemon's dependencies, ``spool`` that of its spool, if it has one; ``key_ids`` the
+    present keys, as in a heartbeat. A heartbeat that
     cannot be published is given up; that is logged once, until one is published again. The last one says that the daemon stops.
     """
 
@@ -89,9 +89,11 @@ class Heartbeats(LoopService):
         readinesses: Callable[[], Sequence[Readiness]],
         last_error: LastError,
         spool: Callable[[], SpoolState | None] = lambda: None,
+        key_ids: Callable[[], tuple[tuple[str, str], ...]] = tuple,
     ) -> None:
         super().__init__(clock)
         self.setName("heartbeats")
+        self._key_ids = key_ids
         self._identity = identity
         self._publish = publish
         self._keys = keys
@@ -162,7 +164,7 @@ class Heartbeats(LoopService):
             started_at=self._identity.started_at,
             clock=utc_text(datetime.fromtimestamp(wall_seconds(self._clock), UTC)),
             status_address=self._identity.status_address,
-            key_ids=self._identity.key_ids,
+            key_ids=self._key_ids(),
             last_error=self._last_error.text,
             last_error_at=self._last_error.at,
             dependencies=tuple(

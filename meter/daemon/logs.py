@@ -1,8 +1,8 @@
 """Log observers: lines of text or of JSON, filtered by level.
 
 For ``twistd --logger=meter.daemon.logs.text_lines`` and ``twistd --logger=meter.daemon.logs.json_lines``, which call
-the function without an argument. The environment variable ``METER_LOG_LEVELS`` sets the level, and levels of single
-namespaces after it: ``info meter.bus.amqp=debug``.
+the function without an argument. ``[meter] log_levels``, or else the environment variable ``METER_LOG_LEVELS``, sets the level,
+and levels of single namespaces after it: ``info meter.bus.amqp=debug``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from typing import TextIO
 
 from twisted.logger import FilteringLogObserver
+from twisted.logger import ILogFilterPredicate
 from twisted.logger import ILogObserver
 from twisted.logger import InvalidLogLevelError
 from twisted.logger import LogEvent
@@ -26,6 +27,7 @@ from twisted.logger import LogLevel
 from twisted.logger import LogLevelFilterPredicate
 from twisted.logger import eventAsText
 from twisted.logger import formatEvent
+from zope.interface import implementer
 from zope.interface import provider
 
 from meter.daemon.log_limit import LogLimit
@@ -48,23 +50,49 @@ def json_lines() -> ILogObserver:
 
 
 def _observer_of_stdout(write: Callable[[LogEvent], str]) -> ILogObserver:
-    """Return an observer with the levels of the environment; exit with status 1 if they are invalid."""
+    """Return an observer with the levels of the configuration or of the environment; exit with status 1 if these are invalid."""
     try:
-        return observer(sys.stdout, write, os.environ.get(ENVIRONMENT_VARIABLE, "info"))
+        set_levels(_configured)
     except ValueError as error:
         raise SystemExit(f"{ENVIRONMENT_VARIABLE}: {error}") from error
+    return _filtered(sys.stdout, write, _levels)
+
+
+def set_levels(configured: str) -> None:
+    """Filter what the observers of this process write by ``configured``; an empty text stands for the environment variable.
+
+    Raises ``ValueError`` for an invalid text. It may be called before there is an observer.
+    """
+    global _configured
+    _levels.predicate = level_filter(configured or os.environ.get(ENVIRONMENT_VARIABLE, "info"))
+    _configured = configured
 
 
 def observer(stream: TextIO, write: Callable[[LogEvent], str], levels: str) -> ILogObserver:
     """Return an observer that writes ``write(event)`` to ``stream`` for events that pass :func:`level_filter`."""
+    return _filtered(stream, write, level_filter(levels))
 
+
+def _filtered(stream: TextIO, write: Callable[[LogEvent], str], predicate: ILogFilterPredicate) -> ILogObserver:
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
         # A line with an unpaired surrogate must not be lost.
         stream.write(masked_urls(write(event)).encode("utf-8", "backslashreplace").decode() + "\n")
         stream.flush()
 
-    return FilteringLogObserver(LogLimit(observe), [level_filter(levels)])
+    return FilteringLogObserver(LogLimit(observe), [predicate])
+
+
+@implementer(ILogFilterPredicate)
+class ChangeableLevels:
+    """Filters by ``predicate``, which can be replaced."""
+
+    def __init__(self, predicate: LogLevelFilterPredicate) -> None:
+        self.predicate = predicate
+
+    def __call__(self, event: LogEvent) -> Any:
+        """Return whether the event is written."""
+        return self.predicate(event)
 
 
 def level_filter(levels: str) -> LogLevelFilterPredicate:
@@ -136,3 +164,8 @@ def _level_name(event: LogEvent) -> str:
 
 def _namespace(event: LogEvent) -> str:
     return str(event.get("log_namespace", "-"))
+
+
+_levels = ChangeableLevels(level_filter("info"))
+
+_configured = ""

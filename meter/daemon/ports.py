@@ -18,6 +18,7 @@ from zope.interface import implementer
 from meter.daemon.services import Backoff
 from meter.daemon.supervised import SupervisedService
 from meter.interfaces import IDependency
+from meter.tls import ServerTls
 
 
 @implementer(IDependency)
@@ -25,7 +26,7 @@ class Port(SupervisedService):
     """Serves ``factory`` on the endpoint ``description``; retries after growing pauses while it cannot listen.
 
     Stopping closes the port; open connections stay. ``advice`` ends the log line about an address in use.
-    ``announce`` is called with the address when the port listens.
+    ``announce`` is called with the address when the port listens. With ``tls`` the port speaks TLS.
     """
 
     _log = Logger()
@@ -41,12 +42,14 @@ class Port(SupervisedService):
         clock: IReactorTime,
         advice: str = "",
         announce: Callable[[Any], object] = lambda host: None,
+        tls: ServerTls | None = None,
     ) -> None:
         super().__init__(clock, backoff=Backoff(1.0, 30.0), reason="not listening yet")
         self.setName(name)
         self._endpoint = serverFromString(reactor, description)
         self._description = description
-        self._factory = factory
+        self._factory = factory if tls is None else tls.wrapped(factory, clock)
+        self._with_tls = "" if tls is None else " with TLS"
         self._advice = advice
         self._announce = announce
         self.port: IListeningPort | None = None
@@ -57,7 +60,7 @@ class Port(SupervisedService):
 
     async def _attempt(self) -> None:
         self.port = await self._endpoint.listen(self._factory)
-        self._set_state(True, f"listens on {address(self.port.getHost())}")
+        self._set_state(True, f"listens on {address(self.port.getHost())}{self._with_tls}")
         self._log.info("{name} {reason}", name=self.name, reason=self.reason)
         self._announce(self.port.getHost())
 

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from urllib.parse import urlunsplit
 
 import msgspec
-from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -30,6 +29,7 @@ from twisted.web.http_headers import Headers
 from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
 from meter.interfaces import Unavailable
+from meter.tls import tls_reason
 
 MAX_QUOTED_BYTES = 200
 """How much of an error response's body an exception quotes."""
@@ -224,13 +224,8 @@ def _describe_failure(error: Exception) -> str:
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, VerificationError):
-        return "the server's certificate is for another host"
-    if "certificate verify failed" in str(error):  # OpenSSL does not say why in the exception
-        return (
-            "the server's certificate cannot be verified: it has expired, or no trusted CA (the system's, or ca_file)"
-            " has signed it"
-        )
+    if reason := tls_reason(error):
+        return reason
     return f"{type(error).__name__}: {error}"
 
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from OpenSSL.SSL import Connection
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import Certificate
-from twisted.internet.ssl import CertificateOptions
-from twisted.internet.ssl import PrivateCertificate
-from twisted.internet.ssl import optionsForClientTLS
-from twisted.internet.ssl import trustRootFromCertificates
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from meter.tls import BadTlsFile
+from meter.tls import ClientTls
+from meter.tls import PemFile
 
-class BadTlsOptions(ValueError):
-    """A CA file, certificate or key that cannot be used; the text says which and why."""
+BadTlsOptions = BadTlsFile
+"""A CA file, certificate or key that cannot be used; the text says which and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,60 +32,24 @@ class TlsOptions:
 
 @implementer(IPolicyForHTTPS)
 class TlsPolicy:
-    """The TLS policy of Twisted's HTTP agent; raises :class:`BadTlsOptions` for files that cannot be used."""
+    """The TLS policy of Twisted's HTTP agent; raises :class:`BadTlsOptions` for files that cannot be used.
+
+    Each new connection uses the present contents of the files.
+    """
 
     def __init__(self, tls: TlsOptions) -> None:
-        self._insecure = tls.insecure
-        try:
-            self._client_certificate = _load_client_certificate(tls)
-            self._trust_root = _load_trust_root(tls.ca_file) if tls.ca_file else None
-        except (OSError, ValueError) as error:
-            raise BadTlsOptions(f"ca_file, cert_file, key_file: {error}") from None
+        self._tls = ClientTls(
+            _file("ca_file", tls.ca_file),
+            _file("cert_file", tls.cert_file),
+            _file("key_file", tls.key_file),
+            insecure=tls.insecure,
+            private=False,  # older installations may have a key that others can read; meter-doctor tells it
+        )
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
         """Return the creator of TLS connections to ``hostname``."""
-        if self._insecure:
-            return _UnverifiedConnections(hostname, self._client_certificate)
-        trust = {} if self._trust_root is None else {"trustRoot": self._trust_root}
-        return optionsForClientTLS(hostname.decode("ascii"), clientCertificate=self._client_certificate, **trust)
+        return self._tls.connections(hostname.decode("ascii"))
 
 
-@implementer(IOpenSSLClientConnectionCreator)
-class _UnverifiedConnections:
-    """TLS connections to a server whose certificate is not verified."""
-
-    def __init__(self, hostname: bytes, client_certificate: PrivateCertificate | None) -> None:
-        self._hostname = hostname
-        key, certificate = (
-            (client_certificate.privateKey.original, client_certificate.original)
-            if client_certificate
-            else (None, None)
-        )
-        self._context = CertificateOptions(privateKey=key, certificate=certificate, verify=False).getContext()
-
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:  # noqa: N803
-        """Return a connection that sends the host name (SNI) and verifies nothing."""
-        connection = Connection(self._context, None)
-        connection.set_tlsext_host_name(self._hostname)
-        return connection
-
-
-def _load_trust_root(path: str) -> Any:
-    with open(path, "rb") as file:
-        pem = file.read()
-    end = b"-----END CERTIFICATE-----"
-    certificates = [Certificate.loadPEM(part + end) for part in pem.split(end)[:-1]]
-    if not certificates:
-        raise ValueError(f"{path} contains no PEM certificate")
-    return trustRootFromCertificates(certificates)
-
-
-def _load_client_certificate(tls: TlsOptions) -> PrivateCertificate | None:
-    if not tls.cert_file:
-        return None
-    with open(tls.cert_file, "rb") as certificate, open(tls.key_file or tls.cert_file, "rb") as key:
-        try:
-            loaded: PrivateCertificate = PrivateCertificate.loadPEM(certificate.read() + b"\n" + key.read())
-        except Exception as error:  # pyOpenSSL and cryptography have their own error classes
-            raise ValueError(f"{tls.cert_file}: {error}") from None
-        return loaded
+def _file(setting: str, path: str) -> PemFile | None:
+    return PemFile(setting, path) if path else None

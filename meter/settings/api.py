@@ -12,6 +12,7 @@ from meter.settings.prometheus import ApiPrometheusSection
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
+from meter.settings.tls import ServerTlsSection
 
 AdminScope = Literal["project", "domain", "system"]
 HostName = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)$")]
@@ -240,4 +241,5 @@ class ApiSection(Section):
     access_log: bool = Field(default=False, description="Log each request with its client and its status.")
     shares: ApiSharesSection = ApiSharesSection()
     prometheus: ApiPrometheusSection = ApiPrometheusSection()
+    tls: ServerTlsSection = ServerTlsSection()
     auth: ApiAuthSection = ApiAuthSection()

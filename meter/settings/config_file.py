@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from pydantic import ValidationError
 from twisted.internet.endpoints import serverFromString
 
+from meter.daemon.logs import level_filter
 from meter.daemon.private_files import make_private_directory
 from meter.daemon.private_files import make_private_file
 from meter.daemon.private_files import tighten
@@ -33,6 +34,7 @@ from meter.settings.masked import masked
 from meter.settings.masked import masked_settings
 from meter.settings.plain_words import plain
 from meter.settings.rating import webhook_problems
+from meter.settings.tls import tls_problems
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 
@@ -178,6 +180,10 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
             yield f'[bus] url: "local:" works inside twistd meter only; {daemon} needs amqp://user:password@host:5672/'
     elif urlsplit(url).scheme not in ("amqp", "amqps") or not urlsplit(url).hostname:
         yield '[bus] url: should be amqp://user:password@host:5672/vhost, amqps://… or "local:"'
+    try:
+        level_filter(config.meter.log_levels)
+    except ValueError as error:
+        yield f"[meter] log_levels: {error}"
     dsn = config.store.dsn.get_secret_value()
     if not re.match(r"postgres(ql)?://|embedded:.|\w+ *=", dsn):
         yield '[store] dsn: should be postgresql://user@host/database or "embedded:/some/directory"'
@@ -203,6 +209,8 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
                 close = difflib.get_close_matches(name, DAEMONS, 1)
                 known = f"did you mean {close[0]}?" if close else f"known: {', '.join(DAEMONS)}"
                 yield f"[{section}.by_daemon] {name}: there is no such daemon; {known}"
+    yield from tls_problems("api", config.api.tls, [config.api.listen])
+    yield from tls_problems("status", config.status.tls, [config.status.listen, *config.status.by_daemon.values()])
     for section, name, text in listens:
         if text or section == "api":
             yield from (f"[{section}] {name}: {wrong}" for wrong in _endpoint_problems(text))

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
+from meter.settings.tls import ServerTlsSection
 from meter.signing_keys import SignatureScheme
 from meter.units import older_name
 
@@ -24,6 +25,10 @@ class MeterSection(Section):
         description="Directory of persistent state: spool, embedded database, generated signing key.",
     )
     source: str = Field(default="openstack", min_length=1, description="Source of samples that do not name one.")
+    log_levels: str = Field(
+        default="",
+        description='Lowest level of Meter\'s log formats, and levels of single packages after it: "info meter.bus.amqp=debug". By default the environment variable METER_LOG_LEVELS, or info.',
+    )
 
 
 class BusSection(Section):
@@ -158,6 +163,7 @@ class StatusSection(Section):
         default_factory=dict,
         description='Addresses of single daemons, instead of listen: { meter-api = "tcp:8780:interface=127.0.0.1" }.',
     )
+    tls: ServerTlsSection = ServerTlsSection()
 
 
 class ManholeSection(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from meter.daemon.metrics import HealthMetrics
 from meter.daemon.metrics import metrics_registry
 from meter.daemon.process_lock import ListenLock
 from meter.daemon.process_lock import LockFile
+from meter.daemon.reload import Reload
+from meter.daemon.reload_metrics import ReloadMetrics
 from meter.daemon.services import StagedService
 from meter.daemon.status import OptionalDependency
 from meter.daemon.status import readiness_of
@@ -41,6 +44,7 @@ from meter.plugins.registry import find
 from meter.settings import Config
 from meter.settings.config_file import has_key
 from meter.settings.config_file import keyring
+from meter.settings.daemon_sections import concerns
 from meter.signing_keys import Keyring
 from meter.taps.monotonic_clock import use_monotonic_clock
 
@@ -54,7 +58,15 @@ _log = Logger()
 class Daemon:
     """A daemon under construction: :meth:`add` and :meth:`activate` append services in the order of starting."""
 
-    def __init__(self, name: str, config: Config, kinds: Sequence[Kind], *, only_checking: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        kinds: Sequence[Kind],
+        *,
+        only_checking: bool,
+        load: Callable[[], Config] | None = None,
+    ) -> None:
         from twisted.internet import reactor
 
         self.name = name
@@ -80,6 +92,18 @@ class Daemon:
         self.off_reactor = OffReactor(reactor, "large bodies")  # type: ignore[arg-type]
         self.busy: list[Callable[[], bool]] = []
         """Whether each part does what a full garbage collection must not interrupt."""
+        self.key_changes: list[Callable[[Config], Awaitable[None]]] = []
+        """Called when the signing keys have changed while the daemon runs."""
+        self.reload = Reload(
+            config,
+            load or (lambda: config),
+            metrics=ReloadMetrics(self.registry),
+            concerns=lambda setting: concerns(name, setting[0]),
+            in_force=self._set_config,
+        )
+        self._kinds = kinds
+        self._found: list[Decision] = []
+        self._user_defined: list[Decision] = []
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
         self.health_metrics.count_stop_timeouts(lambda: self.root.timed_out)
@@ -88,7 +112,8 @@ class Daemon:
         sections = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}
         own, wrong = load_user_definitions(self.config.notifications.definitions)
         rest, wrong_rest = load_user_pollsters(self.config.central.pollsters_dir)
-        configured = configure([*find(), *own, *rest], sections, self.config.plugins.disable)
+        self._found, self._user_defined = [*find(), *own, *rest], own
+        configured = configure(self._found, sections, self.config.plugins.disable)
         self.problems += configured.problems
         self.warnings += [*configured.warnings, *(wrong if LISTENER in kinds else ())]
         self.warnings += wrong_rest if CENTRAL in kinds else ()
@@ -98,10 +123,47 @@ class Daemon:
         )
         return [decision for decision in plugins if decision.kind in kinds]
 
+    def _set_config(self, config: Config) -> None:
+        self.config = config
+
+    def reconfigured_plugins(self, config: Config) -> list[Decision]:
+        """Return the plugins as another configuration has them; those that it does not change are the same objects as before.
+
+        Raises ``ValueError`` if the options of a plugin are wrong. What was read from files of definitions stays.
+        """
+        sections = {"pollsters": config.pollsters, "listeners": config.listeners}
+        before = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}
+        configured = configure(self._found, sections, config.plugins.disable)
+        if configured.problems:
+            raise ValueError("; ".join(configured.problems))
+        old = {(each.kind.name, each.name): each for each in self._plugins}
+        plugins = []
+        for each in without_redefined_meters(configured.decisions, self._user_defined):
+            same = old.get((each.kind.name, each.name))
+            section = each.kind.section
+            if (
+                same is not None
+                and (same.state, same.reason, same.meters_off) == (each.state, each.reason, each.meters_off)
+                and before[section].get(each.name) == sections[section].get(each.name)
+            ):
+                each = same
+            if each.kind in self._kinds:
+                plugins.append(each)
+        return plugins
+
+    def use_plugins(self, plugins: Sequence[Decision]) -> None:
+        """Let :meth:`plugins` return others, as :meth:`reconfigured_plugins` returns them."""
+        self._plugins = list(plugins)
+
     @property
     def state_dir(self) -> Path:
         """Directory of the state that survives a restart."""
         return Path(self.config.meter.state_dir)
+
+    @property
+    def uses_keys(self) -> bool:
+        """Whether a part of this daemon has asked for the signing keys."""
+        return self._keys is not None
 
     @property
     def keys(self) -> Keyring:

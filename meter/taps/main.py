@@ -15,10 +15,12 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 import meter
+from meter.daemon.logs import set_levels
 from meter.daemon.process_lock import AlreadyLocked
 from meter.plugins.registry import Kind
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import report
+from meter.settings import Config
 from meter.settings.config_file import DEFAULT_FILE
 from meter.settings.config_file import ConfigError
 from meter.settings.config_file import effective
@@ -27,8 +29,10 @@ from meter.settings.config_file import parse
 from meter.settings.masked import masked_urls
 from meter.taps.daemon import Daemon
 from meter.taps.parts.diagnostics import add_diagnostics
+from meter.taps.parts.reloads import add_reloads
 from meter.taps.parts.service_manager import add_service_manager
 from meter.taps.signals import exit_on_second_signal
+from meter.taps.signals import reload_on_hangup
 
 
 class Options(usage.Options):
@@ -55,13 +59,19 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
     """Return the service of the daemon ``name``. Exits with all errors of its configuration, and after ``--check``."""
     checking = bool(options["check"])
     path = options["config"] or (DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else None)
+
+    def configuration() -> Config:
+        return load(path, name) if path else parse("", name, "built-in defaults")
+
     try:
-        config = load(path, name) if path else parse("", name, "built-in defaults")
-        daemon = Daemon(name, config, kinds, only_checking=checking)
+        config = configuration()
+        set_levels(config.meter.log_levels)
+        daemon = Daemon(name, config, kinds, only_checking=checking, load=configuration)
         add_service_manager(daemon)
         add_diagnostics(daemon)
         if not daemon.problems:
             compose(daemon)
+            add_reloads(daemon)
     except ConfigError as error:
         _leave(error.problems)
     except OSError as error:
@@ -78,6 +88,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
     for warning in daemon.warnings:
         sys.stderr.write(f"{path or 'built-in defaults'}: {masked_urls(warning)}\n")
     exit_on_second_signal(daemon.reactor)
+    reload_on_hangup(daemon.reactor, daemon.reload.request)
     # Everything loaded so far is permanent: without freezing it, each full garbage collection would take 40 ms longer.
     gc.collect()
     gc.freeze()

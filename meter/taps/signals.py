@@ -1,8 +1,10 @@
-"""Signals: the first SIGTERM or SIGINT stops a daemon in order, a second one ends the process at once."""
+"""Signals: the first SIGTERM or SIGINT stops a daemon in order, a second one ends the process at once; SIGHUP reloads."""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -40,3 +42,31 @@ def _ignore_others_after(stop: Any) -> Any:
 def _restore_default_actions() -> None:
     for number in ENDING:
         signal.signal(number, signal.SIG_DFL)
+
+
+def reload_on_hangup(
+    reactor: Any, reload: Callable[[], object], *, has_terminal: Callable[[], bool] | None = None
+) -> None:
+    """Call ``reload`` in the reactor's thread at each SIGHUP, already before ``reactor`` runs.
+
+    A terminal that is closed sends SIGHUP as well: a daemon that was started in its foreground stops then, as before.
+    """
+    terminal = has_terminal or _has_terminal
+    had_terminal = terminal()
+
+    def handle(number: int, frame: Any) -> None:
+        if had_terminal and not terminal():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            reactor.callFromThread(reload)
+
+    signal.signal(signal.SIGHUP, handle)
+
+
+def _has_terminal() -> bool:
+    """Return whether this process has a controlling terminal, which it loses when that is closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -83,7 +83,9 @@ async def test_page_of_meters_is_the_beginning_of_the_whole_list(postgresql, mon
         await finalized(store)
         await store.maintenance.expire(START + 2 * DAY)
         every = await store.meters(SampleFilter(), MANY, False)
-        expected = {(each.fields["counter_name"], each.fields["resource_id"], each.fields["counter_unit"]) for each in sent}
+        expected = {
+            (each.fields["counter_name"], each.fields["resource_id"], each.fields["counter_unit"]) for each in sent
+        }
         assert {(each.name, each.resource_id, each.unit) for each in every} == {
             each for each in expected if each[0] != "voided"
         }

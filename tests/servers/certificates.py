@@ -71,6 +71,7 @@ class Authority:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
+        key_file.chmod(0o600)
         return Certificate(certificate, key, cert_file, key_file)
 
 

@@ -152,10 +152,27 @@ class PostgreSQL:
                     raise RuntimeError(f"PostgreSQL did not start:\n{self._output.read_text()[-4000:]}") from None
             time.sleep(0.02)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started, and not stopped."""
+        return self._server is not None
+
     def require_passwords(self, *users: str) -> None:
         """Let these users connect with a password only, unlike all others."""
+        self._require([f"host all {user} 127.0.0.1/32 scram-sha-256" for user in users])
+
+    def require_certificates(self, *users: str) -> None:
+        """Let these users connect over TLS and with their client certificate only."""
+        self._require(
+            [
+                rule
+                for user in users
+                for rule in (f"hostssl all {user} 127.0.0.1/32 cert", f"hostnossl all {user} 127.0.0.1/32 reject")
+            ]
+        )
+
+    def _require(self, rules: list[str]) -> None:
         file = self._data / "pg_hba.conf"
-        rules = [f"host all {user} 127.0.0.1/32 scram-sha-256" for user in users]
         others = [line for line in file.read_text().splitlines() if line not in rules]
         file.write_text("\n".join([*rules, *others, ""]))
         self.execute("SELECT pg_reload_conf()")

@@ -47,9 +47,13 @@ STOP_SECONDS = 60.0
 
 
 class RabbitMQ:
-    """One private server. ``url`` is its ``/`` virtual host, ``ca_file`` what its certificate is signed with."""
+    """One private server. ``url`` is its ``/`` virtual host, ``ca_file`` what its certificate is signed with.
 
-    def __init__(self, sbin: Path, directory: Path) -> None:
+    With ``client_ca`` its TLS port requires client certificates of that CA, and accepts them with the mechanism EXTERNAL as the
+    user that their common name names.
+    """
+
+    def __init__(self, sbin: Path, directory: Path, client_ca: Path | None = None) -> None:
         self._sbin = sbin
         self._directory = directory
         self.port, self.tls_port, self._distribution_port, self._epmd_port = _free_ports(4)
@@ -64,14 +68,22 @@ class RabbitMQ:
         cookie_file.write_text(self._cookie)
         cookie_file.chmod(0o400)
         _write_certificate(self.ca_file, directory / "key.pem")
-        (directory / "enabled_plugins").write_text("[].")
+        (directory / "enabled_plugins").write_text("[rabbitmq_auth_mechanism_ssl]." if client_ca else "[].")
+        clients = (
+            f"ssl_options.cacertfile = {client_ca}\n"
+            "ssl_options.verify = verify_peer\n"
+            "ssl_options.fail_if_no_peer_cert = true\n"
+            "ssl_cert_login_from = common_name\n"
+            "auth_mechanisms.1 = PLAIN\n"
+            "auth_mechanisms.2 = EXTERNAL\n"
+        )
         (directory / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
             f"ssl_options.certfile = {self.ca_file}\n"
             f"ssl_options.keyfile = {directory / 'key.pem'}\n"
             "disk_free_limit.absolute = 1MB\n"
-            "vm_memory_high_watermark.absolute = 1GB\n"
+            "vm_memory_high_watermark.absolute = 1GB\n" + (clients if client_ca else "")
         )
         self._environment = {
             "PATH": "/usr/bin:/bin",
@@ -116,6 +128,22 @@ class RabbitMQ:
             f'rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"{vhost}">>, {patterns}, <<"test">>).'
         )
         return f"amqp://{user}:{user}@127.0.0.1:{self.port}/{vhost}"
+
+    def add_user(self, name: str) -> None:
+        """Add a user without a password, who may do nothing yet."""
+        self._call(f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"">>, <<"test">>).')
+
+    def allow(self, name: str) -> None:
+        """Allow a user everything in the newest virtual host."""
+        self._call(
+            f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"test-{self._vhosts}">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).'
+        )
+
+    def present(self, certificate_file: Path, key_file: Path) -> None:
+        """Present another certificate to new connections."""
+        self.ca_file.write_bytes(certificate_file.read_bytes())
+        (self._directory / "key.pem").write_bytes(key_file.read_bytes())
+        self._call("ssl:clear_pem_cache().")
 
     def ctl(self, *arguments: str) -> str:
         """Run ``rabbitmqctl`` (it takes two seconds) and return what it printed."""

@@ -32,6 +32,7 @@ MAX_MODULE_LINES = 420
 FAMILIES = ("pollsters", "listeners")
 
 ROOMS = {
+    "OpenSSL": "meter/tls/*",
     "jinja2": "meter/rating/exports/* or meter/api/web/*",
     "jsonpath_ng": "meter/declarative/notifications/paths.py",
     "klein": "meter/api/*",
@@ -42,12 +43,14 @@ ROOMS = {
     "pyarrow": "meter/rating/exports/focus_parquet.py",
     "promql_parser": "meter/api/prometheus/*",
     "re2": "meter/api/prometheus/matchers.py or meter/bus/masking.py or meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
+    "service_identity": "meter/tls/*",
     "sqlite3": "meter/agent/spool*.py",
     "treq": "meter/http/*",
     "twisted.conch": "meter/daemon/manhole*.py",
     "twisted.internet.defer.DeferredLock": "meter/daemon/locks.py",
     "twisted.internet.defer.DeferredSemaphore": "meter/daemon/locks.py",
     "twisted.internet.reactor": "meter/taps/*",
+    "twisted.internet.ssl": "meter/tls/*",
     "txamqp": "meter/bus/amqp/*",
     "txpostgres": "meter/store/*",
     "werkzeug": "meter/api/*",

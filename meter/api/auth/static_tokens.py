@@ -34,6 +34,10 @@ class StaticTokens:
     def __init__(self, tokens: Iterable[StaticToken]) -> None:
         self._tokens = tuple(tokens)
 
+    def replace(self, tokens: Iterable[StaticToken]) -> None:
+        """Accept other tokens from now on."""
+        self._tokens = tuple(tokens)
+
     async def requester(self, request: IRequest) -> Requester:
         """Return the requester of the token; raise :class:`Unauthenticated` for an unknown one."""
         return self._owner(well_formed_token(request, blanks=True))

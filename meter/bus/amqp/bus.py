@@ -117,7 +117,7 @@ class AmqpBus(StagedService):
                 kept_bytes=KEPT_BYTES,
             )
 
-        peer = f"{self._address}, user {self._address.user}"
+        peer = f"{self._address}, {self._address.account}"
         return ConnectionService(self._endpoint, client, clock=self._clock, peer=peer, purpose=purpose)
 
     async def publish(self, publication: Publication) -> None:

@@ -28,6 +28,7 @@ from txamqp.protocol import AMQChannel
 
 from meter.daemon.services import within
 from meter.interfaces import Unavailable
+from meter.tls import tls_reason
 
 ACCESS_REFUSED = 403
 NOT_FOUND = 404
@@ -231,4 +232,4 @@ def channel_lost(reason: Any) -> ChannelLost:
     if isinstance(reason, ReceivedMessage):
         return ChannelLost(f"the broker replied {reason.reply_code} {reason.reply_text}", reason.reply_code)
     error = reason.value if isinstance(reason, Failure) else reason
-    return ChannelLost(f"the connection was lost: {error}")
+    return ChannelLost(tls_reason(error) or f"the connection was lost: {error}")

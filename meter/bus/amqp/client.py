@@ -67,6 +67,15 @@ class _Delegate(TwistedDelegate):
         client = self.client
         product = message.server_properties
         client.broker = f"{product.get('product', 'broker')} {product.get('version', '')}".strip()
+        address = client.address
+        external = address.auth_mechanism == "external"
+        offered = str(message.mechanisms).split()
+        if external and "EXTERNAL" not in offered:
+            client.abort(
+                "the broker does not offer the mechanism EXTERNAL: enable its plugin rabbitmq_auth_mechanism_ssl, and add EXTERNAL to"
+                f" its auth_mechanisms; it offers {', '.join(offered)}"
+            )
+            return
         channel.connection_start_ok(
             client_properties={
                 "product": "Meter",
@@ -75,8 +84,8 @@ class _Delegate(TwistedDelegate):
                 "connection_name": client.connection_name,
                 "capabilities": CAPABILITIES,
             },
-            mechanism="PLAIN",
-            response=f"\0{client.address.user}\0{client.address.password}",
+            mechanism="EXTERNAL" if external else "PLAIN",
+            response="" if external else f"\0{address.user}\0{address.password}",
             locale="en_US",
         )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from dataclasses import field
-from pathlib import Path
 from typing import Any
+from typing import Literal
+from typing import cast
 from urllib.parse import parse_qs
 from urllib.parse import unquote
 from urllib.parse import urlsplit
@@ -14,15 +14,19 @@ from urllib.parse import urlsplit
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.ssl import Certificate
-from twisted.internet.ssl import optionsForClientTLS
-from twisted.internet.ssl import trustRootFromCertificates
+
+from meter.tls import ClientTls
+from meter.tls import PemFile
 
 DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 
 CONNECT_SECONDS = 30.0
 
-_PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+AuthMechanism = Literal["plain", "external"]
+"""*plain* sends user and password; *external* leaves it to the broker to take the user's name from the client certificate."""
+
+TLS_PARAMETERS = ("cacertfile", "certfile", "keyfile", "auth_mechanism")
+"""Parameters of an ``amqps://`` URL, as RabbitMQ's URI query parameters name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +40,45 @@ class BrokerAddress:
     password: str = field(default="guest", repr=False)
     tls: bool = False
     ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    auth_mechanism: AuthMechanism = "plain"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}, virtual host {self.vhost}"
 
+    @property
+    def account(self) -> str:
+        """Who this daemon is for the broker, as text."""
+        return "user of the client certificate" if self.auth_mechanism == "external" else f"user {self.user}"
+
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
         """Return the endpoint that connects to this address.
 
         With TLS the broker's certificate must match the host and be signed by a CA in ``ca_file``, or by a system CA
-        where no file is given. Raises ``ValueError`` for a ``ca_file`` that cannot be used.
+        where no file is given. Raises :class:`~meter.tls.files.BadTlsFile` for files that cannot be used; each new connection uses
+        their present contents.
         """
         endpoint = HostnameEndpoint(reactor, self.host.encode("idna"), self.port, CONNECT_SECONDS)
         if not self.tls:
             return endpoint
-        trusted = None if self.ca_file is None else trustRootFromCertificates(_certificates(Path(self.ca_file)))
-        return wrapClientTLS(optionsForClientTLS(self.host, trustRoot=trusted), endpoint)
+        tls = ClientTls(
+            _file("cacertfile", self.ca_file), _file("certfile", self.certificate_file), _file("keyfile", self.key_file)
+        )
+        return wrapClientTLS(tls.connections(self.host), endpoint)
+
+
+def _file(parameter: str, path: str | None) -> PemFile | None:
+    return PemFile(f"{parameter} of the broker's URL", path) if path else None
 
 
 def broker_address(url: str) -> BrokerAddress:
     """Return the address in ``url``; ``ValueError`` describes an invalid URL without the password.
 
     User, password and virtual host may be percent-escaped; without a path the virtual host is ``/``, as is ``%2F``.
-    ``amqps://`` uses TLS and accepts ``?cacertfile=FILE``, RabbitMQ's name for the file of CAs to trust.
+    ``amqps://`` uses TLS and accepts RabbitMQ's parameters ``cacertfile`` (CAs to trust), ``certfile`` and ``keyfile`` (the client
+    certificate and its key, which may be in one file), and ``auth_mechanism``, ``plain`` or ``external``.
     """
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS:
@@ -74,10 +94,18 @@ def broker_address(url: str) -> BrokerAddress:
             "the port in the URL of a broker must be a number; in a password, the characters / # ? and @ must be percent-encoded (%2F %23 %3F %40)"
         ) from error
     query = parse_qs(parts.query, keep_blank_values=True)
-    unknown = sorted(query.keys() - ({"cacertfile"} if tls else set()))
+    unknown = sorted(query.keys() - set(TLS_PARAMETERS if tls else ()))
     if unknown:
-        known = "only cacertfile" if tls else "nothing"
-        raise ValueError(f"the URL of the broker has unknown parameters: {', '.join(unknown)}; {known} is supported")
+        known = f"only {', '.join(TLS_PARAMETERS)} are" if tls else "without TLS, nothing is"
+        raise ValueError(f"the URL of the broker has unknown parameters: {', '.join(unknown)}; {known} supported")
+    mechanism = _parameter(query, "auth_mechanism") or "plain"
+    if mechanism.lower() not in ("plain", "external"):
+        raise ValueError(f"auth_mechanism in the URL of the broker must be plain or external, not {mechanism!r:.80}")
+    certificate, key = _parameter(query, "certfile"), _parameter(query, "keyfile")
+    if key and not certificate:
+        raise ValueError("the URL of the broker has a keyfile and no certfile")
+    if mechanism.lower() == "external" and not certificate:
+        raise ValueError("auth_mechanism=external in the URL of the broker needs a certfile, and a keyfile")
     path = parts.path.removeprefix("/")
     if "/" in path:
         raise ValueError(f"a / in the name of a virtual host must be escaped as %2F: {path!r}")
@@ -88,15 +116,18 @@ def broker_address(url: str) -> BrokerAddress:
         user=unquote(parts.username) if parts.username else "guest",
         password=unquote(parts.password) if parts.password is not None else "guest",
         tls=tls,
-        ca_file=query["cacertfile"][-1] if "cacertfile" in query else None,
+        ca_file=_parameter(query, "cacertfile"),
+        certificate_file=certificate,
+        key_file=key,
+        auth_mechanism=cast(AuthMechanism, mechanism.lower()),
     )
 
 
-def _certificates(file: Path) -> list[Certificate]:
-    try:
-        found = _PEM_CERTIFICATE.findall(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"cacertfile of the broker's URL cannot be read: {error}") from error
-    if not found:
-        raise ValueError(f"cacertfile of the broker's URL, {file}, holds no PEM certificate")
-    return [Certificate.loadPEM(each) for each in found]
+def _parameter(query: dict[str, list[str]], name: str) -> str | None:
+    """Return the last value of a parameter, ``None`` without one; an empty one would be taken for none, so it is refused."""
+    if name not in query:
+        return None
+    value = query[name][-1]
+    if not value:
+        raise ValueError(f"{name} in the URL of the broker must not be empty")
+    return value

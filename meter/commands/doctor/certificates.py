@@ -26,6 +26,8 @@ from meter.settings import Config
 SOON = timedelta(days=21)
 """A certificate that ends earlier than this is a warning."""
 
+RENEW = "renew the file; daemons use it for their next connections"
+
 CONNECT_SECONDS = 5.0
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -66,11 +68,17 @@ def sources(config: Config) -> Iterator[Certificates]:
 
 def _files(config: Config) -> Iterator[Certificates]:
     url = config.bus.url.get_secret_value()
+    broker = None if url == "local:" else broker_address(url)
     named = {
         "[api.auth.keystone] ca_file": config.api.auth.keystone.ca_file,
         "[openstack] ca_file": config.openstack.ca_file,
         "[openstack] cert_file": config.openstack.cert_file,
-        "cacertfile of [bus] url": "" if url == "local:" else broker_address(url).ca_file or "",
+        "cacertfile of [bus] url": (broker and broker.ca_file) or "",
+        "certfile of [bus] url": (broker and broker.certificate_file) or "",
+        "[api.tls] cert_file": config.api.tls.cert_file,
+        "[api.tls] client_ca_file": config.api.tls.client_ca_file,
+        "[status.tls] cert_file": config.status.tls.cert_file,
+        "[status.tls] client_ca_file": config.status.tls.client_ca_file,
         "[api] listen": listening_certificate(config.api.listen),
         "[status] listen": listening_certificate(config.status.listen),
         **{
@@ -80,9 +88,12 @@ def _files(config: Config) -> Iterator[Certificates]:
     }
     for label, file in named.items():
         if file:
-            yield Certificates(
-                f"{label}, {file}", _of_file(Path(file)), "renew it, and restart the daemons that use it"
+            advice = (
+                "renew it, and restart the daemons that use it"
+                if label.endswith("listen") or "by_daemon" in label
+                else RENEW
             )
+            yield Certificates(f"{label}, {file}", _of_file(Path(file)), advice)
 
 
 def listening_certificate(listen: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import stat
 from collections.abc import Iterator
 from hashlib import sha256
@@ -17,6 +18,7 @@ from meter.settings import Config
 from meter.settings.config_file import ConfigError
 from meter.settings.config_file import has_key
 from meter.settings.config_file import keyring
+from meter.store.postgres.dsn import parsed
 
 MIN_KEY_BYTES = 16
 """A shorter signing key is a fault: whoever has one signed message can try all keys without anybody noticing."""
@@ -56,6 +58,7 @@ def secret_findings(path: str | None, config: Config) -> Iterator[Finding]:
         *_broker(config),
         *_signing(config),
         *_database(config),
+        *_unverified_databases(config),
         *_tokens(config),
         *_files(path, config),
     ):
@@ -129,6 +132,26 @@ def _database(config: Config) -> Iterator[Finding]:
             )
 
 
+def _unverified_databases(config: Config) -> Iterator[Finding]:
+    """Yield a warning for each database on another host whose certificate libpq does not verify, as by default."""
+    for name, secret in (("dsn", config.store.dsn), ("replica_dsn", config.store.replica_dsn)):
+        dsn = secret.get_secret_value()
+        try:
+            parameters = parsed(dsn) if dsn and not dsn.startswith("embedded:") else {}
+        except ValueError:
+            continue  # the check of the configuration tells it
+        hosts = parameters.get("host") or parameters.get("hostaddr") or ""
+        remote = [host for host in hosts.split(",") if not host.startswith(("/", "@")) and not is_loopback(host)]
+        mode = parameters.get("sslmode") or os.environ.get("PGSSLMODE") or "prefer"
+        if remote and mode not in ("verify-full", "verify-ca"):
+            how = "may be unencrypted" if mode in ("disable", "allow", "prefer") else "are encrypted"
+            yield _warning(
+                f"[store] {name}: with sslmode={mode} connections to {', '.join(remote)} {how}, and the certificate is not verified:"
+                " whoever can pretend to be the database gets the password and all samples",
+                "sslmode=verify-full and sslrootcert=FILE in the DSN (docs/tls)",
+            )
+
+
 def _tokens(config: Config) -> Iterator[Finding]:
     known = {sha256(word.encode()).hexdigest(): word for word in sorted(WELL_KNOWN)}
     for number, token in enumerate(config.api.auth.tokens):
@@ -145,6 +168,12 @@ def _tokens(config: Config) -> Iterator[Finding]:
         )
 
 
+def _broker_key(config: Config) -> str:
+    url = config.bus.url.get_secret_value()
+    broker = None if url == "local:" else broker_address(url)
+    return (broker and (broker.key_file or broker.certificate_file)) or ""
+
+
 def _files(path: str | None, config: Config) -> Iterator[Finding]:
     keystone, account = config.api.auth.keystone, config.openstack.auth
     named = {
@@ -155,6 +184,9 @@ def _files(path: str | None, config: Config) -> Iterator[Finding]:
         "[openstack.auth] password_file": account.password_file,
         "[openstack] clouds_file": config.openstack.clouds_file,
         "[openstack] key_file": config.openstack.key_file,
+        "[api.tls] key_file": config.api.tls.key_file or config.api.tls.cert_file,
+        "[status.tls] key_file": config.status.tls.key_file or config.status.tls.cert_file,
+        "keyfile of [bus] url": _broker_key(config),
         "[openstack.auth] token_file": account.token_file,
         "[openstack.auth] application_credential_secret_file": account.application_credential_secret_file,
         **{f"[[signing.keys]] {each.id}": each.key_file for each in config.signing.keys},

@@ -16,13 +16,14 @@ def status_urls(config: Config) -> dict[str, str]:
     listens = {"[status] listen": config.status.listen}
     listens |= {f"{name}, [status.by_daemon]": listen for name, listen in config.status.by_daemon.items()}
     urls: dict[str, str] = {}
+    scheme = "https" if config.status.tls.cert_file else "http"
     for name, listen in listens.items():
-        if (url := status_url(listen)) and url not in urls.values():
+        if (url := status_url(listen, scheme)) and url not in urls.values():
             urls[name] = url
     return urls
 
 
-def status_url(listen: str) -> str | None:
+def status_url(listen: str, scheme: str = "http") -> str | None:
     """Return the URL of ``/readyz`` at a Twisted endpoint of TCP, ``None`` for any other endpoint."""
     match = re.match(r"tcp6?:(?:port=)?(\d+)(?=:|$)", listen)
     if match is None:
@@ -31,7 +32,7 @@ def status_url(listen: str) -> str | None:
     host = interface[1].replace("\\:", ":") if interface else "127.0.0.1"
     if host in ("", "0.0.0.0", "::"):
         host = "::1" if listen.startswith("tcp6") else "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{match[1]}/readyz"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{match[1]}/readyz"
 
 
 def status_finding(name: str, url: str, answer: Any) -> Finding:

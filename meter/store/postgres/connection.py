@@ -318,10 +318,20 @@ class _Link(txpostgres.Connection):
         self._on_lost = on_lost
 
     def doRead(self) -> None:
+        self.reactor.removeWriter(self)  # for the reason in doWrite(); where there is more to write, it is added again
         try:
             super().doRead()
         except (psycopg2.Error, ValueError):  # the latter if the socket is closed already and has no descriptor
             self.close()
+
+    def doWrite(self) -> None:
+        # libpq closes the socket when connecting fails, or goes on with that of the next address. txpostgres 1.7.0 is still a
+        # reader of the closed one then, and the reactor's tables are wrong for whatever gets its number next
+        # (test_renewed_client_certificate_is_used_by_the_next_connection).
+        self.reactor.removeReader(self)
+        super().doWrite()
+        if not self.pollable().closed and self.pollable().fileno() >= 0:
+            self.reactor.addReader(self)
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)

@@ -22,6 +22,7 @@ from meter.taps.daemon import Daemon
 from meter.taps.parts.bus_services import bus_services
 from meter.taps.parts.full_collections import add_full_collections
 from meter.taps.parts.prices import add_prices
+from meter.taps.parts.server_tls import server_tls
 
 _log = Logger()
 
@@ -98,26 +99,36 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
         count=lambda reason: daemon.health_metrics.http_rejected("api", reason),
     )
 
+    tls = server_tls(daemon, "api")
+
     def announce(host: Any) -> None:
-        if url := dashboard_url(settings.listen, host, settings.base_url):
+        if url := dashboard_url(settings.listen, host, settings.base_url, tls=tls is not None):
             _log.info("dashboard: {url}", url=url)
 
     daemon.add(
-        Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor, announce=announce)
+        Port(
+            settings.listen,
+            served,
+            name="api",
+            reactor=daemon.reactor,
+            clock=daemon.reactor,
+            announce=announce,
+            tls=tls,
+        )
     )
 
 
-def dashboard_url(listen: str, host: Any, base_url: str) -> str:
+def dashboard_url(listen: str, host: Any, base_url: str, *, tls: bool = False) -> str:
     """Return the URL of the pages of an API that listens at the address ``host``, empty if it is a UNIX socket's.
 
-    ``listen`` is the endpoint description, which says whether it speaks TLS. A browser cannot open the address of all interfaces,
+    ``listen`` is the endpoint description; the port speaks TLS with ``tls``, or if ``listen`` says so. A browser cannot open the address of all interfaces,
     so the name of this host stands for it.
     """
     if base_url:
         return f"{base_url.rstrip('/')}/"
     if not hasattr(host, "port"):
         return ""
-    scheme = "https" if listen.startswith(("ssl:", "tls:")) else "http"
+    scheme = "https" if tls or listen.startswith(("ssl:", "tls:")) else "http"
     shown = address(host)
     if host.host in ("0.0.0.0", "::"):
         shown = f"{socket.gethostname()}:{host.port}"
@@ -186,9 +197,15 @@ def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:
 
     auth = daemon.config.api.auth
     if auth.mode == "tokens":
-        configured = StaticTokens(
-            StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id)) for each in auth.tokens
-        )
+
+        def static_tokens(config: Config) -> list[StaticToken]:
+            return [
+                StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id))
+                for each in config.api.auth.tokens
+            ]
+
+        configured = StaticTokens(static_tokens(daemon.config))
+        daemon.reload.add(["api.auth.tokens"], lambda config: configured.replace(static_tokens(config)))
         both = StoredTokens(stored, configured, daemon.reactor, max_unchecked_seconds=auth.max_unchecked_seconds)
         daemon.dependencies.append(both)
         daemon.add(Periodic(both.refresh, auth.refresh_seconds, daemon.reactor, name="reading of tokens"))

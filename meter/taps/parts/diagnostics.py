@@ -19,6 +19,7 @@ from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import LISTENER
 from meter.settings.config_file import effective
 from meter.taps.daemon import Daemon
+from meter.taps.parts.server_tls import server_tls
 
 
 def add_diagnostics(daemon: Daemon) -> None:
@@ -33,7 +34,15 @@ def add_diagnostics(daemon: Daemon) -> None:
             lambda reason: daemon.health_metrics.http_rejected("status", reason),
         )
         advice = "; set another address for this daemon in [status.by_daemon]"
-        port = Port(status, site, name="status", reactor=daemon.reactor, clock=daemon.reactor, advice=advice)
+        port = Port(
+            status,
+            site,
+            name="status",
+            reactor=daemon.reactor,
+            clock=daemon.reactor,
+            advice=advice,
+            tls=server_tls(daemon, "status"),
+        )
         daemon.add(port, without="nobody can read its status pages and metrics")
     settings = daemon.config.manhole
     listen = daemon.listen_address("manhole")

@@ -34,7 +34,6 @@ def add_heartbeats(daemon: Daemon, bus: IBus) -> None:
         boot=daemon.boot,
         started_at=utc_text(datetime.fromtimestamp(wall_seconds(daemon.reactor), UTC)),
         status_address=daemon.listen_address("status"),
-        key_ids=tuple((key.id, fingerprints([key])[0]) for key in daemon.keys.keys if "meter" in key.schemes),
     )
     heartbeats = Heartbeats(
         identity,
@@ -44,6 +43,7 @@ def add_heartbeats(daemon: Daemon, bus: IBus) -> None:
         readinesses=daemon.readinesses,
         last_error=last_error,
         spool=lambda: daemon.spool_state(),
+        key_ids=lambda: tuple((key.id, fingerprints([key])[0]) for key in daemon.keys.keys if "meter" in key.schemes),
     )
     heartbeats.setServiceParent(daemon.root)
 

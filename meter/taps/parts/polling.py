@@ -13,10 +13,12 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 
 from meter.agent.cycle_reports import AgentIdentity
 from meter.agent.cycle_reports import CycleReporter
 from meter.agent.cycle_reports import CycleReportService
+from meter.agent.destination import encoded
 from meter.agent.leader import LeaderElection
 from meter.agent.outbox import Outbox
 from meter.agent.polling import CycleResult
@@ -33,12 +35,20 @@ from meter.daemon.services import StagedService
 from meter.daemon.threads import CallThread
 from meter.heartbeat import SpoolState
 from meter.interfaces import IBus
+from meter.interfaces import Unavailable
+from meter.openstack import IDependsOnIntervals
 from meter.plugins.activation import Activation
+from meter.plugins.registry import CENTRAL
 from meter.plugins.registry import Decision
 from meter.plugins.registry import Kind
+from meter.settings import Config
+from meter.settings.agent import PollingSection
 from meter.skipped_samples import ISkippedSamples
 from meter.taps.daemon import Daemon
+from meter.taps.parts.process_locks import destination
 from meter.taps.parts.process_locks import spool_destination
+
+_log = Logger()
 
 
 def add_polling(
@@ -57,6 +67,7 @@ def add_polling(
     by default ``[polling] timeout_seconds`` does.
     """
     settings = daemon.config.polling
+    timetable = PollingTimetable(settings)
     thread = CallThread(daemon.reactor, "spool")
     path = daemon.state_dir / f"{daemon.name}.spool"
     spool = Spool(
@@ -68,6 +79,14 @@ def add_polling(
         run=lambda function, *arguments: thread.call(lambda: function(*arguments)),
     )
     publishing = PublishingMetrics(daemon.registry)
+
+    async def fill_for_present_keys(config: Config) -> None:
+        try:
+            await spool.fill_for(encoded(destination(config, daemon.keys)))
+        except Unavailable as error:
+            _log.warn("the spool cannot store its new destination: {reason}", reason=str(error))
+
+    daemon.key_changes.append(fill_for_present_keys)
     daemon.spool_state = lambda: SpoolState(
         spool.rows, spool.bytes, daemon.config.spool.max_bytes, spool.oldest_seconds, free_bytes(path.parent)
     )
@@ -94,17 +113,16 @@ def add_polling(
         batch_samples=settings.batch_samples,
         metrics=metrics,
         after_cycle=after_cycle,
-        interval_of=settings.interval_of,
+        interval_of=timetable.interval_of,
         unit_name=daemon.config.units.name_of,
         reports=reports,
     )
 
     def begin(active: Sequence[Decision]) -> IService:
         polling.pollsters = tuple(active)
-        intervals = {each.name: settings.interval_of(each.name) for each in active}
 
         async def cycle(due: frozenset[float]) -> None:
-            await polling.cycle([each for each in active if intervals[each.name] in due])
+            await polling.cycle(timetable.due(polling.pollsters, due))
 
         def skipped(interval: float, cycles: int, first: float, last: float) -> None:
             metrics.cycles_skipped(cycles)
@@ -118,23 +136,67 @@ def add_polling(
         election = LeaderElection(bus, leader_group, cycle, daemon.reactor, handover=handover) if leader_group else None
         if election:
             election.setServiceParent(agent)
-        AlignedSchedule(
+        timetable.schedule = AlignedSchedule(
             run_or_stand_by(election, reports) if election else cycle,
-            set(intervals.values()),
+            timetable.intervals(active),
             daemon.reactor,
             name="polling cycle",
             offset_seconds=random.random() * settings.jitter_seconds,
             on_skipped=skipped,
-        ).setServiceParent(agent)
+        )
+        timetable.schedule.setServiceParent(agent)
         return agent
 
+    def change(active: Sequence[Decision]) -> None:
+        polling.pollsters = tuple(active)
+        timetable.change(polling.pollsters)
+
+    def change_intervals(config: Config) -> None:
+        _check_intervals(daemon, config.polling)
+        timetable.settings = config.polling
+        timetable.change(polling.pollsters)
+
+    daemon.reload.add(["polling.interval_seconds", "polling.intervals"], change_intervals)
     candidates = daemon.plugins(*kinds)
     for pattern in settings.intervals:
         if not any(fnmatchcase(each.name, pattern) for each in candidates):
             daemon.warnings.append(f"[polling] intervals: {pattern!r} matches no installed pollster")
-    daemon.activate(Activation(candidates, context, begin, name="pollsters"))
+    daemon.activate(Activation(candidates, context, begin, name="pollsters", change=change))
     daemon.polling = polling
     return outbox
+
+
+class PollingTimetable:
+    """The intervals of pollsters as ``settings`` have them, which can change, and the schedule that follows them."""
+
+    def __init__(self, settings: PollingSection) -> None:
+        self.settings = settings
+        self.schedule: AlignedSchedule | None = None
+
+    def interval_of(self, pollster: str) -> float:
+        """Return the interval of a pollster in seconds."""
+        return self.settings.interval_of(pollster)
+
+    def intervals(self, active: Iterable[Decision]) -> set[float]:
+        """Return the intervals of ``active`` pollsters."""
+        return {self.interval_of(each.name) for each in active}
+
+    def due(self, active: Iterable[Decision], intervals: frozenset[float]) -> list[Decision]:
+        """Return the ``active`` pollsters that have one of ``intervals``."""
+        return [each for each in active if self.interval_of(each.name) in intervals]
+
+    def change(self, active: Iterable[Decision]) -> None:
+        """Let the schedule follow the present settings and ``active`` pollsters."""
+        if self.schedule is not None:
+            self.schedule.set_intervals(self.intervals(active))
+
+
+def _check_intervals(daemon: Daemon, settings: PollingSection) -> None:
+    """Raise ``ValueError`` if a pollster cannot have the interval that ``settings`` give it."""
+    for each in daemon.plugins(CENTRAL):
+        depends = each.state == "pending" and IDependsOnIntervals.providedBy(each.plugin)
+        if depends and (conflicts := each.plugin.interval_conflicts(settings.interval_of)):
+            raise ValueError("; ".join(f"[pollsters.{each.name}] {text}" for text in conflicts))
 
 
 def run_or_stand_by(

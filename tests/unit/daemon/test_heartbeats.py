@@ -34,7 +34,7 @@ from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 
 BOOT = "5b1c8bb2-6f5e-4f0e-9d37-3a8f7a1d6a11"
-IDENTITY = Identity("meter-compute", "host1", BOOT, "2026-11-27T12:00:00", "tcp:8779", (("k", "00ff"),))
+IDENTITY = Identity("meter-compute", "host1", BOOT, "2026-11-27T12:00:00", "tcp:8779")
 KEYS = Keyring([SigningKey("k", b"a secret of thirty-two characters")])
 
 
@@ -60,7 +60,7 @@ class Bus:
 
 def made(clock, bus, **more):
     arguments = {"readinesses": lambda: [Readiness("bus", True, "rabbit1")], "last_error": LastError(), **more}
-    return Heartbeats(IDENTITY, bus.publish, KEYS, clock, **arguments)
+    return Heartbeats(IDENTITY, bus.publish, KEYS, clock, key_ids=lambda: (("k", "00ff"),), **arguments)
 
 
 @pytest.fixture

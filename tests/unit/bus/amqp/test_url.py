@@ -22,6 +22,19 @@ from meter.bus.amqp.url import broker_address
         ("amqp://[::1]:5673/", BrokerAddress("::1", 5673)),
         ("amqps://rabbit", BrokerAddress("rabbit", 5671, tls=True)),
         ("amqps://rabbit/?cacertfile=/a%20b.pem", BrokerAddress("rabbit", 5671, tls=True, ca_file="/a b.pem")),
+        (
+            "amqps://rabbit/v?cacertfile=/ca&certfile=/c&keyfile=/k&auth_mechanism=external",
+            BrokerAddress(
+                "rabbit",
+                5671,
+                "v",
+                tls=True,
+                ca_file="/ca",
+                certificate_file="/c",
+                key_file="/k",
+                auth_mechanism="external",
+            ),
+        ),
     ],
 )
 def test_url_names_an_address(url, address):
@@ -38,8 +51,12 @@ def test_url_names_an_address(url, address):
         ("amqp://u:s3cret/x@rabbit/", "must be percent-encoded"),
         ("amqp://u:s3cret@rabbit:99999/", "the port in the URL of a broker must be a number"),
         ("amqp://rabbit/a/b", "must be escaped as %2F"),
-        ("amqp://u:s3cret@rabbit/?heartbeat=5", "unknown parameters: heartbeat; nothing is supported"),
-        ("amqps://u:s3cret@rabbit/?verify=0", "unknown parameters: verify; only cacertfile"),
+        ("amqp://u:s3cret@rabbit/?heartbeat=5", "unknown parameters: heartbeat; without TLS, nothing is supported"),
+        ("amqps://u:s3cret@rabbit/?verify=0", "unknown parameters: verify; only cacertfile, certfile, keyfile"),
+        ("amqps://u:s3cret@rabbit/?cacertfile=", "cacertfile in the URL of the broker must not be empty"),
+        ("amqps://u:s3cret@rabbit/?keyfile=/k", "has a keyfile and no certfile"),
+        ("amqps://u:s3cret@rabbit/?auth_mechanism=external", "needs a certfile"),
+        ("amqps://u:s3cret@rabbit/?certfile=/c&auth_mechanism=GSSAPI", "must be plain or external, not 'GSSAPI'"),
     ],
 )
 def test_bad_url_is_refused_without_showing_the_password(url, problem):

@@ -394,7 +394,7 @@ def test_good_secrets_are_healthy(tmp_path):
         ),
         ("accept_unsigned = true\n", "warning: [signing] accept_unsigned"),
         (
-            '[store]\ndsn = "postgresql://meter:meter@db1/meter"\n',
+            '[store]\ndsn = "postgresql://meter:meter@db1/meter?sslmode=verify-full"\n',
             "fault: [store] dsn: the user meter of the database at db1 has a default password",
         ),
     ],
@@ -420,6 +420,30 @@ def test_a_generated_key_that_cannot_be_read_is_not_judged(tmp_path):
     [found] = [each for each in secret_findings(None, config) if "[signing]" in each.text]
 
     assert (found.level, "cannot be read" in found.text) == ("not checked", True)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "words"),
+    [
+        ("postgresql://meter@db/meter", "sslmode=prefer connections to db may be unencrypted"),
+        (
+            "postgresql://meter@db/meter?sslmode=require",
+            "sslmode=require connections to db are encrypted, and the cert",
+        ),
+        ("host=db,127.0.0.1 dbname=meter", "sslmode=prefer connections to db may be unencrypted"),
+        ("postgresql://meter@db/meter?sslmode=verify-full", ""),
+        ("postgresql://meter@127.0.0.1/meter", ""),
+        ("postgresql:///meter?host=/run/postgresql", ""),
+        ("embedded:/var/lib/meter/postgresql", ""),
+    ],
+)
+def test_database_on_another_host_that_is_not_verified_is_a_warning(tmp_path, monkeypatch, dsn, words):
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    found = advised(secrets(tmp_path, f'[store]\ndsn = "{dsn}"\n'))
+    assert len(found) == bool(words)
+    assert all(words in each and each.startswith("warning") for each in found)
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    assert advised(secrets(tmp_path, f'[store]\ndsn = "{dsn.partition("?sslmode=require")[0]}"\n')) == []
 
 
 def test_files_of_secrets_that_others_can_read_are_named(tmp_path):
