@@ -38,16 +38,21 @@ class BrokerAddress:
     ca_file: str | None = None
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}, virtual host {self.vhost}"
+        return f"{self.place}, virtual host {self.vhost}"
 
-    def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
-        """Return the endpoint that connects to this address.
+    @property
+    def place(self) -> str:
+        """Host and port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def endpoint(self, reactor: Any, connect_seconds: float = CONNECT_SECONDS) -> IStreamClientEndpoint:
+        """Return the endpoint that connects to this address within ``connect_seconds``.
 
         With TLS the broker's certificate must match the host and be signed by a CA in ``ca_file``, or by a system CA
         where no file is given. Raises ``ValueError`` for a ``ca_file`` that cannot be used.
         """
-        endpoint = HostnameEndpoint(reactor, self.host.encode("idna"), self.port, CONNECT_SECONDS)
+        endpoint = HostnameEndpoint(reactor, self.host.encode("idna"), self.port, connect_seconds)
         if not self.tls:
             return endpoint
         trusted = None if self.ca_file is None else trustRootFromCertificates(_certificates(Path(self.ca_file)))

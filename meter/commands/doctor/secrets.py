@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 from urllib.parse import urlsplit
 
-from meter.bus.amqp.url import broker_address
+from meter.bus.amqp.hosts import broker_addresses
 from meter.commands.doctor.finding import Finding
 from meter.daemon.private_files import open_to_others
 from meter.settings import Config
@@ -77,8 +77,8 @@ def _broker(config: Config) -> Iterator[Finding]:
     url = config.bus.url.get_secret_value()
     if url == "local:":
         return
-    address = broker_address(url)
-    if is_loopback(address.host):
+    address = next((each for each in broker_addresses(url) if not is_loopback(each.host)), None)
+    if address is None:
         return
     if address.password.lower() in WELL_KNOWN or address.password == address.user:
         yield _fault(
