@@ -17,7 +17,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 from typing import get_args
-from urllib.parse import urlsplit
 
 import tomli_w
 from pydantic import BaseModel
@@ -178,7 +177,7 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
     if url == "local:":
         if daemon != SINGLE:
             yield f'[bus] url: "local:" works inside twistd meter only; {daemon} needs amqp://user:password@host:5672/'
-    elif urlsplit(url).scheme not in ("amqp", "amqps") or not urlsplit(url).hostname:
+    elif not re.match(r"amqps?://([^/?#]*@)?[^/?#:]", url):
         yield '[bus] url: should be amqp://user:password@host:5672/vhost, amqps://… or "local:"'
     try:
         level_filter(config.meter.log_levels)

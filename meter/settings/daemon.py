@@ -36,12 +36,12 @@ class BusSection(Section):
 
     url: SecretStr = Field(
         default=SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
-        description='URL of RabbitMQ, amqp:// or amqps://. "local:" is the in-process bus, the default of twistd meter.',
+        description='URL of RabbitMQ, amqp:// or amqps://. The nodes of a cluster are separated by commas: "amqp://user:password@rabbit1,rabbit2,rabbit3/vhost". "local:" is the in-process bus, the default of twistd meter.',
     )
     url_file: str = Field(default="", description="File that contains the URL, instead of url.")
-    queue_type: Literal["classic", "quorum"] = Field(
-        default="classic",
-        description="Type of the durable queues that Meter declares; existing queues keep their type.",
+    queue_type: Literal["auto", "classic", "quorum"] = Field(
+        default="auto",
+        description='Type of the durable queues that Meter declares; existing queues keep their type. "auto" is "quorum" if url names several hosts, else "classic".',
     )
     heartbeat_seconds: Count = Field(
         default=20,

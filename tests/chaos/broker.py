@@ -58,4 +58,4 @@ def purge(url: str, queue: str) -> int:
 
 def limit_free_disk(rabbitmq: RabbitMQ, min_bytes: int) -> None:
     """Have the broker raise its disk alarm while the disk has less than ``min_bytes``."""
-    rabbitmq._call(f"rabbit_disk_monitor:set_disk_free_limit({min_bytes}).")
+    rabbitmq.call(f"rabbit_disk_monitor:set_disk_free_limit({min_bytes}).")

@@ -423,7 +423,7 @@ async def test_existing_exchanges_and_queues_with_other_properties_are_used_with
     await channel.exchange_declare(exchange="metering", type="topic", durable=False)
     await channel.queue_declare(queue="metering.dead", durable=True, arguments={"x-max-length": 1000})
     await channel.queue_declare(queue=SAMPLES.queue, durable=True, arguments={"x-queue-type": "quorum"})
-    bus = amqp_bus(url)
+    bus = amqp_bus(url, queue_type="classic")
     service = await consuming(bus, SAMPLES, received)
     await bus.publish(cpu(b"anyway"))
     await until(lambda: received.deliveries)

@@ -50,15 +50,17 @@ class RabbitMQ:
     """One private server. ``url`` is its ``/`` virtual host, ``ca_file`` what its certificate is signed with.
 
     With ``client_ca`` its TLS port requires client certificates of that CA, and accepts them with the mechanism EXTERNAL as the
-    user that their common name names.
+    user that their common name names. ``cookie``: what the nodes of a cluster have in common. ``arguments`` are further ones of Erlang.
     """
 
-    def __init__(self, sbin: Path, directory: Path, client_ca: Path | None = None) -> None:
+    def __init__(
+        self, sbin: Path, directory: Path, client_ca: Path | None = None, *, cookie: str = "", arguments: str = ""
+    ) -> None:
         self._sbin = sbin
         self._directory = directory
-        self.port, self.tls_port, self._distribution_port, self._epmd_port = _free_ports(4)
-        self._node = f"meter-{os.getpid()}-{self.port}@localhost"
-        self._cookie = secrets.token_hex(16)
+        self.port, self.tls_port, self.distribution_port, self.epmd_port = _free_ports(4)
+        self.node = f"meter-{os.getpid()}-{self.port}@localhost"
+        self._cookie = cookie or secrets.token_hex(16)
         self._vhosts = 0
         self._server: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -90,18 +92,24 @@ class RabbitMQ:
             "HOME": str(directory),
             "ERL_CRASH_DUMP": str(directory / "erl_crash.dump"),
             "LANG": "C.UTF-8",
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": self._node,
-            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": str(directory / "none"),
             "RABBITMQ_MNESIA_BASE": str(directory / "data"),
             "RABBITMQ_LOG_BASE": str(directory / "log"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
             # One scheduler that does not spin: the tests need the processors themselves.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}"
+            f" {arguments}",
         }
+
+    def configure(self, settings: str) -> None:
+        """Add lines to ``rabbitmq.conf``, for the next start."""
+        with (self._directory / "rabbitmq.conf").open("a") as file:
+            file.write(settings)
 
     @property
     def pid(self) -> int:
@@ -113,7 +121,7 @@ class RabbitMQ:
         """Make an empty virtual host and return its URL."""
         self._vhosts += 1
         name = f"test-{self._vhosts}"
-        self._call(
+        self.call(
             f'rabbit_vhost:add(<<"{name}">>, <<"test">>), '
             f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).'
         )
@@ -147,23 +155,27 @@ class RabbitMQ:
 
     def ctl(self, *arguments: str) -> str:
         """Run ``rabbitmqctl`` (it takes two seconds) and return what it printed."""
-        command = [str(self._sbin / "rabbitmqctl"), "-q", "-n", self._node, *arguments]
+        command = [str(self._sbin / "rabbitmqctl"), "-q", "-n", self.node, *arguments]
         done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=180, check=False)
         assert done.returncode == 0, f"rabbitmqctl {arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def start(self) -> None:
-        """Start the server and return once it accepts connections; its durable queues are as they were."""
+    def start_name_server(self) -> None:
+        """Start what tells other nodes the port of this one, unless it runs."""
         if self._epmd is None:
             self._epmd = subprocess.Popen(
-                ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"],
+                ["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-            _until_accepting(self._epmd, self._epmd_port)
+            _until_accepting(self._epmd, self.epmd_port)
+
+    def start(self) -> None:
+        """Start the server and return once it accepts connections; its durable queues are as they were."""
+        self.start_name_server()
         with (self._directory / "output.log").open("ab") as output:
             self._server = subprocess.Popen(
                 [str(self._sbin / "rabbitmq-server")],
@@ -222,10 +234,10 @@ class RabbitMQ:
             self._epmd.wait()
             self._epmd = None
 
-    def _call(self, expressions: str) -> None:
-        """Evaluate Erlang inside the server: milliseconds, where ``rabbitmqctl`` takes seconds."""
+    def call(self, expressions: str) -> None:
+        """Evaluate Erlang inside the server: milliseconds, where ``rabbitmqctl`` takes seconds. The last value must be ``ok``."""
         done = subprocess.run(
-            ["erl_call", "-n", self._node, "-c", self._cookie, "-e"],
+            ["erl_call", "-n", self.node, "-c", self._cookie, "-e"],
             input=expressions + "\n",
             env=self._environment,
             capture_output=True,

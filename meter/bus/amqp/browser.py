@@ -7,13 +7,16 @@ from typing import Any
 
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from meter.bus.amqp.channel import HEADERS
 from meter.bus.amqp.channel import NOT_FOUND
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.client import Client
 from meter.bus.amqp.client import ClientFactory
-from meter.bus.amqp.url import broker_address
+from meter.bus.amqp.hosts import BrokerHosts
+from meter.bus.amqp.hosts import broker_addresses
+from meter.bus.amqp.url import BrokerAddress
 from meter.daemon.services import within
 from meter.interfaces import Delivery
 from meter.interfaces import Unavailable
@@ -52,8 +55,7 @@ class Browser:
         answer_seconds: float = 20.0,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        self._reactor = reactor
-        self._address = broker_address(url)
+        self._hosts = BrokerHosts.of(reactor, broker_addresses(url))
         self._queue = queue
         self._clock = clock
         self._name = name
@@ -69,10 +71,11 @@ class Browser:
         A quorum queue requeues messages shortly after the previous browser has closed; until then it has fewer.
         """
         try:
-            self._client = await self._address.endpoint(self._reactor).connect(ClientFactory(self._make_client))
+            _, self._client = await self._hosts.first(self._connected)
+        except Unavailable:
+            raise
         except Exception as error:
-            raise Unavailable(f"{self._address}: {error}") from error
-        await self._with_timeout(self._client.open())
+            raise Unavailable(f"{self._hosts}: {error}") from error
         self._channel = await self._with_timeout(self._client.open_channel())
         try:
             declared = await self._with_timeout(self._channel.queue_declare(queue=self._queue, passive=True))
@@ -112,9 +115,18 @@ class Browser:
         if self._client is not None:
             await self._client.close(CLOSE_SECONDS)
 
-    def _make_client(self) -> Client:
+    async def _connected(self, address: BrokerAddress, endpoint: IStreamClientEndpoint) -> Any:
+        client: Any = await endpoint.connect(ClientFactory(lambda: self._make_client(address)))
+        try:
+            await self._with_timeout(client.open())
+        except BaseException:
+            await client.close(CLOSE_SECONDS)
+            raise
+        return client
+
+    def _make_client(self, address: BrokerAddress) -> Client:
         return Client(
-            self._address,
+            address,
             clock=self._clock,
             connection_name=f"{self._name} browsing",
             heartbeat_seconds=20,
@@ -126,4 +138,4 @@ class Browser:
         try:
             return await within(self._clock, self._answer_seconds, work)
         except DeferredTimeout:
-            raise Unavailable(f"{self._address}: no answer within {self._answer_seconds:g} s") from None
+            raise Unavailable(f"{self._hosts}: no answer within {self._answer_seconds:g} s") from None

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
 from meter.bus.amqp.client import Client
 from meter.bus.amqp.connection import ConnectionService
 from meter.bus.amqp.consumer import MAX_PREFETCHED_BYTES
 from meter.bus.amqp.consumer import Consumer
+from meter.bus.amqp.hosts import BrokerHosts
+from meter.bus.amqp.hosts import broker_addresses
 from meter.bus.amqp.publisher import Publisher
 from meter.bus.amqp.topology import QueueType
 from meter.bus.amqp.topology import Topology
-from meter.bus.amqp.url import broker_address
+from meter.bus.amqp.url import BrokerAddress
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import call_at_once
 from meter.daemon.services import StagedService
@@ -43,12 +45,13 @@ def _ignore(kind: str) -> None:
 class AmqpBus(StagedService):
     """The message bus on the RabbitMQ at ``url``. Starting returns at once and never fails: it connects in the background.
 
-    ``name`` is the daemon's and appears in RabbitMQ's list of connections. ``queue_type`` is the type with which Meter
+    ``url`` may name several hosts, the nodes of one cluster: each connection is to one of them, and when it is lost, to the
+    next. ``name`` is the daemon's and appears in RabbitMQ's list of connections. ``queue_type`` is the type with which Meter
     declares its queues; existing queues are used as they are. ``create_foreign_exchanges``: declare missing exchanges
     of other services; otherwise the bus looks for them every ``rebind_seconds``. ``max_body_bytes`` limits what is
     published (``ValueError``) and what is received (dead-lettered). ``max_prefetched_bytes`` limits the bodies that each
     subscription has in hand. ``count_dead`` is called with the kind of each
-    message that the bus itself dead-letters: ``defect`` or ``too-large``. ``endpoint`` replaces the endpoint of ``url``.
+    message that the bus itself dead-letters: ``defect`` or ``too-large``.
     ``max_dead_letters`` limits the queue of dead letters, 0 does not. ``off_reactor`` runs a function in a thread.
 
     Publishing and consuming use one connection each: while RabbitMQ blocks publishing for lack of memory or disk space,
@@ -63,7 +66,7 @@ class AmqpBus(StagedService):
         clock: IReactorTime,
         name: str = "meter",
         heartbeat_seconds: int = 20,
-        queue_type: QueueType = "classic",
+        queue_type: QueueType = "auto",
         window: int = 100,
         confirm_timeout_seconds: float = 30.0,
         max_body_bytes: int = 16 * 1024 * 1024,
@@ -71,7 +74,6 @@ class AmqpBus(StagedService):
         create_foreign_exchanges: bool = True,
         rebind_seconds: float = 60.0,
         stop_seconds: float = 15.0,
-        endpoint: IStreamClientEndpoint | None = None,
         count_dead: Callable[[str], object] = _ignore,
         bounded: Sequence[BoundedQueue] = (),
         max_dead_letters: int = 0,
@@ -86,9 +88,12 @@ class AmqpBus(StagedService):
         self._max_prefetched_bytes = max_prefetched_bytes
         self._rebind_seconds = rebind_seconds
         self._stop_seconds = stop_seconds
-        self._address = broker_address(url)
-        self._endpoint = endpoint or self._address.endpoint(reactor)
-        self._topology = Topology(queue_type=queue_type, create_foreign_exchanges=create_foreign_exchanges)
+        addresses = broker_addresses(url)
+        self._account = addresses[0].account
+        self._make_hosts = partial(BrokerHosts.of, reactor, addresses)
+        self._topology = Topology(
+            queue_type=queue_type, several_hosts=len(addresses) > 1, create_foreign_exchanges=create_foreign_exchanges
+        )
         self._publishing = self._connection("publishing")
         self._consuming: ConnectionService | None = None
         self._publisher = Publisher(
@@ -107,9 +112,9 @@ class AmqpBus(StagedService):
         self.addService(self._publisher)
 
     def _connection(self, purpose: str) -> ConnectionService:
-        def client() -> Client:
+        def client(address: BrokerAddress) -> Client:
             return Client(
-                self._address,
+                address,
                 clock=self._clock,
                 connection_name=f"{self._daemon} {purpose}",
                 heartbeat_seconds=self._heartbeat_seconds,
@@ -117,8 +122,8 @@ class AmqpBus(StagedService):
                 kept_bytes=KEPT_BYTES,
             )
 
-        peer = f"{self._address}, {self._address.account}"
-        return ConnectionService(self._endpoint, client, clock=self._clock, peer=peer, purpose=purpose)
+        hosts = self._make_hosts()
+        return ConnectionService(hosts, client, clock=self._clock, peer=f"{hosts}, {self._account}", purpose=purpose)
 
     async def publish(self, publication: Publication) -> None:
         """Return once RabbitMQ has confirmed; ``ValueError`` for a publication that can never be accepted."""

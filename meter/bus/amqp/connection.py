@@ -14,6 +14,9 @@ from twisted.logger import Logger
 
 from meter.bus.amqp.client import Client
 from meter.bus.amqp.client import ClientFactory
+from meter.bus.amqp.hosts import FAILOVER_SECONDS
+from meter.bus.amqp.hosts import BrokerHosts
+from meter.bus.amqp.url import BrokerAddress
 from meter.daemon.services import Backoff
 from meter.daemon.services import within
 from meter.daemon.start_grace import StartGrace
@@ -34,7 +37,7 @@ CLOSE_SECONDS = 2.0
 
 
 class ConnectionService(SupervisedService):
-    """Keeps one connection to the broker open: connects in the background, and again whenever it is lost.
+    """Keeps one connection to one of the hosts of the broker open: connects in the background, and again whenever it is lost.
 
     ``client`` is the live :class:`~meter.bus.amqp.client.Client` or ``None``; ``reason`` says why it is ``None``, or what
     it is connected to. (Twisted's ``ClientService`` is not used: its ``prepareConnection`` leaves sockets open when the
@@ -46,8 +49,8 @@ class ConnectionService(SupervisedService):
 
     def __init__(
         self,
-        endpoint: IStreamClientEndpoint,
-        make_client: Callable[[], Client],
+        hosts: BrokerHosts,
+        make_client: Callable[[BrokerAddress], Client],
         *,
         clock: IReactorTime,
         peer: str,
@@ -55,8 +58,9 @@ class ConnectionService(SupervisedService):
         backoff: Backoff | None = None,
     ) -> None:
         super().__init__(clock, backoff=backoff or Backoff(most=MAX_PAUSE_SECONDS))
-        self._endpoint = endpoint
-        self._factory = ClientFactory(make_client)
+        self._hosts = hosts
+        self._make_client = make_client
+        self._handshake_seconds = FAILOVER_SECONDS if hosts.several else HANDSHAKE_SECONDS
         self._peer = peer
         self._purpose = purpose
         self._waiting: list[Deferred[Client]] = []
@@ -84,26 +88,38 @@ class ConnectionService(SupervisedService):
         self._set_state(False, "stopped")
 
     async def _attempt(self) -> float:
-        """Connect and stay connected; raise the reason when the connection is lost."""
-        client: Any = await self._endpoint.connect(self._factory)
+        """Connect to a host and stay connected; raise the reason when the connection is lost, or no host can be reached."""
+        address, client = await self._hosts.first(self._open, wanted=lambda: bool(self.running))
         try:
-            await within(self._clock, HANDSHAKE_SECONDS, client.open())
             self._backoff.reset()
             self._starting.end()
             self._told_quietly = False
             self.client = client
-            self._set_state(True, f"connected to {client.broker} at {self._peer}")
+            self._set_state(True, f"connected to {client.broker} at {address}, user {address.user}")
             self._log.info("{purpose}: {reason}", purpose=self._purpose, reason=self.reason)
             waiting, self._waiting = self._waiting, []
             for caller in waiting:
                 caller.callback(client)
             await client.disconnected.wait()
-        except DeferredTimeout:
-            raise Unavailable(f"the AMQP handshake was not completed within {HANDSHAKE_SECONDS:g} s") from None
         finally:
             self.client = None
             await client.close(CLOSE_SECONDS)
+        if self._hosts.several:
+            raise Unavailable(f"{address.place}: {client.close_reason}")
         raise client.close_reason
+
+    async def _open(self, address: BrokerAddress, endpoint: IStreamClientEndpoint) -> Any:
+        """Connect to one host and complete the handshake; return the client."""
+        client: Any = await endpoint.connect(ClientFactory(lambda: self._make_client(address)))
+        try:
+            await within(self._clock, self._handshake_seconds, client.open())
+        except BaseException as error:
+            await client.close(CLOSE_SECONDS)
+            if isinstance(error, DeferredTimeout):
+                seconds = f"{self._handshake_seconds:g} s"
+                raise Unavailable(f"the AMQP handshake was not completed within {seconds}") from None
+            raise
+        return client
 
     def _attempt_failed(self, error: Exception) -> None:
         is_new, starting = self._set_state(False, f"{self._peer}: {error}"), self._starting.active

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from cryptography import x509
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IStreamClientEndpoint
 from txamqp.content import Content
 
 from meter.bus.amqp.channel import ACCESS_REFUSED
@@ -19,8 +20,10 @@ from meter.bus.amqp.channel import PRECONDITION_FAILED
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.client import Client
 from meter.bus.amqp.client import ClientFactory
+from meter.bus.amqp.hosts import BrokerHosts
+from meter.bus.amqp.hosts import broker_addresses
 from meter.bus.amqp.topology import EXCHANGE
-from meter.bus.amqp.url import broker_address
+from meter.bus.amqp.url import BrokerAddress
 from meter.daemon.services import within
 from meter.interfaces import Unavailable
 
@@ -44,23 +47,22 @@ class BrokerInspection:
     """
 
     def __init__(self, reactor: Any, url: str, *, clock: IReactorTime, name: str, answer_seconds: float = 10.0) -> None:
-        self._reactor = reactor
-        self.address = broker_address(url)
+        addresses = broker_addresses(url)
+        self._hosts = BrokerHosts.of(reactor, addresses)
+        self.address = addresses[0]
         self._clock = clock
         self._name = name
         self._answer_seconds = answer_seconds
         self._client: Any = None
 
     async def open(self) -> str:
-        """Connect, and return the broker's product and version: ``RabbitMQ 3.10.8``."""
+        """Connect to the first host that answers, ``address`` from then on; return product and version: ``RabbitMQ 3.10.8``."""
         try:
-            connecting = self.address.endpoint(self._reactor).connect(ClientFactory(self._make_client))
-            self._client = await self._limited(connecting)
+            self.address, self._client = await self._hosts.first(self._connected)
         except Unavailable:
             raise
         except Exception as error:
             raise Unavailable(f"{self.address}: {type(error).__name__}: {error}") from error
-        await self._limited(self._client.open())
         return str(self._client.broker)
 
     @property
@@ -142,9 +144,19 @@ class BrokerInspection:
         if self._client is not None:
             await self._client.close(CLOSE_SECONDS)
 
-    def _make_client(self) -> Client:
+    async def _connected(self, address: BrokerAddress, endpoint: IStreamClientEndpoint) -> Any:
+        self.address = address
+        client: Any = await self._limited(endpoint.connect(ClientFactory(lambda: self._make_client(address))))
+        try:
+            await self._limited(client.open())
+        except BaseException:
+            await client.close(CLOSE_SECONDS)
+            raise
+        return client
+
+    def _make_client(self, address: BrokerAddress) -> Client:
         return Client(
-            self.address,
+            address,
             clock=self._clock,
             connection_name=f"{self._name} inspecting",
             heartbeat_seconds=20,

@@ -20,13 +20,16 @@ from meter.interfaces import Subscription
 
 EXCHANGE = "metering"
 
-QueueType = Literal["classic", "quorum"]
+QueueType = Literal["auto", "classic", "quorum"]
+"""``auto`` is ``quorum`` where the configuration names several hosts, else ``classic``."""
 
 CLOSE_SECONDS = 2.0
 
 DELIVERY_LIMIT = 10**9
 """How often a quorum queue delivers a message before it drops it. RabbitMQ 4 has a default of 20, which messages that are
 requeued while the database is down would exceed."""
+
+TYPE_ARGUMENT = "x-queue-type"
 
 EPHEMERAL_MAX_LENGTH = 10_000
 """Messages that an ephemeral queue holds; the oldest are dropped first."""
@@ -35,15 +38,17 @@ EPHEMERAL_MAX_LENGTH = 10_000
 class Topology:
     """Declares the exchanges, queues and bindings that the bus needs.
 
-    Each declaration uses a temporary channel, because the broker closes the channel when it refuses one.
+    Each declaration uses a temporary channel, because the broker closes the channel when it refuses one. ``several_hosts``:
+    the configuration names several hosts of the broker, which says that it is a cluster.
     """
 
     _log = Logger()
 
-    def __init__(self, *, queue_type: QueueType, create_foreign_exchanges: bool) -> None:
+    def __init__(self, *, queue_type: QueueType, several_hosts: bool, create_foreign_exchanges: bool) -> None:
         self._queue_arguments: dict[str, Any] = {}
-        if queue_type == "quorum":
-            self._queue_arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+        self._type_is_asked = queue_type != "auto"
+        if queue_type == "quorum" or (queue_type == "auto" and several_hosts):
+            self._queue_arguments = {TYPE_ARGUMENT: "quorum", "x-delivery-limit": DELIVERY_LIMIT}
         self._create_foreign_exchanges = create_foreign_exchanges
         self._logged: set[str] = set()
 
@@ -141,7 +146,14 @@ class Topology:
             return  # as intended for agents; that it does not exist would be an error
         if lost.code != PRECONDITION_FAILED:
             raise lost
-        self._log_once(f"{what} exists with other properties and is used as it is: {lost}")
+        other_type = TYPE_ARGUMENT in str(lost)
+        if other_type and self._queue_arguments:
+            self._log_once(
+                f"{what} exists and is not a quorum queue: it is on one node of the broker, and is used as it is. While that"
+                f" node is away, nothing can be sent to it or received from it: {lost}"
+            )
+        elif self._type_is_asked or not other_type:
+            self._log_once(f"{what} exists with other properties and is used as it is: {lost}")
 
     def _log_once(self, what: str) -> None:
         if what not in self._logged:

@@ -45,22 +45,27 @@ class BrokerAddress:
     auth_mechanism: AuthMechanism = "plain"
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}, virtual host {self.vhost}"
+        return f"{self.place}, virtual host {self.vhost}"
 
     @property
     def account(self) -> str:
         """Who this daemon is for the broker, as text."""
         return "user of the client certificate" if self.auth_mechanism == "external" else f"user {self.user}"
 
-    def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
-        """Return the endpoint that connects to this address.
+    @property
+    def place(self) -> str:
+        """Host and port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def endpoint(self, reactor: Any, connect_seconds: float = CONNECT_SECONDS) -> IStreamClientEndpoint:
+        """Return the endpoint that connects to this address within ``connect_seconds``.
 
         With TLS the broker's certificate must match the host and be signed by a CA in ``ca_file``, or by a system CA
         where no file is given. Raises :class:`~meter.tls.files.BadTlsFile` for files that cannot be used; each new connection uses
         their present contents.
         """
-        endpoint = HostnameEndpoint(reactor, self.host.encode("idna"), self.port, CONNECT_SECONDS)
+        endpoint = HostnameEndpoint(reactor, self.host.encode("idna"), self.port, connect_seconds)
         if not self.tls:
             return endpoint
         tls = ClientTls(

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from meter.bus.amqp.url import broker_address
+from meter.bus.amqp.hosts import broker_addresses
 from meter.commands.doctor.finding import Finding
 from meter.settings import Config
 
@@ -51,9 +51,10 @@ def sources(config: Config) -> Iterator[Certificates]:
     """Yield what has certificates in this configuration: files, the broker, the database and Keystone."""
     yield from _files(config)
     url = config.bus.url.get_secret_value()
-    if url != "local:" and (broker := broker_address(url)).tls:
-        read = partial(presented, broker.host, broker.port)
-        yield Certificates(f"the broker {broker.host}", read, "renew it on the broker")
+    for broker in () if url == "local:" else broker_addresses(url):
+        if broker.tls:
+            read = partial(presented, broker.host, broker.port)
+            yield Certificates(f"the broker {broker.host}", read, "renew it on the broker")
     for name, dsn in (("dsn", config.store.dsn), ("replica_dsn", config.store.replica_dsn)):
         if place := _tls_database(dsn.get_secret_value()):
             yield Certificates(
@@ -68,7 +69,7 @@ def sources(config: Config) -> Iterator[Certificates]:
 
 def _files(config: Config) -> Iterator[Certificates]:
     url = config.bus.url.get_secret_value()
-    broker = None if url == "local:" else broker_address(url)
+    broker = None if url == "local:" else broker_addresses(url)[0]
     named = {
         "[api.auth.keystone] ca_file": config.api.auth.keystone.ca_file,
         "[openstack] ca_file": config.openstack.ca_file,

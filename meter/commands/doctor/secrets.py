@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 from urllib.parse import urlsplit
 
-from meter.bus.amqp.url import broker_address
+from meter.bus.amqp.hosts import broker_addresses
 from meter.commands.doctor.finding import Finding
 from meter.daemon.private_files import open_to_others
 from meter.settings import Config
@@ -80,8 +80,8 @@ def _broker(config: Config) -> Iterator[Finding]:
     url = config.bus.url.get_secret_value()
     if url == "local:":
         return
-    address = broker_address(url)
-    if is_loopback(address.host):
+    address = next((each for each in broker_addresses(url) if not is_loopback(each.host)), None)
+    if address is None:
         return
     if address.password.lower() in WELL_KNOWN or address.password == address.user:
         yield _fault(
@@ -170,7 +170,7 @@ def _tokens(config: Config) -> Iterator[Finding]:
 
 def _broker_key(config: Config) -> str:
     url = config.bus.url.get_secret_value()
-    broker = None if url == "local:" else broker_address(url)
+    broker = None if url == "local:" else broker_addresses(url)[0]
     return (broker and (broker.key_file or broker.certificate_file)) or ""
 
 

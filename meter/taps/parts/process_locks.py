@@ -11,7 +11,7 @@ from meter.agent.destination import decoded
 from meter.agent.destination import encoded
 from meter.agent.destination import fingerprints
 from meter.agent.spool_inspection import inspect_spool
-from meter.bus.amqp.url import broker_address
+from meter.bus.amqp.hosts import broker_addresses
 from meter.daemon.private_files import open_to_others
 from meter.daemon.private_files import unwritable
 from meter.daemon.process_lock import AlreadyLocked
@@ -41,7 +41,7 @@ def destination(config: Config, keys: Keyring) -> Destination:
     prints = fingerprints(keys.keys)
     if url == "local:":
         return Destination("", 0, "", prints, own_key)
-    address = broker_address(url)
+    address = broker_addresses(url)[0]  # its port and virtual host are those of all
     return Destination(address.host, address.port, address.vhost, prints, own_key)
 
 

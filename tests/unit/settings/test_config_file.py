@@ -48,7 +48,7 @@ def test_every_mistake_is_reported_at_once_with_its_place():
     )
 
     assert found == [
-        "meter.toml: [bus] queue_type: should be 'classic' or 'quorum', not 'lazy'",
+        "meter.toml: [bus] queue_type: should be 'auto', 'classic' or 'quorum', not 'lazy'",
         "meter.toml: [bus] prefetch: should be greater than 0, not 0",
         "meter.toml: [signing.keys.0] id: is missing",
         "meter.toml: [polling] timeout_seconds: should be a number, not 'soon'",

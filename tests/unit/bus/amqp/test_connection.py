@@ -20,6 +20,9 @@ from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.connection import ChannelService
 from meter.bus.amqp.connection import ConnectionService
 from meter.bus.amqp.consumer import RequeueBackoff
+from meter.bus.amqp.hosts import FAILOVER_SECONDS
+from meter.bus.amqp.hosts import BrokerHosts
+from meter.bus.amqp.url import BrokerAddress
 from meter.daemon.services import Backoff
 
 
@@ -82,12 +85,23 @@ def logged():
 
 def connection_of(clock, *outcomes):
     endpoint = Endpoint(*outcomes)
+    return connection_to(clock, {"rabbit": endpoint}), endpoint
+
+
+def connection_to(clock, endpoints):
+    """A started connection to one of these hosts, of which the first is tried first."""
+    hosts = BrokerHosts([(BrokerAddress(name, 5672), each) for name, each in endpoints.items()], rng=lambda count: 0)
     backoff = Backoff(first=1.0, most=8.0, rng=lambda: 1.0)
     connection = ConnectionService(
-        endpoint, Client, clock=clock, peer="rabbit:5672", purpose="testing", backoff=backoff
+        hosts,
+        lambda address: Client(),
+        clock=clock,
+        peer=f"{','.join(endpoints)}:5672",
+        purpose="testing",
+        backoff=backoff,
     )
     connection.startService()
-    return connection, endpoint
+    return connection
 
 
 def test_connection_is_retried_with_growing_pauses_and_the_reason_is_logged_once(clock, logged):
@@ -101,7 +115,7 @@ def test_connection_is_retried_with_growing_pauses_and_the_reason_is_logged_once
     assert attempts == [1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4]
     client.entering.callback(None)
     assert connection.client is client
-    assert connection.reason == "connected to RabbitMQ 3 at rabbit:5672"
+    assert connection.reason == "connected to RabbitMQ 3 at rabbit:5672, virtual host /, user guest"
     assert [text.partition(";")[0].partition(" at")[0] for text in logged] == [
         "testing: not connected yet",
         "testing: connected to RabbitMQ 3",
@@ -160,6 +174,59 @@ def test_connection_stops_in_every_state_and_can_start_again(clock, state):
     another.entering.callback(None)
     assert connection.client is another
     connection.stopService()
+
+
+def test_another_host_is_tried_at_once_and_the_connection_names_it(clock):
+    first, second = Endpoint(Refused("no")), Endpoint(client := Client())
+    connection = connection_to(clock, {"one": first, "two": second})
+    client.entering.callback(None)
+    assert connection.reason == "connected to RabbitMQ 3 at two:5672, virtual host /, user guest"
+    assert (first.attempts, second.attempts) == (1, 1)
+    connection.stopService()
+
+
+def test_connection_that_is_lost_is_replaced_by_one_to_the_next_host(clock):
+    before, after = Client(), Client()
+    first, second = Endpoint(before), Endpoint(after)
+    connection = connection_to(clock, {"one": first, "two": second})
+    before.entering.callback(None)
+    before.lose("power cut")
+    assert connection.reason == "one,two:5672: one:5672: power cut"
+    clock.advance(1)
+    after.entering.callback(None)
+    assert connection.client is after
+    assert (first.attempts, second.attempts) == (1, 1)
+    connection.stopService()
+
+
+def test_host_that_hangs_in_the_handshake_is_left_for_the_next_one(clock):
+    silent, other = Client(), Client()
+    connection = connection_to(clock, {"one": Endpoint(silent), "two": Endpoint(other)})
+    clock.advance(FAILOVER_SECONDS)
+    assert silent.closed
+    other.entering.callback(None)
+    assert connection.client is other
+    connection.stopService()
+
+
+def test_pause_follows_a_turn_in_which_every_host_failed_and_all_reasons_are_told(clock):
+    first, second = Endpoint(*[Refused("no")] * 9), Endpoint(*[ChannelLost("ACCESS_REFUSED")] * 9)
+    connection = connection_to(clock, {"one": first, "two": second})
+    assert connection.reason == (
+        "one,two:5672: one:5672: Connection was refused by other side: no.; two:5672: ACCESS_REFUSED"
+    )
+    assert (first.attempts, second.attempts) == (1, 1)
+    clock.advance(1)
+    assert (first.attempts, second.attempts) == (2, 2)
+    connection.stopService()
+
+
+def test_no_further_host_is_tried_by_a_connection_that_stops(clock):
+    first, second = Endpoint(client := Client()), Endpoint()
+    connection = connection_to(clock, {"one": first, "two": second})
+    assert connection.stopService().called
+    assert client.closed
+    assert second.attempts == 0
 
 
 class Channel:
