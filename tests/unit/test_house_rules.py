@@ -42,6 +42,7 @@ ROOMS = {
     "pyarrow": "meter/rating/exports/focus_parquet.py",
     "promql_parser": "meter/api/prometheus/*",
     "re2": "meter/api/prometheus/matchers.py or meter/bus/masking.py or meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
+    "sqlalchemy": "meter/commands/importing/ceilometer_tables.py",
     "sqlite3": "meter/agent/spool*.py",
     "treq": "meter/http/*",
     "twisted.conch": "meter/daemon/manhole*.py",
