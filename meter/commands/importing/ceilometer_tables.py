@@ -45,6 +45,14 @@ COLUMNS = {
     "resource": {"internal_id", "resource_id", "user_id", "project_id", "source_id", "resource_metadata"},
 }
 
+DRIVERS = {
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "postgresql": "postgresql+psycopg2",
+    "postgres": "postgresql+psycopg2",
+}
+"""The installed driver of a database whose URL names none, as most in ceilometer.conf; SQLAlchemy would take another."""
+
 CACHED_RESOURCES = 10_000
 """Rows of ``resource`` in memory; each has the metadata of a resource at some time."""
 
@@ -140,6 +148,7 @@ class CeilometerTables:
         sql = _sqlalchemy()
         try:
             url = sql.engine.make_url(self._url)
+            url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
             self._engine = sql.create_engine(url.set(password=self._password) if self._password else url)
         except (ImportError, sql.exc.ArgumentError) as error:  # no driver, or no URL
             raise ImportSourceError(f"{_without_password(self._url)}: {_first_line(error)}") from error
@@ -155,7 +164,9 @@ class CeilometerTables:
                     else f"{_without_password(self._url)} is no database of Ceilometer's SQL storage (Juno to Ocata): it has no"
                     f" table {name}"
                 )
-            self._tables[name] = sql.Table(name, sql.MetaData(), autoload_with=self._engine, resolve_fks=False)
+            # SQLAlchemy reads a DOUBLE that it finds in MySQL as a decimal, rounded to ten places.
+            volume = [sql.Column("volume", sql.Double(asdecimal=False))] if name == "sample" else []
+            self._tables[name] = sql.Table(name, sql.MetaData(), *volume, autoload_with=self._engine, resolve_fks=False)
         meter = self._tables["meter"].c
         with self._engine.connect() as connection:
             for row in connection.execute(sql.select(meter.id, meter.name, meter.type, meter.unit)):

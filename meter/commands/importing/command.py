@@ -203,6 +203,7 @@ async def import_from(source: ImportSource, reactor: Any, config: Config, option
             rate=options["rate"],
             advance=progress.add,
         )
+        reactor.addSystemEventTrigger("before", "shutdown", importer.stop)
         try:
             with progress.shown():
                 await importer.run(state.mark)

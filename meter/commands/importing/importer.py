@@ -23,6 +23,7 @@ from meter.commands.importing.import_source import SourcePage
 from meter.commands.importing.import_source import SourceSample
 from meter.commands.importing.import_state import ImportState
 from meter.daemon.services import sleep
+from meter.interfaces import Unavailable
 from meter.outgoing import OutgoingMessage
 from meter.outgoing import Signer
 from meter.sample import Sample
@@ -121,7 +122,12 @@ class Importer:
         self._rejected = rejected
         self._rate = rate
         self._advance = advance
+        self._stopped = False
         self.counts = ImportCounts()
+
+    def stop(self) -> None:
+        """Let :meth:`run` raise :class:`~meter.interfaces.Unavailable` after the page that it is at."""
+        self._stopped = True
 
     async def run(self, mark: Any) -> None:
         """Import what follows ``mark``; raises what the source and the destination raise."""
@@ -129,6 +135,8 @@ class Importer:
             began = self._clock.seconds()
             await self._import(page)
             self._advance(page.done)
+            if self._stopped:
+                raise Unavailable("the import was stopped")
             sending = self._rate and self._destination is not None
             due = began + len(page.samples) / self._rate if sending else began
             await sleep(self._clock, max(0.0, due - self._clock.seconds()))
