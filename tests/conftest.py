@@ -15,6 +15,7 @@ pytest_plugins = [
     "tests.time_limit",
     "tests.servers.directories",
     "tests.servers.libvirt",
+    "tests.servers.mariadb",
     "tests.servers.openstack",
     "tests.servers.postgresql",
     "tests.servers.rabbitmq",

@@ -85,12 +85,16 @@ def one_week(command: str, weeks: tuple[str, ...]) -> date:
 
 
 class SampleProgress:
-    """Shows on standard error, if that is a terminal, how many of ``total`` samples are done, the rate, and the time left."""
+    """Shows on standard error, if that is a terminal, how many of ``total`` samples are done, the rate, and the time left.
 
-    def __init__(self, clock: IReactorTime, verb: str, total: int) -> None:
+    ``unit`` is what is counted in place of samples.
+    """
+
+    def __init__(self, clock: IReactorTime, verb: str, total: int, unit: str = "samples") -> None:
         self._clock = clock
         self._verb = verb
         self._total = total
+        self._unit = unit
         self._since = clock.seconds()
         self.done = 0
 
@@ -109,7 +113,7 @@ class SampleProgress:
     def text(self) -> str:
         """Return the line that is shown."""
         left = max(self._total - self.done, 0) / self.rate if self.done else 0.0
-        return f"{self._verb} {self.done:,} of {self._total:,} samples, {self.rate:,.0f}/s, {_duration(left)} left"
+        return f"{self._verb} {self.done:,} of {self._total:,} {self._unit}, {self.rate:,.0f}/s, {_duration(left)} left"
 
     def end(self) -> None:
         """Erase the line."""
@@ -124,7 +128,9 @@ class SampleProgress:
             yield
         except BaseException:
             self.end()
-            sys.stderr.write(f"{self._verb} {self.done:,} of {self._total:,} samples; the same command does the rest\n")
+            sys.stderr.write(
+                f"{self._verb} {self.done:,} of {self._total:,} {self._unit}; the same command does the rest\n"
+            )
             raise
         self.end()
 

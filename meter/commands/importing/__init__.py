@@ -1,0 +1,1 @@
+"""``meter-import``: imports what Ceilometer and Gnocchi have stored."""
