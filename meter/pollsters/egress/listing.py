@@ -70,7 +70,7 @@ def read_listing(body: bytes) -> TableListing:
     """Return the content of the table; raise :class:`UnexpectedListing`."""
     try:
         listed = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnexpectedListing(f"nft has not written a list of the table: {error}") from None
     counters: dict[str, Traffic] = {}
     sets = set()

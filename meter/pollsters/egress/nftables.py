@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
+from contextlib import suppress
 from threading import Timer
 from typing import Any
 
@@ -90,8 +92,9 @@ class Nftables:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env={**os.environ, "LC_ALL": "C"},
+                start_new_session=True,
             )
-            timer = Timer(self._timeout_seconds, process.kill)
+            timer = Timer(self._timeout_seconds, _kill, [process])
             timer.daemon = True
             timer.start()
             try:
@@ -99,7 +102,7 @@ class Nftables:
                 with process.stdout:
                     output = process.stdout.read(self._max_output_bytes + 1)
                 if len(output) > self._max_output_bytes:
-                    process.kill()
+                    _kill(process)
                 status = process.wait()
             finally:
                 expired = not timer.is_alive()
@@ -112,6 +115,12 @@ class Nftables:
                 errors.seek(0)
                 raise NftFailed(_reason(errors.read(10_000).decode("utf-8", "replace"), status))
             return bytes(output)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process with all that it has started, which may hold its output open."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _encoded(commands: Iterable[Command]) -> bytes:
