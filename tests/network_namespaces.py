@@ -107,6 +107,16 @@ class NamespaceHost:
         self.ip("route add default via fd00::1", namespace=namespace)
         return namespace
 
+    @contextmanager
+    def having(self, device: str) -> Iterator[None]:
+        """Have a device of the machine for a time."""
+        subprocess.run(["ip", "link", "set", device, "netns", self.name], check=True)
+        try:
+            self.ip(f"link set {device} up")
+            yield
+        finally:
+            self.ip(f"link set {device} netns {os.getpid()}")
+
     def unplug(self, tap: str) -> None:
         """Take the tap away, as when a domain stops."""
         self.ip(f"link del {tap}")
