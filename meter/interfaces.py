@@ -147,7 +147,7 @@ class IComputePollster(IPollster):
 
 
 class IDomainPollster(IComputePollster):
-    """A compute pollster whose only source is ``cycle.provider(IHypervisor).domains()``.
+    """A compute pollster of the domains that ``cycle.provider(IHypervisor).domains()`` returns, which may be one of many.
 
     It is also polled between cycles, with a single domain, whenever libvirt reports that the domain has started, stopped,
     paused….

@@ -87,7 +87,7 @@ class HttpResponse:
         """Return the body parsed as JSON, whatever its content type; raise :class:`BadResponse`."""
         try:
             return msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             kind = self.header("content-type") or "no content type"
             raise BadResponse(
                 f"{self.request}: the response ({self.status}, {kind}, {len(self.body)} bytes) is not JSON: {error}"

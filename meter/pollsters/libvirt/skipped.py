@@ -43,9 +43,10 @@ class ResourcesOfDomains:
         """Return the resources of a domain, none if it was never read completely."""
         return self._by_uuid.get(uuid, frozenset())
 
-    def read(self, guest: Guest) -> None:
+    def read(self, guest: Guest, resources: frozenset[str] | None = None) -> None:
         """Take the resources of a guest that was read completely; one that is shut off keeps those that it had."""
-        resources = guest.resource_ids()
+        if resources is None:
+            resources = guest.resource_ids()
         if guest.shut_off:
             resources |= self.of(guest.uuid)
         if self._by_uuid.get(guest.uuid) != resources:
