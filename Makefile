@@ -6,7 +6,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help run test chaos screenshots dev setup-run setup-test clean
+.PHONY: help run test chaos upgrade-check screenshots dev setup-run setup-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -20,6 +20,10 @@ test: setup-test ## check everything: style, types, tests, package, documentatio
 chaos: setup-test $(VENV)/.dev ## inject faults into real servers and daemons, count lost and duplicate samples (fifteen minutes)
 	@etc/dev/system-packages $(PYTHON) chaos
 	@$(VENV)/bin/python -m tests.chaos
+
+upgrade-check: setup-test $(VENV)/.dev ## upgrade a running site from an earlier commit (FROM=rev), and restore backups of it (fifteen minutes)
+	@etc/dev/system-packages $(PYTHON) upgrade
+	@$(VENV)/bin/python -m tests.upgrade $(FROM)
 
 screenshots: setup-test ## take the pictures in docs/images of a demo cloud, and look at all pages at several sizes (ten minutes)
 	@$(VENV)/bin/tox -e screenshots
