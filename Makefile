@@ -6,7 +6,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help run test chaos install-check screenshots deb dev setup-run setup-test clean
+.PHONY: help run test chaos install-check upgrade-check screenshots deb dev setup-run setup-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -24,6 +24,9 @@ chaos: setup-test $(VENV)/.dev ## inject faults into real servers and daemons, c
 install-check: setup-test $(VENV)/.dev ## do what docs/install.rst says, on clean machines made for it; as root (twenty minutes)
 	@etc/dev/system-packages $(PYTHON) install
 	@$(VENV)/bin/python -m tests.install
+upgrade-check: setup-test $(VENV)/.dev ## upgrade a running site from an earlier commit (FROM=rev), and restore backups of it (fifteen minutes)
+	@etc/dev/system-packages $(PYTHON) upgrade
+	@$(VENV)/bin/python -m tests.upgrade $(FROM)
 
 screenshots: setup-test ## take the pictures in docs/images of a demo cloud, and look at all pages at several sizes (ten minutes)
 	@$(VENV)/bin/tox -e screenshots

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import UTC
@@ -33,6 +34,10 @@ from meter.commands.retire_agent import RetireAgentOptions
 from meter.commands.retire_agent import retire_agent
 from meter.commands.spread import SpreadOptions
 from meter.commands.spread import spread
+from meter.commands.upgrade import UpgradeOptions
+from meter.commands.upgrade import plan_text
+from meter.commands.upgrade import upgrade
+from meter.commands.upgrade import upgrade_text
 from meter.commands.void import FinalizeOptions
 from meter.commands.void import UnvoidOptions
 from meter.commands.void import VoidedOptions
@@ -86,7 +91,12 @@ class Options(CommandOptions):
 
     synopsis = "Usage: meter-db [--config FILE] SUBCOMMAND [--json]"
     subCommands = [  # noqa: N815, RUF012
-        ["upgrade", None, JsonOptions, "Upgrade the schema, as a collector does when it starts."],
+        [
+            "upgrade",
+            None,
+            UpgradeOptions,
+            "Upgrade the schema, as a collector does when it starts; with --dry-run, only say what that will do.",
+        ],
         [
             "status",
             None,
@@ -167,6 +177,10 @@ async def work(reactor: Any, options: Any) -> int:
     """Run the subcommand on the configured database; return the exit status."""
     config = configuration(options["config"])
     kind: Any = SpreadingAdministration if options.subCommand == "spread" else ArchiveAdministration
+    if options.subCommand == "upgrade":
+        report, status = await upgrade(reactor, config, options.subOptions)
+        text = plan_text if options.subOptions["dry-run"] else upgrade_text
+        return _written(report, status, options.subOptions, text)
     if options.subCommand == "segments":
         report, status = await _segments(reactor, config, options.subOptions)
     else:
@@ -178,7 +192,11 @@ async def work(reactor: Any, options: Any) -> int:
                 report, status = await LONG[options.subCommand](reactor, database, config, options.subOptions)
             else:
                 report, status = await _administer(database, config, options.subCommand, options.subOptions)
-    sys.stdout.write(f"{json.dumps(report)}\n" if options.subOptions["json"] else escape_terminal(as_text(report)))
+    return _written(report, status, options.subOptions, as_text)
+
+
+def _written(report: Report, status: int, options: Mapping[str, Any], text: Callable[[Report], str]) -> int:
+    sys.stdout.write(f"{json.dumps(report)}\n" if options["json"] else escape_terminal(text(report)))
     sys.stdout.flush()
     return status
 
@@ -187,8 +205,6 @@ async def _administer(
     administration: Administration, config: Config, command: str, options: Mapping[str, Any]
 ) -> tuple[Report, int]:
     match command:
-        case "upgrade":
-            return await administration.upgrade(), EXIT_OK
         case "status":
             report = await administration.status()
             others = [*report["archive_servers"], *report.get("workers", ())]

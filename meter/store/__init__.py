@@ -35,6 +35,7 @@ from meter.store.maintenance.sample_trace import SampleTrace
 from meter.store.maintenance.sample_trace import TracedFailure
 from meter.store.maintenance.sample_trace import TracedInactivity
 from meter.store.maintenance.sample_trace import sample_trace
+from meter.store.maintenance.schema_upgrade import SchemaUpgrade
 from meter.store.maintenance.verification import BatchTimes
 from meter.store.maintenance.verification import Verification
 from meter.store.maintenance.voiding import Act
@@ -84,6 +85,7 @@ __all__ = [
     "Rejected",
     "Retention",
     "SampleTrace",
+    "SchemaUpgrade",
     "Selection",
     "SpreadingAdministration",
     "StoredRow",

@@ -56,7 +56,7 @@ async def test_upgrade_happens_once(meter_db):
     assert (status, upgraded["previous_schema_version"], errors) == (0, 0, "")
     status, out, _ = await meter_db("upgrade", "--json")
     version = upgraded["schema_version"]
-    assert json.loads(out) == {"previous_schema_version": version, "schema_version": version}
+    assert json.loads(out) == {"previous_schema_version": version, "schema_version": version, "applied_steps": []}
 
     status, out, _ = await meter_db("status", "--json")
     report = json.loads(out)

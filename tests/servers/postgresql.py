@@ -241,14 +241,14 @@ class _BlockingSession:
         pass
 
 
-def upgrade(dsn: str) -> None:
-    """Give a database the schema of this Meter, waiting for it; a running test may call it in the reactor's thread."""
+def upgrade(dsn: str, version: int | None = None) -> None:
+    """Give a database the schema of this Meter, or an earlier version of it, waiting for it; a running test may call it in the reactor's thread."""
     connection = psycopg2.connect(dsn)
     try:
         with connection, connection.cursor() as cursor:
             session: Any = _BlockingSession(cursor)
             with suppress(StopIteration):  # its end; it has nothing to wait for
-                Schema(migrations()).upgrade(session).send(None)
+                Schema(migrations()[:version]).upgrade(session).send(None)
     finally:
         connection.close()
 

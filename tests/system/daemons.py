@@ -69,13 +69,15 @@ class Daemon:
         self.extra_environment: dict[str, str] = {}
         self.host_name = ""
         """The name of the host that it takes itself to be on, if not this one's; only root may give it one."""
+        self.twistd = TWISTD
+        """The program, which may be that of another version of Meter."""
         self.config_file.write_text(
             config.format(status_port=self.status_port, api_port=self.api_port, directory=directory)
         )
 
     def command(self, *more: str) -> list[str]:
         naming = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self.host_name]
-        command = [str(TWISTD), "-n", "--pidfile=", self.name, "--config", str(self.config_file), *more]
+        command = [str(self.twistd), "-n", "--pidfile=", self.name, "--config", str(self.config_file), *more]
         return [*naming, *command] if self.host_name else command
 
     def start(self) -> Daemon:

@@ -115,12 +115,6 @@ class Administration(AdministeredDatabase):
             statement_timeout_seconds=statement_timeout_seconds,
         )
 
-    async def upgrade(self) -> Report:
-        """Upgrade the schema, without a time limit; return the version before and after."""
-        previous = await self._schema.database_version(self._connection)
-        await in_transaction(self._connection, self._schema.upgrade, self._connection)
-        return {"previous_schema_version": previous, "schema_version": self._schema.version}
-
     async def status(self) -> Report:
         """Return the location of the database, the versions of server, schema and extensions, and unsafe settings."""
         session = self._connection

@@ -15,7 +15,11 @@ from meter.store.maintenance.partitions import MAX_AGE
 from meter.store.maintenance.partitions import MAX_AHEAD
 from meter.store.maintenance.rollups import MAX_ALTERNATIONS
 from meter.store.maintenance.rollups import MAX_METADATA_RUNS
+from meter.store.maintenance.schema_upgrade import duration_class
 from meter.store.migrations import migrations
+from meter.store.migrations.facts import FACTS
+from meter.store.migrations.facts import STOP_COLLECTORS
+from meter.store.migrations.table_locks import LOCK_SECONDS
 
 DOCS = Path(__file__).parents[4] / "docs"
 PAGE = (DOCS / "store.rst").read_text(encoding="utf-8")
@@ -54,3 +58,21 @@ def test_page_names_settings_that_exist():
     settings = Config.model_fields["store"].annotation.model_fields
 
     assert set(re.findall(r"\b\w+_(?:days|days_by_meter|seconds)\b", PAGE)) <= settings.keys()
+
+
+def test_page_names_the_versions_for_which_collectors_must_stop():
+    page = unwrapped((DOCS / "upgrade.rst").read_text(encoding="utf-8"))
+    *stops, last = [str(step) for step, facts in FACTS.items() if facts.earlier_daemons.startswith(STOP_COLLECTORS)]
+
+    assert f"lead to the schema versions {', '.join(stops)} and {last}." in page
+    assert f"not free within {LOCK_SECONDS} seconds" in page
+
+
+def test_durations_are_told_as_precisely_as_they_are_known():
+    seconds = [0.1, 9, 10, 59, 60, 3599, 3600]
+    assert [duration_class(each) for each in seconds] == [
+        *["seconds"] * 2,
+        *["up to a minute"] * 2,
+        *["minutes"] * 2,
+        "hours",
+    ]
