@@ -24,6 +24,7 @@ chaos: setup-test $(VENV)/.dev ## inject faults into real servers and daemons, c
 install-check: setup-test $(VENV)/.dev ## do what docs/install.rst says, on clean machines made for it; as root (twenty minutes)
 	@etc/dev/system-packages $(PYTHON) install
 	@$(VENV)/bin/python -m tests.install
+
 upgrade-check: setup-test $(VENV)/.dev ## upgrade a running site from an earlier commit (FROM=rev), and restore backups of it (fifteen minutes)
 	@etc/dev/system-packages $(PYTHON) upgrade
 	@$(VENV)/bin/python -m tests.upgrade $(FROM)

@@ -31,6 +31,7 @@ from tests.install.clean_debian import run
 
 TOP = Path(__file__).parents[2]
 RUNNER = "/usr/local/lib/service_restrictions.py"
+INSTALLED_CONFIG = Path("etc", "meter", "meter.toml")
 DAEMONS = {"meter", "meter-compute", "meter-central", "meter-collector", "meter-api"}
 NEWER = "99.0"
 SETTINGS = '\n[compute]\nlibvirt_uri = "test:///default"\n[polling]\ninterval_seconds = 5.0\n'
@@ -142,7 +143,7 @@ class Campaign:
             "stat", "-c", "%a %U %G", "/etc/meter", "/etc/meter/meter.toml", "/var/lib/meter"
         ).splitlines()
         assert seen == ["750 root meter", "640 root meter", "700 meter meter"], seen
-        assert (debian / "etc/meter/meter.toml").read_bytes() == (TOP / "etc/meter.toml").read_bytes()
+        assert (debian / INSTALLED_CONFIG).read_bytes() == (TOP / "etc/meter.toml").read_bytes()
         assert not list((debian / "etc/systemd/system").rglob("meter*")), "a unit was enabled"
         self.installed_well()
         step("installed: user, directories, configuration, commands, caches; no unit is enabled")
@@ -163,7 +164,7 @@ class Campaign:
 
     def each_unit(self) -> None:
         debian = self.debian
-        with (debian / "etc/meter/meter.toml").open("a") as file:
+        with (debian / INSTALLED_CONFIG).open("a") as file:
             file.write(SETTINGS)
         for name in ("api-1.toml", "collector-1.toml"):
             debian.run("cp", "--preserve", "/etc/meter/meter.toml", f"/etc/meter/{name}")
@@ -207,13 +208,13 @@ class Campaign:
         [module] = (debian / "opt/meter/lib").rglob("meter/taps/main.py")
         left = module.with_name("of_an_older_version.py")
         left.write_text("")
-        configured = (debian / "etc/meter/meter.toml").read_text()
+        configured = (debian / INSTALLED_CONFIG).read_text()
         debian.apt("install", "--no-install-recommends", self.put(package))
         assert (
             debian.run("dpkg-query", "-W", "-f", "${Version} ${db:Status-Status}", "meter-cloud")
             == f"{NEWER} installed"
         )
-        assert (debian / "etc/meter/meter.toml").read_text() == configured
+        assert (debian / INSTALLED_CONFIG).read_text() == configured
         left.unlink()
         self.installed_well()
         assert self.asked("restart") == ["meter-collector@2.service", "meter-compute.service"], self.asked("restart")
@@ -243,7 +244,7 @@ class Campaign:
         assert self.asked("stop") == ["meter-collector@2.service", "meter-compute.service"], self.asked("stop")
         assert not (debian / "opt/meter").exists()
         assert not list((debian / "usr/bin").glob("meter-*"))
-        assert (debian / "etc/meter/meter.toml").exists()
+        assert (debian / INSTALLED_CONFIG).exists()
         assert sorted(each.name for each in (debian / "var/lib/meter").iterdir()) == state
         step(f"removed: the daemons were stopped; the configuration and {', '.join(state)} are kept")
 
