@@ -64,7 +64,8 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
 
     try:
         config = configuration()
-        set_levels(config.meter.log_levels)
+        if config.meter.log_levels:
+            set_levels(config.meter.log_levels)
         daemon = Daemon(name, config, kinds, only_checking=checking, load=configuration)
         add_diagnostics(daemon)
         if not daemon.problems:
