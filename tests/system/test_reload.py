@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import ssl
 import time
 import urllib.error
 import urllib.request
+import uuid
 from hashlib import sha256
 from pathlib import Path
 
+import psycopg2
 import pytest_twisted
 from cryptography import x509
 
@@ -24,8 +27,10 @@ from tests.system.test_keys import STORED
 from tests.system.test_keys import WITHOUT_KEY
 from tests.system.test_keys import meter_verify
 from tests.system.test_keys import stored_samples
+from tests.system.test_spine import publish
 
 POLLING = '[compute]\nlibvirt_uri = "test:///default"\n[polling]\ninterval_seconds = {interval}\n'
+NOTIFICATION = Path(__file__).parents[1] / "data/notifications/nova.compute.instance.create.end.json"
 RELOADS = 'meter_configuration_reloads_total{{result="{}"}}'
 WAITING = "meter_configuration_settings_waiting"
 
@@ -123,6 +128,55 @@ async def test_keys_are_rotated_under_load_without_a_lost_or_refused_sample(furn
     assert collector.metric('meter_collected_samples_total{outcome="refused"}') == 0
     found = await stored_samples(furnished.store)
     assert {each.key_id for each in found} == {"2025", "2026"}
+
+
+def test_listeners_change_while_notifications_arrive_and_each_becomes_a_sample(furnished: House) -> None:
+    collector = furnished.daemon("meter-collector").start().until_ready()
+    template = json.loads(NOTIFICATION.read_text())["message"]
+
+    def notified(numbers: range) -> None:
+        bodies = []
+        for number in numbers:
+            payload = {**template["payload"], "instance_id": f"instance-{number}"}
+            body = {**template, "message_id": str(uuid.UUID(int=number)), "payload": payload}
+            bodies.append({"exchange": "nova", "routing_key": "notifications.info", "body": json.dumps(body)})
+        publish(furnished.bus, bodies)
+
+    notified(range(150))
+    log = reloaded_with(collector, '[plugins]\ndisable = ["disk.*"]\n')
+    assert "reloaded [plugins] disable: [] -> ['disk.*']" in log
+    notified(range(150, 200))
+
+    def measured(meter: str) -> set[str]:
+        rows = furnished_rows(furnished, meter)
+        return {resource for [resource] in rows}
+
+    until(lambda: len(measured("vcpus")) == 200, "a sample of each notification")
+    assert not measured("disk.root.size") & {f"instance-{number}" for number in range(150, 200)}
+    assert collector.metric("meter_dead_letters_total") == 0
+    assert collector.readiness()["ready"]
+    assert collector.stop() in (0, -signal.SIGTERM)
+    assert "Traceback" not in collector.log
+
+
+def reloaded_with(daemon: Daemon, more: str) -> str:
+    """Add to the configuration of a running daemon; return what it logs until the reload has ended."""
+    daemon.config_file.write_text(daemon.config_file.read_text() + more)
+    return reloaded(daemon)
+
+
+def furnished_rows(house: House, meter: str) -> list[tuple[str]]:
+    """The resources that have samples of a meter."""
+    connection = psycopg2.connect(house.store)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT r.name FROM series s JOIN meter m ON m.id = s.meter_id JOIN resource r ON r.id = s.resource_id WHERE m.name = %s",
+                [meter],
+            )
+            return cursor.fetchall()
+    finally:
+        connection.close()
 
 
 def test_running_api_presents_a_renewed_certificate_and_takes_other_tokens(furnished: House, tmp_path: Path) -> None:
