@@ -14,6 +14,7 @@ import pytest_twisted
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import deferToThread
 
+from meter.commands.doctor.status_pages import fetched
 from meter.daemon.ports import Port
 from meter.daemon.status import status_site
 from meter.tls import BadTlsFile
@@ -33,6 +34,7 @@ class Client:
             context.load_cert_chain(own.cert_file, own.key_file)
         for name, value in limits.items():
             setattr(context, name, value)
+        self.port = port
         self._connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=30)
 
     async def get(self, path: str = "/healthz") -> int:
@@ -123,6 +125,16 @@ async def serve() -> AsyncIterator[Callable[[ServerTls], Any]]:
 async def test_port_presents_its_certificate(serve: Any, files: Files, authority: Authority) -> None:
     connect = await serve(files.tls())
     assert await connect(authority).get() == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_doctor_reads_the_status_page_of_this_host_whatever_name_the_certificate_has(
+    serve: Any, files: Files, authority: Authority
+) -> None:
+    files.hold(authority.issue("port", "collector1.example.org"))
+    connect = await serve(files.tls())
+    url = f"https://127.0.0.1:{connect(authority).port}/readyz"
+    assert await deferToThread(fetched, url) == {"ready": True, "degraded": False, "dependencies": []}
 
 
 @pytest.mark.parametrize(
