@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from OpenSSL import SSL
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import deferToThread
 
@@ -171,6 +172,10 @@ async def test_tls_older_than_1_2_is_refused(serve: Any, files: Files, authority
     client._connection._context.set_ciphers("ALL:@SECLEVEL=0")  # type: ignore[attr-defined]
     with pytest.raises(ssl.SSLError, match=r"(?i)protocol version|unsupported"):
         await client.get()
+    # OpenSSL's own security level may refuse it, too: so look at the options.
+    options = files.tls().serverConnectionForTLS(None).get_context().set_options(0)
+    assert options & SSL.OP_NO_TLSv1
+    assert options & SSL.OP_NO_TLSv1_1
 
 
 @pytest_twisted.ensureDeferred

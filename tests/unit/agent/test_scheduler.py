@@ -150,3 +150,12 @@ def test_interval_that_is_removed_during_its_run_does_not_come_back(clock: Clock
     waiting.callback(None)
     clock.pump([1] * 80)
     assert runs == [{60}, {40}, {40}]
+
+
+def test_other_intervals_before_the_first_run_do_not_postpone_it(clock: Clock) -> None:
+    runs: Runs = []
+    schedule = timetable(clock, runs, 60, offset_seconds=5)
+    clock.advance(2)
+    schedule.set_intervals({60, 300})
+    clock.pump([1] * 4)
+    assert runs == [(12, {60})]

@@ -108,7 +108,11 @@ def test_service_that_can_change_is_not_made_again():
     service = activated(made, [lamp], change=lambda active: changes.append([each.name for each in active]))
     Deferred.fromCoroutine(service.reconsider([lamp, torch]))
     assert (len(made), changes) == (1, [["lamp", "torch"]])
+    slow = Deferred()
+    Deferred.fromCoroutine(service.reconsider([lamp, candidate("slow", slow)]))
     service.stopService()
+    slow.callback(Enabled())
+    assert len(changes) == 1  # nothing changes after the stop
 
 
 def test_reconsidering_waits_for_the_first_answers_and_ends_with_the_service():
