@@ -93,7 +93,7 @@ class Spool:
         self._max_age = max_age_seconds
         self._clock = clock
         self._run = run
-        self._filled_for = filled_for
+        self.filled_for = filled_for
         self._database: sqlite3.Connection | None = None
         self._counted_version = 0
         self._has_report_tables = False
@@ -119,7 +119,7 @@ class Spool:
 
     async def fill_for(self, destination: str) -> None:
         """Store another destination of the publications: the signing keys have changed while the agent runs."""
-        self._filled_for = destination
+        self.filled_for = destination
         await self._call(self._refill)
 
     def _refill(self) -> None:
@@ -189,7 +189,7 @@ class Spool:
                 tighten(self._path.with_name(self._path.name + suffix))
             database = opened(self._path)
             try:
-                if self._filled_for:
+                if self.filled_for:
                     self._store_destination(database)
             except BaseException:
                 database.close()
@@ -217,8 +217,8 @@ class Spool:
     def _store_destination(self, database: sqlite3.Connection) -> None:
         try:
             database.execute(_FILLED_FOR)
-            if database.execute("SELECT destination FROM filled_for").fetchall() != [(self._filled_for,)]:
-                database.execute("INSERT OR REPLACE INTO filled_for VALUES (1, ?)", (self._filled_for,))
+            if database.execute("SELECT destination FROM filled_for").fetchall() != [(self.filled_for,)]:
+                database.execute("INSERT OR REPLACE INTO filled_for VALUES (1, ?)", (self.filled_for,))
         except sqlite3.OperationalError as error:  # a full disk: the spool works all the same
             self._log.warn(
                 "{path}: cannot store the destination of its samples: {error}", path=str(self._path), error=error

@@ -45,6 +45,16 @@ class Plugins(Mapping[str, Decision]):
         return report(self._decisions())
 
 
+class ShownText:
+    """A text that is made when it is shown: what it tells may change while the daemon runs."""
+
+    def __init__(self, make: Callable[[], str]) -> None:
+        self._make = make
+
+    def __repr__(self) -> str:
+        return self._make()
+
+
 async def _no_pollsters(pollster: str) -> object:
     raise LookupError(f"this daemon does not poll: no pollster {pollster}")
 
@@ -52,7 +62,7 @@ async def _no_pollsters(pollster: str) -> object:
 def namespace(
     *,
     status: Callable[[], str],
-    config: str,
+    config: Callable[[], str],
     pollsters: Callable[[], Iterable[Decision]] = tuple,
     listeners: Callable[[], Iterable[Decision]] = tuple,
     poll_now: Callable[[str], Awaitable[object]] = _no_pollsters,
@@ -80,7 +90,7 @@ def namespace(
         "pollsters": Plugins(pollsters),
         "listeners": Plugins(listeners),
         "poll_now": poll_now,
-        "config": config,
+        "config": ShownText(config),
     }
 
 

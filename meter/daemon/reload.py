@@ -183,7 +183,7 @@ class Reload:
         self.config = config
         self._in_force(config)
         for each in mine:
-            shown = shown_change(present.get(each), wanted.get(each))
+            shown = shown_change(each, present.get(each), wanted.get(each))
             self._log.info(
                 "reloaded {setting}{change}", setting=named(each), change=f": {shown}" if shown else " (not shown)"
             )
@@ -198,7 +198,7 @@ class Reload:
             value = wanted.get(each)
             if each in self._told and self._told[each] == value:
                 continue
-            shown = shown_change(present.get(each), value)
+            shown = shown_change(each, present.get(each), value)
             self._log.warn(
                 "{setting} has changed and takes effect after a restart{change}",
                 setting=named(each),

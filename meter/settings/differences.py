@@ -50,20 +50,20 @@ def named(setting: Setting) -> str:
     return f"[{'.'.join(setting[:-1])}] {setting[-1]}"
 
 
-def shown_change(old: Any, new: Any) -> str | None:
-    """Return ``old -> new`` for a log, ``None`` if one of them has, or may have, a secret."""
-    if _may_be_secret(old) or _may_be_secret(new):
+def shown_change(setting: Setting, old: Any, new: Any) -> str | None:
+    """Return ``old -> new`` for a log, ``None`` if one of them has, or may have, a secret: options of plugins are unknown here."""
+    if setting[0] in PLUGIN_SECTIONS or _may_be_secret(old) or _may_be_secret(new):
         return None
     return f"{_shown(old)} -> {_shown(new)}"
 
 
 def _may_be_secret(value: Any) -> bool:
-    """Return whether a value has a secret, or options of a plugin, whose names say nothing here."""
-    if isinstance(value, SecretStr | BaseModel):
-        return True
+    """Return whether a value is a secret, or a section, which may have one."""
     if isinstance(value, Mapping):
-        return any(not isinstance(each, int | float | str) for each in value.values())
-    return isinstance(value, list | tuple) and any(_may_be_secret(each) for each in value)
+        return any(_may_be_secret(each) for each in value.values())
+    if isinstance(value, list | tuple):
+        return any(_may_be_secret(each) for each in value)
+    return isinstance(value, SecretStr | BaseModel)
 
 
 def _shown(value: Any) -> str:

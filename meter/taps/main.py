@@ -65,7 +65,8 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
 
     try:
         config = configuration()
-        set_levels(config.meter.log_levels)
+        if config.meter.log_levels:
+            set_levels(config.meter.log_levels)
         daemon = Daemon(name, config, kinds, only_checking=checking, load=configuration)
         add_service_manager(daemon)
         add_diagnostics(daemon)

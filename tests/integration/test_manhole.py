@@ -94,7 +94,7 @@ def make(tmp_path, request):
             listen,
             str(tmp_path / "host_key"),
             str(tmp_path / "authorized_keys"),
-            namespace(config='[bus]\nurl = "amqp://meter:***@bus/"\n', **names),
+            namespace(config=lambda: '[bus]\nurl = "amqp://meter:***@bus/"\n', **names),
         )
         service.startService()
         services.append(service)

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from OpenSSL import SSL
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import deferToThread
 
+from meter.commands.doctor.status_pages import fetched
 from meter.daemon.ports import Port
 from meter.daemon.status import status_site
 from meter.tls import BadTlsFile
@@ -33,6 +35,7 @@ class Client:
             context.load_cert_chain(own.cert_file, own.key_file)
         for name, value in limits.items():
             setattr(context, name, value)
+        self.port = port
         self._connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=30)
 
     async def get(self, path: str = "/healthz") -> int:
@@ -125,6 +128,16 @@ async def test_port_presents_its_certificate(serve: Any, files: Files, authority
     assert await connect(authority).get() == 200
 
 
+@pytest_twisted.ensureDeferred
+async def test_doctor_reads_the_status_page_of_this_host_whatever_name_the_certificate_has(
+    serve: Any, files: Files, authority: Authority
+) -> None:
+    files.hold(authority.issue("port", "collector1.example.org"))
+    connect = await serve(files.tls())
+    url = f"https://127.0.0.1:{connect(authority).port}/readyz"
+    assert await deferToThread(fetched, url) == {"ready": True, "degraded": False, "dependencies": []}
+
+
 @pytest.mark.parametrize(
     ("hosts", "days", "words"),
     [(["localhost"], -1.0, "has expired"), (["example.org"], 1.0, "Hostname mismatch")],
@@ -159,6 +172,10 @@ async def test_tls_older_than_1_2_is_refused(serve: Any, files: Files, authority
     client._connection._context.set_ciphers("ALL:@SECLEVEL=0")  # type: ignore[attr-defined]
     with pytest.raises(ssl.SSLError, match=r"(?i)protocol version|unsupported"):
         await client.get()
+    # OpenSSL's own security level may refuse it, too: so look at the options.
+    options = files.tls()._context().set_options(0)
+    assert options & SSL.OP_NO_TLSv1
+    assert options & SSL.OP_NO_TLSv1_1
 
 
 @pytest_twisted.ensureDeferred

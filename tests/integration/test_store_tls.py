@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import pytest_twisted
 
 from meter.query import SampleFilter
+from tests.integration.test_db_archive import in_process
 from tests.integration.test_store_connections import running
 from tests.servers import not_installed
 from tests.servers.certificates import Authority
@@ -44,6 +46,18 @@ class Site:
         hold(certificate, self._served)
         if self.server.is_running:
             self.server.execute("SELECT pg_reload_conf()")
+
+    def for_the_server(self, certificate: Certificate, ca: str = "") -> dict[str, Path]:
+        """Copy a certificate, its key and its CA to where the server's own user can read them."""
+        sources = {"crt": certificate.cert_file, "key": certificate.key_file}
+        sources["ca"] = self.directory / ca if ca else self.ca_file
+        copies = {name: self._served / f"{certificate.cert_file.stem}-client.{name}" for name in sources}
+        for name, source in sources.items():
+            copies[name].write_bytes(source.read_bytes())
+            copies[name].chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(copies[name], "postgres", "postgres")
+        return copies
 
     def dsn(self, *, own: Certificate | None, **more: str) -> str:
         database = self.server.dsn_with_schema().rpartition("/")[2]
@@ -154,3 +168,25 @@ async def test_renewed_client_certificate_is_used_by_the_next_connection(site: S
         own.cert_file.write_bytes(renewed.cert_file.read_bytes())
         own.key_file.write_bytes(renewed.key_file.read_bytes())
         await until(lambda: store.readiness().ready)
+
+
+@pytest_twisted.ensureDeferred
+async def test_commands_and_archive_servers_are_verified_as_well(site: Site, tmp_path: Path, capsys: Any) -> None:
+    dsn = site.dsn(own=site.own)
+    meter_db = in_process(dsn, tmp_path / "meter.toml", capsys)
+    status, out, _ = await meter_db("status", "--json")
+    assert (status, json.loads(out)["schema_problem"]) == (0, None)
+
+    site.server.execute("CREATE EXTENSION postgres_fdw", dsn)
+    # The main database connects to the archive, so its user reads these files.
+    ours = site.for_the_server(site.own)
+    archive = site.server.dsn().rpartition("/")[2]
+    address = f"postgresql://agent@localhost:{site.server.port}/{archive}"
+    certificate = f"sslcert={ours['crt']}&sslkey={ours['key']}"
+    other = site.for_the_server(Authority(tmp_path, "other").issue("other"), ca="other.crt")
+    for ca_file, expected in ((other["ca"], (2, "certificate verify failed")), (ours["ca"], (0, ""))):
+        full = f"{address}?sslmode=verify-full&sslrootcert={ca_file}&{certificate}"
+        status, _, errors = await meter_db("archive-server", "add", "cold", full)
+        assert (status, expected[1] in errors) == (expected[0], True), errors
+    status, out, _ = await meter_db("status", "--json")
+    assert [each["state"] for each in json.loads(out)["archive_servers"]] == ["answers"]

@@ -272,3 +272,16 @@ def test_key_reports_for_the_agents_that_its_patterns_name():
         True,
         False,
     ]
+
+
+def test_keyring_takes_over_everything_of_another():
+    old, new = SigningKey("old", b"1"), SigningKey("new", b"2", not_before=NEW_YEAR)
+    keys = Keyring([old], ceilometer_signature=True)
+    assert keys.key_for(NEW_YEAR, "cpu", "hosts") is old
+    keys.take_over(Keyring([new, old], accept_unsigned=True, ceilometer_signature=False))
+    assert list(keys.keys) == [new, old]
+    assert keys.get("new") is new
+    assert keys.key_for(NEW_YEAR, "cpu", "hosts") is new
+    assert keys.key_for(NEW_YEAR - SECOND, "cpu", "hosts") is old
+    assert keys.ceilometer_signature is False
+    assert keys.verify_message(message(), NEW_YEAR, "cpu", "hosts") is None

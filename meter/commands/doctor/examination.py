@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -43,6 +39,7 @@ from meter.commands.doctor.checks import CHECKS
 from meter.commands.doctor.cluster import cluster_findings
 from meter.commands.doctor.finding import Finding
 from meter.commands.doctor.secrets import secret_findings
+from meter.commands.doctor.status_pages import fetched
 from meter.commands.doctor.status_pages import status_finding
 from meter.commands.doctor.status_pages import status_urls
 from meter.daemon.services import wall_seconds
@@ -169,7 +166,7 @@ async def _status_pages(context: ExaminationContext, found: Found) -> None:
 
     async def look(name: str, url: str) -> None:
         try:
-            answer = await context.blocking("status page", lambda: _fetched(url))
+            answer = await context.blocking("status page", lambda: fetched(url))
         except (OSError, ValueError, DeferredTimeout) as error:
             text = f"{name}, {url}: nothing answers on this host ({error})"
             found.append(Finding("status pages", "not checked", text))
@@ -179,21 +176,6 @@ async def _status_pages(context: ExaminationContext, found: Found) -> None:
     await gatherResults([Deferred.fromCoroutine(look(name, url)) for name, url in urls.items()])
     if not found:
         found.append(Finding("status pages", "not checked", "[status] listen is no TCP port of this host"))
-
-
-def _fetched(url: str) -> Any:
-    # The certificate names this host, not the loopback address that is asked; nothing secret is sent.
-    unverified = ssl.create_default_context()
-    unverified.check_hostname = False
-    unverified.verify_mode = ssl.CERT_NONE
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unverified)
-    )
-    try:
-        with opener.open(url, timeout=5) as answer:
-            return json.loads(answer.read(1_000_000))
-    except urllib.error.HTTPError as error:  # 503 is an answer: not ready
-        return json.loads(error.read(1_000_000))
 
 
 # --- the broker ----------------------------------------------------------------------------------------------------

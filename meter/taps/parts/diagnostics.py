@@ -68,7 +68,7 @@ def _manhole(daemon: Daemon, listen: str) -> IService:
         daemon.config.manhole.authorized_keys_file,
         namespace(
             status=lambda: readiness_text(daemon.dependencies),
-            config=effective(daemon.config),
+            config=lambda: effective(daemon.config),
             pollsters=lambda: daemon.decisions(COMPUTE, CENTRAL),
             listeners=lambda: daemon.decisions(LISTENER),
             poll_now=poll_now,

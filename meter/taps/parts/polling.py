@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from meter.agent.cycle_reports import AgentIdentity
 from meter.agent.cycle_reports import CycleReporter
 from meter.agent.cycle_reports import CycleReportService
+from meter.agent.destination import decoded
 from meter.agent.destination import encoded
 from meter.agent.leader import LeaderElection
 from meter.agent.outbox import Outbox
@@ -81,8 +82,15 @@ def add_polling(
     publishing = PublishingMetrics(daemon.registry)
 
     async def fill_for_present_keys(config: Config) -> None:
+        present = destination(config, daemon.keys)
+        before = decoded(spool.filled_for)
+        if spool.rows and before is not None and before.difference(present):
+            _log.warn(
+                "the spool holds {messages} messages that are signed with former keys only: collectors must still accept these",
+                messages=spool.rows,
+            )
         try:
-            await spool.fill_for(encoded(destination(config, daemon.keys)))
+            await spool.fill_for(encoded(present))
         except Unavailable as error:
             _log.warn("the spool cannot store its new destination: {reason}", reason=str(error))
 

@@ -113,6 +113,17 @@ async def test_spool_of_another_broker_is_refused_with_advice(spool, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
+async def test_spool_of_an_agent_whose_keys_change_while_it_runs_is_for_the_new_ones(spool, tmp_path):
+    filled = spool(HERE)
+    await filled.put([A_PUBLICATION])
+    await filled.fill_for(encoded(replace(HERE, keys=("new",))))
+    await filled.close()
+    check_spool(tmp_path / "x.spool", replace(HERE, keys=("new",)))
+    with pytest.raises(AlreadyLocked, match="another signing key"):
+        check_spool(tmp_path / "x.spool", HERE)
+
+
+@pytest_twisted.ensureDeferred
 async def test_empty_spool_is_accepted_for_any_broker(spool, tmp_path):
     filled = spool(HERE)
     await filled.put([A_PUBLICATION])

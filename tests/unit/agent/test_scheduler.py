@@ -109,3 +109,53 @@ def test_schedule_without_intervals_does_nothing(clock: Clock) -> None:
     stopped = service.stopService()
     assert stopped is not None
     assert stopped.called
+
+
+def test_other_intervals_begin_at_their_next_multiple_and_those_that_stay_keep_their_time(clock: Clock) -> None:
+    runs: Runs = []
+    schedule = timetable(clock, runs, 60, 300)
+    clock.pump([0] + [1] * 20)  # 27 seconds after noon
+    schedule.set_intervals({20, 300})
+    clock.pump([1] * 50)
+    assert runs == [(7, {60, 300}), (40, {20}), (60, {20})]
+    clock.advance(223)
+    assert runs[-1] == (300, {20, 300})
+
+
+def test_schedule_without_intervals_waits_for_some(clock: Clock) -> None:
+    runs: Runs = []
+    schedule = timetable(clock, runs)
+    clock.pump([1] * 10)
+    schedule.set_intervals({60})
+    clock.pump([1] * 50)
+    schedule.set_intervals(())
+    clock.pump([1] * 100)
+    assert runs == [(60, {60})]
+    schedule.stopService()
+    assert clock.getDelayedCalls() == []
+
+
+def test_interval_that_is_removed_during_its_run_does_not_come_back(clock: Clock) -> None:
+    runs: list[set[float]] = []
+    waiting: Deferred[None] = Deferred()
+
+    async def work(due: frozenset[float]) -> None:
+        runs.append(set(due))
+        await waiting
+
+    schedule = AlignedSchedule(work, (60,), clock, name="polling")
+    schedule.startService()
+    clock.advance(0)
+    schedule.set_intervals({40})
+    waiting.callback(None)
+    clock.pump([1] * 80)
+    assert runs == [{60}, {40}, {40}]
+
+
+def test_other_intervals_before_the_first_run_do_not_postpone_it(clock: Clock) -> None:
+    runs: Runs = []
+    schedule = timetable(clock, runs, 60, offset_seconds=5)
+    clock.advance(2)
+    schedule.set_intervals({60, 300})
+    clock.pump([1] * 4)
+    assert runs == [(12, {60})]

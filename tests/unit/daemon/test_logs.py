@@ -18,6 +18,7 @@ from meter.daemon.logs import as_text
 from meter.daemon.logs import json_lines
 from meter.daemon.logs import level_filter
 from meter.daemon.logs import observer
+from meter.daemon.logs import set_levels
 from meter.daemon.logs import text_lines
 
 
@@ -146,3 +147,17 @@ def test_invalid_level_in_the_environment_ends_the_process_with_its_reason(lines
     monkeypatch.setenv("METER_LOG_LEVELS", "loud")
     with pytest.raises(SystemExit, match="METER_LOG_LEVELS: 'loud' must be"):
         lines()
+
+
+def test_levels_of_the_configuration_replace_those_of_the_environment_while_the_process_runs(capsys, monkeypatch):
+    monkeypatch.setenv("METER_LOG_LEVELS", "warn")
+    log = Logger(namespace="meter", observer=text_lines())
+    log.info("one")
+    set_levels("info")
+    log.info("two")
+    with pytest.raises(ValueError, match="not one of the levels"):
+        set_levels("loud")
+    log.info("three")
+    set_levels("")
+    log.info("four")
+    assert [line.rsplit(" ", 1)[1] for line in capsys.readouterr().out.splitlines()] == ["two", "three"]

@@ -185,7 +185,7 @@ def test_plugins_are_shown_as_a_current_table():
 
 
 def test_help_lists_every_name():
-    names = namespace(status=str, config="")
+    names = namespace(status=str, config=str)
     text = names["help"]()
     assert all(name in text for name in names if name != "help")
 
@@ -193,4 +193,4 @@ def test_help_lists_every_name():
 @pytest_twisted.ensureDeferred
 async def test_poll_now_in_a_daemon_without_pollsters_says_so():
     with pytest.raises(LookupError, match="this daemon does not poll"):
-        await namespace(status=str, config="")["poll_now"]("cpu")
+        await namespace(status=str, config=str)["poll_now"]("cpu")

@@ -18,6 +18,8 @@ from meter.settings.config_file import keyring
 from meter.settings.config_file import load
 from meter.settings.config_file import masked
 from meter.settings.config_file import parse
+from meter.settings.tls import ServerTlsSection
+from meter.settings.tls import tls_problems
 
 REFERENCE = Path(__file__).parents[3] / "etc/meter.toml"
 
@@ -96,6 +98,9 @@ def test_every_mistake_is_reported_at_once_with_its_place():
         ("[rating]\ninterval_seconds = 3601", "meter", "less than or equal to 3600"),
         ("[api.prometheus]\nmetadata_labels = {project = 'x'}", "meter", "the label project is reserved"),
         ("[api.prometheus]\nmetadata_labels = {'a-b' = 'x'}", "meter", "metadata_labels"),
+        ("[api.tls]\nkey_file = '/k'", "meter", "[api.tls] key_file: set cert_file too"),
+        ("[status.tls]\nclient_ca_file = '/c'", "meter", "[status.tls] client_ca_file: set cert_file too"),
+        ("[meter]\nlog_levels = 'loud'", "meter", "[meter] log_levels: 'loud' must be a level"),
         ("not toml", "meter", "not TOML"),
     ],
 )
@@ -363,3 +368,10 @@ def test_the_reference_shows_every_setting_with_its_default_and_its_sentence():
 
 def test_the_reference_changes_nothing():
     assert load(str(REFERENCE), "meter") == parse("", "meter")
+
+
+def test_port_with_a_certificate_in_listen_has_no_other():
+    tls = ServerTlsSection(cert_file="/c")
+    assert list(tls_problems("api", tls, ["tcp:8777", "unix:/run/x"])) == []
+    [found] = tls_problems("api", tls, ["tcp:8777", "ssl:8780"])
+    assert found.startswith("[api.tls] cert_file: listen must begin with tcp:")

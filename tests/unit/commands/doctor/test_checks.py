@@ -503,6 +503,35 @@ def test_certificates_of_listening_ports_and_files_are_found(tmp_path):
     assert certificates.listening_certificate("ssl:443:privateKey=/a\\:b.pem") == "/a:b.pem"
 
 
+def test_certificates_of_tls_sections_and_of_the_broker_url_are_found(tmp_path):
+    issued = Authority(tmp_path).issue("server", "localhost")
+    file = issued.cert_file
+    config = parse(
+        f'[bus]\nurl = "amqps://h/?cacertfile={file}&certfile={file}&keyfile={issued.key_file}"\n'
+        f'[api.tls]\ncert_file = "{file}"\nkey_file = "{issued.key_file}"\nclient_ca_file = "{file}"\n'
+        f'[status.tls]\ncert_file = "{file}"\nkey_file = "{issued.key_file}"\n',
+        "meter-collector",
+    )
+    labels = [source.label for source in certificates.sources(config)]
+    assert [label for label in labels if str(file) in label] == [
+        f"{name}, {file}"
+        for name in (
+            "cacertfile of [bus] url",
+            "certfile of [bus] url",
+            "[api.tls] cert_file",
+            "[api.tls] client_ca_file",
+            "[status.tls] cert_file",
+        )
+    ]
+    issued.key_file.chmod(0o644)
+    named = [each for each in advised(secret_findings(None, config)) if str(issued.key_file) in each]
+    assert [each.split(": ")[1] for each in named] == [
+        "[api.tls] key_file",
+        "[status.tls] key_file",
+        "keyfile of [bus] url",
+    ]
+
+
 # --- status pages --------------------------------------------------------------------------------------------------
 
 
@@ -526,6 +555,9 @@ def test_status_pages_are_asked_once_each():
         '[status]\nlisten = "tcp:1"\n[status.by_daemon]\nmeter-api = "tcp:2"\nmeter-compute = "tcp:1"\n', "meter-api"
     )
     assert list(status_urls(config).values()) == ["http://127.0.0.1:1/readyz", "http://127.0.0.1:2/readyz"]
+    tls = config.status.tls.model_copy(update={"cert_file": "/c"})
+    config = config.model_copy(update={"status": config.status.model_copy(update={"tls": tls})})
+    assert next(iter(status_urls(config).values())) == "https://127.0.0.1:1/readyz"
 
 
 def test_what_a_status_page_says():
