@@ -75,7 +75,8 @@ def restore(rabbitmq: Any, backed_up: BackedUp, directory: Path, version: Instal
             time.sleep(1)
         time.sleep(LOAD_SECONDS)
         # The accident. What came after the point in time is lost with it.
-        backed_up.server.execute("TRUNCATE sample, series", site.dsn)
+        for table in ("sample", "series"):
+            backed_up.server.execute(f"TRUNCATE {table}", site.dsn)
         backed_up.server.execute("SELECT pg_switch_wal()")
         site.collector.stop()
         site.api.stop()
