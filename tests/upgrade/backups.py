@@ -6,13 +6,13 @@ import configparser
 import os
 import shutil
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.chaos.site import Known
+from tests.chaos.site import until
 from tests.servers.postgresql import PostgreSQL
 from tests.upgrade.page import block
 from tests.upgrade.page import blocks
@@ -43,9 +43,9 @@ class BackedUp:
         }
         self.server = PostgreSQL(binaries, directory / "source", settings)
         self._restored: list[PostgreSQL] = []
-        self._write_config(directory / "source/data")
+        self._write_config(self.config, directory / "source/data")
 
-    def _write_config(self, data: Path) -> None:
+    def _write_config(self, file: Path, data: Path) -> None:
         """Write the configuration of the page, with the paths and the port of this server."""
         [written] = [text for text in blocks("ini") if "pg1-path" in text]
         config = configparser.ConfigParser()
@@ -67,8 +67,8 @@ class BackedUp:
                 "pg1-user": "meter",
             }
         )
-        with self.config.open("w", encoding="utf-8") as file:
-            config.write(file)
+        with file.open("w", encoding="utf-8") as written_file:
+            config.write(written_file)
 
     def run(self, commands: str, **variables: str) -> str:
         """Run commands of the page as the server's user; :class:`CommandFailed` if one fails."""
@@ -93,19 +93,28 @@ class BackedUp:
             raise CommandFailed(f"{commands}: {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.stdout
 
+    def archive_all(self) -> None:
+        """Wait until all that has been committed is archived."""
+        [[segment]] = self.server.execute("SELECT pg_walfile_name(pg_switch_wal())")
+        until(
+            lambda: self.server.execute(f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver") == [(True,)],
+            f"{segment} to be archived",
+            120,
+        )
+
     def restored_to(self, moment: str) -> PostgreSQL:
         """Return a running cluster that has been restored to a point in time."""
         other = self.empty_cluster("restored")
         data = self.directory / "restored/data"
         shutil.rmtree(data)
+        config = self.directory / "restored.conf"
+        self._write_config(config, data)
         commands = block("pgbackrest --stanza=meter --type=time").replace(EXAMPLE_TIME, moment)
-        self.run(f"umask 077; mkdir {data}\n{commands}", PGBACKREST_PG1_PATH=str(data))
+        # The option, unlike the environment, is also that of the command with which PostgreSQL gets what was archived.
+        commands = commands.replace("pgbackrest ", f"pgbackrest --config={config} ")
+        self.run(f"umask 077; mkdir {data}\n{commands}")
         other.start()
-        deadline = time.monotonic() + 120
-        while other.execute("SELECT pg_is_in_recovery()") != [(False,)]:
-            if time.monotonic() > deadline:
-                raise CommandFailed("the restored cluster did not end its recovery within 120 s")
-            time.sleep(0.2)
+        until(lambda: other.execute("SELECT pg_is_in_recovery()") == [(False,)], "recovery to end", 120)
         return other
 
     def empty_cluster(self, name: str) -> PostgreSQL:

@@ -77,7 +77,7 @@ def restore(rabbitmq: Any, backed_up: BackedUp, directory: Path, version: Instal
         # The accident. What came after the point in time is lost with it.
         for table in ("sample", "series"):
             backed_up.server.execute(f"TRUNCATE {table}", site.dsn)
-        backed_up.server.execute("SELECT pg_switch_wal()")
+        backed_up.archive_all()
         site.collector.stop()
         site.api.stop()
         name = site.dsn.rpartition("/")[2]
