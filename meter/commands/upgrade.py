@@ -103,7 +103,7 @@ def plan_text(report: Mapping[str, Any]) -> str:
     else:
         lines = []
     lines += [
-        f"from schema version {found} to {required}, in one transaction, about {report['duration']} (assuming {report['assumed_rates']})",
+        f"from schema version {found} to {required}, in one transaction; takes {report['duration']} (assuming {report['assumed_rates']})",
         f"daemons that are connected: {', '.join(report['connected_daemons']) or 'none'}",
         *(f"would be waited for now: {each}" for each in report["in_use_by"]),
     ]

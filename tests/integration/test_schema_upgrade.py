@@ -224,6 +224,22 @@ async def test_table_that_is_in_use_is_not_waited_for_and_who_uses_it_is_named(p
 
 
 @pytest_twisted.ensureDeferred
+async def test_end_of_a_transaction_that_lasts_long_is_not_waited_for(postgresql, monkeypatch):
+    monkeypatch.setattr(table_locks, "LOCK_SECONDS", 0)  # for PostgreSQL, no limit
+    dsn = postgresql.dsn()
+    upgrade(dsn, BEFORE_ARCHIVES)
+    database = SchemaUpgrade(reactor, dsn, clock=reactor)
+    await database.open()
+    with (
+        client(dsn, "SELECT * FROM final_period"),
+        pytest.raises(Unavailable, match=r"a table that it changes was not free .* it is used by nightly report"),
+    ):
+        await database.upgrade(str)
+    database.close()
+    assert applied(postgresql, dsn)[-1][0] == BEFORE_ARCHIVES
+
+
+@pytest_twisted.ensureDeferred
 async def test_upgrade_that_is_killed_leaves_the_old_schema_and_is_repeated(postgresql):
     dsn = postgresql.dsn()
     upgrade(dsn, BEFORE_ARCHIVES)

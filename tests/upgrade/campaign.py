@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -15,18 +16,23 @@ from pathlib import Path
 
 import pytest
 
+from meter.store.migrations.facts import STOP_COLLECTORS
+from meter.store.migrations.facts import facts_of
 from tests.chaos.campaign import servers
 from tests.chaos.site import NeverCame
 from tests.chaos.site import until
+from tests.servers import postgresql as postgresql_server
+from tests.upgrade.backups import BackedUp
 from tests.upgrade.late_totals import wrong_totals
 from tests.upgrade.questions import Answers
 from tests.upgrade.questions import answers
 from tests.upgrade.questions import differences
 from tests.upgrade.questions import questions
 from tests.upgrade.questions import unanswered
+from tests.upgrade.restoring import restore
 from tests.upgrade.rolling_site import CommandFailed
 from tests.upgrade.rolling_site import RollingSite
-from tests.upgrade.rolling_site import prove
+from tests.upgrade.verified import verification_problems
 from tests.upgrade.versions import InstalledVersion
 from tests.upgrade.versions import NoCheckout
 from tests.upgrade.versions import installed
@@ -74,17 +80,16 @@ def collectors_first(site: RollingSite, ask: Callable[[str, str], None]) -> None
     )
     if (plan["schema_version"], plan["problem"]) != (site.old.schema, None):
         raise CommandFailed(f"meter-db upgrade --dry-run: {plan}")
-    site.new_collector.start().until_ready()
-    ask("an API of the old version on the new schema", site.api.api)
-    # Late samples of final hours come while both finalize; the old one finalizes alone while the other stands still.
-    late = site.publish_past(site.new, "late", "late", site.stored_of("late"))
-    site.new_collector.send(signal.SIGSTOP)
-    until(lambda: site.final_hours_of_first_day() == 24, "the old collector to finalize the hours of late samples", 150)
-    site.new_collector.send(signal.SIGCONT)
-    ask("collectors of both versions", site.api.api)
+    if must_stop(site.old, site.new):
+        site.collector.stop()
+        site.new_collector.start().until_ready()
+        ask("an API of the old version on the new schema", site.api.api)
+        late = site.publish_past(site.new, "late", "late", site.stored_of("late"))
+        until(lambda: site.final_hours_of_first_day() == 24, "the hours of late samples to be final", 150)
+    else:
+        late = collectors_side_by_side(site, ask)
     if site.stored_of("late") != late:
         raise CommandFailed("late samples were doubled or lost")
-    site.collector.stop()
     time.sleep(SIDE_BY_SIDE_SECONDS)  # old agents, new collectors
     site.new_api.start().until_ready()
     ask("APIs of both versions: the new one", site.new_api.api)
@@ -94,6 +99,26 @@ def collectors_first(site: RollingSite, ask: Callable[[str, str], None]) -> None
     site.version_of(site.agent, site.new)
     site.agent.start().until_ready()
     time.sleep(SIDE_BY_SIDE_SECONDS)
+
+
+def must_stop(old: InstalledVersion, new: InstalledVersion) -> bool:
+    """Return whether docs/upgrade.rst says that collectors of the old version must be stopped first."""
+    steps = range(old.schema + 1, new.schema + 1)
+    return any(facts_of(step).earlier_daemons.startswith(STOP_COLLECTORS) for step in steps)
+
+
+def collectors_side_by_side(site: RollingSite, ask: Callable[[str, str], None]) -> int:
+    """Let collectors of both versions run; return how many late samples must be stored."""
+    site.new_collector.start().until_ready()
+    ask("an API of the old version on the new schema", site.api.api)
+    # Late samples of final hours come while both finalize; the old one finalizes alone while the other stands still.
+    late = site.publish_past(site.new, "late", "late", site.stored_of("late"))
+    site.new_collector.send(signal.SIGSTOP)
+    until(lambda: site.final_hours_of_first_day() == 24, "the old collector to finalize the hours of late samples", 150)
+    site.new_collector.send(signal.SIGCONT)
+    ask("collectors of both versions", site.api.api)
+    site.collector.stop()
+    return late
 
 
 def agents_first(site: RollingSite, ask: Callable[[str, str], None]) -> None:
@@ -145,7 +170,7 @@ def run(
     outcome.dead_lettered = site.dead_letters()
     ask("the new version alone", site.new_api.api)
     outcome.problems += wrong_totals(site)
-    outcome.problems += _verified(site, ids)
+    outcome.problems += verification_problems(site, ids, site.new_api.api, site.new_collector.config_file)
     return outcome
 
 
@@ -153,32 +178,6 @@ def _compare(outcome: UpgradeOutcome, stage: str, before: Answers, after: Answer
     wrong, digits = differences(before, after)
     outcome.problems += [f"{stage}: {each}" for each in wrong]
     outcome.digits += [f"{stage}: {each}" for each in digits]
-
-
-def _verified(site: RollingSite, ids: Sequence[str]) -> list[str]:
-    """Return what the new version does not verify: signatures, the audit log, proofs, and closed statements."""
-    problems = []
-    of_new = site.new_collector.config_file
-    statement = site.directory / f"{site.month}.acme.json"
-    annex = site.directory / "annex"
-    for words in (
-        ("meter-verify",),
-        ("meter-audit", "verify"),
-        ("meter-rate", "export", f"{site.month}.acme", "--format", "annex", "--output", annex),
-        ("meter-rate", "verify", statement, "--annex", annex),
-        ("meter-rate", "reproduce", f"{site.month}.acme"),
-        ("meter-db", "status"),
-    ):
-        try:
-            site.command(site.new, *words, config=of_new)
-        except CommandFailed as error:
-            problems.append(str(error))
-    for id in ids:
-        try:
-            prove(site.new_api.api, id)
-        except (AssertionError, TypeError, OSError) as error:
-            problems.append(f"the proof of {id} does not hold: {error!r}")
-    return problems
 
 
 def _wait(arrived: Callable[[], object]) -> None:
@@ -189,16 +188,25 @@ def _wait(arrived: Callable[[], object]) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Upgrade from the revision in ``words``, or from the last one with an earlier schema; return the exit status."""
+    """Upgrade from the revision in ``words``, or from the last one with an earlier schema, and restore; return the exit status.
+
+    The word ``restore`` alone only restores.
+    """
+    if not shutil.which("pgbackrest"):
+        sys.stderr.write("pgBackRest is not installed: apt-get install --no-install-recommends pgbackrest\n")
+        return 1
+    if list(words) == ["restore"]:
+        return _restore()
     try:
-        revision = words[0] if words and words[0] else last_with_earlier_schema()
+        revision = words[0] if words else last_with_earlier_schema()
         old, new = installed(revision), this_version()
     except NoCheckout as error:
         sys.stderr.write(f"{error}\n")
         return 1
     _say(f"from {old.name} (schema version {old.schema}) to this checkout (schema version {new.schema})")
     with tempfile.TemporaryDirectory(prefix="meter-upgrade-") as top:
-        return _upgrade_in_all_orders(old, new, Path(top))
+        bad = _upgrade_in_all_orders(old, new, Path(top))
+    return max(bad, _restore())
 
 
 def _upgrade_in_all_orders(old: InstalledVersion, new: InstalledVersion, top: Path) -> int:
@@ -216,6 +224,22 @@ def _upgrade_in_all_orders(old: InstalledVersion, new: InstalledVersion, top: Pa
             finally:
                 site.close()
     return 1 if bad else 0
+
+
+def _restore() -> int:
+    """Back up and restore a store; return 1 if something is not as it was."""
+    with tempfile.TemporaryDirectory(prefix="meter-restore-") as top, servers(Path(top)) as (rabbitmq, _):
+        backed_up = BackedUp(postgresql_server.installed() or Path(), Path(top) / "backup")
+        try:
+            backed_up.server.start()
+            outcome = restore(rabbitmq, backed_up, Path(top) / "site", this_version())
+        except (NeverCame, CommandFailed, pytest.fail.Exception) as error:
+            _say(f"restore: FAILED: {error}")
+            return 1
+        finally:
+            backed_up.close()
+    _say(str(outcome))
+    return 1 if outcome.problems else 0
 
 
 def _say(line: str) -> None:

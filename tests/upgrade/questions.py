@@ -49,7 +49,7 @@ def questions(start: datetime, month: str, samples: Sequence[str]) -> list[str]:
         ]
     found += [
         "/v2/samples?" + query(start, end, ("limit", "1000"), project="shop"),
-        "/v2/meters?" + query(start, end, project="shop"),
+        "/v2/meters?" + urlencode([("q.field", "project_id"), ("q.op", "eq"), ("q.value", "shop")]),
         "/v2/resources?" + query(start, end, project="lab"),
         "/v2/resources/past-2",
         "/v2/completeness?" + urlencode({"start": start.isoformat(), "end": end.isoformat()}),
@@ -67,10 +67,11 @@ def questions(start: datetime, month: str, samples: Sequence[str]) -> list[str]:
 
 
 def answers(api: str, asked: Sequence[str]) -> Answers:
-    """Return the answers of the API at ``api``; whatever is not answered with 200 has its status for an answer."""
+    """Return the answers of the API at ``api``, without its own address; what is not answered with 200 has its status for an answer."""
     found = {}
     for path in asked:
         status, body = fetch(api + path)
+        body = body.replace(api.encode(), b"http://api")
         found[path] = body if status == 200 else f"{status}: ".encode() + body
     return found
 

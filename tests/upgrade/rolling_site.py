@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
-import textwrap
-import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC
@@ -24,7 +21,6 @@ from tests.chaos.site import until
 from tests.system.daemons import SECRET
 from tests.system.daemons import Daemon
 from tests.system.daemons import fetch
-from tests.upgrade.versions import TOP
 from tests.upgrade.versions import InstalledVersion
 
 PAST = Path(__file__).with_name("past.py")
@@ -142,6 +138,11 @@ class RollingSite(Site):
             )
         return done.stdout
 
+    def move_to(self, server: Any, dsn: str) -> tuple[Daemon, Daemon]:
+        """Let the database at ``dsn`` of ``server`` be the store; return a collector and an API for it, which are not started."""
+        self.postgresql, self.dsn, self.house.store = server, dsn, dsn
+        return self.another_collector(), self._daemon("meter-api", self.collector_line, self.rating)
+
     # --- the past ---
 
     def publish_past(self, version: InstalledVersion, what: str, meter: str, known: int = 0) -> int:
@@ -203,11 +204,3 @@ class RollingSite(Site):
         except psycopg2.Error:
             return Counter()
         return Counter({(resource, meter): count for resource, meter, count in rows})
-
-
-def prove(api: str, id: str) -> None:
-    """Verify the proof of a sample as docs/api.rst says; ``AssertionError`` if it does not hold."""
-    page = (TOP / "docs/api.rst").read_text(encoding="utf-8")
-    [block] = re.findall(r"\.\. code-block:: python\n\n((?:   .*\n|\n)+?)\n*(?=\(Integers)", page)
-    code = compile(textwrap.dedent(block), "docs/api.rst", "exec")
-    exec(code, {"SECRET": SECRET.encode(), "API": api, "SAMPLE": id, "urllib": urllib})

@@ -87,7 +87,7 @@ class SchemaUpgrade(AdministeredDatabase):
             "problem": problem,
             "duration": duration_class(seconds) if steps else None,
             "assumed_rates": f"{READ_BYTES_PER_SECOND // 10**6} MB/s read, {WRITTEN_BYTES_PER_SECOND // 10**6} MB/s written",
-            "in_use_by": await holders(session, locks) if locks else [],
+            "in_use_by": [each.text for each in await holders(session, locks)],
             "connected_daemons": [name for (name,) in await session.rows(DAEMONS)],
             "steps": steps,
         }
