@@ -110,6 +110,7 @@ def test_each_role_suffices_for_its_daemon_and_can_do_no_more(region: House, dat
         "the writer to rate",
     )
 
+    assert not re.search("permission denied|must be owner", writer.log + reader.log)
     answers = {path: fetch(reader.api + path) for path in PATHS}
     assert {path: status for path, (status, _) in answers.items() if status != 200} == {}, answers
     assert [each["name"] for each in json.loads(answers["/v2/meters"][1])] == ["lamp"]
