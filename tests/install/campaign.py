@@ -71,7 +71,6 @@ class Campaign:
         if name not in self.machines:
             above_stage = name != STAGE and self.stage is not None and name not in ("broker", "db", "readme")
             lower = [self.stage.changes, self.base] if above_stage and self.stage else [self.base]
-                lower = [Path("/var/tmp/ic/stage"), self.base]
             made = Machine(name, lower, self.directory / name, self.index.environment)
             self._stack.callback(made.stop)
             for each in self.index.directories:
@@ -147,10 +146,6 @@ def main(arguments: Sequence[str]) -> int:
         environment: dict[str, str] = {}
         try:
             for each in wanted:
-                if os.environ.get("HACK") and each.shared:
-                    continue
-                if not each.shared and self_save(campaign):
-                    pass
                 if each.block.section == "Keystone" and not environment:
                     environment = start_keystone(stack, campaign)
                 campaign.execute(each, environment)
