@@ -112,7 +112,7 @@ class PostgresStore(SampleQueries, Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
     Starting returns at once. Until the database can be reached and has the schema, every method raises ``Unavailable``. With
-    ``migrate`` the store creates or upgrades the schema; without it, it waits until another process has.
+    ``migrate`` the store creates or upgrades the schema, and creates partitions; without it, it waits until another process has.
 
     ``readers`` and ``writers`` are numbers of connections; 0 for a store that is only written, or only read. A query waits
     for a free reader for at most ``max_wait_seconds``. A query that takes longer than ``statement_timeout_seconds`` is
@@ -241,7 +241,9 @@ class PostgresStore(SampleQueries, Service):
         self._rating_pool = rating_pool if rating_connections else None
         if rating_connections:
             self._services.append(rating_pool)
-        self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids, late=late)
+        self._sample_writer = SampleWriter(
+            self._writers, clock, cached_ids=cached_ids, creates_partitions=migrate, late=late
+        )
         self._cycle_reports = CycleReportWriter(self._writers, waiting_rules)
         self._identity_names = IdentityNameReader(self._readers, slices)
         self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)

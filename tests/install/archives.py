@@ -22,11 +22,9 @@ NETWORK_FILES = ("etc/resolv.conf", "usr/local/share/ca-certificates", "etc/ssl/
 KEYRINGS = "usr/share/keyrings"
 
 
-def debian(directory: Path) -> Path:
-    """Return a minimal Debian in ``directory``, made by debootstrap the first time, configured as this machine is."""
-    base = directory / f"debian-{SUITE}"
-    cached = directory / f"debian-{SUITE}.tar.gz"
-    shutil.rmtree(base, ignore_errors=True)
+def debian(cache: Path, base: Path) -> Path:
+    """Make a minimal Debian in ``base``, configured as this machine is; debootstrap makes it once, and ``cache`` keeps it."""
+    cached = cache / f"debian-{SUITE}.tar.gz"
     if cached.exists():
         with tarfile.open(cached) as archive:
             archive.extractall(base, filter="fully_trusted")

@@ -50,7 +50,7 @@ class Campaign:
         CACHE.mkdir(parents=True, exist_ok=True)
         (CACHE / "output.log").write_text("")
         say("a minimal Debian, and the distributions of this checkout")
-        self.base = debian(CACHE)
+        self.base = debian(CACHE, self.directory / "debian")
         self.sources = checkout.copy_checkout(self.directory / "checkout")
         self.wheel = checkout.build(self.sources, self.directory)
         self.name = checkout.distribution_name()

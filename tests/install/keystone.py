@@ -15,7 +15,7 @@ from tests.servers.keystone import PASSWORD
 from tests.servers.keystone import REGION
 from tests.servers.keystone import Keystone
 from tests.servers.openstack import HOME
-from tests.servers.openstack import INSTALL
+from tests.servers.openstack import install
 
 PORT = 5000
 TOKEN_SECONDS = 3600
@@ -38,8 +38,7 @@ CREDENTIALS: Mapping[str, str] = {
 
 def start_keystone(stack: ExitStack, campaign: Any) -> dict[str, str]:
     """Start a Keystone in the region's network until ``stack`` ends; return the credentials of its administrator."""
-    if not (HOME / "bin/keystone-manage").exists():
-        raise RuntimeError(INSTALL)
+    install()
     machine = campaign.machine(NAME)
     directory = Path(machine.directory) / "keystone"
     directory.mkdir()

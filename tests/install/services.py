@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ BUS = "dbus.service"
 """What runs on every host with systemd. Its unit needs systemd itself; its init script does not."""
 
 STARTED_SECONDS = 0.5
+READY_SECONDS = 300.0
 STOP_SECONDS = 90.0
 
 CHANGES = {"start": (False, True), "stop": (True, False), "restart": (True, True)}
@@ -109,6 +111,10 @@ class Services:
         identity = f"setpriv --reuid {unit.user} --regid {group} --groups {groups} --inh-caps -all"
         script = f'{"; ".join(prepare)}; umask {unit.umask:o}; cd /; exec {identity} "$@"'
         variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "LANG": "C.UTF-8", **unit.environment}
+        variables |= {"USER": unit.user, "HOME": self._known("passwd", unit.user)[5]}
+        notified = None
+        if unit.notifies:
+            notified, variables["NOTIFY_SOCKET"] = self._notify_socket(unit.name)
         with (self._logs / unit.name).open("ab") as log:
             process = subprocess.Popen(
                 [*self._entering(), "sh", "-e", "-c", script, "unit", *unit.command],
@@ -119,13 +125,28 @@ class Services:
                 start_new_session=True,
             )
         self._running[unit.name] = process
-        time.sleep(STARTED_SECONDS)
+        if notified is not None:
+            with notified:
+                _until_ready(unit.name, process, notified)
+        else:
+            time.sleep(STARTED_SECONDS)
         if process.poll() is not None:
             raise ServiceFailed(f"{unit.name} ended with {process.returncode}:\n{self.log(unit.name)[-3000:]}")
 
-    def _known(self, database: str, name: str) -> bool:
-        file = self._root / "etc" / database
-        return any(line.split(":")[0] == name for line in file.read_text(encoding="utf-8").splitlines())
+    def _known(self, database: str, name: str) -> Sequence[str]:
+        """Return the fields of a user or a group, none if there is no such one."""
+        lines = (self._root / "etc" / database).read_text(encoding="utf-8").splitlines()
+        return next((fields for fields in (line.split(":") for line in lines) if fields[0] == name), ())
+
+    def _notify_socket(self, name: str) -> tuple[socket.socket, str]:
+        """Return the socket at which a service says that it is ready, and its address for the service."""
+        address = f"/run/{name}.notify"
+        path = self._root / address.lstrip("/")
+        path.unlink(missing_ok=True)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        made.bind(str(path))
+        path.chmod(0o666)
+        return made, address
 
     def _stop(self, name: str) -> None:
         process = self._running.pop(name, None)
@@ -137,6 +158,19 @@ class Services:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _until_ready(name: str, process: subprocess.Popen[bytes], notified: socket.socket) -> None:
+    """Wait until the service says that it is ready, or has ended; :class:`ServiceFailed` if it does neither."""
+    notified.settimeout(0.5)
+    deadline = time.monotonic() + READY_SECONDS
+    while process.poll() is None:
+        try:
+            if b"READY=1" in notified.recv(4096).split(b"\n"):
+                return
+        except TimeoutError:
+            if time.monotonic() > deadline:
+                raise ServiceFailed(f"{name} did not say that it is ready") from None
 
 
 def answer(requests: Path, services: Services, copy: Callable[[Sequence[str], str], None] | None) -> None:

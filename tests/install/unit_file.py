@@ -29,6 +29,7 @@ class Unit:
     umask: int = 0o022
     starts_others: bool = False
     after: Sequence[str] = ()
+    notifies: bool = False
 
     @property
     def groups(self) -> Sequence[str]:
@@ -80,6 +81,7 @@ def parse_unit(text: str, name: str, instance: str = "", root: Path = Path("/"))
         runtime_directories=every("RuntimeDirectory"),
         umask=int(last("UMask", "022"), 8),
         starts_others=last("Type", "simple") == "oneshot" and words[:1] in (["/bin/true"], ["/usr/bin/true"]),
+        notifies=last("Type", "simple").startswith("notify"),
         after=tuple(word for value in _section(text, "Unit").get("After", ()) for word in value.split()),
     )
 

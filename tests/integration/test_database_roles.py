@@ -8,12 +8,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
 
 from meter.message_ids import new_message_id
+from meter.sample_identity import week_of
+from meter.store.maintenance.partitions import partition_name
 from tests.install.page import blocks
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
@@ -34,8 +40,8 @@ PATHS = (
     "/v2/completeness?group=meter",
     "/v2/identities",
     "/v2/statements",
-    "/v2/segments?project=p",
-    "/v2/budgets",
+    "/v2/completeness/agents",
+    "/v2/completeness/gaps?start=2026-11-01&end=2026-11-02",
     "/api/v1/query?query=lamp",
 )
 """Questions to all parts of the store."""
@@ -91,6 +97,17 @@ def refused(database: str, role: str, statement: str) -> bool:
     return False
 
 
+def query(database: str, statement: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement, as the owner."""
+    connection = psycopg2.connect(f"postgresql://meter_owner@{database}")
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall()
+    finally:
+        connection.close()
+
+
 def test_each_role_suffices_for_its_daemon_and_can_do_no_more(region: House, database: str) -> None:
     shutil.copytree(TOP / "etc/prices.d", prices := region.directory / "prices")
     rating = f'[rating]\nprice_directory = "{prices}"\n'
@@ -101,7 +118,10 @@ def test_each_role_suffices_for_its_daemon_and_can_do_no_more(region: House, dat
         daemon.until_ready()
 
     owner.stop()
-    publish(region.bus, cast_bodies([sample(n + 1, message_id=new_message_id(), name="lamp") for n in range(300)]))
+    # A week for which nobody has made a partition yet, and which the writer may not make.
+    late = datetime.now(UTC) - timedelta(days=15)
+    samples = [sample(n + 1, message_id=new_message_id(), name="lamp", timestamp=late) for n in range(300)]
+    publish(region.bus, cast_bodies(samples))
     stored = 'meter_collected_samples_total{outcome="stored"}'
     until(lambda: writer.metric(stored) == 300, "the writer to store the samples")
     steps = "usage", "budgets", "statements"
@@ -110,9 +130,16 @@ def test_each_role_suffices_for_its_daemon_and_can_do_no_more(region: House, dat
         "the writer to rate",
     )
 
+    assert not re.search("permission denied|must be owner", writer.log + reader.log)
     answers = {path: fetch(reader.api + path) for path in PATHS}
     assert {path: status for path, (status, _) in answers.items() if status != 200} == {}, answers
     assert [each["name"] for each in json.loads(answers["/v2/meters"][1])] == ["lamp"]
+
+    owner.start().until_ready()
+    week = f"SELECT count(*) FROM ONLY {partition_name(week_of(late))}"
+    counted = "SELECT (SELECT count(*) FROM sample_default), (SELECT count(*) FROM sample)"
+    until(lambda: query(database, counted) == [(0, 300)], "the owner to make the partition")
+    assert query(database, week) == [(300,)]
 
     for role in ("writer", "reader"):
         assert refused(database, role, "CREATE TABLE lamp ()")

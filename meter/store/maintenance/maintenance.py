@@ -46,6 +46,7 @@ from meter.store.maintenance.minute_totals import delete_old_minute_totals
 from meter.store.maintenance.packing import WeekPacking
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import drop_before
+from meter.store.maintenance.partitions import without_partition
 from meter.store.maintenance.rollups import DAY
 from meter.store.maintenance.rollups import HOUR
 from meter.store.maintenance.rollups import days_to_finalize
@@ -200,7 +201,7 @@ class Maintenance(Service):
     async def run(self) -> None:
         """Do all that is due, except compaction; :class:`Unavailable` while the database cannot be reached."""
         [[now]] = await self._pool.rows("SELECT now()")
-        await self._partitions.ensure([now])
+        await self._partitions.ensure([now, *await without_partition(self._pool, now)])
         await self.finalize(now - self._finalize_after)
         await self.summarize(now)
         await self.expire(now)

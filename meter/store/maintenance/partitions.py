@@ -40,6 +40,12 @@ LOCK = 0x6D65746572_02
 """Key of the advisory lock under which partitions are created."""
 
 
+SAMPLE_WITHOUT_PARTITION = f"""
+SELECT s.timestamp FROM sample_default s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= %s AND s.timestamp < %s
+ORDER BY s.timestamp LIMIT 1
+"""
+
+
 def end_of_week(timestamp: datetime) -> datetime:
     """Return the Monday, in UTC, after ``timestamp`` (aware); the last possible time for the last week of the year 9999."""
     try:
@@ -88,6 +94,14 @@ class Partitions:
             else:
                 self._retry_at = {each: at for each, at in self._retry_at.items() if at > now}
                 self._retry_at[week] = now + RETRY_SECONDS
+
+
+async def without_partition(pool: Pool, now: datetime) -> list[datetime]:
+    """Return the time of a sample whose week may have a partition and has none, in a list that is empty if there is no such one.
+
+    Whoever may not create partitions has stored it.
+    """
+    return [timestamp for (timestamp,) in await pool.rows(SAMPLE_WITHOUT_PARTITION, [now - MAX_AGE, now + MAX_AHEAD])]
 
 
 async def _ensure(session: Session, week: date) -> bool:

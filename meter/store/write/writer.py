@@ -110,7 +110,8 @@ class _TooOld(Exception):
 class SampleWriter:
     """Writes batches over ``pool``. ``cached_ids`` is the size of each of the caches of series, metadata and wire formats.
 
-    ``late`` says which samples are counted as late.
+    ``late`` says which samples are counted as late. Without ``creates_partitions`` samples of weeks that have no partition wait in
+    the default partition for the maintenance of another process.
     """
 
     def __init__(
@@ -119,12 +120,13 @@ class SampleWriter:
         clock: IReactorTime,
         *,
         cached_ids: int = 50_000,
+        creates_partitions: bool = True,
         late: LateSamples = LateSamples(),  # noqa: B008 (frozen)
     ) -> None:
         self._pool = pool
         self._clock = clock
         self._late = late
-        self._partitions = Partitions(pool, clock)
+        self._partitions = Partitions(pool, clock) if creates_partitions else None
         self._series: IdCache[Series] = IdCache(cached_ids)
         self._metadata: IdCache[bytes] = IdCache(cached_ids)
         self._wire_formats: IdCache[WireFormat] = IdCache(cached_ids)
@@ -145,7 +147,8 @@ class SampleWriter:
                 records.append((index, record_of(message)))
             except Unstorable as error:
                 refused[index] = Refusal(index, str(error))
-        await self._partitions.ensure({record.timestamp for _, record in records})
+        if self._partitions is not None:
+            await self._partitions.ensure({record.timestamp for _, record in records})
         stored, same = 0, []
         elsewhere: set[int] = set()
         postponed: dict[int, ArchiveUnavailable] = {}
