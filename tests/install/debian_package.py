@@ -157,7 +157,7 @@ class Campaign:
             "stat", "-c", "%a %U %G", "/etc/meter", "/etc/meter/meter.toml", "/var/lib/meter"
         ).splitlines()
         assert seen == ["750 root meter", "640 root meter", "700 meter meter"], seen
-        assert (debian / "etc/meter/meter.toml").read_bytes() == (TOP / "etc/meter.toml").read_bytes()
+        assert (debian / "/etc/meter/meter.toml").read_bytes() == (TOP / "etc/meter.toml").read_bytes()
         assert not list((debian / "etc/systemd/system").rglob("meter*")), "a unit was enabled"
         self.installed_well()
         step("installed: user, directories, configuration, commands, caches; no unit is enabled")
@@ -178,7 +178,7 @@ class Campaign:
 
     def each_unit(self) -> None:
         debian = self.debian
-        with (debian / "etc/meter/meter.toml").open("a") as file:
+        with (debian / "/etc/meter/meter.toml").open("a") as file:
             file.write(SETTINGS)
         for name in ("api-1.toml", "collector-1.toml"):
             debian.run("cp", "--preserve", "/etc/meter/meter.toml", f"/etc/meter/{name}")
@@ -219,13 +219,13 @@ class Campaign:
     def upgrade(self, package: Path) -> None:
         debian = self.debian
         self.record_systemctl()
-        configured = (debian / "etc/meter/meter.toml").read_text()
+        configured = (debian / "/etc/meter/meter.toml").read_text()
         debian.apt("install", "--no-install-recommends", self.put(package))
         assert (
             debian.run("dpkg-query", "-W", "-f", "${Version} ${db:Status-Status}", "meter-cloud")
             == f"{NEWER} installed"
         )
-        assert (debian / "etc/meter/meter.toml").read_text() == configured
+        assert (debian / "/etc/meter/meter.toml").read_text() == configured
         assert not list((debian / "opt/meter/lib").rglob(f"meter/testing/**/{GONE}.*")), (
             "a module of the older version is left"
         )
@@ -258,7 +258,7 @@ class Campaign:
         assert self.asked("stop") == ["meter-collector@2.service", "meter-compute.service"], self.asked("stop")
         assert not (debian / "opt/meter").exists()
         assert not list((debian / "usr/bin").glob("meter-*"))
-        assert (debian / "etc/meter/meter.toml").exists()
+        assert (debian / "/etc/meter/meter.toml").exists()
         assert sorted(each.name for each in (debian / "var/lib/meter").iterdir()) == state
         step(f"removed: the daemons were stopped; the configuration and {', '.join(state)} are kept")
 

@@ -24,7 +24,7 @@ COMPOSE = FOLDER / "compose.yaml"
 BIN = Path(sys.executable).parent
 SECRETS = "/run/secrets/"
 DAEMONS = ("meter-api", "meter-collector", "meter-compute")
-CONFIGURATION = "/etc/meter" + "/meter.toml"
+CONFIGURATION = "/etc/meter/meter.toml"
 
 
 def composed() -> dict[str, Any]:
