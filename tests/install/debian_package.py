@@ -2,9 +2,9 @@
 
 ::
 
-    python -m tests.install.debian_package
+    python -m tests.install.debian_package [--lintian]
 
-Run as root. Each step is asserted, and printed when it has passed; the first that fails ends the campaign with status 1. Needs what
+``--lintian`` also lets lintian check the package, which takes minutes. Run as root. Each step is asserted, and printed when it has passed; the first that fails ends the campaign with status 1. Needs what
 ``etc/dev/system-packages PYTHON install`` installs, and sources of packages for apt and pip.
 """
 
@@ -31,9 +31,9 @@ from tests.install.clean_debian import run
 
 TOP = Path(__file__).parents[2]
 RUNNER = "/usr/local/lib/service_restrictions.py"
-INSTALLED_CONFIG = Path("etc", "meter", "meter.toml")
 DAEMONS = {"meter", "meter-compute", "meter-central", "meter-collector", "meter-api"}
 NEWER = "99.0"
+GONE, NEW = "integral_hours", "of_the_newer_version"  # in meter/testing, which no daemon imports
 SETTINGS = '\n[compute]\nlibvirt_uri = "test:///default"\n[polling]\ninterval_seconds = 5.0\n'
 ASK = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())"
 
@@ -103,32 +103,46 @@ def service(debian: CleanDebian, unit: str) -> Iterator[None]:
 class Campaign:
     """The steps, in their order."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, lintian: bool) -> None:
         self._directory = directory
+        self._lintian = lintian
         self.debian = CleanDebian(directory / "debian")
         self._samples = 0
 
     def run(self) -> None:
         """Run all of them."""
-        first, second = self.build("", "its version"), self.build(NEWER, "a higher version")
+        first = self.build()
         self.debian.make()
         step("a clean Debian was made")
         self.install(first)
         self.each_unit()
         self.a_host()
-        self.upgrade(second)
+        self.upgrade(self.newer(first))
         self.a_host()
         self.remove()
         self.purge()
 
-    def build(self, version: str, what: str) -> Path:
-        folder = self._directory / f"build{version}"
-        run(TOP / "etc/debian/build", folder, *([version] if version else []), environment={**os.environ})
+    def build(self) -> Path:
+        folder = self._directory / "build"
+        run(TOP / "etc/debian/build", folder, environment={**os.environ})
         [package] = folder.glob("*.deb")
-        if version == "":
+        step(f"the package was built: {package.name}, {package.stat().st_size / 2**20:.0f} MiB")
+        if self._lintian:
             run("lintian", "--fail-on=error", "--allow-root", package)
-        step(f"a package with {what} was built: {package.name}, {package.stat().st_size / 2**20:.0f} MiB")
+            step("lintian finds no error")
         return package
+
+    def newer(self, package: Path) -> Path:
+        """The same package with a higher version, in which a module of Meter is missing and another new."""
+        tree, made = self._directory / "newer", self._directory / f"meter-cloud_{NEWER}.deb"
+        run("dpkg-deb", "--raw-extract", package, tree)
+        control = tree / "DEBIAN/control"
+        control.write_text(re.sub(r"^Version: .*", f"Version: {NEWER}", control.read_text(), flags=re.M))
+        [gone] = tree.rglob(f"meter/testing/{GONE}.py")
+        gone.rename(gone.with_name(f"{NEW}.py"))
+        run("dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, made)
+        shutil.rmtree(tree)
+        return made
 
     def put(self, package: Path) -> str:
         shutil.copy(package, self.debian / "tmp")
@@ -143,7 +157,7 @@ class Campaign:
             "stat", "-c", "%a %U %G", "/etc/meter", "/etc/meter/meter.toml", "/var/lib/meter"
         ).splitlines()
         assert seen == ["750 root meter", "640 root meter", "700 meter meter"], seen
-        assert (debian / INSTALLED_CONFIG).read_bytes() == (TOP / "etc/meter.toml").read_bytes()
+        assert (debian / "/etc/meter/meter.toml").read_bytes() == (TOP / "etc/meter.toml").read_bytes()
         assert not list((debian / "etc/systemd/system").rglob("meter*")), "a unit was enabled"
         self.installed_well()
         step("installed: user, directories, configuration, commands, caches; no unit is enabled")
@@ -164,7 +178,7 @@ class Campaign:
 
     def each_unit(self) -> None:
         debian = self.debian
-        with (debian / INSTALLED_CONFIG).open("a") as file:
+        with (debian / "/etc/meter/meter.toml").open("a") as file:
             file.write(SETTINGS)
         for name in ("api-1.toml", "collector-1.toml"):
             debian.run("cp", "--preserve", "/etc/meter/meter.toml", f"/etc/meter/{name}")
@@ -205,17 +219,17 @@ class Campaign:
     def upgrade(self, package: Path) -> None:
         debian = self.debian
         self.record_systemctl()
-        [module] = (debian / "opt/meter/lib").rglob("meter/taps/main.py")
-        left = module.with_name("of_an_older_version.py")
-        left.write_text("")
-        configured = (debian / INSTALLED_CONFIG).read_text()
+        configured = (debian / "/etc/meter/meter.toml").read_text()
         debian.apt("install", "--no-install-recommends", self.put(package))
         assert (
             debian.run("dpkg-query", "-W", "-f", "${Version} ${db:Status-Status}", "meter-cloud")
             == f"{NEWER} installed"
         )
-        assert (debian / INSTALLED_CONFIG).read_text() == configured
-        left.unlink()
+        assert (debian / "/etc/meter/meter.toml").read_text() == configured
+        assert not list((debian / "opt/meter/lib").rglob(f"meter/testing/**/{GONE}.*")), (
+            "a module of the older version is left"
+        )
+        assert list((debian / "opt/meter/lib").rglob(f"meter/testing/**/{NEW}.*.pyc")), "the new module is not compiled"
         self.installed_well()
         assert self.asked("restart") == ["meter-collector@2.service", "meter-compute.service"], self.asked("restart")
         assert self.asked("start") == []
@@ -244,7 +258,7 @@ class Campaign:
         assert self.asked("stop") == ["meter-collector@2.service", "meter-compute.service"], self.asked("stop")
         assert not (debian / "opt/meter").exists()
         assert not list((debian / "usr/bin").glob("meter-*"))
-        assert (debian / INSTALLED_CONFIG).exists()
+        assert (debian / "/etc/meter/meter.toml").exists()
         assert sorted(each.name for each in (debian / "var/lib/meter").iterdir()) == state
         step(f"removed: the daemons were stopped; the configuration and {', '.join(state)} are kept")
 
@@ -264,9 +278,10 @@ def main() -> int:
     if os.geteuid() != 0:
         sys.stderr.write("Run as root: it makes a Debian in a directory, and installs packages there.\n")
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is mounted is unmounted
     with tempfile.TemporaryDirectory(prefix="meter-deb-") as directory:
         os.chmod(directory, 0o755)
-        campaign = Campaign(Path(directory))
+        campaign = Campaign(Path(directory), lintian="--lintian" in sys.argv[1:])
         try:
             campaign.run()
         except (AssertionError, Failed) as error:
