@@ -26,18 +26,22 @@ OPTIONS = EgressOptions(classes=[{"name": "internal", "prefixes": ["10.0.0.0/8"]
 @pytest_twisted.ensureDeferred
 async def test_frames_of_a_guest_count_at_its_tap(libvirtd: Libvirtd) -> None:
     tap = f"mt{os.getpid() % 100000}e"
-    with namespace_host() as host, libvirtd.taps(tap), libvirtd.guest("talking", taps=(tap,)) as uuid:
-        # QEMU has opened the tap: in another namespace, the rules for it do not touch those of this host.
-        with host.having(tap):
-            pollster = EgressPollster(OPTIONS, Nftables(host.nft), host.devices)
-            async with hypervisor_at(libvirtd.uri) as hypervisor:
-                cycle = FakeCycle({IHypervisor: hypervisor}, clock=IReactorTime(reactor))  # type: ignore[arg-type]
-                began = list(await pollster.poll(cycle))
-                packets_before, bytes_before = host.received(tap)
-                libvirtd.virsh("qemu-monitor-command", "talking", "--hmp", "announce_self")
-                packets, size = await until_quiet(host, tap, packets_before)
-                samples = list(await pollster.poll(cycle.following()))
-                ours = list(await GuestPollster("network.interface").poll(cycle.following()))
+    # QEMU has opened the tap: in another namespace, the rules for it do not touch those of this host.
+    with (
+        namespace_host() as host,
+        libvirtd.taps(tap),
+        libvirtd.guest("talking", taps=(tap,)) as uuid,
+        host.having(tap),
+    ):
+        pollster = EgressPollster(OPTIONS, Nftables(host.nft), host.devices)
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            cycle = FakeCycle({IHypervisor: hypervisor}, clock=IReactorTime(reactor))  # type: ignore[arg-type]
+            began = list(await pollster.poll(cycle))
+            packets_before, bytes_before = host.received(tap)
+            libvirtd.virsh("qemu-monitor-command", "talking", "--hmp", "announce_self")
+            packets, size = await until_quiet(host, tap, packets_before)
+            samples = list(await pollster.poll(cycle.following()))
+            ours = list(await GuestPollster("network.interface").poll(cycle.following()))
     found = {each.name: each.volume for each in samples}
     assert {each.volume for each in began} == {0}
     assert {each.resource_id for each in samples} == {f"talking-{uuid}-{tap}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from collections.abc import Iterator
 from dataclasses import replace
@@ -230,6 +231,23 @@ async def test_a_domain_is_counted_from_its_start_to_its_stop_and_leaves_nothing
     host.unplug("tap-b")
     assert volumes(await counted.poll())["internet"] == 1 + UDP[4] + ETHERNET
     assert counted.skipped.ended["gone"] == {"beside-uuid-of-beside-tap-b"}
+    assert await counted.poll() == []
+    assert "counter" not in host.run("nft", "list", "table", "netdev", "meter_egress")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_chain_that_the_kernel_has_deleted_with_its_tap_loses_nothing(host: NamespaceHost) -> None:
+    guest = host.plug("tap-a")
+    counted = CountedHost(host)
+    await counted.poll(domain_with("tap-a"))
+    host.send(guest, "8.8.8.8", 100)
+    host.unplug("tap-a")
+    chains = json.loads(host.run("nft", "-j", "list", "chains", "netdev"))["nftables"]
+    [chain] = [each["chain"]["name"] for each in chains if "chain" in each] or [""]
+    if chain:  # Linux before 6.16 has done so by itself
+        for verb in ("flush", "delete"):
+            host.run("nft", verb, "chain", "netdev", "meter_egress", chain)
+    assert volumes(await counted.poll())["internet"] == 100 + UDP[4] + ETHERNET
     assert await counted.poll() == []
     assert "counter" not in host.run("nft", "list", "table", "netdev", "meter_egress")
 

@@ -37,29 +37,35 @@ class UnexpectedListing(ValueError):
     """What ``nft`` wrote is not a list of a table; the text says what is wrong."""
 
 
-class _NamedObject(msgspec.Struct):
+class _NamedObject(msgspec.Struct, gc=False):
     name: str
 
 
-class _NamedCounter(msgspec.Struct):
+class _NamedCounter(msgspec.Struct, gc=False):
     name: str
     packets: int
     bytes: int
 
 
-class _ListedRule(msgspec.Struct):
+class _Statement(msgspec.Struct, gc=False):
+    """A part of a rule. A counter with a name is a text, one without is an object; other parts are not decoded."""
+
+    counter: Any = None
+
+
+class _ListedRule(msgspec.Struct, gc=False):
     chain: str
-    expr: list[Any]
+    expr: list[_Statement]
 
 
-class _ListedObject(msgspec.Struct):
+class _ListedObject(msgspec.Struct, gc=False):
     counter: _NamedCounter | None = None
     set: _NamedObject | None = None
     chain: _NamedObject | None = None
     rule: _ListedRule | None = None
 
 
-class _Listed(msgspec.Struct):
+class _Listed(msgspec.Struct, gc=False):
     nftables: list[_ListedObject]
 
 
@@ -90,8 +96,5 @@ def read_listing(body: bytes) -> TableListing:
     return TableListing(counters, frozenset(sets), chains)
 
 
-def _counter_in(expression: list[Any]) -> str:
-    for each in expression:
-        if isinstance(each, dict) and isinstance(each.get("counter"), str):
-            return str(each["counter"])
-    return ""
+def _counter_in(expression: list[_Statement]) -> str:
+    return next((each.counter for each in expression if isinstance(each.counter, str)), "")

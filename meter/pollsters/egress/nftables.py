@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from threading import Timer
 from typing import Any
+from typing import TypeVar
 
 import msgspec
 from twisted.internet.threads import deferToThread
@@ -30,6 +31,8 @@ MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 """A thousand taps have some 4 MB, twice that if what they receive is counted, too."""
 
 MAX_ERROR_CHARACTERS = 300
+
+T = TypeVar("T")
 
 InThread = Callable[..., Awaitable[Any]]
 """Calls a function with arguments in another thread, as :func:`twisted.internet.threads.deferToThread` does."""
@@ -62,11 +65,19 @@ class Nftables:
 
     async def change(self, commands: Iterable[Command]) -> None:
         """Do all ``commands`` or, raising :class:`NftFailed`, none."""
-        await self._in_thread(self._run, ["-j", "-f", "-"], _encoded(commands))
+        await self._in_thread(self._do, ["-j", "-f", "-"], commands)
 
     async def check(self, commands: Iterable[Command]) -> None:
         """Raise :class:`NftFailed` if the commands could not be done; change nothing."""
-        await self._in_thread(self._run, ["-c", "-j", "-f", "-"], _encoded(commands))
+        await self._in_thread(self._do, ["-c", "-j", "-f", "-"], commands)
+
+    async def compute(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Return the result of ``function``, which may take long for a large table, from the thread."""
+        result: T = await self._in_thread(function, *arguments)
+        return result
+
+    def _do(self, arguments: Sequence[str], commands: Iterable[Command]) -> None:
+        self._run(arguments, msgspec.json.encode({"nftables": list(commands)}))
 
     def _list(self) -> TableListing:
         try:
@@ -121,10 +132,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a process with all that it has started, which may hold its output open."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _encoded(commands: Iterable[Command]) -> bytes:
-    return msgspec.json.encode({"nftables": list(commands)})
 
 
 def _reason(text: str, status: int) -> str:

@@ -180,7 +180,7 @@ class EgressPollster:
         """Change the table as it shall be; return the values of all chains."""
         listing = await self.nftables.listing()
         wanted = Wanted(self.options.destinations(), self._boot(), self._directions, ports, set(devices.values()))
-        plan = make_plan(listing, wanted, state.counters)
+        plan = await self.nftables.compute(make_plan, listing, wanted, state.counters)
         if trial:
             plan.new, plan.ending = [], []
         elif plan.commands():

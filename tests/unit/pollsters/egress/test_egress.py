@@ -223,7 +223,9 @@ def test_a_chain_that_is_not_as_it_shall_be_ends_and_its_values_are_sent_once(ch
     if change == "interface":
         now = wanted(port(8), interfaces=(8,))
     elif change == "digest":
-        now = wanted(port(), classes=EgressOptions(classes=[{**INTERNAL, "name": "other"}]).destinations())
+        now = wanted(
+            port(), classes=EgressOptions(classes=[{**INTERNAL, "prefixes": ["10.0.0.0/9", "fd00::/8"]}]).destinations()
+        )
     elif change == "rules":
         table = TableListing(table.counters, table.sets, {CHAIN.name: []})
     else:
@@ -275,6 +277,21 @@ class Skips:
         self, plugin: str, reason: str, count: int = 1, resources: Any = (), projects: Any = ()
     ) -> None:
         self.reasons += [reason] * count
+
+
+class ScriptedNftables(Nftables):
+    """An nftables that returns these listings one after another, and counts the changes."""
+
+    def __init__(self, *listings: TableListing) -> None:
+        super().__init__(in_thread=at_once)
+        self._listings = list(listings)
+        self.changes = 0
+
+    async def listing(self) -> TableListing:
+        return self._listings.pop(0)
+
+    async def change(self, commands: Any) -> None:
+        self.changes += 1
 
 
 def pollster(**changes: Any) -> EgressPollster:
@@ -332,3 +349,20 @@ async def test_an_nft_that_fails_makes_the_poll_unavailable() -> None:
     waiting: Awaitable[Any] = each.poll(FakeCycle({IHypervisor: FakeHypervisor([domain_with("tap-a")])}))
     with pytest.raises(Unavailable, match="not ended"):
         await waiting
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_changed_while_nothing_changes_and_last_values_are_read_after_the_end(tmp_path: Path) -> None:
+    (tmp_path / "boot_id").write_text(f"{BOOT}-0000\n")
+    table = table_of(CHAIN)
+    later = TableListing({name: Traffic(2, 150) for name in table.counters}, table.sets, {})
+    nftables, devices = ScriptedNftables(table, table, later), {"tap-a": 7}
+    each = pollster(nftables=nftables, devices=lambda: devices, boot_id=tmp_path / "boot_id")
+    hypervisor = FakeHypervisor([domain_with("tap-a")], uri="qemu:///system")
+    cycle = FakeCycle({IHypervisor: hypervisor})
+    first = {sample.name: sample.volume for sample in await each.poll(cycle)}
+    assert (first["network.outgoing.bytes:internet"], nftables.changes) == (114, 0)
+    devices.clear()
+    hypervisor.running = []
+    last = {sample.name: sample.volume for sample in await each.poll(cycle.following())}
+    assert (last["network.outgoing.bytes:internet"], nftables.changes) == (178, 1)

@@ -1,0 +1,241 @@
+"""The pollster of BMCs: all at the same time, each by itself. One that fails, or is slow, does not affect the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.defer import gatherResults
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from meter.daemon.locks import Semaphore
+from meter.daemon.services import within
+from meter.http import BadTlsOptions
+from meter.http import ErrorResponse
+from meter.http import IHttpClient
+from meter.http import LimitedHttpClient
+from meter.http import ServiceLimits
+from meter.http import TlsOptions
+from meter.http.factory import create_client
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import ICentralPollster
+from meter.interfaces import ICycle
+from meter.interfaces import IPluginContext
+from meter.interfaces import ISkippedSamples
+from meter.interfaces import Unavailable
+from meter.pollsters.openstack.pollster import SkippedItems
+from meter.pollsters.openstack.table import BadItem
+from meter.pollsters.redfish.bmc import Bmc
+from meter.pollsters.redfish.bmc import ChassisReadings
+from meter.pollsters.redfish.documents import ChassisLinks
+from meter.pollsters.redfish.options import BmcOptions
+from meter.pollsters.redfish.options import RedfishOptions
+from meter.sample import MeterDefinition
+from meter.sample import Sample
+from meter.sample import run_text
+from meter.sample import with_reserved
+
+ENERGY = MeterDefinition("host.energy.wall", "cumulative", "J")
+POWER = MeterDefinition("host.power.wall", "gauge", "W")
+
+MAX_BODY_BYTES = 1024 * 1024
+LIMITS = ServiceLimits(
+    requests_per_second=5.0,
+    max_in_flight=1,  # many BMCs answer one request at a time
+    timeout_seconds=20.0,
+    attempts=2,
+    breaker_failures=4,
+    breaker_seconds=600.0,
+)
+"""The limits of each BMC."""
+
+BMCS_AT_A_TIME = 32
+BMC_SECONDS = 60.0
+"""How long all requests to one BMC may take in a cycle."""
+
+LAYOUT_SECONDS = 3600.0
+"""How long it is known which chassis a BMC has."""
+
+REFUSED_SECONDS = 1800.0
+"""How long a BMC that has refused the password is not asked again: some lock the account after a few attempts."""
+
+REFUSED = (401, 403)
+
+
+def bmc_client(reactor: Any, tls: TlsOptions) -> IHttpClient:
+    """Return the client for all BMCs; raise :class:`~meter.http.BadTlsOptions`."""
+    client = create_client(reactor, tls, max_body_bytes=MAX_BODY_BYTES)
+    return LimitedHttpClient(client, reactor, limits=LIMITS)
+
+
+class KnownBmc:
+    """What is known of a BMC between polls; ``resources`` are those that it has been metered with."""
+
+    def __init__(self) -> None:
+        self.chassis: list[ChassisLinks] = []
+        self.chassis_until = 0.0
+        self.sensors: dict[str, bool] = {}
+        self.resources: frozenset[str] = frozenset()
+        self.refused_until = 0.0
+        self.refusal = ""
+        self._energy: dict[str, tuple[str, datetime]] = {}
+
+    def reset_at(self, readings: ChassisReadings) -> datetime | None:
+        """Take the energy of a chassis; return when it was reset, if that was after the poll before."""
+        assert readings.energy is not None
+        since, read_at = readings.energy.since, readings.read_at
+        last_since, last_at = self._energy.get(readings.id, (since, read_at))
+        self._energy[readings.id] = since, read_at
+        if since == last_since:
+            return None
+        try:
+            reset_at = datetime.fromisoformat(since)
+            return reset_at if last_at <= reset_at < read_at else None
+        except (ValueError, TypeError):  # no time, or one without a time zone
+            return None
+
+
+@implementer(IPlugin, ICentralPollster)
+@dataclass(frozen=True)
+class RedfishPollster:
+    """Meters the energy and power that the BMCs of hosts measure."""
+
+    name: ClassVar[str] = "redfish"
+    meters: ClassVar[tuple[MeterDefinition, ...]] = (ENERGY, POWER)
+    options: RedfishOptions = field(default_factory=RedfishOptions)
+    make_client: Callable[[Any, TlsOptions], IHttpClient] = bmc_client
+
+    def configured(self, options: RedfishOptions) -> RedfishPollster:
+        """Return the pollster with ``options``."""
+        return replace(self, options=options)
+
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
+        """Return whether there are BMCs, and they can be verified."""
+        if not self.options.hosts:
+            return Disabled("no BMCs are configured")
+        try:
+            self._client(context)
+        except BadTlsOptions as error:
+            return Disabled(f"the BMCs cannot be verified: {error}")
+        insecure = "the BMCs' certificates are not verified: a man in the middle can read the password"
+        return Enabled(insecure if self.options.insecure else "")
+
+    async def poll(self, cycle: ICycle) -> Iterable[Sample]:
+        """Return the samples of all BMCs that have answered; the others are skipped."""
+        try:
+            client = self._client(cycle)
+        except BadTlsOptions as error:
+            raise Unavailable(f"the BMCs cannot be verified: {error}") from None
+        skipped = SkippedItems(cycle, self.name)
+        places = Semaphore(BMCS_AT_A_TIME)
+        samples: list[Sample] = []
+
+        async def poll_one(bmc: BmcOptions) -> None:
+            await places.acquire()
+            try:
+                samples.extend(await self._poll_bmc(bmc, client, cycle, skipped))
+            finally:
+                places.release()
+
+        polls = [Deferred.fromCoroutine(poll_one(each)) for each in self.options.hosts]
+        await gatherResults(polls, consumeErrors=True)
+        skipped.report()
+        return samples
+
+    def _client(self, context: IPluginContext) -> IHttpClient:
+        tls = TlsOptions(ca_file=self.options.ca_file, insecure=self.options.insecure)
+        client: IHttpClient = context.daemon_cache("redfish client", lambda: self.make_client(context.clock, tls))
+        return client
+
+    async def _poll_bmc(
+        self, bmc: BmcOptions, client: IHttpClient, cycle: ICycle, skipped: SkippedItems
+    ) -> list[Sample]:
+        """Return the samples of a BMC, none if it cannot be read: then its resources are skipped."""
+        known: KnownBmc = KnownBmc() if cycle.trial else cycle.daemon_cache(("redfish", bmc.host), KnownBmc)
+        try:
+            if cycle.clock.seconds() < known.refused_until:
+                raise BadItem("refused", f"not asked again yet: {known.refusal}")
+            found = await within(cycle.clock, BMC_SECONDS, self._read(bmc, client, cycle, known))
+        except BadItem as error:
+            return _skipped(bmc, error, known, cycle, skipped)
+        except ErrorResponse as error:
+            known.chassis_until = 0.0
+            if error.status not in REFUSED:
+                return _skipped(bmc, BadItem("unavailable", str(error)), known, cycle, skipped)
+            known.refused_until, known.refusal = cycle.clock.seconds() + REFUSED_SECONDS, str(error)
+            return _skipped(bmc, BadItem("refused", known.refusal), known, cycle, skipped)
+        except (Unavailable, OSError, DeferredTimeout) as error:
+            return _skipped(bmc, BadItem("unavailable", str(error)), known, cycle, skipped)
+        samples: list[Sample] = []
+        for each in found:
+            for problem in each.problems:
+                skipped.add(f"{bmc.host}: {each.id}", problem, resources=(resource_of(bmc, each.id),))
+            samples += _samples(bmc, each, known)
+        known.resources = frozenset(resource_of(bmc, each.id) for each in found)
+        return samples
+
+    async def _read(
+        self, bmc: BmcOptions, client: IHttpClient, cycle: ICycle, known: KnownBmc
+    ) -> list[ChassisReadings]:
+        each = Bmc(bmc, client, self.options.authorization(bmc))
+        if not known.chassis or cycle.clock.seconds() >= known.chassis_until:
+            known.chassis = await each.find_chassis()
+            known.chassis_until = cycle.clock.seconds() + LAYOUT_SECONDS
+            known.sensors.clear()
+        return [await each.read(chassis, sensors=known.sensors) for chassis in known.chassis]
+
+
+def resource_of(bmc: BmcOptions, chassis: str) -> str:
+    """Return the id of the resource of a chassis."""
+    return f"{bmc.host}/{chassis}"
+
+
+def _skipped(bmc: BmcOptions, error: BadItem, known: KnownBmc, cycle: ICycle, skipped: SkippedItems) -> list[Sample]:
+    """Skip a BMC, whose resources may not be known since the daemon started; return no samples."""
+    skipped.add(bmc.host, error, resources=known.resources)
+    if not known.resources:
+        with suppress(LookupError):
+            cycle.provider(ISkippedSamples).resources_unknown(RedfishPollster.name, error.kind)
+    return []
+
+
+def _samples(bmc: BmcOptions, readings: ChassisReadings, known: KnownBmc) -> Iterator[Sample]:
+    metadata = {"host": bmc.host, "chassis": readings.id, "method": "redfish"}
+    resource = resource_of(bmc, readings.id)
+    if readings.energy is not None:
+        since = readings.energy.since
+        # Without the time of the last reset there is no declared run: a drop is a reset.
+        described = with_reserved(metadata, run=run_text(resource, since)) if since else metadata
+        reset_at = known.reset_at(readings)
+        if reset_at is not None:
+            yield _sample(ENERGY, 0, resource, reset_at, described)
+        yield _sample(ENERGY, readings.energy.joules, resource, readings.read_at, described)
+    if readings.watts is not None:
+        yield _sample(POWER, readings.watts, resource, readings.read_at, metadata)
+
+
+def _sample(
+    meter: MeterDefinition, volume: int | float, resource_id: str, at: datetime, metadata: Mapping[str, Any]
+) -> Sample:
+    return Sample(
+        name=meter.name,
+        type=meter.type,
+        unit=meter.unit,
+        volume=volume,
+        resource_id=resource_id,
+        timestamp=at,
+        resource_metadata=metadata,
+    )

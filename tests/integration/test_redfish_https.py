@@ -1,0 +1,107 @@
+"""Energy of hosts from BMCs over real HTTPS: certificates, passwords, and bodies that never end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+
+from meter.http import IHttpClient
+from meter.http import LimitedHttpClient
+from meter.http import ServiceLimits
+from meter.http import TlsOptions
+from meter.http.factory import create_client
+from meter.pollsters.redfish.options import RedfishOptions
+from meter.pollsters.redfish.pollster import MAX_BODY_BYTES
+from meter.pollsters.redfish.pollster import RedfishPollster
+from meter.sample import Sample
+from meter.testing import FakeCycle
+from tests.emulated_bmc import EmulatedBmc
+from tests.servers.certificates import Authority
+
+# Twisted 26.10 hands certificates to pyOpenSSL 26 in a form that this will not take for ever.
+pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+
+
+def impatient_client(clock: Any, tls: TlsOptions) -> IHttpClient:
+    """The client of the pollster, that waits and repeats less."""
+    client = create_client(clock, tls, max_body_bytes=MAX_BODY_BYTES)
+    return LimitedHttpClient(client, clock, limits=ServiceLimits(timeout_seconds=0.5, attempts=1))
+
+
+@asynccontextmanager
+async def listening(bmc: EmulatedBmc, authority: Authority, host: str = "localhost") -> AsyncIterator[str]:
+    """Serve ``bmc`` with a certificate for ``host``; yield its URL."""
+    port = bmc.listen(reactor, authority.issue("bmc", host))
+    try:
+        yield f"https://localhost:{port.getHost().port}"
+    finally:
+        await maybeDeferred(port.stopListening)
+        await bmc.end()
+
+
+async def poll(directory: Path, authority: Authority | None, *urls: str, **options: Any) -> list[Sample]:
+    (directory / "password").write_text("secret\n")
+    pollster = RedfishPollster(
+        RedfishOptions(
+            username="meter",
+            password_file=str(directory / "password"),
+            ca_file=str(authority.file) if authority else "",
+            hosts=[{"host": f"hv{n}", "url": url} for n, url in enumerate(urls, 1)],
+            **options,
+        )
+    )
+    if not options:
+        pollster = replace(pollster, make_client=impatient_client)
+    return list(await pollster.poll(FakeCycle(clock=IReactorTime(reactor))))  # type: ignore[arg-type]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bmc_that_is_verified_is_metered(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with listening(EmulatedBmc(), authority) as url:
+        samples = await poll(tmp_path, authority, url)
+        insecurely = await poll(tmp_path, None, url, insecure=True)
+    assert {each.name: each.volume for each in samples} == {"host.energy.wall": 130_198_042_800, "host.power.wall": 374}
+    assert len(insecurely) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_password_is_not_sent_to_a_bmc_that_is_not_verified(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    authority = Authority(tmp_path)
+    other = Authority(tmp_path / "other")
+    unknown, foreign = EmulatedBmc(), EmulatedBmc()
+    async with listening(unknown, other) as one, listening(foreign, authority, "bmc9.example.org") as two:
+        assert await poll(tmp_path, authority, one, two) == []
+    assert (unknown.requested, foreign.requested) == ([], [])
+
+
+@pytest_twisted.ensureDeferred
+async def test_bmcs_that_hang_flood_redirect_or_refuse_do_not_affect_another(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    elsewhere, works = EmulatedBmc(), EmulatedBmc()
+    bad = {behaviour: EmulatedBmc() for behaviour in ("hang", "flood", "redirect")}
+    for behaviour, bmc in bad.items():
+        bmc.behaviour = behaviour
+    refuses = EmulatedBmc(password="another")
+    async with (
+        listening(elsewhere, authority) as bad["redirect"].location,
+        listening(bad["hang"], authority) as one,
+        listening(bad["flood"], authority) as two,
+        listening(bad["redirect"], authority) as three,
+        listening(refuses, authority) as four,
+        listening(works, authority) as five,
+    ):
+        samples = await poll(tmp_path, authority, one, two, three, four, five)
+    assert {each.resource_id for each in samples} == {"hv5/1U"}
+    assert elsewhere.requested == [], "the password would be sent where the redirect leads"
+    assert refuses.requested == ["/redfish/v1/"]
