@@ -156,7 +156,7 @@ class GnocchiCsvOptions(_ImportOptions):
         GRANULARITY,
         ["resource", None, None, "The id of the resource, as Ceilometer had it."],
         ["project", None, None, "The id of the project that owned the resource."],
-        ["user", None, None, "The id of the user who owned the resource."],
+        ["user", None, None, "The id of the user of the resource."],
         ["unit", None, "", "The unit of the meter."],
         ["type", None, None, "The type of the meter: gauge, delta or cumulative. [default: as the plugins declare]"],
         ["aggregation", None, "mean", "The aggregation of the points."],
