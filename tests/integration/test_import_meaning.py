@@ -12,6 +12,9 @@ import pytest_twisted
 from meter.commands.command import EXIT_OK
 from meter.completeness_query import CompletenessQuery
 from meter.cycle_report import SeriesGroup
+from meter.query import Aggregate
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
 from meter.sample import utc_text
 from tests.ceilometer_tables import SqliteTables
 from tests.importing import meter_import as meter_import
@@ -79,6 +82,32 @@ async def test_imported_counter_is_counted_on_each_host_and_no_step_leads_to_tha
         assert (await meter_import("ceilometer", *UNTIL, tables.url))[0] == EXIT_OK
 
         assert await quantity(store, "cpu") == 30 + 4 + 9 + 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_an_agent_of_meter_measured_too_the_imported_samples_are_not_billed(meter_import, tables):
+    """The page says so. Statistics of the API add up the counters of both."""
+    resource = tables.resource("vm1", {"instance_host": "hv1"})
+    tables.samples(resource, [(at(n + 1), 1000 + n) for n in range(0, 61, 10)])
+    tables.samples(resource, [(at(n + 1), 4096) for n in range(0, 61, 10)], meter="memory")
+    async with rating(meter_import.dsn) as store:
+        own = {"instance_host": "hv1", "_meter": {"interval": 300, "run": "hv1/1"}}
+        await store.write(
+            [
+                message(meter, volume, at=at(n), type=kind, unit=unit, resource_id="vm1", metadata=own)
+                for n in range(0, 61, 5)
+                for meter, volume, kind, unit in (("cpu", 1000 + n, "cumulative", "ns"), ("memory", 2, "gauge", "MiB"))
+            ]
+        )
+        before = [await quantity(store, sku) for sku in ("cpu", "memory")]
+
+        assert (await meter_import("ceilometer", *UNTIL, tables.url))[0] == EXIT_OK
+
+        after = [await quantity(store, sku) for sku in ("cpu", "memory")]
+        increase = StatisticsQuery(filter=SampleFilter(equals={"meter": "cpu"}), aggregates=(Aggregate("increase"),))
+        [row] = await store.statistics(increase)
+        assert (before, after) == ([Decimal(60), Decimal("2.5")], before)
+        assert row.values["increase"] == 60 + 60
 
 
 @pytest_twisted.ensureDeferred
