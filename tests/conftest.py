@@ -19,5 +19,6 @@ pytest_plugins = [
     "tests.servers.openstack",
     "tests.servers.postgresql",
     "tests.servers.rabbitmq",
+    "tests.servers.gnocchi",  # after that of PostgreSQL, which it imports
     "tests.servers.citus",  # after that of PostgreSQL, which it imports
 ]

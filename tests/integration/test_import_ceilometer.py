@@ -15,17 +15,12 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
-from twisted.python import usage
 
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import EXIT_USAGE
 from meter.commands.command import UNAVAILABLE
-from meter.commands.command import status_of
-from meter.commands.importing import command
-from meter.commands.importing import import_destination
 from meter.interfaces import Binding
 from meter.interfaces import Subscription
 from meter.message import read_cast
@@ -34,6 +29,9 @@ from meter.sample import utc_text
 from meter.signing_keys import keyring
 from tests.ceilometer_tables import SqliteTables
 from tests.ceilometer_tables import statements
+from tests.importing import meter_import as meter_import
+from tests.importing import rejected
+from tests.importing import stored_ids
 from tests.integration.test_store_packing import OLD
 from tests.integration.test_store_packing import counts
 from tests.integration.test_store_rollups import running
@@ -45,45 +43,13 @@ from tests.waiting import until
 COMMAND = [sys.executable, "-c", "from meter.commands.importing.command import main; main()"]
 POLLING = Path(__file__).parents[1] / "data" / "ceilometer-polling"
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
-UNTIL = ("--until", "2027-01-01")
+UNTIL = ("--until", "2026-11-25")
 
 
 def ceilometer_messages():
     """The messages that Ceilometer stored in the databases, in the order of its samples."""
     for name in ("cpu", "disk.device.read.bytes", "memory"):
         yield from json.loads((POLLING / f"{name}.json").read_text())["message"]["payload"]["samples"][:4]
-
-
-@pytest.fixture
-def meter_import(postgresql, tmp_path, monkeypatch, capsys):
-    """Runs the command with a store of its own, in a directory of its own; ``meter_import.dsn`` is that of the store."""
-
-    async def meter_import(*arguments, settings=""):
-        url = "" if "[bus]" in settings else '[bus]\nurl = "local:"\n'
-        (tmp_path / "meter.toml").write_text(
-            f'[signing]\nkey = "k"\n{url}[store]\ndsn = "{meter_import.dsn}"\n{settings}'
-        )
-        options = command.Options()
-        try:
-            options.parseOptions(["--config", str(tmp_path / "meter.toml"), *map(str, arguments)])
-            status = await status_of(command.work(reactor, options))
-        except usage.UsageError as error:
-            return EXIT_USAGE, "", str(error)
-        return status, *capsys.readouterr()
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(import_destination, "READY_SECONDS", 2.0)
-    meter_import.dsn = postgresql.dsn_with_schema()
-    return meter_import
-
-
-def stored_ids(postgresql, dsn):
-    """The ids of all samples, in order."""
-    return [id for [id] in postgresql.execute("SELECT message_id::text FROM sample ORDER BY 1", dsn)]
-
-
-def rejected(tmp_path):
-    return [json.loads(line) for line in (tmp_path / "meter-import.rejected").read_text().splitlines()]
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
@@ -278,9 +244,10 @@ async def test_dry_run_says_what_would_happen_and_changes_nothing(meter_import, 
     now = datetime.now(UTC)
     tables.samples(good, [(now - timedelta(days=days), days) for days in (500, 399, 30, 3)])
     tables.samples(good, [(now - timedelta(days=40), 5)], meter="memory")
+    until = ("--until", utc_text(now))
 
     settings = 'retention_days_by_meter = { "mem*" = 30.0 }'
-    status, out, errors = await meter_import("ceilometer", "--dry-run", *UNTIL, tables.url, settings=settings)
+    status, out, errors = await meter_import("ceilometer", "--dry-run", *until, tables.url, settings=settings)
 
     assert (status, errors) == (EXIT_FOUND_PROBLEMS, "")
     lines = out.splitlines()
@@ -357,6 +324,8 @@ async def test_what_cannot_be_done_is_said_before_anything_is_sent(meter_import,
 
     status, error = await refused(tables.url)
     assert (status, "give --until" in error) == (EXIT_USAGE, True)
+    status, error = await refused("--until", "2126-01-01", tables.url)
+    assert (status, error) == (EXIT_USAGE, "--until must not be in the future")
     status, error = await refused(*UNTIL, f"sqlite:///{tmp_path}/other.sqlite")
     assert (status, error.endswith("it has no table sample")) == (EXIT_USAGE, True)
     status, error = await refused(*UNTIL, "oracle://x/y")

@@ -4,141 +4,38 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from typing import TextIO
 
-from twisted.python import usage
-
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
-from meter.commands.command import CommandOptions
-from meter.commands.command import SubcommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
-from meter.commands.importing.ceilometer_tables import CeilometerTables
 from meter.commands.importing.import_destination import destination
+from meter.commands.importing.import_options import Options
 from meter.commands.importing.import_rules import ImportRules
 from meter.commands.importing.import_source import Chosen
 from meter.commands.importing.import_source import ImportSource
 from meter.commands.importing.import_source import ImportSourceError
+from meter.commands.importing.import_sources import SOURCES
 from meter.commands.importing.import_state import BadImportState
 from meter.commands.importing.import_state import ImportState
 from meter.commands.importing.importer import MAX_REASONS
 from meter.commands.importing.importer import ImportCounts
 from meter.commands.importing.importer import Importer
-from meter.commands.operator import REASON
-from meter.commands.operator import UNRECORDED
-from meter.commands.operator import WHO
 from meter.commands.operator import audit_recorder
 from meter.commands.pack import SampleProgress
-from meter.counter_runs import MAX_INTERVAL
 from meter.daemon.private_files import make_private_file
 from meter.daemon.services import wall_seconds
-from meter.message import BadMessage
-from meter.message import parse_timestamp
 from meter.outgoing import Signer
 from meter.sample import utc_text
 from meter.settings import Config
 from meter.settings.config_file import keyring
 from meter.store.maintenance.partitions import MAX_AGE
-
-DEFAULT_RATE = 2000.0
-
-
-class _ImportOptions(SubcommandOptions):
-    """What the sources have in common."""
-
-    optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
-        [
-            "until",
-            None,
-            None,
-            "Import samples with an earlier timestamp, such as 2026-11-22T17:00 (UTC): when Meter's own agents began.",
-        ],
-        ["since", None, None, "Import samples with this timestamp or a later one. [default: all]"],
-        ["meter", "m", None, "Only meters that match this pattern (* and ?); several are separated by commas."],
-        ["rate", None, DEFAULT_RATE, "Samples that are sent in a second, at most; 0 does not limit it.", float],
-        ["state", None, "meter-import.state", "File that keeps how far the import is."],
-        [
-            "rejected",
-            None,
-            "meter-import.rejected",
-            "File to which records that are not imported are added, with the reason.",
-        ],
-        REASON,
-        WHO,
-    ]
-    optFlags = [  # noqa: N815, RUF012
-        ["dry-run", "n", "Say what would be imported, and what cannot be; send nothing."],
-        [
-            "restart",
-            None,
-            "Begin at the beginning, whatever the state says; samples that are stored already stay as they are.",
-        ],
-        ["json", None, "Write one JSON object."],
-        UNRECORDED,
-    ]
-
-    def postOptions(self) -> None:
-        """Parse times and patterns."""
-        if self["until"] is None:
-            raise usage.UsageError("give --until: the time at which Meter's own agents began to measure")
-        try:
-            until = parse_timestamp(self["until"], "--until")
-            since = parse_timestamp(self["since"], "--since") if self["since"] else None
-        except BadMessage as error:
-            raise usage.UsageError(str(error)) from error
-        if since is not None and since >= until:
-            raise usage.UsageError("--since must be before --until")
-        if self["rate"] < 0:
-            raise usage.UsageError("--rate must not be negative")
-        patterns = tuple(filter(None, (each.strip() for each in (self["meter"] or "").split(","))))
-        self["chosen"] = Chosen(since, until, patterns)
-
-
-class CeilometerOptions(_ImportOptions):
-    """The options of ``ceilometer``."""
-
-    synopsis = "--until TIME [options] URL"
-    longdesc = (
-        "URL is that of the database, as in [database] connection of ceilometer.conf: mysql+pymysql://user@host/ceilometer,"
-        " postgresql://user@host/ceilometer or sqlite:////path/of/ceilometer.sqlite."
-    )
-    optParameters = [  # noqa: N815, RUF012
-        ["password-file", None, None, "File with the password of the database's user, if the URL has none."],
-        ["interval", None, None, "Polling interval of the imported samples in seconds, if it was one for all.", float],
-    ]
-
-    def parseArgs(self, *urls: str) -> None:
-        """Take the URL of the database."""
-        if len(urls) != 1:
-            raise usage.UsageError("ceilometer: give the URL of one database, after all options")
-        [self["url"]] = urls
-
-    def postOptions(self) -> None:
-        """Parse the interval, too."""
-        super().postOptions()
-        if self["interval"] is not None and not 0 < self["interval"] <= MAX_INTERVAL:
-            raise usage.UsageError(f"--interval must be more than 0 and at most {MAX_INTERVAL} seconds")
-
-
-class Options(CommandOptions):
-    """The command line."""
-
-    synopsis = "Usage: meter-import [--config FILE] ceilometer"
-    subCommands = [  # noqa: N815, RUF012
-        ["ceilometer", None, CeilometerOptions, "Import the samples of Ceilometer's SQL storage, Juno to Ocata."],
-    ]
-
-    def postOptions(self) -> None:
-        """Require a subcommand."""
-        if self.subCommand is None:
-            raise usage.UsageError("give a subcommand: ceilometer")
 
 
 def main() -> None:
@@ -150,7 +47,7 @@ async def work(reactor: Any, options: Any) -> int:
     """Import from the source that the subcommand names; return the exit status, 1 if some records were not imported."""
     config, arguments = configuration(options["config"]), options.subOptions
     try:
-        source = SOURCES[options.subCommand](reactor, arguments)
+        source = SOURCES[options.subCommand](reactor, config, arguments)
         try:
             await source.open()
             return await import_from(source, reactor, config, arguments)
@@ -160,23 +57,13 @@ async def work(reactor: Any, options: Any) -> int:
         raise CommandError(str(error)) from error
 
 
-def ceilometer_tables(reactor: Any, options: Any) -> CeilometerTables:
-    """Return the source of the subcommand ``ceilometer``."""
-    return CeilometerTables(
-        reactor,
-        options["url"],
-        options["chosen"],
-        interval_seconds=options["interval"],
-        password=_password(options["password-file"]),
-    )
-
-
-SOURCES: dict[str, Callable[[Any, Any], ImportSource]] = {"ceilometer": ceilometer_tables}
-
-
 async def import_from(source: ImportSource, reactor: Any, config: Config, options: Any) -> int:
     """Import from the open ``source``, or say what would be imported; return the exit status."""
     dry_run = bool(options["dry-run"])
+    now = wall_seconds(reactor)
+    if options["chosen"].until.timestamp() > now:
+        # Later samples would follow, which a finished import does not look for.
+        raise CommandError("--until must not be in the future")
     keys = keyring(config, make=not dry_run)
     state = ImportState(Path(options["state"]), _identity(source, options["chosen"]))
     if not options["restart"]:
@@ -193,7 +80,7 @@ async def import_from(source: ImportSource, reactor: Any, config: Config, option
         progress = SampleProgress(reactor, verb, await source.total(state.mark), source.unit)
         importer = Importer(
             source,
-            ImportRules(config, wall_seconds(reactor)),
+            ImportRules(config, now),
             reactor,
             # What somebody once submitted to Ceilometer can have any form.
             lambda: Signer(keys, config.meter.source, untrusted=True),
@@ -256,13 +143,6 @@ def _opened(path: str) -> TextIO:
         return open(path, "a", encoding="utf-8")
     except OSError as error:
         raise CommandError(f"--rejected {path} cannot be written: {error}") from error
-
-
-def _password(path: str | None) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n") if path else ""
-    except (OSError, ValueError) as error:
-        raise CommandError(f"--password-file {path} cannot be read: {error}") from error
 
 
 if __name__ == "__main__":

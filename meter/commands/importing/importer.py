@@ -34,7 +34,7 @@ MAX_REASONS = 20
 
 
 @dataclass(slots=True)
-class MeterCount:
+class ImportedMeter:
     """The samples of one meter that were imported, with the times of the first and the last one."""
 
     samples: int = 0
@@ -53,7 +53,7 @@ class MeterCount:
 class ImportCounts:
     """What an import did, or would do: by name, type and unit of a meter, and the records not imported by meter and reason."""
 
-    meters: dict[tuple[str, str, str], MeterCount] = field(default_factory=dict)
+    meters: dict[tuple[str, str, str], ImportedMeter] = field(default_factory=dict)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     without_partition: int = 0
 
@@ -171,7 +171,7 @@ class Importer:
             if message_id not in refused:
                 sample = each.sample
                 key = (sample.name, sample.type, sample.unit)
-                self.counts.meters.setdefault(key, MeterCount()).add(sample)
+                self.counts.meters.setdefault(key, ImportedMeter()).add(sample)
                 self.counts.without_partition += not self._rules.has_partition(sample)
         return [_not_imported(accepted[message_id], reason) for message_id, reason in refused.items()]
 

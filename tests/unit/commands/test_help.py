@@ -17,6 +17,7 @@ from meter.commands import pollsters
 from meter.commands.command import EXIT_USAGE
 from meter.commands.command import run
 from meter.commands.doctor import command as doctor
+from meter.commands.importing import import_options
 from meter.commands.rate import command as rate
 
 COMMANDS = {
@@ -24,6 +25,7 @@ COMMANDS = {
     "meter-db": db.Options,
     "meter-dead-letters": dead_letters.Options,
     "meter-doctor": doctor.Options,
+    "meter-import": import_options.Options,
     "meter-notify": notify.Options,
     "meter-rate": rate.Options,
     "python -m meter.pollsters": pollsters.Options,

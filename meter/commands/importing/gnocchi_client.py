@@ -1,0 +1,104 @@
+"""Requests to the REST API of Gnocchi, with a token of Keystone or by basic authentication."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import Protocol
+from urllib.parse import quote
+from urllib.parse import urlencode
+
+from meter.commands.importing.import_source import ImportSourceError
+from meter.http.client import ErrorResponse
+from meter.http.client import HttpRequest
+from meter.http.client import HttpResponse
+from meter.openstack.keystone import Keystone
+
+SERVICE = "metric"
+"""The type of Gnocchi in Keystone's catalogue."""
+
+PAGE_RESOURCES = 500
+"""Resources that are asked for at a time; Gnocchi returns a thousand at most, if it is not configured otherwise."""
+
+FORBIDDEN = (401, 403)
+
+
+class SendsRequests(Protocol):
+    """An HTTP client."""
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """Return the response, whatever its status."""
+
+
+class BasicAuthentication:
+    """The user of a Gnocchi with ``[api] auth_mode = basic`` at ``url``."""
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self._url = url
+        self._header = base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    async def url_and_headers(self) -> tuple[str, Mapping[str, str]]:
+        """Return the URL of Gnocchi and the headers of a request."""
+        return self._url, {"Authorization": f"Basic {self._header}"}
+
+    def reject(self) -> bool:
+        """Return whether other headers may be accepted: never."""
+        return False
+
+
+class KeystoneAuthentication:
+    """Tokens of ``keystone``; without ``url`` Gnocchi is where the catalogue says, at this ``interface`` in this ``region``."""
+
+    def __init__(self, keystone: Keystone, url: str, *, interface: str, region: str) -> None:
+        self._keystone = keystone
+        self._url = url
+        self._interface = interface
+        self._region = region
+        self._used: Any = None
+
+    async def url_and_headers(self) -> tuple[str, Mapping[str, str]]:
+        """Return the URL of Gnocchi and the headers of a request."""
+        self._used = token = await self._keystone.token()
+        url = self._url or token.catalogue.url(SERVICE, interface=self._interface, region=self._region)
+        return url, {"X-Auth-Token": token.id}
+
+    def reject(self) -> bool:
+        """Discard the token that was rejected; another one may be accepted."""
+        self._keystone.reject(self._used)
+        return True
+
+
+class GnocchiClient:
+    """Asks Gnocchi over ``http``. Errors of the network and of the server are :class:`~meter.interfaces.Unavailable`."""
+
+    def __init__(self, http: SendsRequests, authentication: BasicAuthentication | KeystoneAuthentication) -> None:
+        self._http = http
+        self._authentication = authentication
+
+    async def get(self, *path: str, query: Sequence[tuple[str, str]] = ()) -> Any:
+        """Return the JSON at ``path`` under ``/v1``; :class:`~meter.http.client.ErrorResponse` for an error status.
+
+        Raises :class:`ImportSourceError` if the user may not ask that.
+        """
+        for attempt in (1, 2):
+            root, headers = await self._authentication.url_and_headers()
+            url = "/".join((root.rstrip("/"), "v1", *(quote(part, safe="") for part in path)))
+            request = HttpRequest(
+                method="GET",
+                url=f"{url}?{urlencode(query)}" if query else url,
+                headers={"Accept": "application/json", **headers},
+            )
+            response = await self._http.send(request)
+            if response.status in FORBIDDEN[:1] and attempt == 1 and self._authentication.reject():
+                continue
+            break
+        try:
+            return response.checked().json()
+        except ErrorResponse as error:
+            if error.status in FORBIDDEN:
+                raise ImportSourceError(
+                    f"Gnocchi does not let this user read all metrics; an administrator may: {error}"
+                ) from error
+            raise

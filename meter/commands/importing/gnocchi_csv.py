@@ -1,0 +1,125 @@
+"""The source ``gnocchi-csv``: a file that ``gnocchi measures show -f csv`` has written. It does not say of what its points are."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import AsyncIterator
+from collections.abc import Mapping
+from datetime import UTC
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from meter.commands.importing.gnocchi_points import SOURCE
+from meter.commands.importing.gnocchi_points import GnocchiMetric
+from meter.commands.importing.gnocchi_points import ResourceRevision
+from meter.commands.importing.gnocchi_points import samples_of
+from meter.commands.importing.import_source import PAGE_SAMPLES
+from meter.commands.importing.import_source import Chosen
+from meter.commands.importing.import_source import ImportSourceError
+from meter.commands.importing.import_source import NotImported
+from meter.commands.importing.import_source import SourcePage
+from meter.sample import SampleType
+
+COLUMNS = ["timestamp", "granularity", "value"]
+BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+class GnocchiCsv:
+    """The ``chosen`` points in the file ``path``, of a meter ``name`` of one resource, of the coarsest granularity or the given one."""
+
+    unit = "points"
+
+    def __init__(
+        self,
+        path: Path,
+        chosen: Chosen,
+        *,
+        name: str,
+        type: SampleType,
+        unit: str,
+        resource_id: str,
+        project_id: str | None,
+        user_id: str | None,
+        aggregation: str,
+        granularity_seconds: float | None = None,
+        page_samples: int = PAGE_SAMPLES,
+    ) -> None:
+        self._path = path
+        self._chosen = chosen
+        self._granularity_seconds = granularity_seconds
+        self._page_samples = page_samples
+        self._granularities: set[float] = set()
+        self._points = 0
+        revision = ResourceRevision(BEGINNING, project_id, user_id, {})
+        self._metric = GnocchiMetric(str(path), name, type, unit, resource_id, aggregation, (revision,))
+        self.identity: Mapping[str, Any] = {
+            "source": f"{SOURCE}-csv",
+            "file": str(path.absolute()),
+            "granularity": granularity_seconds,
+            "meter": name,
+            "type": type,
+            "unit": unit,
+            "resource": resource_id,
+            "project": project_id,
+            "user": user_id,
+            "aggregation": aggregation,
+        }
+
+    async def open(self) -> None:
+        """Read the file once, for its granularities."""
+        for row in self._rows():
+            self._points += 1
+            if (seconds := _number(row, "granularity")) is not None:
+                self._granularities.add(seconds)
+        wanted = self._granularity_seconds
+        if wanted is not None and wanted not in self._granularities:
+            has = ", ".join(f"{each:g}" for each in sorted(self._granularities)) or "nothing"
+            raise ImportSourceError(f"{self._path} has points of {has} s, not of {wanted:g} s")
+
+    async def close(self) -> None:
+        """Do nothing: the file is open only while it is read."""
+
+    async def total(self, mark: Any) -> int:
+        """Return the number of points after the first ``mark``."""
+        return max(self._points - (mark or 0), 0)
+
+    async def pages(self, mark: Any) -> AsyncIterator[SourcePage]:
+        """Yield the points after the first ``mark``."""
+        done = mark or 0
+        granularity = self._granularity_seconds or max(self._granularities, default=0.0)
+        rows = islice(self._rows(), done, None)
+        while page := list(islice(rows, self._page_samples)):
+            points = []
+            invalid = []
+            for number, row in enumerate(page, done + 1):
+                seconds, value = _number(row, "granularity"), _number(row, "value")
+                if seconds is None or value is None:
+                    reason = f"granularity and value must be numbers, not {row.get('granularity')!r} and {row.get('value')!r}"
+                    invalid.append(NotImported(f"point {number}", self._metric.name, reason, dict(row)))
+                else:
+                    points.append([row["timestamp"], seconds, value])
+            samples, not_imported = samples_of(self._metric, points, granularity, self._chosen)
+            done += len(page)
+            yield SourcePage(samples, [*invalid, *not_imported], done, len(page))
+
+    def _rows(self) -> Any:
+        try:
+            with self._path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file, restkey="more")
+                if (reader.fieldnames or [])[:3] != COLUMNS:
+                    raise ImportSourceError(
+                        f"{self._path} is not what gnocchi measures show -f csv writes: its first line is not"
+                        f" {','.join(COLUMNS)}"
+                    )
+                yield from reader
+        except (OSError, ValueError, csv.Error) as error:
+            raise ImportSourceError(f"{self._path} cannot be read: {error}") from error
+
+
+def _number(row: Mapping[str, Any], name: str) -> float | None:
+    try:
+        return float(row[name])
+    except (TypeError, ValueError, KeyError):
+        return None
