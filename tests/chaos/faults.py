@@ -33,8 +33,10 @@ from tests.chaos.cluster import coordinator_fails_over
 from tests.chaos.cluster import worker_dies
 from tests.chaos.cluster import worker_is_added
 from tests.chaos.completeness import polls_of
+from tests.chaos.database_failover import primary_dies
 from tests.chaos.site import Site
 from tests.chaos.site import until
+from tests.servers.patroni import patroni_missing
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed
 
@@ -392,4 +394,5 @@ FAULTS = [
     Fault("failover of the coordinator of a cluster", coordinator_fails_over, servers="citus", missing=cluster_missing),
     Fault("SIGKILL of each node of a RabbitMQ cluster", nodes_die, servers="rabbitmq"),
     Fault("node of a RabbitMQ cluster cut off", node_is_cut_off, servers="rabbitmq"),
+    Fault("the primary dies, Patroni promotes its standby", primary_dies, servers="patroni", missing=patroni_missing),
 ]

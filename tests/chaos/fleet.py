@@ -16,6 +16,7 @@ from tests.chaos.cluster import spread_server
 from tests.chaos.faults import Servers
 from tests.servers import postgresql as postgresql_server
 from tests.servers import rabbitmq as rabbitmq_server
+from tests.servers.patroni import PatroniCluster
 from tests.servers.rabbitmq_cluster import RabbitMQCluster
 from tests.servers.rabbitmq_cluster import started
 
@@ -23,14 +24,18 @@ from tests.servers.rabbitmq_cluster import started
 class Fleet:
     """``rabbitmq`` and ``postgresql`` run; clusters are started by :meth:`of`, and end with ``stack``."""
 
-    def __init__(self, directory: Path, sbin: Path, rabbitmq: Any, postgresql: Any, stack: ExitStack) -> None:
+    def __init__(
+        self, directory: Path, binaries: Path, sbin: Path, rabbitmq: Any, postgresql: Any, stack: ExitStack
+    ) -> None:
         self._directory = directory
+        self._binaries = binaries
         self._sbin = sbin
         self._stack = stack
         self.rabbitmq = rabbitmq
         self.postgresql = postgresql
         self._citus: ProxiedCluster | None = None
         self._brokers: RabbitMQCluster | None = None
+        self._patroni: PatroniCluster | None = None
 
     @contextmanager
     def of(self, servers: Servers) -> Iterator[tuple[Any, Any]]:
@@ -45,6 +50,12 @@ class Fleet:
                 self._citus = self._stack.enter_context(cluster_in(self._directory))
             with spread_server(self._citus) as store:
                 yield self.rabbitmq, store
+        elif servers == "patroni":
+            if self._patroni is None:
+                self._patroni = PatroniCluster(self._binaries, self._make)
+                self._stack.callback(self._patroni.close)
+                self._patroni.start()
+            yield self.rabbitmq, self._patroni
         else:
             yield self.rabbitmq, self.postgresql
 
@@ -70,4 +81,4 @@ def fleet(directory: Path) -> Iterator[Fleet]:
         stack.callback(rabbitmq.close)
         rabbitmq.start()
         postgresql.start()
-        yield Fleet(directory, sbin, rabbitmq, postgresql, stack)
+        yield Fleet(directory, binaries, sbin, rabbitmq, postgresql, stack)
