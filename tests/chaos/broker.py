@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import unquote
-from urllib.parse import urlsplit
 
 import amqp
 
+from meter.bus.amqp.hosts import broker_addresses
+from meter.bus.amqp.url import BrokerAddress
 from tests.servers.rabbitmq import RabbitMQ
 
 
-@contextmanager
-def channel(url: str, *, confirms: bool = False) -> Iterator[amqp.Channel]:
-    """Provide a channel of a connection of its own."""
-    parts = urlsplit(url)
+def connected(address: BrokerAddress, *, confirms: bool = False) -> amqp.Connection:
+    """Return a connection that waits five seconds at most for whatever it wants."""
     connection = amqp.Connection(
-        f"{parts.hostname}:{parts.port}",
-        parts.username,
-        parts.password,
-        virtual_host=unquote(parts.path[1:]),
+        address.place,
+        address.user,
+        address.password,
+        virtual_host=address.vhost,
         confirm_publish=confirms,
         connect_timeout=5,
         read_timeout=5,
         write_timeout=5,
     )
     connection.connect()
+    return connection
+
+
+@contextmanager
+def channel(url: str, *, confirms: bool = False) -> Iterator[amqp.Channel]:
+    """Provide a channel of a connection of its own, to the first host that answers."""
+    addresses = broker_addresses(url)
+    for address in addresses:
+        try:
+            connection = connected(address, confirms=confirms)
+        except (amqp.AMQPError, OSError):
+            if address == addresses[-1]:
+                raise
+        else:
+            break
     try:
         yield connection.channel()
     finally:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from collections.abc import Sequence
-from contextlib import ExitStack
-from contextlib import contextmanager
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +14,12 @@ from typing import Any
 import pytest
 
 from tests.chaos import hostile_messages
-from tests.chaos.cluster import cluster_in
-from tests.chaos.cluster import final_differences
-from tests.chaos.cluster import spread_server
 from tests.chaos.completeness import Comparison
 from tests.chaos.completeness import compare
 from tests.chaos.faults import FAULTS
 from tests.chaos.faults import Fault
+from tests.chaos.final_hours import final_differences
+from tests.chaos.fleet import fleet
 from tests.chaos.http_fuzz import hostile_http
 from tests.chaos.memory import CYCLES
 from tests.chaos.memory import MAX_MEGABYTES
@@ -36,8 +30,6 @@ from tests.chaos.site import NeverCame
 from tests.chaos.site import Site
 from tests.chaos.site import meters
 from tests.chaos.site import until
-from tests.servers import postgresql as postgresql_server
-from tests.servers import rabbitmq as rabbitmq_server
 
 RECOVERY_SECONDS = 60.0
 HOSTILE_MESSAGES = 5000
@@ -64,6 +56,7 @@ class Outcome:
     seconds: float
     ledger: Comparison
     final: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -82,6 +75,8 @@ class Outcome:
             line += f"\n    ledger: {difference}"
         for difference in self.final[:5]:
             line += f"\n    final: {difference}"
+        for note in self.notes:
+            line += f"\n    {note}"
         return line
 
 
@@ -114,7 +109,8 @@ def run(fault: Fault, rabbitmq: Any, postgresql: Any, directory: Path) -> Outcom
             reported=reported,
             seconds=seconds,
             ledger=ledger,
-            final=tuple(final_differences(site)) if fault.cluster else (),
+            final=tuple(final_differences(site)) if fault.servers in ("citus", "patroni") else (),
+            notes=tuple(site.notes),
         )
     except NeverCame as error:
         raise NeverCame(f"{error}\n{site.last_words()}") from None
@@ -130,38 +126,15 @@ def _wait(arrived: Any) -> None:
         return
 
 
-@contextmanager
-def servers(directory: Path) -> Iterator[tuple[Any, Any]]:
-    """Provide a private RabbitMQ and a private PostgreSQL."""
-    binaries = postgresql_server.installed()
-    releases = sorted(glob.glob(rabbitmq_server.RELEASES))
-    if binaries is None or not releases:
-        sys.exit(f"{postgresql_server.INSTALL}\n{rabbitmq_server.INSTALL}")
-    (directory / "rabbitmq").mkdir()
-    (directory / "postgresql").mkdir()
-    # PostgreSQL runs as a user of its own, who must find the way.
-    directory.chmod(0o755)
-    rabbitmq = rabbitmq_server.RabbitMQ(Path(releases[-1]), directory / "rabbitmq")
-    postgresql = postgresql_server.PostgreSQL(binaries, directory / "postgresql")
-    try:
-        rabbitmq.start()
-        postgresql.start()
-        yield rabbitmq, postgresql
-    finally:
-        rabbitmq.close()
-        postgresql.kill()
-
-
 def main(words: Sequence[str]) -> int:
     """Run the faults that ``words`` name; return the exit status."""
     faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
     done = bad = 0
     with (
         tempfile.TemporaryDirectory(prefix="meter-chaos-") as top,
-        servers(Path(top)) as (rabbitmq, postgresql),
-        ExitStack() as clusters,
+        fleet(Path(top)) as servers,
     ):
-        cluster = None
+        rabbitmq, postgresql = servers.rabbitmq, servers.postgresql
         _say(HEADING)
         for number, fault in enumerate(faults):
             if missing := fault.missing():
@@ -171,10 +144,8 @@ def main(words: Sequence[str]) -> int:
             site = Path(top) / f"site-{number}"
             passed = False
             try:
-                if fault.cluster and cluster is None:
-                    cluster = clusters.enter_context(cluster_in(Path(top)))
-                with spread_server(cluster) if fault.cluster else nullcontext(postgresql) as store:
-                    outcome = run(fault, rabbitmq, store, site)
+                with servers.of(fault.servers) as (broker, store):
+                    outcome = run(fault, broker, store, site)
                 _say(str(outcome))
                 passed = outcome.passed
             except (NeverCame, pytest.fail.Exception) as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
+from typing import Literal
 
 import psycopg2
 
@@ -16,6 +17,8 @@ from tests.archived import add_server
 from tests.chaos.broker import delete_if_empty
 from tests.chaos.broker import limit_free_disk
 from tests.chaos.broker import purge
+from tests.chaos.broker_cluster import node_is_cut_off
+from tests.chaos.broker_cluster import nodes_die
 from tests.chaos.clocks import an_hour_ahead
 from tests.chaos.clocks import behind
 from tests.chaos.clocks import clock_goes_back
@@ -30,10 +33,15 @@ from tests.chaos.cluster import coordinator_fails_over
 from tests.chaos.cluster import worker_dies
 from tests.chaos.cluster import worker_is_added
 from tests.chaos.completeness import polls_of
+from tests.chaos.database_failover import primary_dies
 from tests.chaos.site import Site
 from tests.chaos.site import until
+from tests.servers.patroni import patroni_missing
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed
+
+Servers = Literal["single", "citus", "rabbitmq", "patroni"]
+"""``citus``: samples are on the workers of a cluster; ``rabbitmq``: three nodes; ``patroni``: a primary and its standby."""
 
 DUPLICATES = 'meter_collected_samples_total{outcome="duplicate"}'
 
@@ -42,13 +50,13 @@ DUPLICATES = 'meter_collected_samples_total{outcome="duplicate"}'
 class Fault:
     """``name`` says what happens. ``site``: further arguments of the :class:`~tests.chaos.site.Site`.
 
-    ``cluster``: its samples are on the workers of a cluster. ``may_lose``: the agent may lose samples, as many as it reports. ``expires``: the retention deletes samples. ``missing`` says why it cannot be done here, or "".
+    ``servers``: what has the place of the one broker or the one database. ``may_lose``: the agent may lose samples, as many as it reports. ``expires``: the retention deletes samples. ``missing`` says why it cannot be done here, or "".
     """
 
     name: str
     do: Callable[[Site], None]
     site: dict[str, Any] = field(default_factory=dict)
-    cluster: bool = False
+    servers: Servers = "single"
     may_lose: bool = False
     expires: bool = False
     missing: Callable[[], str] = lambda: ""
@@ -379,9 +387,12 @@ FAULTS = [
         missing=faketime_missing,
         prepare=twenty_days_behind,
     ),
-    Fault("worker of a cluster added, shards moved", worker_is_added, cluster=True, missing=cluster_missing),
-    Fault("SIGKILL of a worker of a cluster", worker_dies, cluster=True, missing=cluster_missing),
-    Fault("worker cut off before COMMIT PREPARED", commits_are_cut_off, cluster=True, missing=cluster_missing),
-    Fault("SIGKILL of the coordinator of a cluster", coordinator_dies, cluster=True, missing=cluster_missing),
-    Fault("failover of the coordinator of a cluster", coordinator_fails_over, cluster=True, missing=cluster_missing),
+    Fault("worker of a cluster added, shards moved", worker_is_added, servers="citus", missing=cluster_missing),
+    Fault("SIGKILL of a worker of a cluster", worker_dies, servers="citus", missing=cluster_missing),
+    Fault("worker cut off before COMMIT PREPARED", commits_are_cut_off, servers="citus", missing=cluster_missing),
+    Fault("SIGKILL of the coordinator of a cluster", coordinator_dies, servers="citus", missing=cluster_missing),
+    Fault("failover of the coordinator of a cluster", coordinator_fails_over, servers="citus", missing=cluster_missing),
+    Fault("SIGKILL of each node of a RabbitMQ cluster", nodes_die, servers="rabbitmq"),
+    Fault("node of a RabbitMQ cluster cut off", node_is_cut_off, servers="rabbitmq"),
+    Fault("the primary dies, Patroni promotes its standby", primary_dies, servers="patroni", missing=patroni_missing),
 ]

@@ -16,16 +16,18 @@ import uuid
 from contextlib import suppress
 from datetime import UTC
 from datetime import datetime
+from itertools import cycle
 from pathlib import Path
-from urllib.parse import unquote
-from urllib.parse import urlsplit
 
 import amqp
+from amqp.exceptions import MessageNacked
 
+from meter.bus.amqp.hosts import broker_addresses
 from meter.bus.batches import batch_publications
 from meter.outgoing import Signer
 from meter.sample import Sample
 from meter.signing_keys import keyring
+from tests.chaos.broker import connected
 
 SAMPLES = 10
 SECONDS = 0.1
@@ -33,10 +35,10 @@ NOTIFICATION = Path(__file__).parents[1] / "data/notifications/nova.compute.inst
 
 
 class Sender:
-    """A connection that is made anew after any trouble."""
+    """A connection that is made anew after any trouble, to the next host if there are several."""
 
     def __init__(self, url: str) -> None:
-        self._url = urlsplit(url)
+        self._addresses = cycle(broker_addresses(url))
         self._connection: amqp.Connection | None = None
 
     def send(self, exchange: str, routing_key: str, body: bytes) -> bool:
@@ -46,25 +48,14 @@ class Sender:
             channel = connection.channel(1)
             message = amqp.Message(body, content_type="application/json", delivery_mode=2)
             channel.basic_publish_confirm(message, exchange, routing_key, mandatory=True, confirm_timeout=5)
-        except (amqp.AMQPError, OSError):
+        except (amqp.AMQPError, MessageNacked, OSError):
             self.close()
             return False
         return True
 
     def _connected(self) -> amqp.Connection:
         if self._connection is None:
-            url = self._url
-            self._connection = amqp.Connection(
-                f"{url.hostname}:{url.port}",
-                url.username,
-                url.password,
-                virtual_host=unquote(url.path[1:]),
-                confirm_publish=True,
-                connect_timeout=5,
-                read_timeout=5,
-                write_timeout=5,
-            )
-            self._connection.connect()
+            self._connection = connected(next(self._addresses), confirms=True)
         return self._connection
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ from typing import Any
 from typing import Literal
 
 import psycopg2
+from psycopg2.extensions import parse_dsn
 
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from tests.chaos.broker import waiting_messages
@@ -123,7 +124,7 @@ class Site:
         self.url = rabbitmq.vhost()
         self.dsn = postgresql.dsn()
         # The tests' server forgives itself the last commits when it is killed; a real one is not set up like that.
-        database = self.dsn.rpartition("/")[2]
+        database = parse_dsn(self.dsn)["dbname"]
         postgresql.execute(f"ALTER DATABASE {database} SET synchronous_commit = on")
         self.house = House(directory, store=self.dsn)
         self.agent_line = Proxy(rabbitmq.port)
@@ -154,9 +155,12 @@ class Site:
         self.ended_in_order: set[int] = set()
         self.others: list[Callable[[], object]] = []
         """Ends what a fault has started for the site."""
+        self.notes: list[str] = []
+        """What a fault has found out, for people."""
 
     def _daemon(self, name: str, line: Proxy, config: str = "") -> Daemon:
-        self.house.bus = self.url.replace(f":{self.rabbitmq.port}/", f":{line.port}/")
+        # Among several hosts, the nodes of a cluster, daemons choose themselves.
+        self.house.bus = self.url if "," in self.url else self.url.replace(f":{self.rabbitmq.port}/", f":{line.port}/")
         return self.house.daemon(name, config)
 
     def another_collector(self, line: Proxy | None = None) -> Daemon:
@@ -261,6 +265,24 @@ class Site:
         return batch_publications | {
             (str(uuid.UUID(int=number)), meter) for number in numbers for meter in OF_A_NOTIFICATION
         }
+
+    def seconds_until_stored(self, seconds: float = 120.0) -> float:
+        """Return how long it takes from now until samples of every kind are stored that were made after now."""
+        began = time.monotonic()
+        polled = int((self._last_lines(1)[0].split() or ["0"])[-1])
+        published = max((int(line) for line in self._published.read_text().splitlines()), default=0) + 1  # under way
+
+        def later(known: Known) -> bool:
+            resource, meter = known
+            if meter == "chaos.polled":
+                return int(resource.rpartition("-")[2]) > polled
+            number = resource.split("-")[1] if meter == "chaos.cast" else uuid.UUID(resource).int
+            return int(number) > published
+
+        until(
+            lambda: meters(filter(later, self.stored())) >= KINDS, "samples of every kind that were made since", seconds
+        )
+        return time.monotonic() - began
 
     def sent(self, stored: Counter[Known] | None = None) -> set[Known]:
         """Return what was sent; with ``stored``, also cycles of which a part is stored."""

@@ -71,7 +71,7 @@ class PostgreSQL:
         self._databases = 0
         self._has_template = False
         self._server: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         # PostgreSQL refuses to run as root; Debian's package has made a user for it.
         self._identity: dict[str, Any] = {}
         if os.geteuid() == 0:
@@ -119,14 +119,7 @@ class PostgreSQL:
 
     def execute(self, statement: str, dsn: str = "") -> list[tuple[Any, ...]]:
         """Execute ``statement`` as it is, waiting for it, and return its rows."""
-        connection = psycopg2.connect(dsn or self.url)
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
+        return executed(dsn or self.url, statement)
 
     def start(self) -> None:
         """Start the server and return once it answers."""
@@ -223,6 +216,18 @@ class PostgreSQL:
             server.wait()
 
 
+def executed(dsn: str, statement: str) -> list[tuple[Any, ...]]:
+    """Execute ``statement`` as it is over a connection of its own, waiting for it, and return its rows."""
+    connection = psycopg2.connect(dsn)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
 class _BlockingSession:
     """What the steps of the schema need of a :class:`~meter.store.postgres.pool.Session`, without a reactor."""
 
@@ -253,7 +258,8 @@ def upgrade(dsn: str, version: int | None = None) -> None:
         connection.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -117,6 +117,11 @@ class RabbitMQ:
         assert self._server is not None
         return self._server.pid
 
+    @property
+    def accepts(self) -> bool:
+        """Whether its port is open."""
+        return _accepts(self.port)
+
     def vhost(self, *, tls: bool = False) -> str:
         """Make an empty virtual host and return its URL."""
         self._vhosts += 1

@@ -66,7 +66,12 @@ class RabbitMQCluster:
 
     def vhost(self) -> str:
         """Make an empty virtual host and return its URL, with all nodes."""
-        return self._at_all(self.nodes[0].vhost())
+        url = self.nodes[0].vhost()
+        name = url.rpartition("/")[2]
+        # RabbitMQ starts it on all nodes at once, also on those that have not heard of it yet: there it stays down.
+        for node in self.nodes:
+            _until(lambda node=node: _starts(node, name), f"the virtual host {name}")
+        return self._at_all(url)
 
     def start(self) -> None:
         """Start all nodes, one after another, and return when they are a cluster."""
@@ -83,11 +88,7 @@ class RabbitMQCluster:
 
     def until_whole(self) -> None:
         """Return when each node sees all others."""
-        deadline = time.monotonic() + WHOLE_SECONDS
-        while not all(self._sees_all(node) for node in self.nodes):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the nodes of RabbitMQ are not a cluster within {WHOLE_SECONDS:g} s")
-            time.sleep(0.2)
+        _until(lambda: all(self._sees_all(node) for node in self.nodes), "a cluster of all nodes")
 
     def node_at(self, port: int) -> RabbitMQ:
         """Return the node that clients find at ``port``."""
@@ -122,11 +123,30 @@ class RabbitMQCluster:
         return url.replace(f"127.0.0.1:{first.port}", places)
 
     def _sees_all(self, node: RabbitMQ) -> bool:
-        try:
-            node.call(f"case length(rabbit_nodes:all_running()) of {len(self.nodes)} -> ok; _ -> wait end.")
-        except AssertionError:
-            return False
-        return True
+        return _is_ok(node, f"case length(rabbit_nodes:all_running()) of {len(self.nodes)} -> ok; _ -> wait end.")
+
+
+def _starts(node: RabbitMQ, vhost: str) -> bool:
+    return _is_ok(
+        node,
+        f'rabbit_vhost_sup_sup:start_vhost(<<"{vhost}">>), true = rabbit_vhost_sup_sup:is_vhost_alive(<<"{vhost}">>), ok.',
+    )
+
+
+def _is_ok(node: RabbitMQ, expression: str) -> bool:
+    try:
+        node.call(expression)
+    except AssertionError:
+        return False
+    return True
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WHOLE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {WHOLE_SECONDS:g} s for {what}")
+        time.sleep(0.2)
 
 
 def register(epmd_port: int, name: str, port: int) -> socket.socket:

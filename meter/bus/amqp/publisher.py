@@ -108,7 +108,9 @@ class ConfirmTracker:
     def _nacked(self, message: Any) -> None:
         for tag in self._tags(message):
             self._returned.pop(tag, None)
-            self._unconfirmed.pop(tag).errback(Unavailable("the broker rejected the message: its queue is full"))
+            self._unconfirmed.pop(tag).errback(
+                Unavailable("the broker rejected the message: its queue is full, or has no majority of its nodes")
+            )
 
     def _tags(self, message: Any) -> list[int]:
         tag = message.delivery_tag

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import ip_address
+from itertools import zip_longest
 from typing import Any
 
 import psycopg2
@@ -38,6 +39,9 @@ def connection_parameters(
     if read_only:
         # Queries look up rows of small tables many times: by the index, whatever the planner believes of their size.
         settings["enable_seqscan"] = "off"
+    if read_only and given.get("target_session_attrs") == "read-write":
+        # Otherwise libpq would take the primary, in a session that is read-only by default, for a standby.
+        given["target_session_attrs"] = "primary"
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     return {
         **KEEPALIVES,
@@ -58,9 +62,12 @@ def parsed(dsn: str) -> dict[str, str]:
 
 def described(parameters: Mapping[str, str]) -> str:
     """Return host, port and database as text, without the password."""
-    host = parameters.get("host") or parameters.get("hostaddr") or "the local socket"
-    port = f":{parameters['port']}" if "port" in parameters else ""
-    return f"PostgreSQL at {host}{port}/{parameters.get('dbname', '')}"
+    hosts = (parameters.get("host") or parameters.get("hostaddr") or "the local socket").split(",")
+    ports = parameters.get("port", "").split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    places = ",".join(f"{host}:{port}" if port else host for host, port in zip_longest(hosts, ports, fillvalue=""))
+    return f"PostgreSQL at {places}/{parameters.get('dbname', '')}"
 
 
 async def with_addresses(reactor: IReactorPluggableNameResolver, parameters: Mapping[str, str]) -> dict[str, str]:
