@@ -136,7 +136,7 @@ class RabbitMQ:
         """Make a user of the virtual host of ``url`` that has these permissions, and return its URL."""
         user, vhost = f"{name}-{secrets.token_hex(4)}", url.rpartition("/")[2]
         patterns = ", ".join(f'<<"{each}">>'.replace("\\", "\\\\") for each in (configure, write, read))
-        self._call(
+        self.call(
             f'rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"{user}">>, <<"test">>), '
             f'rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"{vhost}">>, {patterns}, <<"test">>).'
         )
@@ -144,11 +144,11 @@ class RabbitMQ:
 
     def add_user(self, name: str) -> None:
         """Add a user without a password, who may do nothing yet."""
-        self._call(f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"">>, <<"test">>).')
+        self.call(f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"">>, <<"test">>).')
 
     def allow(self, name: str) -> None:
         """Allow a user everything in the newest virtual host."""
-        self._call(
+        self.call(
             f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"test-{self._vhosts}">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).'
         )
 
@@ -156,7 +156,7 @@ class RabbitMQ:
         """Present another certificate to new connections."""
         self.ca_file.write_bytes(certificate_file.read_bytes())
         (self._directory / "key.pem").write_bytes(key_file.read_bytes())
-        self._call("ssl:clear_pem_cache().")
+        self.call("ssl:clear_pem_cache().")
 
     def ctl(self, *arguments: str) -> str:
         """Run ``rabbitmqctl`` (it takes two seconds) and return what it printed."""
