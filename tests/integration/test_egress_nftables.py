@@ -197,6 +197,7 @@ async def test_a_tap_that_was_made_again_has_another_run_and_the_last_bytes_of_t
     assert len(by_run) == 2
     assert volumes(by_run.pop(run_in(began)))["internet"] == 100 + UDP[4] + ETHERNET
     [new] = by_run.values()
+    assert len({(each.name, each.timestamp) for each in samples}) == len(samples), "a series has one sample at a time"
     assert set(volumes(new).values()) == {0}
 
     host.send(guest, "8.8.8.8", 10)
