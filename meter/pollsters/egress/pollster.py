@@ -148,7 +148,7 @@ class EgressPollster:
         skipped = SkippedSamples(self.name, state.logged)
         devices = self.devices()
         ports = self._ports(snapshot, devices, state, skipped)
-        found: list[_Found] = []
+        found: list[_PortTraffic] = []
         if snapshot.complete or state.concerns(snapshot.listed, ports, devices.values()):
             try:
                 plan, values = await self._update(ports, devices, state, skipped, trial=cycle.trial)
@@ -251,7 +251,7 @@ class EgressPollster:
             skipped.log(f"{self.name} of {each.resource_id}", why, NO_TAP)
 
 
-class _Found(NamedTuple):
+class _PortTraffic(NamedTuple):
     """The counters of a chain at a time, with the port that they are of."""
 
     port: TapPort
@@ -266,21 +266,21 @@ def _with_ports(
     present: Mapping[int, TapPort],
     former: Mapping[int, TapPort],
     at: datetime,
-) -> list[_Found]:
+) -> list[_PortTraffic]:
     """Return the values with their ports. Chains that have ended are those of the ports that had the taps, just before."""
     found = []
     for chain in plan.ending:
         port = present.get(chain.interface) or former.get(chain.interface)
         if port is not None:
             # Another time than that of the first sample of the next chain: a series has one sample at a time.
-            found.append(_Found(port, chain, values[chain], at - JUST_BEFORE))
+            found.append(_PortTraffic(port, chain, values[chain], at - JUST_BEFORE))
     for chain in (*plan.remaining, *(chain for chain, _ in plan.new)):
         if chain.interface in present:
-            found.append(_Found(present[chain.interface], chain, values[chain], at))
+            found.append(_PortTraffic(present[chain.interface], chain, values[chain], at))
     return found
 
 
-def _samples(found: Iterable[_Found], host: str) -> Iterator[Sample]:
+def _samples(found: Iterable[_PortTraffic], host: str) -> Iterator[Sample]:
     for port, chain, by_class, at in found:
         of_bytes, of_packets = METERS[chain.direction]
         header = ETHERNET_HEADER_BYTES[chain.direction]
