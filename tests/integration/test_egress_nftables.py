@@ -197,6 +197,7 @@ async def test_a_tap_that_was_made_again_has_another_run_and_the_last_bytes_of_t
     assert len(by_run) == 2
     assert volumes(by_run.pop(run_in(began)))["internet"] == 100 + UDP[4] + ETHERNET
     [new] = by_run.values()
+    assert len({(each.name, each.timestamp) for each in samples}) == len(samples), "a series has one sample at a time"
     assert set(volumes(new).values()) == {0}
 
     host.send(guest, "8.8.8.8", 10)
@@ -372,3 +373,31 @@ async def test_without_permission_the_pollster_says_what_it_needs(host: Namespac
         "nftables cannot count here: nft is not permitted to use nftables: it needs the capability CAP_NET_ADMIN"
         " (docs/egress.rst)"
     )
+
+
+@pytest_twisted.ensureDeferred
+async def test_another_user_than_root_can_count_with_this_capability_alone(host: NamespaceHost) -> None:
+    guest = host.plug("tap-a")
+    counted = CountedHost(host, incoming=True)
+    only = "-all,+net_admin"
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs")
+    capability = (f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}")
+    # nft opens its input again by name: it has to be that user's.
+    command = (*host.nft[:4], *user, *capability, "sh", "-c", 'cat | nft "$@"', "nft")
+    counted.pollster = EgressPollster(counted.pollster.options, Nftables(command), host.devices)
+    assert await counted.pollster.enabled(counted.context) == Enabled()
+    await counted.poll(domain_with("tap-a"))
+    host.send(guest, "8.8.8.8", 100)
+    assert volumes(await counted.poll(domain_with("tap-a")))["internet"] == 100 + UDP[4] + ETHERNET
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_frame_with_a_tag_counts_by_its_address_and_one_with_two_is_local(host: NamespaceHost) -> None:
+    guest = host.plug("tap-a")
+    counted = CountedHost(host)
+    await counted.poll(domain_with("tap-a"))
+    for tags in range(3):
+        host.send_tagged(guest, "8.8.8.8", tags)
+    found = volumes(await counted.poll(domain_with("tap-a")))
+    assert found["internet"] == 2 * (1000 + ETHERNET), "without the 4 bytes of the tag"
+    assert found["local"] >= 1000 + 4 + ETHERNET

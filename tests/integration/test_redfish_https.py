@@ -14,14 +14,17 @@ from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
+from meter.http import HttpRequest
 from meter.http import IHttpClient
 from meter.http import LimitedHttpClient
 from meter.http import ServiceLimits
 from meter.http import TlsOptions
 from meter.http.factory import create_client
+from meter.interfaces import Unavailable
 from meter.pollsters.redfish.options import RedfishOptions
 from meter.pollsters.redfish.pollster import MAX_BODY_BYTES
 from meter.pollsters.redfish.pollster import RedfishPollster
+from meter.pollsters.redfish.pollster import bmc_client
 from meter.sample import Sample
 from meter.testing import FakeCycle
 from tests.emulated_bmc import EmulatedBmc
@@ -105,3 +108,15 @@ async def test_bmcs_that_hang_flood_redirect_or_refuse_do_not_affect_another(tmp
     assert {each.resource_id for each in samples} == {"hv5/1U"}
     assert elsewhere.requested == [], "the password would be sent where the redirect leads"
     assert refuses.requested == ["/redfish/v1/"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_response_without_end_is_cut_at_its_limit(tmp_path: Path) -> None:
+    bmc = EmulatedBmc()
+    bmc.behaviour = "flood"
+    async with listening(bmc, authority := Authority(tmp_path)) as url:
+        client = bmc_client(reactor, TlsOptions(ca_file=str(authority.file)))
+        with pytest.raises(Unavailable, match="more than 1048576 bytes"):
+            await client.send(
+                "redfish:hv1", HttpRequest(method="GET", url=url, headers={"Authorization": bmc.authorization})
+            )

@@ -26,7 +26,14 @@ MAX_PREFIXES = 10_000
 def _network(value: Any) -> Network:
     if not isinstance(value, str):
         raise ValueError('a prefix is a text such as "10.0.0.0/8"')
-    return ip_network(value)
+    try:
+        return ip_network(value)
+    except ValueError:
+        try:
+            right = ip_network(value, strict=False)
+        except ValueError:
+            raise ValueError(f'should be a prefix such as "10.0.0.0/8" or "2001:db8::/32", not {value!r:.60}') from None
+        raise ValueError(f"{value} has more bits than its length: write {right}") from None
 
 
 Prefix = Annotated[Network, BeforeValidator(_network)]
@@ -42,7 +49,6 @@ class DestinationClass(BaseModel):
         description="Name of the class, with which its meters end: letters, digits and _.",
     )
     prefixes: tuple[Prefix, ...] = Field(
-        min_length=1,
         max_length=MAX_PREFIXES,
         description='Addresses of IPv4 and IPv6: ["10.0.0.0/8", "2001:db8::/32"].',
     )
@@ -73,6 +79,8 @@ class EgressOptions(BaseModel):
                 raise ValueError(f"there are two classes with the name {name}: give one all prefixes")
         first: dict[Network, str] = {}
         for each in self.classes:
+            if not each.prefixes:
+                raise ValueError(f"the class {each.name} has no prefixes: add some, or leave the class out")
             for prefix in each.prefixes:
                 for wider in chain([prefix], _wider(prefix)):
                     if first.get(wider, each.name) != each.name:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
+from typing import NamedTuple
 
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -40,6 +41,7 @@ from meter.pollsters.egress.ruleset import Direction
 from meter.pollsters.egress.ruleset import TapChain
 from meter.pollsters.egress.ruleset import add_chain
 from meter.pollsters.egress.ruleset import add_table
+from meter.pollsters.libvirt.counter_runs import JUST_BEFORE
 from meter.pollsters.libvirt.guests import Guest
 from meter.pollsters.libvirt.guests import GuestSnapshot
 from meter.pollsters.libvirt.guests import host_settings
@@ -146,20 +148,20 @@ class EgressPollster:
         skipped = SkippedSamples(self.name, state.logged)
         devices = self.devices()
         ports = self._ports(snapshot, devices, state, skipped)
-        found: list[tuple[TapPort, TapChain, ByClass]] = []
+        found: list[_PortTraffic] = []
         if snapshot.complete or state.concerns(snapshot.listed, ports, devices.values()):
             try:
                 plan, values = await self._update(ports, devices, state, skipped, trial=cycle.trial)
             except NftFailed as error:
                 raise Unavailable(str(error)) from None
-            found = _with_ports(plan, values, ports, state.ports)
+            found = _with_ports(plan, values, ports, state.ports, snapshot.read_at)
             if not cycle.trial:
                 state.take(plan, values, ports)
         if snapshot.complete and not cycle.trial:
             state.logged = skipped.reasons
             skipped.look_for_missing(snapshot, state.resources, cycle.provider(IHypervisor))
         skipped.report(cycle)
-        return _samples(found, host_settings(cycle).host, snapshot.read_at)
+        return _samples(found, host_settings(cycle).host)
 
     @property
     def _directions(self) -> tuple[Direction, ...]:
@@ -249,22 +251,37 @@ class EgressPollster:
             skipped.log(f"{self.name} of {each.resource_id}", why, NO_TAP)
 
 
+class _PortTraffic(NamedTuple):
+    """The counters of a chain at a time, with the port that they are of."""
+
+    port: TapPort
+    chain: TapChain
+    by_class: ByClass
+    at: datetime
+
+
 def _with_ports(
-    plan: Plan, values: Mapping[TapChain, ByClass], present: Mapping[int, TapPort], former: Mapping[int, TapPort]
-) -> list[tuple[TapPort, TapChain, ByClass]]:
-    """Return the values with their ports: of chains that end, those that had the tap when it existed."""
+    plan: Plan,
+    values: Mapping[TapChain, ByClass],
+    present: Mapping[int, TapPort],
+    former: Mapping[int, TapPort],
+    at: datetime,
+) -> list[_PortTraffic]:
+    """Return the values with their ports. Chains that have ended are those of the ports that had the taps, just before."""
     found = []
-    for chain in (*plan.ending, *plan.remaining, *(chain for chain, _ in plan.new)):
-        port = present.get(chain.interface)
-        if port is None and chain in plan.ending:
-            port = former.get(chain.interface)
+    for chain in plan.ending:
+        port = present.get(chain.interface) or former.get(chain.interface)
         if port is not None:
-            found.append((port, chain, values[chain]))
+            # Another time than that of the first sample of the next chain: a series has one sample at a time.
+            found.append(_PortTraffic(port, chain, values[chain], at - JUST_BEFORE))
+    for chain in (*plan.remaining, *(chain for chain, _ in plan.new)):
+        if chain.interface in present:
+            found.append(_PortTraffic(present[chain.interface], chain, values[chain], at))
     return found
 
 
-def _samples(found: Iterable[tuple[TapPort, TapChain, ByClass]], host: str, at: datetime) -> Iterator[Sample]:
-    for port, chain, by_class in found:
+def _samples(found: Iterable[_PortTraffic], host: str) -> Iterator[Sample]:
+    for port, chain, by_class, at in found:
         of_bytes, of_packets = METERS[chain.direction]
         header = ETHERNET_HEADER_BYTES[chain.direction]
         for class_name, traffic in by_class.items():

@@ -12,6 +12,7 @@ from meter.http import ErrorResponse
 from meter.http import HttpRequest
 from meter.http import IHttpClient
 from meter.pollsters.openstack.table import BadItem
+from meter.pollsters.redfish.documents import MAX_CHASSIS
 from meter.pollsters.redfish.documents import ChassisLinks
 from meter.pollsters.redfish.documents import Document
 from meter.pollsters.redfish.documents import EnergyReading
@@ -67,7 +68,10 @@ class Bmc:
             page = path_of(collection.get("Members@odata.nextLink"))
             if not page:
                 break
-        found = [chassis(await self._get(path), path) for path in dict.fromkeys(paths)]
+        paths = list(dict.fromkeys(paths))
+        if len(paths) > MAX_CHASSIS:
+            raise BadItem("no-chassis", f"it has {len(paths)} chassis or more, above the limit of {MAX_CHASSIS}")
+        found = [chassis(await self._get(path), path) for path in paths]
         wanted = self._options.chassis
         if wanted:
             if missing := sorted(set(wanted) - {each.id for each in found}):

@@ -84,7 +84,11 @@ def test_options_that_could_not_work_are_refused_with_what_would_be_right() -> N
     assert "10.0.0.0/8 of the class again is never used" in problem_of(INTERNAL, {**INTERNAL, "name": "again"})
     assert "two classes with the name internal" in problem_of(INTERNAL, {**INTERNAL, "prefixes": ["192.0.2.0/24"]})
     assert "exists without being configured" in problem_of({**INTERNAL, "name": "internet"})
-    assert "has host bits set" in problem_of({**INTERNAL, "prefixes": ["10.0.0.1/8"]})
+    assert "10.0.0.1/8 has more bits than its length: write 10.0.0.0/8" in problem_of(
+        {**INTERNAL, "prefixes": ["10.0.0.1/8"]}
+    )
+    assert "should be a prefix such as" in problem_of({**INTERNAL, "prefixes": ["10.0.0"]})
+    assert "the class internal has no prefixes" in problem_of({**INTERNAL, "prefixes": []})
     assert "a prefix is a text" in problem_of({**INTERNAL, "prefixes": [167772160]})
     assert "pattern" in problem_of({**INTERNAL, "name": "in ternal"})
 

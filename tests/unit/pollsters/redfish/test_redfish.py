@@ -301,6 +301,20 @@ async def test_a_hostile_document_skips_the_bmc_with_few_requests(tmp_path: Path
     assert len(region.skips.skipped) == 1
 
 
+@pytest.mark.parametrize("pages", [1, 8])
+@pytest_twisted.ensureDeferred
+async def test_a_bmc_with_very_many_chassis_is_not_asked_for_each(tmp_path: Path, pages: int) -> None:
+    documents = {f"{CHASSIS}/{n}": {"Id": str(n), "Power": at(f"{CHASSIS}/1U/Power")} for n in range(400)}
+    for page in range(pages):
+        members = [at(each) for each in list(documents)[page:400:pages]]
+        more = {} if page == pages - 1 else {"Members@odata.nextLink": f"{CHASSIS}?page={page + 1}"}
+        documents[f"{CHASSIS}?page={page}" if page else CHASSIS] = {"Members": members, **more}
+    region = Region(tmp_path, {**rack_server(), **documents})
+    assert await region.poll() == []
+    assert len(region.network.requested) == pages + 1
+    assert region.skips.skipped == [("no-chassis", ())]
+
+
 @given(st.text("/redfish.v1#?%\\\r\n ", max_size=40))
 def test_only_paths_of_redfish_are_followed(text: str) -> None:
     found = path_of(text)
