@@ -49,17 +49,21 @@ def reload_on_hangup(
 ) -> None:
     """Call ``reload`` in the reactor's thread at each SIGHUP, already before ``reactor`` runs.
 
-    A terminal that is closed sends SIGHUP as well: a daemon that was started in its foreground stops then, as before.
+    A terminal that is closed sends SIGHUP as well: a daemon that runs in its foreground stops then, as before. Not one that ``nohup``
+    has started, which made SIGHUP ignored.
     """
     terminal = has_terminal or _has_terminal
-    had_terminal = terminal()
+    in_terminal: list[bool] = []
 
     def handle(number: int, frame: Any) -> None:
-        if had_terminal and not terminal():
+        if any(in_terminal) and not terminal():
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             reactor.callFromThread(reload)
 
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Not now: twistd may leave the terminal, as a daemon, before it runs the reactor.
+        reactor.addSystemEventTrigger("after", "startup", lambda: in_terminal.append(terminal()))
     signal.signal(signal.SIGHUP, handle)
 
 

@@ -226,7 +226,7 @@ async def test_tls_connects_with_the_configured_ca(amqp_bus, rabbitmq):
 @pytest_twisted.ensureDeferred
 async def test_tls_refuses_a_broker_without_a_trusted_certificate(amqp_bus, rabbitmq):
     bus = amqp_bus(rabbitmq.vhost(tls=True).partition("?")[0])
-    await until(lambda: "certificate verify failed" in bus.readiness().reason)
+    await until(lambda: "no trusted CA (the system's" in bus.readiness().reason)
     assert not bus.readiness().ready
 
 
