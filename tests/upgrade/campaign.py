@@ -85,7 +85,7 @@ def collectors_first(site: RollingSite, ask: Callable[[str, str], None]) -> None
         site.new_collector.start().until_ready()
         ask("an API of the old version on the new schema", site.api.api)
         late = site.publish_past(site.new, "late", "late", site.stored_of("late"))
-        until(lambda: site.final_hours_of_first_day() == 24, "the hours of late samples to be final", 150)
+        _until_final(site)
     else:
         late = collectors_side_by_side(site, ask)
     if site.stored_of("late") != late:
@@ -111,14 +111,21 @@ def collectors_side_by_side(site: RollingSite, ask: Callable[[str, str], None]) 
     """Let collectors of both versions run; return how many late samples must be stored."""
     site.new_collector.start().until_ready()
     ask("an API of the old version on the new schema", site.api.api)
-    # Late samples of final hours come while both finalize; the old one finalizes alone while the other stands still.
-    late = site.publish_past(site.new, "late", "late", site.stored_of("late"))
-    site.new_collector.send(signal.SIGSTOP)
-    until(lambda: site.final_hours_of_first_day() == 24, "the old collector to finalize the hours of late samples", 150)
-    site.new_collector.send(signal.SIGCONT)
+    # Late samples of final hours come while both versions run: first the new one finalizes them while the old one stands still, and then
+    # the other way round.
+    late = site.stored_of("late")
+    for what, still in (("late", site.collector), ("later", site.new_collector)):
+        late = site.publish_past(site.new, what, "late", late)
+        still.send(signal.SIGSTOP)
+        _until_final(site)
+        still.send(signal.SIGCONT)
     ask("collectors of both versions", site.api.api)
     site.collector.stop()
     return late
+
+
+def _until_final(site: RollingSite) -> None:
+    until(lambda: site.final_hours_of_recent_day() == 24, "the hours of late samples to be final", 180)
 
 
 def agents_first(site: RollingSite, ask: Callable[[str, str], None]) -> None:

@@ -22,7 +22,8 @@ WHERE m.name = 'late' AND timestamp >= '{start}' AND timestamp < '{end}' GROUP B
 CASES = (
     ("by hour", timedelta(0), 3600, ()),
     ("by hour and project", timedelta(0), 3600, (("groupby", "project_id"),)),
-    ("by windows that cut hours", timedelta(minutes=7), 420, ()),
+    ("by windows that cut hours", timedelta(minutes=2), 420, ()),
+    ("by windows that cut hours, and project", timedelta(minutes=2), 420, (("groupby", "project_id"),)),
     ("by day", timedelta(0), 86400, ()),
 )
 
@@ -31,7 +32,7 @@ def wrong_totals(site: RollingSite) -> list[str]:
     """Return which totals of the late samples are not those of what is stored, whether rollups answer or samples do."""
     wrong = []
     for name, after, seconds, groups in CASES:
-        start, end = site.start_of_past + after, site.start_of_past + timedelta(days=1)
+        start, end = site.recent_day + after, site.recent_day + timedelta(days=1)
         words = query(start, end, ("period", str(seconds)), *groups)
         status, body = fetch(f"{site.new_api.api}/v2/meters/late/statistics?{words}")
         found = {_window(each, start, seconds): (each["count"], each["sum"]) for each in json.loads(body)}

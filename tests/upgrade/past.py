@@ -1,7 +1,8 @@
 """A program of the earlier version that publishes samples of the past: ``past.py URL SECRET START WHAT``.
 
-``history`` are samples of three meters of three projects over three days from START, every ten minutes. ``first`` and ``late`` are
-samples of the meter ``late``, in the same hours: those of ``late`` arrive when these hours are final.
+``history`` are samples of three meters of three projects over three days from START, every ten minutes. ``first``, ``late`` and ``later``
+are samples of the meter ``late`` in the hours of one day, some in the same minutes: those of the latter arrive when these hours are final.
+There are so many in a minute that totals by minute are made.
 """
 
 import sys
@@ -36,11 +37,12 @@ def history(start):
             yield sample("past.requests", "delta", "request", step % 5 + number, resource, project, at, {})
 
 
-def of_late(start, minutes):
+def of_late(start, minutes, second):
     for hour in range(24):
         for minute in minutes:
-            at = start + timedelta(hours=hour, minutes=minute)
-            yield sample("late", "delta", "request", minute + 1, f"late-{hour % 4}", "later", at, {})
+            for number in range(5):
+                at = start + timedelta(hours=hour, minutes=minute, seconds=second + number * 10)
+                yield sample("late", "delta", "request", minute + number + 1, f"late-{number}", "later", at, {})
 
 
 def sample(name, type, unit, volume, resource, project, at, metadata):
@@ -63,8 +65,9 @@ def main(url, secret, start, what):
     since = datetime.fromisoformat(start)
     samples = {
         "history": lambda: history(since),
-        "first": lambda: of_late(since, (3, 33)),
-        "late": lambda: of_late(since, (12, 47)),
+        "first": lambda: of_late(since, (3, 33), 0),
+        "late": lambda: of_late(since, (3, 12), 1),
+        "later": lambda: of_late(since, (3, 47), 2),
     }[what]()
     signer = Signer(keyring([secret]), "past")
     where = urlsplit(url)

@@ -71,7 +71,7 @@ FINAL_HOURS = """
 SELECT count(*) FROM final_period WHERE hours = 1 AND start >= '{start}'::timestamptz AND start < '{start}'::timestamptz + interval '1 day'
 """
 
-FINALIZE_AFTER = "finalize_after_seconds = 1.0\npack_after_days = 0.0\n"
+FINALIZE_AFTER = "finalize_after_seconds = 1.0\n"
 
 
 class CommandFailed(Exception):
@@ -99,6 +99,8 @@ class RollingSite(Site):
         super().__init__(rabbitmq, postgresql, directory / "site")
         self.old, self.new = old, new
         self.start_of_past = month_before(datetime.now(UTC), 3) + timedelta(days=4)
+        self.recent_day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
+        """A day of late samples: of old days, no totals by minute are made."""
         self.month = f"{self.start_of_past:%Y-%m}"
         self.api = self._daemon("meter-api", self.collector_line, self.rating)
         self.new_api = self._daemon("meter-api", self.collector_line, self.rating)
@@ -147,7 +149,8 @@ class RollingSite(Site):
 
     def publish_past(self, version: InstalledVersion, what: str, meter: str, known: int = 0) -> int:
         """Let a program of ``version`` publish samples of the past; return how many of the meter are stored then."""
-        words = [version.python, PAST, self.url, SECRET, self.start_of_past.isoformat(), what]
+        start = self.start_of_past if what == "history" else self.recent_day
+        words = [version.python, PAST, self.url, SECRET, start.isoformat(), what]
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment, cwd=self.directory)
         expected = known + int(done.stdout)
@@ -161,9 +164,9 @@ class RollingSite(Site):
         except psycopg2.Error:
             return 0
 
-    def final_hours_of_first_day(self) -> int:
-        """Return how many hours of the first day of the past are final."""
-        statement = FINAL_HOURS.format(start=self.start_of_past.isoformat())
+    def final_hours_of_recent_day(self) -> int:
+        """Return how many hours of the day of late samples are final."""
+        statement = FINAL_HOURS.format(start=self.recent_day.isoformat())
         return int(self.postgresql.execute(statement, self.dsn)[0][0])
 
     def make_past(self) -> None:
