@@ -20,7 +20,7 @@ run=$!
 for second in $(seq {SECONDS:g}); do
     if grep --quiet --extended-regexp 'stored [1-9][0-9]* samples' make-run.log; then
         kill $run
-        wait $run
+        wait $run || true
         exit 0
     fi
     kill -0 $run
