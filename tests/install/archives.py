@@ -35,6 +35,7 @@ def debian(cache: Path, base: Path) -> Path:
         with tarfile.open(unfinished, "w:gz", compresslevel=1) as archive:
             archive.add(base, arcname=".")
         unfinished.rename(cached)
+    (base / "etc/apt/sources.list").unlink(missing_ok=True)
     for each in (*APT_FILES, *NETWORK_FILES):
         _copy(Path("/") / each, base / each)
     for each in Path("/", KEYRINGS).glob("*"):

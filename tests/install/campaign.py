@@ -33,6 +33,7 @@ CACHE = TOP / "var/install-check"
 KEYSTONE = "keystone"
 ADDRESSES = {name: f"192.0.2.{number}" for number, name in enumerate((*REGION, KEYSTONE), 11)}
 STAGE = "stage"
+PARTS = ("single", "region", "readme")
 
 TESTS = "METER_INSTALL_CHECK_TESTS"
 """``1`` also runs ``make test``, which takes long."""
@@ -132,15 +133,21 @@ class Campaign:
         return "\n".join(lines)
 
 
-def part(each: PlannedBlock) -> str:
-    """Return which part of the page a block belongs to."""
-    return "single" if each.block.hosts == (SINGLE,) else "region"
+def parts_of(each: PlannedBlock) -> set[str]:
+    """Return which parts need a block."""
+    if each.shared:
+        return {"single", "region"}
+    return {"single" if each.block.hosts == (SINGLE,) else "region"}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Execute all blocks, or with ``single`` or ``region`` those of one part; return the exit status."""
+    """Execute the parts that ``arguments`` name, or all; return the exit status."""
+    if unknown := set(arguments) - set(PARTS):
+        say(f"there is no part {', '.join(sorted(unknown))}: name some of {', '.join(PARTS)}, or none for all")
+        return 3
+    parts = set(arguments or PARTS)
     plan = planned(blocks())
-    wanted = [each for each in plan if not each.reason and (each.shared or not arguments or part(each) in arguments)]
+    wanted = [each for each in plan if not each.reason and parts_of(each) & parts]
     with ExitStack() as stack:
         campaign = Campaign(stack)
         environment: dict[str, str] = {}
@@ -155,7 +162,7 @@ def main(arguments: Sequence[str]) -> int:
                         raise StepFailed(
                             f"{each.block.place}: pip installed another {campaign.name} than this checkout's"
                         )
-            commands = readme_commands(campaign, tests=os.environ.get(TESTS) == "1") if not arguments else 0
+            commands = readme_commands(campaign, tests=os.environ.get(TESTS) == "1") if "readme" in parts else 0
         except StepFailed as failed:
             say(str(failed))
             return 1

@@ -12,6 +12,7 @@ from tests.install.outcome import say
 PREPARE = "apt-get update && apt-get install --yes --no-install-recommends make python3"
 SOURCES = "srv/meter"
 SECONDS = 900.0
+TESTS_SECONDS = 7200.0
 
 RUN = f"""
 cd /{SOURCES}
@@ -20,7 +21,7 @@ run=$!
 for second in $(seq {SECONDS:g}); do
     if grep --quiet --extended-regexp 'stored [1-9][0-9]* samples' make-run.log; then
         kill $run
-        wait $run
+        wait $run || true
         exit 0
     fi
     kill -0 $run
@@ -36,19 +37,22 @@ def readme_commands(campaign: Any, *, tests: bool) -> int:
     machine = campaign.machine("readme")
     shutil.copytree(campaign.sources, machine.root / SOURCES)
     # Packages are downloaded in the network of this machine, where the ports of the daemon may be taken.
-    steps = [(PREPARE, True), (f"cd /{SOURCES} && make setup-run", True), (RUN, False)]
+    steps = [
+        ("make and Python", PREPARE, True),
+        ("make setup-run", f"cd /{SOURCES} && make setup-run", True),
+        ("make run", RUN, False),
+    ]
     if tests:
-        steps.append(
-            (f"apt-get install --yes git && cd /{SOURCES} && git init --quiet && git add . && make test", True)
-        )
-    for script, online in steps:
+        versioned = f"apt-get install --yes git && cd /{SOURCES} && git init --quiet && git add ."
+        steps.append(("make test", f"{versioned} && make test", True))
+    for name, script, online in steps:
         began = time.monotonic()
-        ran = machine.run(script, online=online, seconds=SECONDS if not script.endswith("make test") else 7200.0)
+        ran = machine.run(script, online=online, seconds=TESTS_SECONDS if name == "make test" else SECONDS)
         if ran.status:
             log = machine.root / SOURCES / "make-run.log"
             more = log.read_text(errors="replace")[-4000:] if log.exists() else ""
             raise StepFailed(
                 f"FAILED: README.rst: status {ran.status}\n{script}\n--- output\n{ran.output[-6000:]}\n{more}"
             )
-        say(f"README.rst: {script.strip().splitlines()[-1]}: {time.monotonic() - began:.0f} s")
+        say(f"README.rst: {name}: {time.monotonic() - began:.0f} s")
     return 2 if tests else 1
