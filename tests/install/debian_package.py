@@ -43,7 +43,7 @@ case "$*" in
 *list-units*) printf '%s loaded active running Meter\\n' meter-collector@2.service meter-compute.service ;;
 esac
 """
-"""A systemctl that records what it is asked, and of which two daemons run."""
+"""A systemctl in place of the real one, that records what it is asked, and of which two daemons run."""
 
 
 def until(condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = 120.0) -> None:
@@ -259,8 +259,8 @@ class Campaign:
         step("upgraded: the configuration is kept, and the daemons that ran were restarted, and no others")
 
     def record_systemctl(self) -> None:
-        (self.debian / "usr/local/bin/systemctl").write_text(SYSTEMCTL)
-        (self.debian / "usr/local/bin/systemctl").chmod(0o755)
+        (self.debian / "usr/bin/systemctl").write_text(SYSTEMCTL)
+        (self.debian / "usr/bin/systemctl").chmod(0o755)
         (self.debian / "run/systemd/system").mkdir(parents=True)
 
     def asked(self, verb: str) -> list[str]:
