@@ -82,10 +82,15 @@ class CleanDebian:
                 shutil.copy(source, self / "etc/apt" / each)
         for name in filter(os.path.exists, NAMES):
             shutil.copy(os.path.realpath(name), self / name.lstrip("/"))
-        for each in ("proc", "dev"):
-            run("mount", "--rbind" if each == "dev" else "--bind", f"/{each}", self / each)
-            run("mount", "--make-rprivate" if each == "dev" else "--make-private", self / each)
-            self._mounted.append(self / each)
+        # Itself a mount, as unshare wants the root to be.
+        for source, target in (
+            (self.directory, self.directory),
+            (Path("/proc"), self / "proc"),
+            (Path("/dev"), self / "dev"),
+        ):
+            run("mount", "--rbind", source, target)
+            self._mounted.append(target)
+            run("mount", "--make-rprivate", target)
         self._network = subprocess.Popen(["unshare", "--net", "sh", "-c", "ip link set lo up; exec sleep infinity"])
 
     def __truediv__(self, path: str) -> Path:
@@ -116,9 +121,9 @@ class CleanDebian:
             self._network.kill()
             self._network.wait()
         for each in reversed(self._mounted):
-            run("umount", "--recursive", "--lazy", each)
+            run("umount", "--lazy", each)
         self._mounted.clear()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        run("rm", "--recursive", "--force", "--one-file-system", self.directory)
 
 
 def ran(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
