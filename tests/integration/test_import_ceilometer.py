@@ -15,12 +15,17 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from meter.bus.dead_letters import DeadLetterPublisher
+from meter.collector.samples import SampleConsumer
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import EXIT_USAGE
 from meter.commands.command import UNAVAILABLE
+from meter.daemon.metrics import CollectingMetrics
+from meter.daemon.metrics import metrics_registry
 from meter.interfaces import Binding
 from meter.interfaces import Subscription
 from meter.message import read_cast
@@ -40,6 +45,7 @@ from tests.servers.mariadb import PASSWORD
 from tests.store_messages import message
 from tests.waiting import until
 
+KEYS = keyring(["k"], ceilometer_signature=False)
 COMMAND = [sys.executable, "-c", "from meter.commands.importing.command import main; main()"]
 POLLING = Path(__file__).parents[1] / "data" / "ceilometer-polling"
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -284,13 +290,57 @@ async def test_samples_go_over_the_bus_where_there_is_one_in_batches_that_collec
 
     assert (status, errors, json.loads(out)["outcome"]) == (EXIT_OK, "", "published")
     await until(lambda: len(came) == 3)
-    read = [each for delivery in came for each in read_cast(delivery.body, keyring(["k"], ceilometer_signature=False))]
-    assert [each.message_id for each in read] == tables.ids()
+    read = [each for delivery in came for each in read_cast(delivery.body, KEYS)]
+    assert sorted(each.message_id for each in read) == sorted(tables.ids())
     assert {delivery.routing_key for delivery in came} == {
         "metering.cpu",
         "metering.disk.device.read.bytes",
         "metering.memory",
     }
+
+
+@pytest_twisted.ensureDeferred
+async def test_import_over_the_bus_that_is_killed_and_repeated_stores_each_sample_once(
+    meter_import, rabbitmq, amqp_bus, postgresql, tmp_path
+):
+    tables = SqliteTables(tmp_path / "ceilometer.sqlite", empty=True)
+    tables.samples(tables.resource(), [(NOON + timedelta(seconds=n), n) for n in range(3500)])
+    url = rabbitmq.vhost()
+    bus, dead = amqp_bus(url), []
+    async with running(meter_import.dsn) as store:
+        collector = SampleConsumer(
+            store,
+            KEYS,
+            DeadLetterPublisher(bus, reactor),
+            reactor,
+            batch_samples=1000,
+            batch_seconds=0.05,
+            metrics=CollectingMetrics(metrics_registry("test")),
+            count_rejected=lambda kind, messages: dead.append(kind),
+        )
+        queue = Subscription(queue="test", bindings=(Binding("metering", "metering.#", ours=True),))
+        bus.subscribe(queue, collector.receive).startService()
+        await until(lambda: bus.readiness().ready)
+        settings = f'[bus]\nurl = "{url}"\n'
+        await meter_import("ceilometer", "--dry-run", *UNTIL, tables.url, settings=settings)
+        arguments = ["--config", tmp_path / "meter.toml", "ceilometer", "--rate", "1000", *UNTIL, tables.url]
+        process = await deferToThread(partial(started, arguments, tmp_path))
+        state = tmp_path / "meter-import.state"
+        await until(lambda: state.exists() and (json.loads(state.read_text())["mark"] or 0) >= 1000)
+        process.kill()
+        await deferToThread(process.communicate)
+        # As if the mark had been lost with the disk.
+        assert 1000 <= json.loads(state.read_text())["mark"] < 3500
+        state.unlink()
+
+        status, out, _ = await meter_import(
+            "ceilometer", "--json", "--rate", "0", *UNTIL, tables.url, settings=settings
+        )
+
+        assert (status, json.loads(out)["samples"]) == (EXIT_OK, 3500)
+        await until(lambda: len(stored_ids(postgresql, meter_import.dsn)) >= 3500)
+        assert stored_ids(postgresql, meter_import.dsn) == sorted(tables.ids())
+        assert dead == []
 
 
 @pytest_twisted.ensureDeferred

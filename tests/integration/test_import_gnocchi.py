@@ -18,6 +18,7 @@ from meter.commands.command import EXIT_OK
 from meter.commands.command import EXIT_USAGE
 from meter.commands.command import UNAVAILABLE
 from meter.commands.importing import gnocchi_metrics
+from meter.commands.importing.gnocchi_client import KeystoneAuthentication
 from meter.commands.importing.gnocchi_metrics import GnocchiMetrics
 from meter.query import SampleFilter
 from meter.sample import utc_text
@@ -26,6 +27,8 @@ from tests.importing import rejected
 from tests.importing import stored_ids
 from tests.integration.test_store_rollups import running
 from tests.servers.gnocchi import USER
+from tests.servers.keystone import PASSWORD
+from tests.servers.keystone import keystone  # noqa: F401 - a fixture
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
 UNTIL = ("--until", "2026-11-25")
@@ -261,6 +264,50 @@ async def test_csv_of_the_client_gives_the_same_samples_as_the_api(
         "granularity and value must be numbers, not None an",
         "the timestamp must be a time like 2026-11-22T17:00",
     ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_gnocchi_is_found_in_keystones_catalogue_and_read_with_its_tokens(
+    meter_import,
+    cloud,
+    keystone,  # noqa: F811
+    monkeypatch,
+):
+    await deferToThread(lambda: instance(cloud))
+    url = await deferToThread(lambda: cloud.serve_with_keystone(keystone.url, PASSWORD))
+    await deferToThread(lambda: keystone.add("someone", "tenant", "a tenant's"))
+    for name in ("OS_CLOUD", "OS_PROJECT_ID", "OS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OS_AUTH_URL", keystone.url)
+    monkeypatch.setenv("OS_USERNAME", "admin")
+    monkeypatch.setenv("OS_PASSWORD", PASSWORD)
+    monkeypatch.setenv("OS_PROJECT_NAME", "admin")
+    status, _, errors = await meter_import("gnocchi", *UNTIL)
+    assert (status, "the catalogue has no public endpoint of 'metric'" in errors) == (EXIT_USAGE, True)
+    await deferToThread(lambda: keystone.publish("metric", url))
+    ask, asked = KeystoneAuthentication.url_and_headers, []
+
+    async def with_old_tokens(self):
+        """As if the token had expired just then: Gnocchi, which keeps the answers of Keystone, is asked with a wrong one."""
+        root, headers = await ask(self)
+        asked.append(root)
+        return root, headers if len(asked) % 2 else {"X-Auth-Token": "expired"}
+
+    monkeypatch.setattr(KeystoneAuthentication, "url_and_headers", with_old_tokens)
+    status, out, errors = await meter_import("gnocchi", "--json", *UNTIL)
+    assert errors == ""
+    assert (status, json.loads(out)["samples"]) == (EXIT_OK, 3)
+    assert set(asked) == {url}
+
+    monkeypatch.setattr(KeystoneAuthentication, "url_and_headers", ask)
+    monkeypatch.setenv("OS_PASSWORD", "wrong")
+    status, _, errors = await meter_import("gnocchi", *UNTIL)
+    assert (status, errors.startswith("Keystone rejects our credentials")) == (EXIT_USAGE, True)
+    monkeypatch.setenv("OS_USERNAME", "tenant")
+    monkeypatch.setenv("OS_PASSWORD", "a tenant's")
+    monkeypatch.setenv("OS_PROJECT_NAME", "someone")
+    status, out, _ = await meter_import("gnocchi", "--json", "--restart", *UNTIL)
+    assert (status, json.loads(out)["samples"]) == (EXIT_OK, 0)
 
 
 @pytest_twisted.ensureDeferred

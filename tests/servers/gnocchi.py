@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -27,7 +26,7 @@ from tests.servers import not_installed
 from tests.servers.postgresql import PostgreSQL
 
 VERSION = "4.7"
-PACKAGES = (f"gnocchi[postgresql]=={VERSION}.*", "gnocchiclient>=7.2", "setuptools<81")
+PACKAGES = (f"gnocchi[postgresql]=={VERSION}.*", "gnocchiclient>=7.2", "keystonemiddleware>=10", "setuptools<81")
 HOME = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / f"meter-tests/gnocchi-{VERSION}"
 INSTALL = "Gnocchi is not installed: python -m tests.servers.gnocchi"
 START_SECONDS = 180.0
@@ -75,44 +74,63 @@ class Gnocchi:
 
     def __init__(self, directory: Path, dsn: str) -> None:
         self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
-        (directory / "gnocchi.conf").write_text(
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._settings = (
             f"[DEFAULT]\ncoordination_url = file://{directory}/locks\n"
             f"[indexer]\nurl = {dsn.replace('postgresql:', 'postgresql+psycopg2:')}\n"
             f"[storage]\ndriver = file\nfile_basepath = {directory}/storage\n"
-            "[api]\nauth_mode = basic\n"
         )
+        self.url = ""
 
     def start(self) -> None:
-        configuration = str(self._directory / "gnocchi.conf")
-        upgrade = [str(HOME / "bin/gnocchi-upgrade"), "--config-file", configuration]
+        basic = self._configuration("basic", "[api]\nauth_mode = basic\n")
+        upgrade = [str(HOME / "bin/gnocchi-upgrade"), "--config-file", basic]
         subprocess.run(upgrade, check=True, capture_output=True, timeout=START_SECONDS)
-        with (self._directory / "log").open("ab") as log:
-            serve = [str(HOME / "bin/python"), "-c", SERVE, configuration, str(self._port)]
-            self._process = subprocess.Popen(serve, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self.ask("GET", "archive_policy")
-                break
-            except urllib.error.URLError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    pytest.fail((self._directory / "log").read_text()[-3000:])
-                time.sleep(0.1)
+        self.url = self._serve(basic)
         for name, (methods, definition) in POLICIES.items():
             kept = [{"granularity": granularity, "timespan": timespan} for granularity, timespan in definition]
             policy = {"name": name, "back_window": 0, "aggregation_methods": methods, "definition": kept}
             self.ask("POST", "archive_policy", policy)
         self.ask("POST", "resource_type", {"name": "instance", "attributes": INSTANCE})
 
+    def serve_with_keystone(self, auth_url: str, password: str) -> str:
+        """Serve the same metrics with the tokens of a Keystone, whose user admin has the ``password``; return the URL."""
+        user = f"auth_url = {auth_url}\nauth_type = password\nusername = admin\npassword = {password}\nproject_name = admin\n"
+        domains = "user_domain_id = default\nproject_domain_id = default\ninterface = public\n"
+        settings = f"[api]\nauth_mode = keystone\n[keystone_authtoken]\n{user}{domains}"
+        return self._serve(self._configuration("keystone", settings))
+
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def _configuration(self, name: str, settings: str) -> str:
+        """Return the path of a configuration with these ``settings``, where Keystone's middleware looks for it with that HOME."""
+        path = self._directory / name / ".gnocchi/gnocchi.conf"
+        path.parent.mkdir(parents=True)
+        path.write_text(self._settings + settings)
+        return str(path)
+
+    def _serve(self, configuration: str) -> str:
+        """Serve the API; return its URL once it answers."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        with (self._directory / "log").open("ab") as log:
+            serve = [str(HOME / "bin/python"), "-c", SERVE, configuration, str(port)]
+            environment = {**os.environ, "HOME": str(Path(configuration).parents[1])}
+            process = subprocess.Popen(serve, stdout=log, stderr=log, env=environment)
+        self._processes.append(process)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).close()
+                return f"http://127.0.0.1:{port}"
+            except OSError:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    pytest.fail((self._directory / "log").read_text()[-3000:])
+                time.sleep(0.1)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Return the body of an answer of success."""

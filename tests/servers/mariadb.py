@@ -18,7 +18,7 @@ import pytest
 from tests.servers import not_installed
 
 SERVER = Path("/usr/sbin/mariadbd")
-INSTALL = "MariaDB is not installed: apt-get install --no-install-recommends mariadb-server-core"
+INSTALL = "MariaDB is not installed: apt-get install --no-install-recommends mariadb-server-core mariadb-client-core"
 START_SECONDS = 120.0
 PASSWORD = "s3cret"
 
@@ -98,7 +98,7 @@ class MariaDB:
 @pytest.fixture(scope="session")
 def mariadb(server_directory: Callable[[str], Path]) -> Iterator[MariaDB]:
     """A private MariaDB for the whole run."""
-    if not SERVER.exists() or shutil.which("mariadb-install-db") is None:
+    if not SERVER.exists() or None in map(shutil.which, ("mariadb-install-db", "my_print_defaults")):
         not_installed(INSTALL)
     server = MariaDB(server_directory("meter-mariadb-"))
     try:

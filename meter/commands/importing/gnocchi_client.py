@@ -14,6 +14,7 @@ from meter.commands.importing.import_source import ImportSourceError
 from meter.http.client import ErrorResponse
 from meter.http.client import HttpRequest
 from meter.http.client import HttpResponse
+from meter.openstack.catalogue import NoService
 from meter.openstack.keystone import Keystone
 
 SERVICE = "metric"
@@ -83,7 +84,7 @@ class GnocchiClient:
         Raises :class:`ImportSourceError` if the user may not ask that.
         """
         for attempt in (1, 2):
-            root, headers = await self._authentication.url_and_headers()
+            root, headers = await self._url_and_headers()
             url = "/".join((root.rstrip("/"), "v1", *(quote(part, safe="") for part in path)))
             request = HttpRequest(
                 method="GET",
@@ -102,3 +103,13 @@ class GnocchiClient:
                     f"Gnocchi does not let this user read all metrics; an administrator may: {error}"
                 ) from error
             raise
+
+    async def _url_and_headers(self) -> tuple[str, Mapping[str, str]]:
+        try:
+            return await self._authentication.url_and_headers()
+        except ErrorResponse as error:
+            if error.status == FORBIDDEN[0]:
+                raise ImportSourceError(str(error)) from error
+            raise
+        except NoService as error:
+            raise ImportSourceError(str(error)) from error

@@ -15,11 +15,13 @@ from meter.bus.amqp import AmqpBus
 from meter.bus.batches import BATCH_SAMPLES
 from meter.bus.batches import iter_publications
 from meter.commands.database import database_server
+from meter.daemon.concurrent import all_of
 from meter.daemon.services import sleep
 from meter.daemon.supervised import READY_SECONDS
 from meter.daemon.supervised import wait_ready
 from meter.interfaces import IPublisher
 from meter.interfaces import IStore
+from meter.message import MeteringMessage
 from meter.message import read_cast
 from meter.outgoing import OutgoingMessage
 from meter.settings import Config
@@ -50,8 +52,7 @@ class BusDestination:
     async def send(self, messages: Sequence[OutgoingMessage]) -> Mapping[str, str]:
         """Return once the broker has confirmed all."""
         refused: dict[str, str] = {}
-        for batch in batches(messages):
-            await self._publish(batch, refused)
+        await all_of(*(self._publish(batch, refused) for batch in batches(messages)))
         return refused
 
     async def _publish(self, batch: Sequence[OutgoingMessage], refused: dict[str, str]) -> None:
@@ -80,19 +81,16 @@ class StoreDestination:
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> Mapping[str, str]:
         """Return once all that are not refused are committed."""
-        refused: dict[str, str] = {}
-        for batch in batches(messages):
-            read = [
-                message
-                for publication in iter_publications(batch)
-                for message in read_cast(publication.body, self._keys)
-            ]
-            result = await self._store.write(read)
-            for refusal in result.refused:
-                reason = ": ".join(filter(None, (refusal.reason, refusal.cause)))
-                refused[read[refusal.index].message_id] = f"the store refuses it: {reason}"
+        read: list[MeteringMessage] = []
+        for publication in iter_publications(messages):
+            read += read_cast(publication.body, self._keys)
             await sleep(self._clock, 0)
-        return refused
+        result = await self._store.write(read)
+        return {
+            read[refusal.index].message_id: "the store refuses it: "
+            + ": ".join(filter(None, (refusal.reason, refusal.cause)))
+            for refusal in result.refused
+        }
 
 
 def batches(messages: Sequence[OutgoingMessage]) -> list[Sequence[OutgoingMessage]]:
