@@ -12,6 +12,7 @@ from meter.bus.amqp import BrokerInspection
 from meter.bus.amqp import Browser
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.interfaces import Binding
+from meter.interfaces import BoundedQueue
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
@@ -81,7 +82,9 @@ async def test_queues_of_several_hosts_are_quorum_queues_and_a_classic_one_is_us
     await channel.queue_declare(queue=SAMPLES.queue, durable=True)
 
     with capturedLogs() as events:
-        bus = amqp_bus(url)
+        bus = amqp_bus(
+            url, bounded=[BoundedQueue(name="unheard", max_messages=10, max_seconds=60.0, dropped="dropped")]
+        )
         service = bus.subscribe(SAMPLES, receive=None)
         service.startService()
         await until(lambda: bus.readiness().ready)
@@ -91,7 +94,8 @@ async def test_queues_of_several_hosts_are_quorum_queues_and_a_classic_one_is_us
     queues = dict(
         map(str.split, rabbitmq.ctl("list_queues", "-p", vhost, "name", "type", "--no-table-headers").splitlines())
     )
-    assert queues == {SAMPLES.queue: "classic", DEAD_LETTER_QUEUE: "quorum"}
+    others = (DEAD_LETTER_QUEUE, "unheard", "dropped")
+    assert queues == {SAMPLES.queue: "classic", **dict.fromkeys(others, "quorum")}
     await service.stopService()
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import ExitStack
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
 
 from meter.api.auth.requester import Requester
 from meter.api.auth.visibility import VisibleStore
@@ -20,6 +24,10 @@ from meter.daemon.services import sleep
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import Unavailable
 from meter.query import SampleFilter
+from meter.store.postgres.connection import Connection
+from meter.store.postgres.connection import Lost
+from meter.store.postgres.dsn import connection_parameters
+from meter.store.postgres.dsn import parsed
 from tests.integration.test_store_connections import running
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed
@@ -146,3 +154,35 @@ async def test_queries_and_writes_go_on_after_a_failover(servers):
         while await works(lambda: committed(store, 2)) is None:
             await sleep(reactor, 0.1)
         assert len(await store.samples(ALL, 10)) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_dsn_of_several_hosts_finds_the_primary_whichever_it_is(servers):
+    primary, standby = servers
+    with socket.create_server(("127.0.0.1", 0)) as silent, capturedLogs() as events:
+        refusing, hanging = SimpleNamespace(port=1), SimpleNamespace(port=silent.getsockname()[1])
+        orders = [(standby, primary), (refusing, standby, primary), (hanging, primary), (standby, refusing, primary)]
+        for order in orders:
+            dsn = dsn_of(*order, target_session_attrs="read-write")
+            parameters = connection_parameters(dsn, statement_timeout_seconds=5, application_name="test")
+            many = [Connection(reactor, reactor, parameters, open_seconds=4) for _ in range(4)]
+            await gatherResults([Deferred.fromCoroutine(each.open()) for each in many])
+            for each in many:
+                assert await each.rows("SELECT inet_server_port()") == [(primary.port,)]
+                each.close()
+        nobody = Connection(reactor, reactor, {**parameters, **parsed(dsn_of(refusing, standby))}, open_seconds=4)
+        with pytest.raises(Lost) as refusal:
+            await nobody.open()
+    told = str(refusal.value)
+    assert "127.0.0.1:1: Connection refused; " in told
+    assert f"127.0.0.1:{standby.port}: " in told
+    assert "read-only" in told
+    assert [event for event in events if "log_failure" in event] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_readers_of_a_dsn_for_writers_find_the_primary(servers):
+    primary, standby = servers
+    async with running(dsn_of(standby, primary, target_session_attrs="read-write")) as store:
+        await committed(store, 1)
+        assert len(await store.samples(ALL, 10)) == 1

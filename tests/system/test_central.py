@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.servers.openstack import PASSWORD
+from tests.servers.rabbitmq import RabbitMQ
 from tests.system.daemons import Daemon
 from tests.system.daemons import House
 from tests.system.daemons import until
@@ -55,7 +56,10 @@ def leader_and_other(agents: list[Daemon]) -> tuple[Daemon, Daemon]:
     return first, second
 
 
-def test_another_agent_goes_on_when_the_one_that_measures_is_killed(furnished: House) -> None:
+def test_another_agent_goes_on_when_the_one_that_measures_is_killed(furnished: House, rabbitmq: RabbitMQ) -> None:
+    # Two names of one broker count as a cluster, whose queues are quorum queues; test_an_image_that_is_deleted_between_two_leaders_ends has classic ones.
+    place = f"127.0.0.1:{rabbitmq.port}"
+    furnished.bus = furnished.bus.replace(place, f"{place},localhost:{rabbitmq.port}")
     furnished.daemon("meter-collector").start().until_ready()
     api = furnished.daemon("meter-api").start().until_ready()
     agents = [furnished.daemon("meter-central", f"[polling]\ninterval_seconds = {INTERVAL_SECONDS}\n") for _ in "ab"]

@@ -23,6 +23,8 @@ from meter.archive_unavailable import ArchiveUnavailable
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import Unavailable
 from meter.store.postgres.dsn import described
+from meter.store.postgres.dsn import one_by_one
+from meter.store.postgres.dsn import place_of
 from meter.store.postgres.dsn import with_addresses
 from meter.store.postgres.sql import Parameters
 from meter.store.postgres.sql import chosen
@@ -120,26 +122,69 @@ class Connection:
         self._slices = slices
         self._clock = clock
         self._parameters = parameters
+        self._hosts = len(one_by_one(parameters))
         self._open_seconds = open_seconds
         self._answer_seconds: float | None = answer_seconds
-        self._link = _Link(reactor, self._on_lost)
-        if notified is not None:
-            self._link.addNotifyObserver(lambda _: notified())
+        self._notified = notified
+        self._link = self._make_link()
+        self._opening = True
         self._timed_out = False
         self.spread = False
         self.closed = False
         self.lost: Deferred[None] = Deferred()
 
     async def open(self) -> None:
-        """Connect; :class:`Lost` if that fails."""
-        parameters = await with_addresses(self._reactor, self._parameters)
-        if self.closed:
-            raise Lost(f"{described(self._parameters)}: closed while connecting")
+        """Connect to the first host of those in the parameters that may be used; :class:`Lost` if there is none.
+
+        Not by libpq's own turn: txpostgres 1.7.0 watches the socket of the host before, and the connection hangs or fails
+        (test_a_dsn_of_two_hosts_finds_the_primary_whichever_it_is).
+        """
+        failures: list[str] = []
+        for each in one_by_one(self._parameters):
+            targets = one_by_one(await with_addresses(self._reactor, each))
+            for target in targets:
+                if self.closed:
+                    raise Lost(f"{described(self._parameters)}: closed while connecting")
+                try:
+                    await self._open_at(target, self._open_seconds / self._hosts)
+                except Exception as error:
+                    place = f"{place_of(target)}: " if self._hosts > 1 else ""
+                    failures.append(f"{place}{self._message(error)}")
+                else:
+                    self._opening = False
+                    return
+        self.close()
+        raise Lost(f"{described(self._parameters)}: {'; '.join(dict.fromkeys(failures))}")
+
+    async def _open_at(self, parameters: Mapping[str, str], seconds: float) -> None:
+        """Connect to one host; raises whatever the reason is."""
+        link = self._link = self._make_link()
+        self._timed_out = False
+
+        def expire() -> None:
+            self._timed_out = True
+            link.shut()
+
+        timeout = self._clock.callLater(seconds, expire)
         try:
-            await self._limited(self._link.connect(**parameters), self._open_seconds)
-        except Exception as error:
-            self.close()
-            raise Lost(f"{described(self._parameters)}: {self._message(error)}") from error
+            await link.connect(**parameters)
+        except BaseException:
+            link.shut()
+            raise
+        finally:
+            if timeout.active():
+                timeout.cancel()
+
+    def _make_link(self) -> _Link:
+        link = _Link(self._reactor, self._on_link_lost)
+        if self._notified is not None:
+            notified = self._notified
+            link.addNotifyObserver(lambda _: notified())
+        return link
+
+    def _on_link_lost(self) -> None:
+        if not self._opening:
+            self._on_lost()
 
     async def rows(self, statement: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
         """Execute ``statement`` and return its rows."""
@@ -216,8 +261,7 @@ class Connection:
 
     def close(self) -> None:
         """Close without blocking; a running statement fails with :class:`Lost`."""
-        if self._link.pollable() is not None:
-            self._link.close()
+        self._link.shut()
         self._on_lost()
 
     async def _execute(self, statement: str, parameters: Parameters) -> Any:
@@ -316,6 +360,11 @@ class _Link(txpostgres.Connection):
     def __init__(self, reactor: Any, on_lost: Callable[[], None]) -> None:
         super().__init__(reactor)
         self._on_lost = on_lost
+
+    def shut(self) -> None:
+        """Close, if it was ever begun to connect."""
+        if self.pollable() is not None:
+            self.close()
 
     def doRead(self) -> None:
         self.reactor.removeWriter(self)  # for the reason in doWrite(); where there is more to write, it is added again

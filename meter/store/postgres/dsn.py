@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import ip_address
-from itertools import zip_longest
 from typing import Any
 
 import psycopg2
@@ -62,18 +61,42 @@ def parsed(dsn: str) -> dict[str, str]:
 
 def described(parameters: Mapping[str, str]) -> str:
     """Return host, port and database as text, without the password."""
-    hosts = (parameters.get("host") or parameters.get("hostaddr") or "the local socket").split(",")
-    ports = parameters.get("port", "").split(",")
-    if len(ports) == 1:
-        ports *= len(hosts)
-    places = ",".join(f"{host}:{port}" if port else host for host, port in zip_longest(hosts, ports, fillvalue=""))
+    places = ",".join(dict.fromkeys(place_of(each) for each in one_by_one(parameters)))
     return f"PostgreSQL at {places}/{parameters.get('dbname', '')}"
+
+
+def place_of(parameters: Mapping[str, str]) -> str:
+    """Return host and port as text."""
+    host = parameters.get("host") or parameters.get("hostaddr") or "the local socket"
+    return f"{host}:{parameters['port']}" if "port" in parameters else host
+
+
+def one_by_one(parameters: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return ``parameters`` for each host in them, in the order in which they are to be tried.
+
+    What libpq does with lists that do not match, it says itself: they are returned as they are.
+    """
+    lists = {name: parameters[name].split(",") for name in ("host", "hostaddr", "port") if name in parameters}
+    count = max((len(values) for name, values in lists.items() if name != "port"), default=1)
+    if count == 1 or any(
+        len(values) not in ({1, count} if name == "port" else {count}) for name, values in lists.items()
+    ):
+        return [dict(parameters)]
+    each = [
+        {**parameters, **{name: values[number % len(values)] for name, values in lists.items()}}
+        for number in range(count)
+    ]
+    if parameters.get("target_session_attrs") != "prefer-standby":
+        return each
+    # In two turns, as libpq does: first for a standby.
+    return [{**one, "target_session_attrs": kind} for kind in ("standby", "any") for one in each]
 
 
 async def with_addresses(reactor: IReactorPluggableNameResolver, parameters: Mapping[str, str]) -> dict[str, str]:
     """Return ``parameters`` with the addresses of the host, resolved without blocking as libpq would.
 
-    The host name stays, because libpq verifies certificates with it. Sockets, addresses and lists of hosts do not change.
+    The host name stays, because libpq verifies certificates with it. Sockets and addresses do not change; lists of hosts are
+    for :func:`one_by_one`.
     """
     host = parameters.get("host", "")
     if not host or "hostaddr" in parameters or host[0] in "/@" or "," in host or _is_address(host):
