@@ -17,7 +17,7 @@ run: setup-run ## run Meter on this host: libvirt, store and API in one process;
 test: setup-test ## check everything: style, types, tests, package, documentation
 	@$(VENV)/bin/tox
 
-chaos: setup-test $(VENV)/.dev ## inject faults into real servers and daemons, count lost and duplicate samples (fifteen minutes)
+chaos: setup-test $(VENV)/.dev ## inject faults into real servers and daemons, count lost and duplicate samples (some twenty-five minutes)
 	@etc/dev/system-packages $(PYTHON) chaos
 	@$(VENV)/bin/python -m tests.chaos
 
