@@ -6,7 +6,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help run test chaos screenshots dev setup-run setup-test clean
+.PHONY: help run test chaos screenshots deb dev setup-run setup-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -23,6 +23,10 @@ chaos: setup-test $(VENV)/.dev ## inject faults into real servers and daemons, c
 
 screenshots: setup-test ## take the pictures in docs/images of a demo cloud, and look at all pages at several sizes (ten minutes)
 	@$(VENV)/bin/tox -e screenshots
+
+deb: ## build the Debian package, for the release of Debian that this runs on, into dist
+	@etc/dev/system-packages /usr/bin/python3 deb
+	@etc/debian/build dist
 
 dev: $(VENV)/.dev ## prepare .venv to run single tests and tools by hand
 
