@@ -102,7 +102,7 @@ def test_units_have_the_same_settings_but_for_what_their_daemons_need() -> None:
 
 def test_user_group_and_directories_are_made_as_the_files_say(tmp_path: Path) -> None:
     state, configuration = tmp_path / "var/lib/meter", tmp_path / "etc/meter"
-    configuration.mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
     for program, file in (("sysusers", "etc/sysusers.d/meter.conf"), ("tmpfiles", "etc/tmpfiles.d/meter.conf")):
         arguments = ["--create"] if program == "tmpfiles" else []
         command = [f"systemd-{program}", f"--root={tmp_path}", *arguments, str(TOP / file)]
