@@ -12,12 +12,12 @@ from typing import Any
 
 from tests.install.page import DOMAIN
 from tests.servers.keystone import PASSWORD
-from tests.servers.keystone import REGION
 from tests.servers.keystone import Keystone
 from tests.servers.openstack import HOME
 from tests.servers.openstack import install
 
 PORT = 5000
+REGION = "RegionOne"
 TOKEN_SECONDS = 3600
 START_SECONDS = 240.0
 NAME = "keystone"
@@ -57,7 +57,9 @@ def start_keystone(stack: ExitStack, campaign: Any) -> dict[str, str]:
 
 def serve(directory: Path) -> None:
     """Run Keystone until this process is killed."""
-    server = Keystone(HOME / "bin", directory, TOKEN_SECONDS, port=PORT, address="0.0.0.0", host=f"{NAME}.{DOMAIN}")
+    server = Keystone(
+        HOME / "bin", directory, TOKEN_SECONDS, port=PORT, address="0.0.0.0", host=f"{NAME}.{DOMAIN}", region=REGION
+    )
     server.start()
     (directory / "ready").touch()
     while True:

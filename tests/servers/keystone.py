@@ -33,7 +33,6 @@ make_server(address, port, application).serve_forever()
 
 PASSWORD = "the administrator's"
 TOKEN_SECONDS = 15
-REGION = "RegionOne"
 
 
 class Keystone:
@@ -48,6 +47,7 @@ class Keystone:
         port: int = 0,
         address: str = "127.0.0.1",
         host: str = "127.0.0.1",
+        region: str = "",
     ) -> None:
         self._binaries = binaries
         self._directory = directory
@@ -56,6 +56,7 @@ class Keystone:
             probe.bind(("127.0.0.1", port))
             self._port = probe.getsockname()[1]
         self._address = address
+        self._region = region
         self.url = f"http://{host}:{self._port}/v3"
         self._own_url = f"http://127.0.0.1:{self._port}/v3"
         (directory / "keystone.conf").write_text(
@@ -82,8 +83,8 @@ password_hash_rounds = 4
             database.execute("PRAGMA journal_mode = WAL")  # Keystone reads beside what it writes
         self._manage("fernet_setup", *me)
         self._manage("credential_setup", *me)
-        endpoint = ("--bootstrap-public-url", self.url, "--bootstrap-region-id", REGION)
-        self._manage("bootstrap", "--bootstrap-password", PASSWORD, *endpoint)
+        region = ("--bootstrap-region-id", self._region) if self._region else ()
+        self._manage("bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-public-url", self.url, *region)
         self.serve()
 
     def serve(self) -> None:
