@@ -82,6 +82,7 @@ class Reload:
         self._in_force = in_force
         self._parts: list[Reloadable] = []
         self._refresh: list[Callable[[], Awaitable[None] | None]] = []
+        self._checks: list[Callable[[Config], str]] = []
         self._told: dict[Setting, Any] = {}
         self._running: Deferred[None] | None = None
         self._again = False
@@ -94,6 +95,10 @@ class Reload:
     def add_files(self, refresh: Callable[[], Awaitable[None] | None]) -> None:
         """Call ``refresh`` at every reload."""
         self._refresh.append(refresh)
+
+    def add_check(self, check: Callable[[Config], str]) -> None:
+        """Call ``check`` at every reload: it returns what is wrong with settings that wait for a restart, empty if nothing is."""
+        self._checks.append(check)
 
     @property
     def settings(self) -> list[str]:
@@ -152,6 +157,9 @@ class Reload:
             if mine:
                 complete &= await self._change(part, mine, present, wanted)
         self._tell_waiting(changed, present, wanted)
+        for check in self._checks:
+            if problem := check(new):
+                self._log.error("mend before the restart: {problem}", problem=problem)
         for refresh in self._refresh:
             try:
                 await _done(refresh())

@@ -59,9 +59,14 @@ def load(path: str, daemon: str) -> Config:
     Files of secrets are read here. Nothing is written, connected to or listened on.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read: {error}"]) from error
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{path}: line {line} is not in UTF-8: save the file as UTF-8"]) from error
     return parse(text, daemon, path)
 
 

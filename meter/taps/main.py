@@ -70,7 +70,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
         daemon = Daemon(name, config, kinds, only_checking=checking, load=configuration)
         add_service_manager(daemon)
         add_diagnostics(daemon)
-        if not daemon.problems:
+        if checking or not daemon.problems:
             compose(daemon)
             add_reloads(daemon)
     except ConfigError as error:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from typing import Generic
 from typing import TypeVar
@@ -58,7 +59,8 @@ class OwnCertificate:
 
 def read_certificates(file: PemFile) -> list[x509.Certificate]:
     """Return the certificates in ``file``, at least one; raise :class:`BadTlsFile`."""
-    found = _CERTIFICATE.findall(_read(file))
+    content, _ = _read(file)
+    found = _CERTIFICATE.findall(content)
     if not found:
         raise BadTlsFile(f"{file} contains no PEM certificate")
     try:
@@ -83,9 +85,13 @@ def read_own_certificate(certificate: PemFile, key: PemFile, *, private: bool = 
 
 
 def _read_key(file: PemFile, *, private: bool) -> Any:
-    found = _KEY.search(_read(file, private=private))
+    content, mode = _read(file)
+    found = _KEY.search(content)
     if found is None:
-        raise BadTlsFile(f"{file} contains no PEM private key")
+        more = ", only certificates: name the file with the key" if _CERTIFICATE.search(content) else ""
+        raise BadTlsFile(f"{file} contains no PEM private key{more}")
+    if private and mode & OTHERS:
+        raise BadTlsFile(f"{file} has mode {mode:04o}: every user can read the key; chmod o= {file.path}")
     try:
         return load_pem_private_key(found[0], password=None)
     except TypeError:
@@ -96,15 +102,26 @@ def _read_key(file: PemFile, *, private: bool) -> Any:
         raise BadTlsFile(f"{file} contains a damaged key: {error}") from None
 
 
-def _read(file: PemFile, *, private: bool = False) -> bytes:
+def _read(file: PemFile) -> tuple[bytes, int]:
+    """Return the contents and the mode of a file."""
     try:
         with open(file.path, "rb") as opened:
-            mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
-            if private and mode & OTHERS:
-                raise BadTlsFile(f"{file} has mode {mode:04o}: every user can read the key; chmod o= {file.path}")
-            return opened.read()
+            return opened.read(), stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
     except OSError as error:
         raise BadTlsFile(f"{file} cannot be read: {error.strerror}") from None
+
+
+def validity_problem(file: PemFile, certificate: x509.Certificate, now: datetime) -> str:
+    """Return what is wrong with the times of the certificate in ``file`` at ``now``, empty if it is valid."""
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if ends <= now:
+        return f"{file} ended at {ends:%Y-%m-%d %H:%M} UTC: clients refuse it; renew it"
+    if begins > now:
+        return (
+            f"{file} is valid from {begins:%Y-%m-%d %H:%M} UTC only: clients refuse it; set the clock of this host, or use"
+            " another certificate"
+        )
+    return ""
 
 
 def _encoded(public_key: Any) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
+from cryptography import x509
 from OpenSSL.SSL import Connection
 from OpenSSL.SSL import Context
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -18,6 +20,7 @@ from meter.tls.files import PemFile
 from meter.tls.files import WatchedFiles
 from meter.tls.files import read_certificates
 from meter.tls.files import read_own_certificate
+from meter.tls.files import validity_problem
 from meter.tls.trust import trust_root
 
 
@@ -38,7 +41,7 @@ class ServerTls:
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> Connection:  # noqa: N803
         """Return a new connection."""
-        return Connection(self._contexts.current(), None)
+        return Connection(self._contexts.current()[0], None)
 
     def wrapped(self, factory: IProtocolFactory, clock: Any) -> IProtocolFactory:
         """Return ``factory`` behind TLS, for any listening endpoint."""
@@ -49,16 +52,21 @@ class ServerTls:
         """Read files that have changed now, not only for the next connection."""
         self._contexts.current()
 
+    def validity_problem(self, now: datetime) -> str:
+        """Return what is wrong with the times of the certificate at ``now``, empty if it is valid. Clients would refuse it."""
+        return validity_problem(self._certificate, self._contexts.current()[1], now)
+
     def replace(self, other: ServerTls) -> None:
         """Use the files of ``other`` for new connections."""
         self._certificate, self._key, self._client_ca = other._certificate, other._key, other._client_ca
         self._contexts = other._contexts
 
-    def _context(self) -> Context:
-        options = read_own_certificate(self._certificate, self._key).options()
+    def _context(self) -> tuple[Context, x509.Certificate]:
+        own = read_own_certificate(self._certificate, self._key)
+        options = own.options()
         if self._client_ca is not None:
             options["trustRoot"] = trust_root(read_certificates(self._client_ca))
         context: Context = CertificateOptions(
             **options, raiseMinimumTo=TLSVersion.TLSv1_2, acceptableProtocols=[b"http/1.1"]
         ).getContext()
-        return context
+        return context, own.certificate

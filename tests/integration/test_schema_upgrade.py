@@ -186,6 +186,14 @@ async def test_dry_run_says_what_an_upgrade_does_and_changes_nothing(postgresql,
 
 
 @pytest_twisted.ensureDeferred
+async def test_dry_run_of_a_new_database_stops_no_collector(postgresql, said):
+    status, out, _ = await said(postgresql.dsn(), "upgrade --dry-run --json")
+    plan = json.loads(out)
+    assert (status, plan["schema_version"], len(plan["steps"])) == (0, 0, VERSION)
+    assert {each["earlier_daemons"] for each in plan["steps"]} == {"there are none"}
+
+
+@pytest_twisted.ensureDeferred
 async def test_estimate_grows_with_the_tables(postgresql):
     dsn = postgresql.dsn()
     upgrade(dsn, 2)

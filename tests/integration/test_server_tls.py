@@ -6,6 +6,9 @@ import http.client
 import ssl
 from collections.abc import AsyncIterator
 from collections.abc import Callable
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +176,7 @@ async def test_tls_older_than_1_2_is_refused(serve: Any, files: Files, authority
     with pytest.raises(ssl.SSLError, match=r"(?i)protocol version|unsupported"):
         await client.get()
     # OpenSSL's own security level may refuse it, too: so look at the options.
-    options = files.tls()._context().set_options(0)
+    options = files.tls()._context()[0].set_options(0)
     assert options & SSL.OP_NO_TLSv1
     assert options & SSL.OP_NO_TLSv1_1
 
@@ -239,6 +242,11 @@ def _opened(files: Files) -> None:
     files.key_file.chmod(0o644)
 
 
+def _certificate_as_key(files: Files) -> None:
+    files.key_file.write_bytes(files.cert_file.read_bytes())
+    files.key_file.chmod(0o644)
+
+
 def _encrypted(files: Files) -> None:
     from cryptography.hazmat.primitives import serialization as form
 
@@ -254,6 +262,10 @@ def _encrypted(files: Files) -> None:
         (_cut, "[status.tls] cert_file, {cert}, contains a damaged certificate"),
         (_without_key, "[status.tls] key_file, {key}, cannot be read: No such file"),
         (_opened, "[status.tls] key_file, {key}, has mode 0644: every user can read the key"),
+        (
+            _certificate_as_key,
+            "[status.tls] key_file, {key}, contains no PEM private key, only certificates: name the file",
+        ),
         (_encrypted, "[status.tls] key_file, {key}, contains an encrypted key"),
     ],
 )
@@ -267,3 +279,11 @@ def test_unusable_file_is_named_with_the_reason(files: Files, spoil: Callable[[F
 def test_key_that_the_group_may_read_is_accepted(files: Files) -> None:
     files.key_file.chmod(0o640)
     assert files.tls()
+
+
+def test_certificate_outside_its_time_is_told(files: Files) -> None:
+    tls, now = files.tls(), datetime.now(UTC)
+    assert tls.validity_problem(now) == ""
+    late, early = tls.validity_problem(now + timedelta(days=9)), tls.validity_problem(now - timedelta(days=9))
+    assert late.startswith(f"[status.tls] cert_file, {files.cert_file}, ended at ")
+    assert early.startswith(f"[status.tls] cert_file, {files.cert_file}, is valid from ")

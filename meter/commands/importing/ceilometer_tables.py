@@ -21,6 +21,10 @@ from typing import TypeVar
 
 from twisted.internet.interfaces import IReactorFromThreads
 
+from meter.commands.importing.ceilometer_url import database_url
+from meter.commands.importing.ceilometer_url import engine_of
+from meter.commands.importing.ceilometer_url import sqlalchemy_library
+from meter.commands.importing.ceilometer_url import without_password
 from meter.commands.importing.import_source import IMPORTED_FROM
 from meter.commands.importing.import_source import PAGE_SAMPLES
 from meter.commands.importing.import_source import Chosen
@@ -44,14 +48,6 @@ COLUMNS = {
     "meter": {"id", "name", "type", "unit"},
     "resource": {"internal_id", "resource_id", "user_id", "project_id", "source_id", "resource_metadata"},
 }
-
-DRIVERS = {
-    "mysql": "mysql+pymysql",
-    "mariadb": "mysql+pymysql",
-    "postgresql": "postgresql+psycopg2",
-    "postgres": "postgresql+psycopg2",
-}
-"""The installed driver of a database whose URL names none, as most in ceilometer.conf; SQLAlchemy would take another."""
 
 CACHED_RESOURCES = 10_000
 """Rows of ``resource`` in memory; each has the metadata of a resource at some time."""
@@ -95,7 +91,7 @@ class CeilometerTables:
         password: str = "",
         page_samples: int = PAGE_SAMPLES,
     ) -> None:
-        self._url = url
+        self._url = database_url(url)
         self._chosen = chosen
         self._interval_seconds = interval_seconds
         self._password = password
@@ -105,7 +101,7 @@ class CeilometerTables:
         self._meters: dict[int, _Meter] = {}
         self._engine: Any = None
         self._tables: dict[str, Any] = {}
-        self.identity: Mapping[str, Any] = {"source": SOURCE, "url": _without_password(url)}
+        self.identity: Mapping[str, Any] = {"source": SOURCE, "url": without_password(self._url)}
 
     async def open(self) -> None:
         """Connect, and look at the tables."""
@@ -134,34 +130,29 @@ class CeilometerTables:
 
     async def _call(self, function: Callable[[], T]) -> T:
         """Call ``function`` in the thread; errors of the database become those of this command."""
-        errors: Any = _sqlalchemy().exc
+        errors: Any = sqlalchemy_library().exc
         try:
             return await self._thread.call(function)
         except (errors.OperationalError, errors.InterfaceError, errors.TimeoutError) as error:
-            raise Unavailable(f"Ceilometer's database: {_first_line(error)}") from error
+            raise Unavailable(f"{without_password(self._url)}: {_first_line(error)}") from error
         except errors.SQLAlchemyError as error:
-            raise ImportSourceError(f"Ceilometer's database: {_first_line(error)}") from error
+            raise ImportSourceError(f"{without_password(self._url)}: {_first_line(error)}") from error
 
     # --- in the thread ---------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        sql = _sqlalchemy()
-        try:
-            url = sql.engine.make_url(self._url)
-            url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
-            self._engine = sql.create_engine(url.set(password=self._password) if self._password else url)
-        except (ImportError, sql.exc.ArgumentError) as error:  # no driver, or no URL
-            raise ImportSourceError(f"{_without_password(self._url)}: {_first_line(error)}") from error
+        sql = sqlalchemy_library()
+        self._engine = engine_of(self._url, self._password)
         inspector = sql.inspect(self._engine)
         there = set(inspector.get_table_names())
         for name, needed in COLUMNS.items():
             columns = {each["name"] for each in inspector.get_columns(name)} if name in there else set()
             if missing := sorted(needed - columns):
                 raise ImportSourceError(
-                    f"{_without_password(self._url)} is no database of Ceilometer's SQL storage (Juno to Ocata): its table"
+                    f"{without_password(self._url)} is no database of Ceilometer's SQL storage (Juno to Ocata): its table"
                     f" {name} has no {', '.join(missing)}"
                     if name in there
-                    else f"{_without_password(self._url)} is no database of Ceilometer's SQL storage (Juno to Ocata): it has no"
+                    else f"{without_password(self._url)} is no database of Ceilometer's SQL storage (Juno to Ocata): it has no"
                     f" table {name}"
                 )
             # SQLAlchemy reads a DOUBLE that it finds in MySQL as a decimal, rounded to ten places.
@@ -173,14 +164,14 @@ class CeilometerTables:
                 self._meters[row.id] = _Meter(row.name, row.type or "", row.unit or "")
 
     def _count(self, after: Any) -> int:
-        sql = _sqlalchemy()
+        sql = sqlalchemy_library()
         with self._engine.connect() as connection:
             statement = sql.select(sql.func.count()).select_from(self._tables["sample"]).where(*self._conditions(after))
             return int(connection.execute(statement).scalar_one())
 
     def _rows(self, after: Any) -> Sequence[Any]:
         """Return a page of rows of ``sample``, and read the rows of ``resource`` that they refer to."""
-        sql = _sqlalchemy()
+        sql = sqlalchemy_library()
         sample, resource = self._tables["sample"].c, self._tables["resource"].c
         columns = (sample.id, sample.meter_id, sample.resource_id, sample.volume, sample.timestamp, sample.message_id)
         statement = sql.select(*columns).where(*self._conditions(after)).order_by(sample.id).limit(self._page_samples)
@@ -211,7 +202,7 @@ class CeilometerTables:
 
     def _stored_time(self, at: datetime) -> datetime | Decimal:
         """Return a time as the column of times has it."""
-        if isinstance(self._tables["sample"].c.timestamp.type, _sqlalchemy().Numeric):
+        if isinstance(self._tables["sample"].c.timestamp.type, sqlalchemy_library().Numeric):
             return Decimal((at - EPOCH) // timedelta(microseconds=1)).scaleb(-6)
         return at.astimezone(UTC).replace(tzinfo=None)
 
@@ -272,24 +263,6 @@ def _time(stored: Any) -> datetime:
     if isinstance(stored, Decimal):
         return EPOCH + timedelta(microseconds=int(stored.scaleb(6)))
     raise ValueError(f"the timestamp is {stored!r}")
-
-
-def _sqlalchemy() -> Any:
-    try:
-        import sqlalchemy
-    except ImportError as error:
-        raise ImportSourceError(
-            "Ceilometer's tables need the library SQLAlchemy, which is not installed: pip install sqlalchemy pymysql"
-        ) from error
-    return sqlalchemy
-
-
-def _without_password(url: str) -> str:
-    sql = _sqlalchemy()
-    try:
-        return str(sql.engine.make_url(url).render_as_string(hide_password=True))
-    except sql.exc.ArgumentError:
-        return "the URL of the database"
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from meter.store.maintenance.administered_database import AdministeredDatabase
 from meter.store.migrations import Migration
+from meter.store.migrations.facts import NO_DAEMONS
 from meter.store.migrations.facts import facts_of
 from meter.store.migrations.table_locks import holders
 from meter.store.migrations.table_locks import stronger
@@ -96,6 +97,7 @@ class SchemaUpgrade(AdministeredDatabase):
         described = [(step, facts_of(step.number)) for step in steps]
         named = {table for _, facts in described for table in (*facts.locks, *facts.reads, *facts.writes)}
         sizes = {name: (int(size), int(rows)) for name, size, rows in await session.rows(SIZES, [sorted(named)])}
+        is_new = bool(steps) and steps[0].number == 1  # a database without Meter's tables, which no daemon has used yet
         report = []
         for step, facts in described:
             read, rows = (sum(sizes.get(table, (0, 0))[n] for table in facts.reads) for n in (0, 1))
@@ -110,7 +112,7 @@ class SchemaUpgrade(AdministeredDatabase):
                     "reads_bytes": read,
                     "writes_bytes": written,
                     "duration": duration_class(seconds),
-                    "earlier_daemons": facts.earlier_daemons,
+                    "earlier_daemons": NO_DAEMONS if is_new else facts.earlier_daemons,
                     "seconds": seconds,
                 }
             )

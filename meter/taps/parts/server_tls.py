@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+from datetime import datetime
+
+from twisted.logger import Logger
+
 from meter.settings import Config
 from meter.settings.tls import ServerTlsSection
 from meter.taps.daemon import Daemon
 from meter.tls import BadTlsFile
 from meter.tls import PemFile
 from meter.tls import ServerTls
+
+_log = Logger()
 
 
 def server_tls(daemon: Daemon, section: str) -> ServerTls | None:
@@ -17,17 +24,40 @@ def server_tls(daemon: Daemon, section: str) -> ServerTls | None:
     except BadTlsFile as error:
         daemon.problems.append(str(error))
         return None
-    if tls is not None:
+    if tls is None:
+        daemon.reload.add_check(lambda config: _problem_at_next_start(config, section))
+        return None
+    serving: ServerTls = tls
 
-        def apply(config: Config) -> None:
-            other = configured_tls(config, section)
-            if other is None:
-                raise ValueError("the port would no longer speak TLS, which needs a restart")
-            tls.replace(other)
+    def apply(config: Config) -> None:
+        other = configured_tls(config, section)
+        if other is None:
+            raise ValueError("the port would no longer speak TLS, which needs a restart")
+        serving.replace(other)
 
-        daemon.reload.add([f"{section}.tls.*"], apply)
-        daemon.reload.add_files(tls.look)
-    return tls
+    def look() -> None:
+        serving.look()
+        if problem := serving.validity_problem(_now()):
+            _log.warn("{problem}", problem=problem)
+
+    daemon.reload.add([f"{section}.tls.*"], apply)
+    daemon.reload.add_files(look)
+    if problem := serving.validity_problem(_now()):
+        daemon.warnings.append(problem)
+    return serving
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _problem_at_next_start(config: Config, section: str) -> str:
+    """Return why a port that is to speak TLS after a restart could not, empty if it can."""
+    try:
+        tls = configured_tls(config, section)
+    except BadTlsFile as error:
+        return str(error)
+    return tls.validity_problem(_now()) if tls is not None else ""
 
 
 def configured_tls(config: Config, section: str) -> ServerTls | None:

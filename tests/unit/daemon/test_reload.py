@@ -186,3 +186,11 @@ def test_settings_of_other_daemons_are_not_told() -> None:
     assert site.now(BASE + "[api]\nmax_limit = 77\n[store]\nreaders = 5\n")[1:] == [
         "[store] readers has changed and takes effect after a restart: 4 -> 5"
     ]
+
+
+def test_what_a_restart_would_stumble_over_is_told_at_each_reload(site: Site, logged_errors: Any) -> None:
+    site.reload.add_check(lambda config: "8 are too many" if config.store.readers == 8 else "")
+    assert "mend before the restart: 8 are too many" in site.now(BASE + "[store]\nreaders = 8\n")
+    assert "mend before the restart: 8 are too many" in site.now(BASE + "[store]\nreaders = 8\n")
+    assert not [each for each in site.now(BASE + "[store]\nreaders = 5\n") if "mend" in each]
+    assert len(logged_errors.flush()) == 2

@@ -179,6 +179,15 @@ def test_a_file_that_is_not_there_is_a_mistake_too(tmp_path):
         load(str(tmp_path / "none.toml"), "meter")
 
 
+def test_line_that_is_not_utf_8_is_named(tmp_path):
+    file = tmp_path / "meter.toml"
+    file.write_bytes(b"[meter]\n# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"meter\.toml: line 2 is not in UTF-8: save the file as UTF-8"):
+        load(str(file), "meter")
+    file.write_bytes(b"\xef\xbb\xbf[meter]\nsource = 'x'\n")
+    assert load(str(file), "meter").meter.source == "x"
+
+
 def test_secrets_come_from_files(tmp_path):
     (tmp_path / "url").write_text("amqp://u:p@h/\n")
     (tmp_path / "key").write_text(" hunter2\n")
