@@ -124,6 +124,12 @@ FACTS: Mapping[int, StepFacts] = MappingProxyType(
             earlier_daemons=GO_ON
             + "; hours that they finalize have no totals of meters, and are read from the rollups of the owners",
         ),
+        19: StepFacts(
+            does="Makes an index of series by meter and by when their last samples expire.",
+            locks={"series": INDEXES},
+            reads=("series",),
+            writes=("series",),
+        ),
     }
 )
 
