@@ -26,12 +26,12 @@ def server_tls(daemon: Daemon, section: str) -> ServerTls | None:
             tls.replace(other)
 
         daemon.reload.add([f"{section}.tls.*"], apply)
-        daemon.reload.add_files(tls.look)
+        daemon.reload.add_refresh(tls.refresh)
     return tls
 
 
 def configured_tls(config: Config, section: str) -> ServerTls | None:
-    """Return the TLS that ``config`` has in a section; raise :class:`~meter.tls.files.BadTlsFile`."""
+    """Return the TLS that ``config`` has in a section; raise :class:`~meter.tls.BadTlsFile`."""
     settings: ServerTlsSection = getattr(config, section).tls
     if not settings.cert_file:
         return None
