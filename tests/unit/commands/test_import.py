@@ -254,7 +254,7 @@ def test_points_of_other_granularities_and_times_are_left_out_and_broken_ones_na
     assert len(refused) == 4
 
 
-def test_period_that_is_not_a_year_long_has_no_interval():
+def test_period_of_more_than_a_year_gives_no_interval():
     samples, _ = samples_of(metric(), [["2020-01-01T00:00", 4e7, 1]], 4e7, SELECTION)
     assert "_meter" not in samples[0].sample.resource_metadata
 
