@@ -117,13 +117,10 @@ class Spool:
         losses = await self._call(self._put, wall_seconds(self._clock), publications)
         self._report(losses)
 
-    async def fill_for(self, destination: str) -> None:
+    async def set_destination(self, destination: str) -> None:
         """Store another destination of the publications: the signing keys have changed while the agent runs."""
         self.filled_for = destination
-        await self._call(self._refill)
-
-    def _refill(self) -> None:
-        self._store_destination(self._open())
+        await self._call(lambda: self._store_destination(self._open()))
 
     async def oldest(self, limit: int, after: int = 0) -> list[SpooledMessage]:
         """Return the oldest publications with an id greater than ``after``, without removing them."""

@@ -92,7 +92,7 @@ class Reload:
         """Let ``apply`` change these settings, as ``polling.interval_seconds`` or ``signing.*``."""
         self._parts.append(Reloadable(tuple(settings), apply))
 
-    def add_files(self, refresh: Callable[[], Awaitable[None] | None]) -> None:
+    def add_refresh(self, refresh: Callable[[], Awaitable[None] | None]) -> None:
         """Call ``refresh`` at every reload."""
         self._refresh.append(refresh)
 

@@ -61,7 +61,7 @@ class NotifySocket:
         self._socket.close()
 
 
-class ServiceManager(Periodic):
+class ServiceManagerNotifier(Periodic):
     """Sends ``READY``, ``STATUS``, ``WATCHDOG`` and ``STOPPING`` to ``notify``.
 
     A daemon is ready for its service manager once all its services have started. A dependency that is away does not delay that: it
@@ -117,9 +117,9 @@ class ServiceManager(Periodic):
             self._told = status
 
 
-def service_manager(
+def service_manager_notifier(
     environment: MutableMapping[str, str], dependencies: Sequence[IDependency], clock: IReactorTime
-) -> ServiceManager | None:
+) -> ServiceManagerNotifier | None:
     """Return the service that speaks to the service manager that ``environment`` names, or ``None`` if it names none.
 
     Its variables are removed, so that servers that the daemon starts do not speak in the name of the daemon.
@@ -131,7 +131,7 @@ def service_manager(
         return None
     watched = microseconds.isdecimal() and process in ("", str(os.getpid()))
     seconds = int(microseconds) / 1e6 if watched else 0.0
-    return ServiceManager(NotifySocket(address), dependencies, clock, watchdog_seconds=seconds)
+    return ServiceManagerNotifier(NotifySocket(address), dependencies, clock, watchdog_seconds=seconds)
 
 
 def status_sentence(dependencies: Sequence[IDependency]) -> str:

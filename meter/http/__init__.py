@@ -12,12 +12,12 @@ from meter.http.client import ResponseTimedOut
 from meter.http.interfaces import IHttpClient
 from meter.http.service_limiter import LimitedHttpClient
 from meter.http.service_limiter import ServiceLimits
-from meter.http.tls import BadTlsOptions
 from meter.http.tls import TlsOptions
+from meter.tls import BadTlsFile
 
 __all__ = [
     "BadResponse",
-    "BadTlsOptions",
+    "BadTlsFile",
     "ErrorResponse",
     "HttpClient",
     "HttpRequest",

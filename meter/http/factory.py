@@ -30,7 +30,7 @@ def create_client(
     timeout_seconds: float = 30.0,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> HttpClient:
-    """Return a client that opens a connection per request; raise :class:`~meter.http.tls.BadTlsOptions`."""
+    """Return a client that opens a connection per request; raise :class:`~meter.tls.BadTlsFile`."""
     agent = Agent(reactor, contextFactory=TlsPolicy(tls), connectTimeout=connect_seconds)
     return HttpClient(HTTPClient(agent), reactor, timeout_seconds=timeout_seconds, max_body_bytes=max_body_bytes)
 
@@ -44,7 +44,7 @@ def create_limited_client(
     by_service: Mapping[str, ServiceLimits],
     metrics: IRequestMetrics,
 ) -> LimitedHttpClient:
-    """Return a client with persistent connections and limits; raise :class:`~meter.http.tls.BadTlsOptions`."""
+    """Return a client with persistent connections and limits; raise :class:`~meter.tls.BadTlsFile`."""
     pool = HTTPConnectionPool(reactor, persistent=True)
     pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
     agent = Agent(reactor, contextFactory=TlsPolicy(tls), connectTimeout=CONNECT_SECONDS, pool=pool)

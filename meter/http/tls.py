@@ -8,12 +8,8 @@ from typing import Any
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-from meter.tls import BadTlsFile
 from meter.tls import ClientTls
 from meter.tls import PemFile
-
-BadTlsOptions = BadTlsFile
-"""A CA file, certificate or key that cannot be used; the text says which and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +28,7 @@ class TlsOptions:
 
 @implementer(IPolicyForHTTPS)
 class TlsPolicy:
-    """The TLS policy of Twisted's HTTP agent; raises :class:`BadTlsOptions` for files that cannot be used.
+    """The TLS policy of Twisted's HTTP agent; raises :class:`BadTlsFile` for files that cannot be used.
 
     Each new connection uses the present contents of the files.
     """

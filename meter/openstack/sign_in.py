@@ -103,6 +103,6 @@ class KeystoneSignIn:
 
 
 def keystone_sign_in(reactor: Any, tls: TlsOptions, auth_url: str) -> KeystoneSignIn:
-    """Return the sign-in at ``auth_url``; raise :class:`~meter.http.tls.BadTlsOptions`."""
+    """Return the sign-in at ``auth_url``; raise :class:`~meter.tls.BadTlsFile`."""
     client = create_client(reactor, tls, connect_seconds=CONNECT_SECONDS, timeout_seconds=TIMEOUT_SECONDS)
     return KeystoneSignIn(client.send, auth_url)

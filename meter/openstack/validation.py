@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 10.0
 def validating_keystone(reactor: Any, tls: TlsOptions, **account: str) -> Keystone:
     """Return a Keystone client that validates tokens; ``account`` has the fields of ``Credentials``.
 
-    Raises :class:`~meter.openstack.credentials.BadCredentials` or :class:`~meter.http.tls.BadTlsOptions`.
+    Raises :class:`~meter.openstack.credentials.BadCredentials` or :class:`~meter.tls.BadTlsFile`.
     """
     client = create_client(reactor, tls, connect_seconds=CONNECT_SECONDS, timeout_seconds=TIMEOUT_SECONDS)
     return Keystone(client.send, Credentials(**account), reactor)

@@ -30,7 +30,7 @@ from meter.settings.masked import masked_urls
 from meter.taps.daemon import Daemon
 from meter.taps.parts.diagnostics import add_diagnostics
 from meter.taps.parts.reloads import add_reloads
-from meter.taps.parts.service_manager import add_service_manager
+from meter.taps.parts.service_manager import add_service_manager_notifier
 from meter.taps.signals import exit_on_second_signal
 from meter.taps.signals import reload_on_hangup
 
@@ -68,7 +68,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
         if config.meter.log_levels:
             set_levels(config.meter.log_levels)
         daemon = Daemon(name, config, kinds, only_checking=checking, load=configuration)
-        add_service_manager(daemon)
+        add_service_manager_notifier(daemon)
         add_diagnostics(daemon)
         if checking or not daemon.problems:
             compose(daemon)

@@ -35,7 +35,7 @@ _log = Logger()
 
 
 class ClientTls:
-    """TLS of connections to servers; raises :class:`~meter.tls.files.BadTlsFile` for files that cannot be used.
+    """TLS of connections to servers; raises :class:`~meter.tls.BadTlsFile` for files that cannot be used.
 
     ``ca_file`` replaces the system's CAs. ``certificate`` is sent to servers that ask for one; ``key`` may be in the same file, and
     must not be readable by every user if it is ``private``. With ``insecure`` servers are not verified. Each new connection uses
@@ -63,10 +63,6 @@ class ClientTls:
         """Return the creator of TLS connections to ``host``, for Twisted's endpoints and agents."""
         trusted = f"those in {self._ca_file.path}" if self._ca_file else "the system's, as no file of CAs is set"
         return _Connections(self._contexts, host, None if self._insecure else trusted)
-
-    def look(self) -> None:
-        """Read files that have changed now, not only for the next connection."""
-        self._contexts.current()
 
     def _context(self) -> Context:
         options: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from meter.tls.trust import trust_root
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerTls:
-    """TLS of a port, version 1.2 at least; raises :class:`~meter.tls.files.BadTlsFile` for files that cannot be used.
+    """TLS of a port, version 1.2 at least; raises :class:`~meter.tls.BadTlsFile` for files that cannot be used.
 
     ``certificate`` is a file with the certificate and its chain. With ``client_ca`` clients need a certificate that a CA in this
     file has signed. Each new connection uses the present contents of the files; existing connections stay as they are.
@@ -48,7 +48,7 @@ class ServerTls:
         wrapped: IProtocolFactory = TLSMemoryBIOFactory(self, False, factory, clock)
         return wrapped
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Read files that have changed now, not only for the next connection."""
         self._contexts.current()
 

@@ -123,7 +123,7 @@ def refused(daemon: Daemon) -> bool:
     return any("ACCESS_REFUSED" in each or "NOT_FOUND" in each for each in reasons)
 
 
-def test_no_daemon_works_with_fewer(region: Callable[..., Daemon], rabbitmq: RabbitMQ) -> None:
+def test_no_daemon_works_with_a_permission_less(region: Callable[..., Daemon], rabbitmq: RabbitMQ) -> None:
     region("meter-collector", "meter-collector").until_ready()
     started = []
     for daemon, user, what, more in CASES:
@@ -136,7 +136,7 @@ def test_no_daemon_works_with_fewer(region: Callable[..., Daemon], rabbitmq: Rab
         running.close()
 
 
-def test_a_permission_is_taken_away_for_each_that_the_page_gives() -> None:
+def test_each_permission_of_the_page_is_taken_away_once() -> None:
     given = {
         (user, what)
         for user, each in PERMISSIONS.items()

@@ -49,7 +49,7 @@ def test_hadolint_finds_no_fault() -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_hadolint_would_find_one(tmp_path: Path) -> None:
+def test_hadolint_finds_a_missing_option_of_apt_get(tmp_path: Path) -> None:
     text = (FOLDER / "Containerfile").read_text().replace(" --no-install-recommends", "")
     (tmp_path / "Containerfile").write_text(text)
     checked = subprocess.run(
@@ -59,7 +59,7 @@ def test_hadolint_would_find_one(tmp_path: Path) -> None:
     assert "DL3015" in checked.stdout
 
 
-def test_compose_file_keeps_to_the_specification() -> None:
+def test_compose_file_conforms_to_the_specification() -> None:
     options = PyOptions(apply_merge=True)
     compose = options.from_yaml(COMPOSE.read_text(encoding="utf-8"))
     compose.validate()
@@ -69,13 +69,13 @@ def test_compose_file_keeps_to_the_specification() -> None:
 @pytest.mark.parametrize(
     ("old", "new"), [("restart: unless-stopped", "restart: sometimes"), ("source: rabbitmq_conf", "source: rabbitmq")]
 )
-def test_compose_file_that_does_not_is_refused(old: str, new: str) -> None:
+def test_compose_file_that_violates_the_specification_is_refused(old: str, new: str) -> None:
     options = PyOptions(apply_merge=True)
     with pytest.raises(ValueError, match=r"sometimes|rabbitmq"):
         options.from_yaml(COMPOSE.read_text(encoding="utf-8").replace(old, new)).validate()
 
 
-def test_image_is_built_of_files_that_exist_and_runs_as_nobody_else() -> None:
+def test_image_is_built_from_files_that_exist_and_runs_as_an_unprivileged_user() -> None:
     copied = [shlex.split(rest)[:-1] for name, rest in instructions() if name == "COPY" and "--from" not in rest]
     assert copied
     assert [path for paths in copied for path in paths if not (TOP / path).exists()] == []

@@ -117,7 +117,7 @@ async def test_each_sample_is_imported_once_as_ceilometer_got_it(meter_import, c
 
 
 @pytest_twisted.ensureDeferred
-async def test_only_the_chosen_times_and_meters_are_imported(meter_import, ceilometer_url):
+async def test_only_the_selected_times_and_meters_are_imported(meter_import, ceilometer_url):
     async def imported(*options):
         _, out, _ = await meter_import("ceilometer", "--json", "--dry-run", *options, *ceilometer_url)
         return {each["meter"]: each["samples"] for each in json.loads(out)["meters"]}

@@ -198,8 +198,8 @@ async def test_what_gnocchi_cannot_tell_is_written_down_by_metric(import_gnocchi
 
     assert (status, json.loads(out)["samples"]) == (EXIT_FOUND_PROBLEMS, 2)
     assert {each["meter"]: each["reason"] for each in rejected(tmp_path)} == {
-        "acme.load": "no plugin tells the type of this meter; say it with --types acme.load=gauge, =delta or =cumulative",
-        "image.download": "Gnocchi keeps mean of it, but a delta meter can be told by sum only",
+        "acme.load": "no plugin declares the type of this meter; give --types acme.load=gauge, =delta or =cumulative",
+        "image.download": "Gnocchi keeps mean of it, but a delta meter is imported from sum only",
     }
     status, out, _ = await import_gnocchi("--restart", "--types", "acme.load=gauge", "--meter", "acme.load")
     assert (status, json.loads(out)["samples"]) == (EXIT_OK, 2)
@@ -325,7 +325,7 @@ async def test_gnocchi_that_cannot_be_asked_is_said(meter_import, cloud, monkeyp
     status, _, errors = await meter_import("gnocchi-csv", *options, "other.csv")
     assert (status, "its first line is not timestamp,granularity,value" in errors) == (EXIT_USAGE, True)
     status, _, errors = await meter_import("gnocchi-csv", *options, "--aggregation", "sum", "other.csv")
-    assert (status, "a cumulative meter can be told by the aggregation last or max or mean" in errors) == (
+    assert (status, "a cumulative meter is imported from the aggregation last or max or mean" in errors) == (
         EXIT_USAGE,
         True,
     )

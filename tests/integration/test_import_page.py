@@ -45,7 +45,7 @@ def replaced(words, replacements):
 def test_command_line_on_the_page_is_valid(words):
     options = Options()
     options.parseOptions(words)
-    assert options.subOptions["chosen"].until.isoformat() == "2026-11-25T00:00:00+00:00"
+    assert options.subOptions["selection"].until.isoformat() == "2026-11-25T00:00:00+00:00"
 
 
 def test_numbers_on_the_page_are_those_of_the_code():

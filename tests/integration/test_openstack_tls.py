@@ -21,7 +21,7 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from meter.http import BadTlsOptions
+from meter.http import BadTlsFile
 from meter.http import HttpRequest
 from meter.http import HttpResponse
 from meter.http import LimitedHttpClient
@@ -197,7 +197,7 @@ async def test_token_validation_verifies_keystone_with_ca_file(serve: Serve, aut
     assert known.user_id == "ann"
     with pytest.raises(Unavailable, match=r"the server.s certificate, CN=keystone, cannot be verified"):
         await validating_keystone(reactor, TlsOptions(), **account).validate("anybody's")
-    with pytest.raises(BadTlsOptions, match="No such file"):
+    with pytest.raises(BadTlsFile, match="No such file"):
         validating_keystone(reactor, TlsOptions(ca_file="/nowhere"), **account)
 
 
@@ -211,5 +211,5 @@ def test_unusable_certificate_files_fail_before_any_request(authority: Authority
         (TlsOptions(cert_file=str(empty), key_file=str(ours.key_file)), "empty.pem"),
         (TlsOptions(cert_file=str(ours.cert_file), key_file=str(other.key_file)), "do not match"),
     ]:
-        with pytest.raises(BadTlsOptions, match=words):
+        with pytest.raises(BadTlsFile, match=words):
             TlsPolicy(wrong)

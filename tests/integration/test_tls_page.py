@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import textwrap
@@ -10,12 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from meter.bus.amqp import client
 from meter.bus.amqp.url import broker_address
 from meter.settings.config_file import parse
 from meter.store.postgres.dsn import parsed
 from meter.taps.parts.server_tls import configured_tls
 from meter.tls import ClientTls
 from meter.tls import PemFile
+from meter.tls.files import read_certificates
+from meter.tls.reasons import ALERTS
+from meter.tls.reasons import EXPIRED
+from meter.tls.reasons import UNKNOWN_CA
+from meter.tls.reasons import other_host
+from meter.tls.reasons import refusal
 
 PAGE = Path(__file__).parents[2] / "docs" / "tls.rst"
 BLOCK = re.compile(r"^\.\. code-block:: (\w+)\n\n((?:    .*\n|\n)+)", re.MULTILINE)
@@ -53,3 +61,16 @@ def test_settings_of_the_page_are_valid(made: Path) -> None:
             here = text.replace("/etc/meter/tls", str(made))
             tokens = '[api.auth]\nmode = "tokens"\n'
             assert configured_tls(parse(here + tokens, "meter", "page"), "api")
+
+
+def test_messages_of_the_page_are_those_of_the_code(made: Path) -> None:
+    [certificate] = read_certificates(PemFile("cert_file", str(made / "rabbit.pem")))
+    said = [str(refusal(certificate, code, "the system's")) for code in (EXPIRED, *UNKNOWN_CA)]
+    said += [str(other_host(certificate, "db")), *(meaning for _, meaning in ALERTS), inspect.getsource(client)]
+    section = PAGE.read_text(encoding="utf-8").partition("\nError messages\n")[2]
+    messages = re.findall(r"^``([^`]+)``(?! \(PostgreSQL\))", section, re.MULTILINE)
+
+    assert len(messages) == 8
+    for message in messages:
+        pattern = re.escape(message).replace("…", ".+")
+        assert any(re.search(pattern, text) for text in said), message

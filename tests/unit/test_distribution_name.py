@@ -55,7 +55,7 @@ def test_the_extra_of_all_extras_is_of_the_same_distribution() -> None:
         "pip install 'meter==1.0'",
     ],
 )
-def test_the_old_name_is_seen(text: str) -> None:
+def test_the_name_of_another_distribution_is_found(text: str) -> None:
     assert OF_ANOTHER.search(text)
 
 
@@ -70,5 +70,5 @@ def test_the_old_name_is_seen(text: str) -> None:
         "/opt/meter/bin/pip install meter-cloud",
     ],
 )
-def test_the_new_name_and_other_things_are_not(text: str) -> None:
+def test_the_name_of_this_distribution_and_of_other_things_is_not_found(text: str) -> None:
     assert not OF_ANOTHER.search(text)

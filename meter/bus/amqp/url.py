@@ -62,7 +62,7 @@ class BrokerAddress:
         """Return the endpoint that connects to this address within ``connect_seconds``.
 
         With TLS the broker's certificate must match the host and be signed by a CA in ``ca_file``, or by a system CA
-        where no file is given. Raises :class:`~meter.tls.files.BadTlsFile` for files that cannot be used; each new connection uses
+        where no file is given. Raises :class:`~meter.tls.BadTlsFile` for files that cannot be used; each new connection uses
         their present contents.
         """
         endpoint = HostnameEndpoint(reactor, self.host.encode("idna"), self.port, connect_seconds)

@@ -148,7 +148,7 @@ def _unverified_databases(config: Config) -> Iterator[Finding]:
             yield _warning(
                 f"[store] {name}: with sslmode={mode} connections to {', '.join(remote)} {how}, and the certificate is not verified:"
                 " whoever can pretend to be the database gets the password and all samples",
-                "sslmode=verify-full and sslrootcert=FILE in the DSN (docs/tls)",
+                "sslmode=verify-full and sslrootcert=FILE in the DSN (docs/tls.rst)",
             )
 
 

@@ -27,7 +27,7 @@ from meter.commands.importing.ceilometer_url import sqlalchemy_library
 from meter.commands.importing.ceilometer_url import without_password
 from meter.commands.importing.import_source import IMPORTED_FROM
 from meter.commands.importing.import_source import PAGE_SAMPLES
-from meter.commands.importing.import_source import Chosen
+from meter.commands.importing.import_source import ImportSelection
 from meter.commands.importing.import_source import ImportSourceError
 from meter.commands.importing.import_source import NotImported
 from meter.commands.importing.import_source import SourcePage
@@ -74,7 +74,7 @@ class _Resource(NamedTuple):
 
 
 class CeilometerTables:
-    """The samples ``chosen`` from the database at ``url``, a URL of SQLAlchemy.
+    """The samples of ``selection`` in the database at ``url``, a URL of SQLAlchemy.
 
     ``password`` replaces that in the URL. ``interval_seconds`` is the polling interval of the samples, if it is known.
     """
@@ -85,14 +85,14 @@ class CeilometerTables:
         self,
         reactor: IReactorFromThreads,
         url: str,
-        chosen: Chosen,
+        selection: ImportSelection,
         *,
         interval_seconds: float | None = None,
         password: str = "",
         page_samples: int = PAGE_SAMPLES,
     ) -> None:
         self._url = database_url(url)
-        self._chosen = chosen
+        self._selection = selection
         self._interval_seconds = interval_seconds
         self._password = password
         self._page_samples = page_samples
@@ -182,21 +182,21 @@ class CeilometerTables:
                 self._resources.clear()
             if missing := sorted(wanted - set(self._resources)):
                 names = ("internal_id", "resource_id", "user_id", "project_id", "source_id", "resource_metadata")
-                chosen = sql.select(*(resource[name] for name in names)).where(resource.internal_id.in_(missing))
-                for row in connection.execute(chosen):
+                statement = sql.select(*(resource[name] for name in names)).where(resource.internal_id.in_(missing))
+                for row in connection.execute(statement):
                     self._resources[row.internal_id] = self._resource(row)
         return list(rows)
 
     def _conditions(self, after: Any) -> list[Any]:
         sample = self._tables["sample"].c
-        conditions = [sample.timestamp < self._stored_time(self._chosen.until)]
+        conditions = [sample.timestamp < self._stored_time(self._selection.until)]
         if after is not None:
             conditions.append(sample.id > after)
-        if self._chosen.since is not None:
-            conditions.append(sample.timestamp >= self._stored_time(self._chosen.since))
-        if self._chosen.meters:
+        if self._selection.since is not None:
+            conditions.append(sample.timestamp >= self._stored_time(self._selection.since))
+        if self._selection.meters:
             conditions.append(
-                sample.meter_id.in_([id for id, meter in self._meters.items() if self._chosen.has_meter(meter.name)])
+                sample.meter_id.in_([id for id, meter in self._meters.items() if self._selection.has_meter(meter.name)])
             )
         return conditions
 

@@ -18,15 +18,15 @@ from meter.commands.command import run
 from meter.commands.importing.import_destination import destination
 from meter.commands.importing.import_options import Options
 from meter.commands.importing.import_rules import ImportRules
-from meter.commands.importing.import_source import Chosen
+from meter.commands.importing.import_source import ImportSelection
 from meter.commands.importing.import_source import ImportSource
 from meter.commands.importing.import_source import ImportSourceError
-from meter.commands.importing.import_sources import SOURCES
 from meter.commands.importing.import_state import BadImportState
 from meter.commands.importing.import_state import ImportState
 from meter.commands.importing.importer import MAX_REASONS
 from meter.commands.importing.importer import ImportCounts
 from meter.commands.importing.importer import Importer
+from meter.commands.importing.source_factories import SOURCE_FACTORIES
 from meter.commands.operator import audit_recorder
 from meter.commands.pack import SampleProgress
 from meter.daemon.private_files import make_private_file
@@ -47,7 +47,7 @@ async def work(reactor: Any, options: Any) -> int:
     """Import from the source that the subcommand names; return the exit status, 1 if some records were not imported."""
     config, arguments = configuration(options["config"]), options.subOptions
     try:
-        source = SOURCES[options.subCommand](reactor, config, arguments)
+        source = SOURCE_FACTORIES[options.subCommand](reactor, config, arguments)
         try:
             await source.open()
             return await import_from(source, reactor, config, arguments)
@@ -61,11 +61,11 @@ async def import_from(source: ImportSource, reactor: Any, config: Config, option
     """Import from the open ``source``, or say what would be imported; return the exit status."""
     dry_run = bool(options["dry-run"])
     now = wall_seconds(reactor)
-    if options["chosen"].until.timestamp() > now:
+    if options["selection"].until.timestamp() > now:
         # Later samples would follow, which a finished import does not look for.
         raise CommandError("--until must not be in the future")
     keys = keyring(config, make=not dry_run)
-    state = ImportState(Path(options["state"]), _identity(source, options["chosen"]))
+    state = ImportState(Path(options["state"]), _identity(source, options["selection"]))
     if not options["restart"]:
         state.read()
     async with AsyncExitStack() as stack:
@@ -126,13 +126,13 @@ def report(counts: ImportCounts, verb: str, options: Any) -> None:
     sys.stdout.flush()
 
 
-def _identity(source: ImportSource, chosen: Chosen) -> dict[str, Any]:
-    """Return what tells this import from others, for its state and for the audit log."""
+def _identity(source: ImportSource, selection: ImportSelection) -> dict[str, Any]:
+    """Return what distinguishes this import from others, for its state and for the audit log."""
     return {
         **source.identity,
-        "since": utc_text(chosen.since) if chosen.since else None,
-        "until": utc_text(chosen.until),
-        "meters": list(chosen.meters),
+        "since": utc_text(selection.since) if selection.since else None,
+        "until": utc_text(selection.until),
+        "meters": list(selection.meters),
     }
 
 

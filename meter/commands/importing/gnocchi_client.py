@@ -23,7 +23,8 @@ SERVICE = "metric"
 PAGE_RESOURCES = 500
 """Resources that are asked for at a time; Gnocchi returns a thousand at most, if it is not configured otherwise."""
 
-FORBIDDEN = (401, 403)
+UNAUTHORIZED = 401
+FORBIDDEN = 403
 
 
 class SendsRequests(Protocol):
@@ -92,13 +93,13 @@ class GnocchiClient:
                 headers={"Accept": "application/json", **headers},
             )
             response = await self._http.send(request)
-            if response.status in FORBIDDEN[:1] and attempt == 1 and self._authentication.reject():
+            if response.status == UNAUTHORIZED and attempt == 1 and self._authentication.reject():
                 continue
             break
         try:
             return response.checked().json()
         except ErrorResponse as error:
-            if error.status in FORBIDDEN:
+            if error.status in (UNAUTHORIZED, FORBIDDEN):
                 raise ImportSourceError(
                     f"Gnocchi does not let this user read all metrics; an administrator may: {error}"
                 ) from error
@@ -108,7 +109,7 @@ class GnocchiClient:
         try:
             return await self._authentication.url_and_headers()
         except ErrorResponse as error:
-            if error.status == FORBIDDEN[0]:
+            if error.status == UNAUTHORIZED:
                 raise ImportSourceError(str(error)) from error
             raise
         except NoService as error:

@@ -16,7 +16,7 @@ from meter.commands.importing.gnocchi_points import GnocchiMetric
 from meter.commands.importing.gnocchi_points import ResourceRevision
 from meter.commands.importing.gnocchi_points import samples_of
 from meter.commands.importing.import_source import PAGE_SAMPLES
-from meter.commands.importing.import_source import Chosen
+from meter.commands.importing.import_source import ImportSelection
 from meter.commands.importing.import_source import ImportSourceError
 from meter.commands.importing.import_source import NotImported
 from meter.commands.importing.import_source import SourcePage
@@ -27,14 +27,14 @@ BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 class GnocchiCsv:
-    """The ``chosen`` points in the file ``path``, of a meter ``name`` of one resource, of the coarsest granularity or the given one."""
+    """The points of ``selection`` in the file ``path``, of a meter ``name`` of one resource, of the coarsest granularity or the given one."""
 
     unit = "points"
 
     def __init__(
         self,
         path: Path,
-        chosen: Chosen,
+        selection: ImportSelection,
         *,
         name: str,
         type: SampleType,
@@ -47,7 +47,7 @@ class GnocchiCsv:
         page_samples: int = PAGE_SAMPLES,
     ) -> None:
         self._path = path
-        self._chosen = chosen
+        self._selection = selection
         self._granularity_seconds = granularity_seconds
         self._page_samples = page_samples
         self._granularities: set[float] = set()
@@ -100,7 +100,7 @@ class GnocchiCsv:
                     invalid.append(NotImported(f"point {number}", self._metric.name, reason, dict(row)))
                 else:
                     points.append([row["timestamp"], seconds, value])
-            samples, not_imported = samples_of(self._metric, points, granularity, self._chosen)
+            samples, not_imported = samples_of(self._metric, points, granularity, self._selection)
             done += len(page)
             yield SourcePage(samples, [*invalid, *not_imported], done, len(page))
 

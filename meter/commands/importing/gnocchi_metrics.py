@@ -18,7 +18,7 @@ from meter.commands.importing.gnocchi_points import ResourceRevision
 from meter.commands.importing.gnocchi_points import aggregation_for
 from meter.commands.importing.gnocchi_points import samples_of
 from meter.commands.importing.import_source import PAGE_SAMPLES
-from meter.commands.importing.import_source import Chosen
+from meter.commands.importing.import_source import ImportSelection
 from meter.commands.importing.import_source import ImportSourceError
 from meter.commands.importing.import_source import NotImported
 from meter.commands.importing.import_source import SourcePage
@@ -55,7 +55,7 @@ SERVER_ERROR = 500
 
 
 class GnocchiMetrics:
-    """The ``chosen`` points of all resources that ``client`` may read.
+    """The points of ``selection``, of all resources that ``client`` may read.
 
     ``granularity_seconds`` is that of the points, ``None`` for the coarsest of each metric, which Gnocchi keeps for the longest time.
     """
@@ -65,7 +65,7 @@ class GnocchiMetrics:
     def __init__(
         self,
         client: GnocchiClient,
-        chosen: Chosen,
+        selection: ImportSelection,
         types: MeterTypes,
         *,
         url: str,
@@ -74,7 +74,7 @@ class GnocchiMetrics:
         page_resources: int = PAGE_RESOURCES,
     ) -> None:
         self._client = client
-        self._chosen = chosen
+        self._selection = selection
         self._types = types
         self._granularity_seconds = granularity_seconds
         self._page_samples = page_samples
@@ -107,7 +107,7 @@ class GnocchiMetrics:
             not_imported: list[NotImported] = []
             revisions: Sequence[ResourceRevision] = ()
             for name, metric_id in sorted(resource["metrics"].items()):
-                if not self._chosen.has_meter(name):
+                if not self._selection.has_meter(name):
                     continue
                 record = f"metric {metric_id}"
                 try:
@@ -186,11 +186,11 @@ class GnocchiMetrics:
             revisions=revisions,
         )
         query = [("aggregation", aggregation), ("granularity", repr(granularity))]
-        query.append(("stop", utc_text(self._chosen.until)))
-        if self._chosen.since is not None:
-            query.append(("start", utc_text(self._chosen.since - timedelta(seconds=granularity))))
+        query.append(("stop", utc_text(self._selection.until)))
+        if self._selection.since is not None:
+            query.append(("start", utc_text(self._selection.since - timedelta(seconds=granularity))))
         points = await self._client.get("metric", metric_id, "measures", query=query)
-        return samples_of(metric, points, granularity, self._chosen)
+        return samples_of(metric, points, granularity, self._selection)
 
 
 def metadata_of(revision: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What Gnocchi keeps of a meter, points, as samples. A point tells a period by one aggregate: the samples themselves are gone."""
+"""Points of Gnocchi as samples. A point is one aggregate of the samples in a period, which Gnocchi does not keep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from meter.commands.importing.import_source import IMPORTED_FROM
-from meter.commands.importing.import_source import Chosen
+from meter.commands.importing.import_source import ImportSelection
 from meter.commands.importing.import_source import NotImported
 from meter.commands.importing.import_source import SourceSample
 from meter.commands.importing.import_source import derived_id
@@ -31,11 +31,11 @@ AGGREGATIONS: Mapping[SampleType, Sequence[str]] = {
     "cumulative": ("last", "max", "mean"),
     "delta": ("sum",),
 }
-"""The aggregates that tell a meter of this type, the best first."""
+"""The aggregates from which a meter of this type can be imported, the best first."""
 
 
 class NoAggregation(Exception):
-    """None of the aggregates that Gnocchi keeps of a metric tells the meter; the text says what would."""
+    """The meter cannot be imported from the aggregates that Gnocchi keeps of its metric; the text says which are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +70,16 @@ def aggregation_for(kind: SampleType, available: Sequence[str]) -> str:
         if each in available:
             return each
     raise NoAggregation(
-        f"Gnocchi keeps {', '.join(sorted(available)) or 'nothing'} of it, but a {kind} meter can be told by"
+        f"Gnocchi keeps {', '.join(sorted(available)) or 'nothing'} of it, but a {kind} meter is imported from"
         f" {' or '.join(AGGREGATIONS[kind])} only"
     )
 
 
 def samples_of(
-    metric: GnocchiMetric, points: Sequence[Any], granularity: float, chosen: Chosen
+    metric: GnocchiMetric, points: Sequence[Any], granularity: float, selection: ImportSelection
 ) -> tuple[list[SourceSample], list[NotImported]]:
     """Return the samples of those ``points``, ``[timestamp, granularity, value]``, that have this ``granularity`` in seconds and
-    whose period is within the chosen time, and the points that cannot be imported.
+    whose period is within the time of ``selection``, and the points that cannot be imported.
     """
     samples: list[SourceSample] = []
     not_imported: list[NotImported] = []
@@ -92,8 +92,8 @@ def samples_of(
             if seconds != granularity:
                 continue
             start = parse_timestamp(text, "the timestamp")
-            # What is in its period after the chosen time is not to be told apart.
-            if not chosen.has_time(start) or start + length > chosen.until:
+            # A period that ends later also has what was measured after the selected time.
+            if not selection.has_time(start) or start + length > selection.until:
                 continue
             revision = _revision_at(metric.revisions, start)
             metadata = made.get(id(revision))
@@ -126,7 +126,7 @@ def samples_of(
 
 
 def _time_of(start: datetime, length: timedelta, metric: GnocchiMetric) -> datetime:
-    """Return the time at which a sample tells what the point tells.
+    """Return the timestamp of the sample that stands for a point.
 
     The value of a gauge, and the sum of a delta, hold from the start of the period on. A counter was read for ``last`` and ``max`` at the
     end of it, still within, so that the hour, day and month are right; its ``mean`` is that of the middle.

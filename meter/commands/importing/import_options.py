@@ -10,7 +10,7 @@ from twisted.python import usage
 from meter.commands.command import CommandOptions
 from meter.commands.command import SubcommandOptions
 from meter.commands.importing.gnocchi_points import AGGREGATIONS
-from meter.commands.importing.import_source import Chosen
+from meter.commands.importing.import_source import ImportSelection
 from meter.commands.importing.meter_types import BadMeterTypes
 from meter.commands.importing.meter_types import parse_types
 from meter.commands.operator import REASON
@@ -72,7 +72,7 @@ class _ImportOptions(SubcommandOptions):
         if self["rate"] < 0:
             raise usage.UsageError("--rate must not be negative")
         patterns = tuple(filter(None, (each.strip() for each in (self["meter"] or "").split(","))))
-        self["chosen"] = Chosen(since, until, patterns)
+        self["selection"] = ImportSelection(since, until, patterns)
 
 
 class CeilometerOptions(_ImportOptions):
@@ -177,15 +177,15 @@ class GnocchiCsvOptions(_ImportOptions):
             raise usage.UsageError("gnocchi-csv: give --meter and --resource")
         if self["type"] is not None and self["type"] not in get_args(SampleType):
             raise usage.UsageError("--type must be gauge, delta or cumulative")
-        chosen = self["chosen"]
-        self["chosen"] = Chosen(chosen.since, chosen.until)
+        selection = self["selection"]
+        self["selection"] = ImportSelection(selection.since, selection.until)
 
 
 def check_aggregation(kind: SampleType, aggregation: str) -> None:
-    """Raise ``UsageError`` if a meter of type ``kind`` cannot be told by this aggregation."""
+    """Raise ``UsageError`` if a meter of type ``kind`` cannot be imported from this aggregation."""
     if aggregation not in AGGREGATIONS[kind]:
         allowed = " or ".join(AGGREGATIONS[kind])
-        raise usage.UsageError(f"a {kind} meter can be told by the aggregation {allowed}, not by {aggregation}")
+        raise usage.UsageError(f"a {kind} meter is imported from the aggregation {allowed}, not from {aggregation}")
 
 
 def _check_granularity(options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which samples the store can take, told before they are sent: what is wrong with a sample, or that it is older than the retention."""
+"""Checks samples before they are sent: a collector would refuse those that are invalid or older than the retention."""
 
 from __future__ import annotations
 

@@ -50,7 +50,8 @@ class NotImported:
 
 @dataclass(frozen=True, slots=True)
 class SourcePage:
-    """The next records of a source. ``mark`` is where to go on after them, ``None`` if nowhere before the end of a later page.
+    """The next records of a source. ``mark`` is the position after them, from which an import is resumed; ``None`` if that is possible
+    only after a later page.
 
     ``done`` is by how much the progress advances, in the unit of the source.
     """
@@ -62,7 +63,7 @@ class SourcePage:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ImportSelection:
     """Which samples are imported: those of a time, ``until`` exclusive, and of the meters that match a shell pattern; none for all."""
 
     since: datetime | None
@@ -79,7 +80,7 @@ class Chosen:
 
 
 class ImportSource(Protocol):
-    """A source of samples. ``identity`` tells it from others, as JSON without secrets; ``unit`` is what its progress counts."""
+    """A source of samples. ``identity`` distinguishes it from others, as JSON without secrets; ``unit`` is what its progress counts."""
 
     identity: Mapping[str, Any]
     unit: str
@@ -98,5 +99,5 @@ class ImportSource(Protocol):
 
 
 def derived_id(*parts: str) -> str:
-    """Return the id of the sample that ``parts`` tell from all others, the same each time it is imported."""
+    """Return the id of the sample that ``parts`` identify, the same each time it is imported."""
     return str(uuid5(NAMESPACE, "\0".join(parts)))

@@ -16,7 +16,7 @@ class BadImportState(Exception):
 
 @dataclass(slots=True)
 class ImportState:
-    """The state of the import with this ``identity``: the source, and what is chosen of it. It is kept in the file ``path``."""
+    """The state of the import with this ``identity``: the source, and what is selected of it. It is kept in the file ``path``."""
 
     path: Path
     identity: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Imports page by page: what a page has is sent, then what it lacks is written down, then the mark after it."""
+"""Imports page by page: the samples of a page are sent, then its rejected records are written down, then the mark after it."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Importer:
                 continue
             message_id = message.fields["message_id"]
             if message_id in accepted:
-                # Ceilometer's collector stored a message again that was delivered again. The store tells whether it is the same.
+                # Ceilometer's collector stored a message again that was delivered again. The store finds out whether it is the same.
                 not_imported += await self._send(messages, accepted)
                 messages, accepted = [], {}
             accepted[message_id] = each

@@ -43,7 +43,7 @@ class MeterTypes:
             )
         if found is None:
             raise UnknownMeter(
-                f"no plugin tells the type of this meter; say it with --types {name}=gauge, =delta or =cumulative"
+                f"no plugin declares the type of this meter; give --types {name}=gauge, =delta or =cumulative"
             )
         return found
 

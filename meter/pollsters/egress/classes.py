@@ -41,7 +41,7 @@ class AddressSet:
     prefixes: tuple[Network, ...]
 
 
-class Classes:
+class DestinationClasses:
     """The classes, in the order in which they are tried: those that are configured, then :data:`LOCAL` and :data:`INTERNET`.
 
     ``digest`` distinguishes them from all other classes.

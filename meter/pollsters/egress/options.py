@@ -16,7 +16,7 @@ from pydantic import model_validator
 
 from meter.pollsters.egress.classes import INTERNET
 from meter.pollsters.egress.classes import LOCAL
-from meter.pollsters.egress.classes import Classes
+from meter.pollsters.egress.classes import DestinationClasses
 from meter.pollsters.egress.classes import Network
 
 MAX_CLASSES = 16
@@ -91,9 +91,9 @@ class EgressOptions(BaseModel):
                 first.setdefault(prefix, each.name)
         return self
 
-    def destinations(self) -> Classes:
+    def destination_classes(self) -> DestinationClasses:
         """Return the classes."""
-        return Classes([(each.name, each.prefixes) for each in self.classes])
+        return DestinationClasses([(each.name, each.prefixes) for each in self.classes])
 
 
 def _wider(prefix: Network) -> Iterator[Network]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
-from meter.pollsters.egress.classes import Classes
+from meter.pollsters.egress.classes import DestinationClasses
 from meter.pollsters.egress.listing import TableListing
 from meter.pollsters.egress.listing import Traffic
 from meter.pollsters.egress.ruleset import Command
@@ -44,7 +44,7 @@ class TapPort:
 class Wanted:
     """What shall be counted in this boot of the host: ``ports`` by number of the tap. ``interfaces`` are the numbers of all devices."""
 
-    classes: Classes
+    classes: DestinationClasses
     boot: str
     directions: Sequence[Direction]
     ports: Mapping[int, TapPort]

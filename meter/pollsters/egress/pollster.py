@@ -131,7 +131,7 @@ class EgressPollster:
             return Disabled(f"the taps of the domains of {hypervisor.uri} are on another host")
         if driver == "test":
             return Disabled("domains of libvirt's test driver have no network devices")
-        classes = self.options.destinations()
+        classes = self.options.destination_classes()
         trial = [*add_table(classes)]
         for direction in self._directions:
             trial += add_chain(TapChain.new(direction, 1, self._boot(), classes.digest), "lo", classes)
@@ -181,7 +181,9 @@ class EgressPollster:
     ) -> tuple[Plan, dict[TapChain, ByClass]]:
         """Change the table as it shall be; return the values of all chains."""
         listing = await self.nftables.listing()
-        wanted = Wanted(self.options.destinations(), self._boot(), self._directions, ports, set(devices.values()))
+        wanted = Wanted(
+            self.options.destination_classes(), self._boot(), self._directions, ports, set(devices.values())
+        )
         plan = await self.nftables.compute(make_plan, listing, wanted, state.counters)
         if trial:
             plan.new, plan.ending = [], []

@@ -16,7 +16,7 @@ from typing import Literal
 
 from meter.pollsters.egress.classes import INTERNET
 from meter.pollsters.egress.classes import LOCAL
-from meter.pollsters.egress.classes import Classes
+from meter.pollsters.egress.classes import DestinationClasses
 from meter.pollsters.egress.classes import Network
 
 TABLE = "meter_egress"
@@ -72,7 +72,7 @@ class TapChain:
         return f"{self.name}.{class_name}"
 
 
-def add_table(classes: Classes, existing_sets: Iterable[str] = ()) -> Iterator[Command]:
+def add_table(classes: DestinationClasses, existing_sets: Iterable[str] = ()) -> Iterator[Command]:
     """Yield the commands that make the table, and the sets of addresses that it lacks."""
     existing = set(existing_sets)
     yield {"add": {"table": {"family": "netdev", "name": TABLE}}}
@@ -85,7 +85,7 @@ def add_table(classes: Classes, existing_sets: Iterable[str] = ()) -> Iterator[C
             )
 
 
-def add_chain(chain: TapChain, device: str, classes: Classes) -> Iterator[Command]:
+def add_chain(chain: TapChain, device: str, classes: DestinationClasses) -> Iterator[Command]:
     """Yield the commands that make a chain and its counters, all 0."""
     for class_name in classes.names:
         yield _command("add", "counter", name=chain.counter(class_name))
@@ -97,7 +97,7 @@ def add_chain(chain: TapChain, device: str, classes: Classes) -> Iterator[Comman
         yield _command("add", "rule", chain=chain.name, expr=expression)
 
 
-def classes_in_rules(classes: Classes) -> list[str]:
+def classes_in_rules(classes: DestinationClasses) -> list[str]:
     """Return the class that each rule of a chain counts, ``""`` for none: what the rules in the table are compared with."""
     return ["", *(each.class_name for each in classes.address_sets), INTERNET, INTERNET, LOCAL]
 
@@ -118,7 +118,7 @@ def delete_sets(names: Iterable[str]) -> Iterator[Command]:
     return (_command("delete", "set", name=name) for name in names)
 
 
-def _rules(chain: TapChain, classes: Classes) -> Iterator[list[Any]]:
+def _rules(chain: TapChain, classes: DestinationClasses) -> Iterator[list[Any]]:
     # A chain outlives its tap, and the kernel may attach it to a later one with the same name.
     end = "daddr" if chain.direction == "outgoing" else "saddr"
     interface = {"meta": {"key": "iif" if chain.direction == "outgoing" else "oif"}}

@@ -87,13 +87,13 @@ class Bmc:
             raise BadItem("no-chassis", "several of its chassis have the same id")
         return found
 
-    async def read(self, each: ChassisLinks, *, sensors: dict[str, bool]) -> ChassisReadings:
+    async def read(self, links: ChassisLinks, *, sensors: dict[str, bool]) -> ChassisReadings:
         """Return the readings of a chassis; ``sensors`` remembers, by path, which sensors know when they were reset."""
         power: int | float | None = None
         used: EnergyReading | None = None
         problems = []
-        if each.environment:
-            environment = await self._get_if_there(each.environment)
+        if links.environment:
+            environment = await self._get_if_there(links.environment)
             try:
                 power = watts(environment)
             except BadItem as error:
@@ -104,14 +104,14 @@ class Bmc:
                     used = await self._of_sensor(energy_sensor(environment), sensors) or used
             except BadItem as error:
                 problems.append(error)
-        if power is None and each.power:
+        if power is None and links.power:
             try:
-                power = watts_of_power_control(await self._get_if_there(each.power))
+                power = watts_of_power_control(await self._get_if_there(links.power))
             except BadItem as error:
                 problems.append(error)
         if self._read_at is None:
             raise BadItem("no-chassis", "it has no documents with readings any more")
-        return ChassisReadings(each.id, power, used, self._read_at, tuple(problems))
+        return ChassisReadings(links.id, power, used, self._read_at, tuple(problems))
 
     async def _of_sensor(self, path: str, sensors: dict[str, bool]) -> EnergyReading | None:
         """Return what the sensor itself says, if it says since when; else ``None``."""

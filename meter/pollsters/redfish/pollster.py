@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from meter.daemon.locks import Semaphore
 from meter.daemon.services import within
-from meter.http import BadTlsOptions
+from meter.http import BadTlsFile
 from meter.http import ErrorResponse
 from meter.http import IHttpClient
 from meter.http import LimitedHttpClient
@@ -76,7 +76,7 @@ REFUSED = (401, 403)
 
 
 def bmc_client(reactor: Any, tls: TlsOptions) -> IHttpClient:
-    """Return the client for all BMCs; raise :class:`~meter.http.BadTlsOptions`."""
+    """Return the client for all BMCs; raise :class:`~meter.tls.BadTlsFile`."""
     client = create_client(reactor, tls, max_body_bytes=MAX_BODY_BYTES)
     return LimitedHttpClient(client, reactor, limits=LIMITS)
 
@@ -128,7 +128,7 @@ class RedfishPollster:
             return Disabled("no BMCs are configured")
         try:
             self._client(context)
-        except BadTlsOptions as error:
+        except BadTlsFile as error:
             return Disabled(f"the BMCs cannot be verified: {error}")
         insecure = "the BMCs' certificates are not verified: a man in the middle can read the password"
         return Enabled(insecure if self.options.insecure else "")
@@ -137,7 +137,7 @@ class RedfishPollster:
         """Return the samples of all BMCs that have answered; the others are skipped."""
         try:
             client = self._client(cycle)
-        except BadTlsOptions as error:
+        except BadTlsFile as error:
             raise Unavailable(f"the BMCs cannot be verified: {error}") from None
         skipped = SkippedItems(cycle, self.name)
         places = Semaphore(BMCS_AT_A_TIME)

@@ -20,6 +20,7 @@ INDEXES = "SHARE"
 """Others read the table, and nobody writes it, until the upgrade is over."""
 
 GO_ON = "go on over the connections that they have"
+NO_DAEMONS = "there are none"
 STOP_COLLECTORS = "stop collectors of earlier versions before: "
 
 
@@ -54,9 +55,7 @@ OF_LEDGER = (
 
 FACTS: Mapping[int, StepFacts] = MappingProxyType(
     {
-        1: StepFacts(
-            does="Makes the tables of samples, series, metadata and rollups.", earlier_daemons="there are none"
-        ),
+        1: StepFacts(does="Makes the tables of samples, series, metadata and rollups.", earlier_daemons=NO_DAEMONS),
         2: StepFacts(
             does="Makes the tables of signed batches, and adds the place in its batch to each sample without rewriting any.",
             locks={"sample": ALTERS},

@@ -136,8 +136,8 @@ class Connection:
     async def open(self) -> None:
         """Connect to the first host of those in the parameters that may be used; :class:`Lost` if there is none.
 
-        Not by libpq's own turn: txpostgres 1.7.0 watches the socket of the host before, and the connection hangs or fails
-        (test_a_dsn_of_two_hosts_finds_the_primary_whichever_it_is).
+        libpq does not try the hosts itself: txpostgres 1.7.0 watches the socket of the host before, and the connection hangs or fails
+        (test_a_dsn_of_several_hosts_finds_the_primary_whichever_it_is).
         """
         failures: list[str] = []
         for each in one_by_one(self._parameters):

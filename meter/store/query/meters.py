@@ -22,10 +22,10 @@ from meter.store.query.spread_edges import edge_of_each
 from meter.store.query.spread_edges import edge_tables
 
 FEW_SERIES = 5000
-"""Of a meter with as many series, all are read and sorted: a few milliseconds."""
+"""The series of a meter are all read and sorted, which takes a few milliseconds, unless there are more than these."""
 
 MAX_CANDIDATES = 2500
-"""Pages for which more candidates would be looked up read all series at once."""
+"""A page for which more candidates would be looked up reads all series at once."""
 
 # Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
 # no more than it shows. Where all series have one owner, as nearly always, it suffices that one of them has a sample.
@@ -182,10 +182,11 @@ def candidates_of(conditions: FilterConditions, limit: int, *, unique: bool) -> 
 def meters_query(
     conditions: FilterConditions, limit: int, recent: datetime, *, unique: bool, candidates: int | None = None
 ) -> Sql:
-    """Return the statement for ``IStore.meters``, whose rows are each a :class:`StoredMeterRow` and the number of candidates.
+    """Return the statement for ``IStore.meters``: rows of :class:`StoredMeterRow`, and after its fields, unless ``unique``, how many were looked up.
 
-    Most series are expected to have samples since ``recent``; the answer does not depend on it. With ``candidates``, only the first so
-    many meters of resources are looked up: if fewer than ``limit`` of them have samples, and there were as many, the answer is incomplete.
+    Most series are expected to have samples since ``recent``; the answer does not depend on it. With ``candidates``, only so many
+    meters of resources are looked up, the first ones. If fewer than ``limit`` of them have samples, and not all were looked up, the answer is
+    incomplete.
     """
     within_project = conditions.visible != TRUE
     by_rollups = conditions.sample == TRUE and not unique

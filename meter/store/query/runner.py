@@ -297,7 +297,9 @@ class QueryRunner:
         candidates = candidates_of(conditions, limit, unique=unique)
         await self._wait_for_writers(filter)
         rows = await self._query(meters_query(conditions, limit, self._recent(), unique=unique, candidates=candidates))
-        if candidates is not None and len(rows) < limit and not (rows and rows[0][-1] < candidates):
+        all_looked_up = candidates is None or bool(rows and rows[0][-1] < candidates)
+        if len(rows) < limit and not all_looked_up:
+            # Some candidates have no samples any more; others after them may have.
             rows = await self._query(meters_query(conditions, limit, self._recent(), unique=unique))
         meters: list[StoredMeter] = []
         width = len(StoredMeterRow._fields)

@@ -169,7 +169,7 @@ def _client_addresses(daemon: Daemon) -> Any:
 
 def _issuer(daemon: Daemon) -> Any:
     """Return what issues tokens to people who sign in to the pages, ``None`` without Keystone."""
-    from meter.http import BadTlsOptions
+    from meter.http import BadTlsFile
     from meter.http import TlsOptions
     from meter.openstack.sign_in import keystone_sign_in
 
@@ -179,7 +179,7 @@ def _issuer(daemon: Daemon) -> Any:
     try:
         tls = TlsOptions(ca_file=keystone.ca_file, insecure=keystone.insecure)
         return keystone_sign_in(daemon.reactor, tls, keystone.auth_url)
-    except BadTlsOptions:
+    except BadTlsFile:
         return None  # _authentication() tells it
 
 
@@ -211,7 +211,7 @@ def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:
         daemon.add(Periodic(both.refresh, auth.refresh_seconds, daemon.reactor, name="reading of tokens"))
         return both
     if auth.mode == "keystone":
-        from meter.http import BadTlsOptions
+        from meter.http import BadTlsFile
         from meter.http import TlsOptions
         from meter.openstack.credentials import BadCredentials
         from meter.openstack.validation import validating_keystone
@@ -230,7 +230,7 @@ def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:
                 project_name=keystone.project_name,
                 project_domain_name=keystone.project_domain_name,
             )
-        except (BadCredentials, BadTlsOptions) as error:
+        except (BadCredentials, BadTlsFile) as error:
             daemon.problems.append(f"[api.auth.keystone] {error}")
             return StaticTokens(())
         tokens = KeystoneTokens(

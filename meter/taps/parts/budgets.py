@@ -9,7 +9,7 @@ from typing import Any
 
 from meter.daemon.budget_metrics import BudgetMetrics
 from meter.daemon.budget_metrics import WebhookMetrics
-from meter.http import BadTlsOptions
+from meter.http import BadTlsFile
 from meter.http import TlsOptions
 from meter.http.factory import create_client
 from meter.rating.book.price_book import PriceDirectory
@@ -63,7 +63,7 @@ def webhook_targets(reactor: Any, settings: RatingSection) -> tuple[Mapping[str,
                 timeout_seconds=TIMEOUT_SECONDS,
                 max_body_bytes=MAX_RESPONSE_BYTES,
             )
-        except BadTlsOptions as error:
+        except BadTlsFile as error:
             problems.append(f"[rating.webhooks.{number}] {error}")
             continue
         keys = webhook_keys(each.secret.get_secret_value())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from meter.daemon.request_metrics import RequestMetrics
-from meter.http import BadTlsOptions
+from meter.http import BadTlsFile
 from meter.http import HttpRequest
 from meter.http import HttpResponse
 from meter.http import IHttpClient
@@ -45,7 +45,7 @@ def add_cloud(daemon: Daemon) -> dict[Any, Any]:
             by_service={name: _limits(each) for name, each in settings.by_service.items()},
             metrics=RequestMetrics(daemon.registry),
         )
-    except (BadCredentials, BadTlsOptions) as error:
+    except (BadCredentials, BadTlsFile) as error:
         daemon.problems.append(f"[openstack] {error}")
         return {}
     if tls.insecure:

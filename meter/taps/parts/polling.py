@@ -81,7 +81,7 @@ def add_polling(
     )
     publishing = PublishingMetrics(daemon.registry)
 
-    async def fill_for_present_keys(config: Config) -> None:
+    async def set_spool_destination(config: Config) -> None:
         present = destination(config, daemon.keys)
         before = decoded(spool.filled_for)
         if spool.rows and before is not None and before.difference(present):
@@ -90,11 +90,11 @@ def add_polling(
                 messages=spool.rows,
             )
         try:
-            await spool.fill_for(encoded(present))
+            await spool.set_destination(encoded(present))
         except Unavailable as error:
             _log.warn("the spool cannot store its new destination: {reason}", reason=str(error))
 
-    daemon.key_changes.append(fill_for_present_keys)
+    daemon.key_changes.append(set_spool_destination)
     daemon.spool_state = lambda: SpoolState(
         spool.rows, spool.bytes, daemon.config.spool.max_bytes, spool.oldest_seconds, free_bytes(path.parent)
     )

@@ -27,6 +27,6 @@ def add_prices(daemon: Daemon) -> WatchedPriceDirectory | None:
         daemon.warnings += [f"[rating] price_directory: {problem}" for problem in problems]
     watched = WatchedPriceDirectory(path, daemon.reactor, webhooks=webhooks)
     daemon.dependencies.append(watched)
-    daemon.reload.add_files(watched.refresh)
+    daemon.reload.add_refresh(watched.refresh)
     daemon.add(Periodic(watched.refresh, REFRESH_SECONDS, daemon.reactor, name="reading of prices"))
     return watched

@@ -35,13 +35,13 @@ def server_tls(daemon: Daemon, section: str) -> ServerTls | None:
             raise ValueError("the port would no longer speak TLS, which needs a restart")
         serving.replace(other)
 
-    def look() -> None:
-        serving.look()
+    def refresh() -> None:
+        serving.refresh()
         if problem := serving.validity_problem(_now()):
             _log.warn("{problem}", problem=problem)
 
     daemon.reload.add([f"{section}.tls.*"], apply)
-    daemon.reload.add_files(look)
+    daemon.reload.add_refresh(refresh)
     if problem := serving.validity_problem(_now()):
         daemon.warnings.append(problem)
     return serving
@@ -61,7 +61,7 @@ def _problem_at_next_start(config: Config, section: str) -> str:
 
 
 def configured_tls(config: Config, section: str) -> ServerTls | None:
-    """Return the TLS that ``config`` has in a section; raise :class:`~meter.tls.files.BadTlsFile`."""
+    """Return the TLS that ``config`` has in a section; raise :class:`~meter.tls.BadTlsFile`."""
     settings: ServerTlsSection = getattr(config, section).tls
     if not settings.cert_file:
         return None

@@ -116,7 +116,7 @@ async def test_spool_of_another_broker_is_refused_with_advice(spool, tmp_path):
 async def test_spool_of_an_agent_whose_keys_change_while_it_runs_is_for_the_new_ones(spool, tmp_path):
     filled = spool(HERE)
     await filled.put([A_PUBLICATION])
-    await filled.fill_for(encoded(replace(HERE, keys=("new",))))
+    await filled.set_destination(encoded(replace(HERE, keys=("new",))))
     await filled.close()
     check_spool(tmp_path / "x.spool", replace(HERE, keys=("new",)))
     with pytest.raises(AlreadyLocked, match="another signing key"):

@@ -24,7 +24,7 @@ from meter.commands.importing.gnocchi_points import samples_of
 from meter.commands.importing.import_destination import BusDestination
 from meter.commands.importing.import_options import Options
 from meter.commands.importing.import_rules import ImportRules
-from meter.commands.importing.import_source import Chosen
+from meter.commands.importing.import_source import ImportSelection
 from meter.commands.importing.import_source import NotImported
 from meter.commands.importing.import_source import SourcePage
 from meter.commands.importing.import_source import SourceSample
@@ -42,7 +42,7 @@ from tests.store_messages import KEYS
 from tests.store_messages import NOON
 from tests.store_messages import sample
 
-CHOSEN = Chosen(None, NOON + timedelta(days=1))
+SELECTION = ImportSelection(None, NOON + timedelta(days=1))
 NOW = NOON.timestamp() + 86_400
 
 
@@ -245,17 +245,17 @@ def metric(kind="gauge", aggregation="mean", **changes):
 
 def test_points_of_other_granularities_and_times_are_left_out_and_broken_ones_named():
     at = "2026-11-18T12:00:00+00:00"
-    last = "2026-11-19T11:58:00+00:00"  # its period ends after the chosen time
+    last = "2026-11-19T11:58:00+00:00"  # its period ends after the selected time
     points = [[at, 300.0, 1], [at, 60.0, 2], [last, 300.0, 3], [at], ["never", 300.0, 4], [at, 300.0, None], 5]
 
-    samples, refused = samples_of(metric(), points, 300.0, CHOSEN)
+    samples, refused = samples_of(metric(), points, 300.0, SELECTION)
 
     assert [each.sample.volume for each in samples] == [1]
     assert len(refused) == 4
 
 
-def test_period_that_is_not_a_year_long_has_no_interval():
-    samples, _ = samples_of(metric(), [["2020-01-01T00:00", 4e7, 1]], 4e7, CHOSEN)
+def test_period_of_more_than_a_year_gives_no_interval():
+    samples, _ = samples_of(metric(), [["2020-01-01T00:00", 4e7, 1]], 4e7, SELECTION)
     assert "_meter" not in samples[0].sample.resource_metadata
 
 

@@ -144,9 +144,9 @@ def test_part_that_refuses_keeps_its_values_and_others_change(site: Site, error:
 def test_part_that_fails_stops_no_other(site: Site, logged_errors: Any) -> None:
     site.reload.add(["polling.*"], lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
     site.reload.add(["store.*"], lambda _: None)
-    site.reload.add_files(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    site.reload.add_refresh(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
     files: list[int] = []
-    site.reload.add_files(lambda: files.append(1))
+    site.reload.add_refresh(lambda: files.append(1))
     lines = site.now(BASE + "[store]\nreaders = 9\n[polling]\ninterval_seconds = 60.0\n")
     assert "reloaded [store] readers: 4 -> 9" in lines
     assert len(logged_errors.flush(ZeroDivisionError)) == 2

@@ -15,8 +15,8 @@ from twisted.logger import globalLogPublisher
 
 from meter.daemon.service_manager import MAX_STATUS_CHARACTERS
 from meter.daemon.service_manager import NotifySocket
-from meter.daemon.service_manager import ServiceManager
-from meter.daemon.service_manager import service_manager
+from meter.daemon.service_manager import ServiceManagerNotifier
+from meter.daemon.service_manager import service_manager_notifier
 from meter.daemon.service_manager import status_sentence
 from meter.interfaces import Readiness
 
@@ -35,7 +35,7 @@ class Receiver:
     def __init__(self, address: str) -> None:
         self.address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._managers: list[ServiceManager] = []
+        self._notifiers: list[ServiceManagerNotifier] = []
         self._socket.setblocking(False)
         self._socket.bind(f"\0{address[1:]}" if address.startswith("@") else address)
 
@@ -48,16 +48,16 @@ class Receiver:
             except BlockingIOError:
                 return datagrams
 
-    def manager(self, dependencies: Any = (), clock: Clock | None = None, **more: str) -> ServiceManager:
-        """A manager that is told here, and stopped with the test."""
-        manager = service_manager(environment(self, **more), dependencies, clock or Clock())
-        assert manager is not None
-        self._managers.append(manager)
-        return manager
+    def notifier(self, dependencies: Any = (), clock: Clock | None = None, **more: str) -> ServiceManagerNotifier:
+        """A notifier whose messages arrive here, stopped with the test."""
+        notifier = service_manager_notifier(environment(self, **more), dependencies, clock or Clock())
+        assert notifier is not None
+        self._notifiers.append(notifier)
+        return notifier
 
     def close(self) -> None:
-        for manager in self._managers:
-            manager.stopService()
+        for notifier in self._notifiers:
+            notifier.stopService()
         self._socket.close()
 
 
@@ -73,50 +73,50 @@ def environment(receiver: Receiver, **more: str) -> dict[str, str]:
 
 
 def test_started_daemon_is_ready_though_its_broker_is_away(receiver: Receiver) -> None:
-    manager = receiver.manager([Dependency("store"), Dependency("bus", False, "Connection refused")])
-    manager.started()
+    notifier = receiver.notifier([Dependency("store"), Dependency("bus", False, "Connection refused")])
+    notifier.started()
     assert receiver.received() == [["READY=1", "STATUS=not ready: bus: Connection refused"]]
 
 
 def test_nothing_is_sent_before_the_daemon_has_started(receiver: Receiver) -> None:
-    manager = receiver.manager(WATCHDOG_USEC="4000000")
-    manager.startService()
+    notifier = receiver.notifier(WATCHDOG_USEC="4000000")
+    notifier.startService()
     assert receiver.received() == []
-    manager.stopService()
+    notifier.stopService()
 
 
 def test_watchdog_is_served_twice_in_its_time_by_the_clock_of_the_reactor(receiver: Receiver) -> None:
     clock = Clock()
-    manager = receiver.manager(clock=clock, WATCHDOG_USEC="4000000", WATCHDOG_PID=str(os.getpid()))
-    manager.startService()
-    manager.started()
+    notifier = receiver.notifier(clock=clock, WATCHDOG_USEC="4000000", WATCHDOG_PID=str(os.getpid()))
+    notifier.startService()
+    notifier.started()
     assert receiver.received() == [["READY=1", "WATCHDOG=1", "STATUS=all dependencies are ready"]]
     clock.advance(1.9)
     assert receiver.received() == []
     clock.pump([0.2, 2.0, 2.0])
     assert receiver.received() == [["WATCHDOG=1"]] * 3
-    manager.stopService()
+    notifier.stopService()
 
 
 def test_watchdog_is_served_until_the_last_part_has_stopped_and_the_status_stays(receiver: Receiver) -> None:
     clock, store = Clock(), Dependency("store")
-    manager = receiver.manager([store], clock, WATCHDOG_USEC="2000000")
-    manager.startService()
-    manager.started()
-    manager.stopping()
+    notifier = receiver.notifier([store], clock, WATCHDOG_USEC="2000000")
+    notifier.startService()
+    notifier.started()
+    notifier.stopping()
     store.state = Readiness("store", False, "closed")
     clock.advance(1.0)
     assert receiver.received()[1:] == [["STOPPING=1", "STATUS=stopping"], ["WATCHDOG=1"]]
-    manager.stopService()
+    notifier.stopService()
     clock.advance(10.0)
     assert receiver.received() == []
 
 
 def test_status_is_sent_when_it_changes(receiver: Receiver) -> None:
     clock, bus = Clock(), Dependency("bus")
-    manager = receiver.manager([bus], clock)
-    manager.startService()
-    manager.started()
+    notifier = receiver.notifier([bus], clock)
+    notifier.startService()
+    notifier.started()
     clock.pump([5.0, 5.0])
     bus.state = Readiness("bus", False, "connection lost")
     clock.pump([5.0, 5.0])
@@ -124,7 +124,7 @@ def test_status_is_sent_when_it_changes(receiver: Receiver) -> None:
         ["READY=1", "STATUS=all dependencies are ready"],
         ["STATUS=not ready: bus: connection lost"],
     ]
-    manager.stopService()
+    notifier.stopService()
 
 
 @pytest.mark.parametrize(
@@ -139,32 +139,32 @@ def test_status_is_sent_when_it_changes(receiver: Receiver) -> None:
     ids=str,
 )
 def test_no_watchdog_is_served_that_is_not_meant_for_this_process(receiver: Receiver, given: dict[str, str]) -> None:
-    manager = receiver.manager(**given)
-    manager.started()
+    notifier = receiver.notifier(**given)
+    notifier.started()
     assert receiver.received() == [["READY=1", "STATUS=all dependencies are ready"]]
 
 
 def test_servers_that_the_daemon_starts_are_not_given_the_socket(receiver: Receiver) -> None:
     variables = environment(receiver, WATCHDOG_USEC="1000000", WATCHDOG_PID=str(os.getpid()))
-    manager = service_manager(variables, [], Clock())
-    assert manager is not None
+    notifier = service_manager_notifier(variables, [], Clock())
+    assert notifier is not None
     assert variables == {"PATH": "/bin"}
-    manager.stopService()
+    notifier.stopService()
 
 
 @pytest.mark.parametrize("address", [None, "", "/", "@", "notify", "vsock:2:1234"])
 def test_without_a_socket_that_is_understood_nobody_is_told(address: str | None) -> None:
     variables = {} if address is None else {"NOTIFY_SOCKET": address}
-    assert service_manager(variables, [], Clock()) is None
+    assert service_manager_notifier(variables, [], Clock()) is None
 
 
 def test_service_manager_that_is_gone_is_logged_once_and_told_the_status_when_it_is_back(tmp_path: Path) -> None:
     logged: list[Any] = []
     globalLogPublisher.addObserver(logged.append)
     try:
-        manager = ServiceManager(NotifySocket(str(tmp_path / "notify")), [], clock := Clock())
-        manager.startService()
-        manager.started()
+        notifier = ServiceManagerNotifier(NotifySocket(str(tmp_path / "notify")), [], clock := Clock())
+        notifier.startService()
+        notifier.started()
         clock.advance(5.0)
     finally:
         globalLogPublisher.removeObserver(logged.append)
@@ -174,7 +174,7 @@ def test_service_manager_that_is_gone_is_logged_once_and_told_the_status_when_it
     clock.advance(5.0)
     assert back.received() == [["STATUS=all dependencies are ready"]]
     back.close()
-    manager.stopService()
+    notifier.stopService()
 
 
 def test_service_manager_that_does_not_read_holds_nobody_up(receiver: Receiver) -> None:

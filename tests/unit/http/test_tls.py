@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meter.http import BadTlsOptions
+from meter.http import BadTlsFile
 from meter.http import TlsOptions
 from meter.http.tls import TlsPolicy
 
@@ -14,7 +14,7 @@ from meter.http.tls import TlsPolicy
 def test_unreadable_certificate_is_named_in_the_error(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("")
-    with pytest.raises(BadTlsOptions, match="contains no PEM certificate"):
+    with pytest.raises(BadTlsFile, match="contains no PEM certificate"):
         TlsPolicy(TlsOptions(ca_file=str(empty)))
-    with pytest.raises(BadTlsOptions, match="No such file"):
+    with pytest.raises(BadTlsFile, match="No such file"):
         TlsPolicy(TlsOptions(cert_file=str(tmp_path / "none.pem")))

@@ -26,7 +26,7 @@ from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.plugins.validation import plugin_problems
 from meter.pollsters.egress import egress
-from meter.pollsters.egress.classes import Classes
+from meter.pollsters.egress.classes import DestinationClasses
 from meter.pollsters.egress.listing import TableListing
 from meter.pollsters.egress.listing import Traffic
 from meter.pollsters.egress.listing import UnexpectedListing
@@ -52,7 +52,7 @@ TOP = Path(__file__).parents[4]
 PAGE = (TOP / "docs/egress.rst").read_text(encoding="utf-8")
 EXAMPLES = [textwrap.dedent(each) for each in re.findall(r"\.\. code-block:: toml\n\n((?:   .*\n|\n)+)", PAGE)]
 INTERNAL = {"name": "internal", "prefixes": ["10.0.0.0/8", "fd00::/8"]}
-CLASSES = EgressOptions(classes=[INTERNAL]).destinations()
+CLASSES = EgressOptions(classes=[INTERNAL]).destination_classes()
 BOOT = "0123abcd"
 
 
@@ -95,7 +95,7 @@ def test_options_that_could_not_work_are_refused_with_what_would_be_right() -> N
 
 def test_examples_of_the_page_are_options_and_prices() -> None:
     options = EgressOptions(**tomllib.loads(EXAMPLES[0])["pollsters"]["egress"])
-    assert options.destinations().names == ("internal", "region", "local", "internet")
+    assert options.destination_classes().names == ("internal", "region", "local", "internet")
     book = '[[book]]\nname = "b"\ncurrency = "EUR"\ntimezone = "UTC"\nissuer = "x"\n'
     checked = check_files([PriceFile("a.toml", book + EXAMPLES[1])], [])
     assert list(map(str, checked.problems)) == []
@@ -114,7 +114,7 @@ addresses = st.one_of(
 
 @given(st.lists(addresses, min_size=1, max_size=8))
 def test_sets_have_the_addresses_of_their_prefixes_and_do_not_overlap(prefixes: list[Any]) -> None:
-    classes = Classes([("a", prefixes)])
+    classes = DestinationClasses([("a", prefixes)])
     held = [each for one in classes.address_sets if one.class_name == "a" for each in one.prefixes]
     for each in prefixes:
         assert any(each.version == one.version and each.subnet_of(one) for one in held)  # type: ignore[arg-type]
@@ -124,8 +124,8 @@ def test_sets_have_the_addresses_of_their_prefixes_and_do_not_overlap(prefixes: 
 
 def test_classes_in_another_order_are_others() -> None:
     one, two = ("a", [ip_network("10.0.0.0/8")]), ("b", [ip_network("192.0.2.0/24")])
-    assert Classes([one, two]).digest != Classes([two, one]).digest
-    assert Classes([one, two]).digest == Classes([one, two]).digest
+    assert DestinationClasses([one, two]).digest != DestinationClasses([two, one]).digest
+    assert DestinationClasses([one, two]).digest == DestinationClasses([one, two]).digest
 
 
 # --- nft -----------------------------------------------------------------------------------------------------------
@@ -189,11 +189,11 @@ def port(number: int = 7, device: str = "tap") -> TapPort:
     return TapPort(device, number, "uuid", "resource", {}, None, None)
 
 
-def wanted(*ports: TapPort, interfaces: tuple[int, ...] = (7,), classes: Classes = CLASSES) -> Wanted:
+def wanted(*ports: TapPort, interfaces: tuple[int, ...] = (7,), classes: DestinationClasses = CLASSES) -> Wanted:
     return Wanted(classes, BOOT, ("outgoing",), {each.interface: each for each in ports}, interfaces)
 
 
-def table_of(*chains: TapChain, classes: Classes = CLASSES) -> TableListing:
+def table_of(*chains: TapChain, classes: DestinationClasses = CLASSES) -> TableListing:
     return TableListing(
         {chain.counter(name): Traffic(1, 100) for chain in chains for name in classes.names},
         frozenset(classes.set_names),
@@ -228,7 +228,8 @@ def test_a_chain_that_is_not_as_it_shall_be_ends_and_its_values_are_sent_once(ch
         now = wanted(port(8), interfaces=(8,))
     elif change == "digest":
         now = wanted(
-            port(), classes=EgressOptions(classes=[{**INTERNAL, "prefixes": ["10.0.0.0/9", "fd00::/8"]}]).destinations()
+            port(),
+            classes=EgressOptions(classes=[{**INTERNAL, "prefixes": ["10.0.0.0/9", "fd00::/8"]}]).destination_classes(),
         )
     elif change == "rules":
         table = TableListing(table.counters, table.sets, {CHAIN.name: []})

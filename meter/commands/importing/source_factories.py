@@ -1,4 +1,4 @@
-"""Makes the source that a subcommand of ``meter-import`` names."""
+"""A factory of the source for each subcommand of ``meter-import``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from meter.commands.importing.import_options import check_aggregation
 from meter.commands.importing.import_source import ImportSource
 from meter.commands.importing.meter_types import MeterTypes
 from meter.commands.importing.meter_types import UnknownMeter
-from meter.http import BadTlsOptions
+from meter.http import BadTlsFile
 from meter.http import TlsOptions
 from meter.http.client import without_userinfo
 from meter.http.factory import create_client
@@ -35,40 +35,40 @@ CATALOGUE = "Keystone's catalogue"
 """What stands for the URL of a Gnocchi that the catalogue names."""
 
 
-def ceilometer_tables(reactor: Any, config: Config, options: Any) -> CeilometerTables:
+def ceilometer_source(reactor: Any, config: Config, options: Any) -> CeilometerTables:
     """Return the source of the subcommand ``ceilometer``."""
     return CeilometerTables(
         reactor,
         options["url"],
-        options["chosen"],
+        options["selection"],
         interval_seconds=options["interval"],
         password=_password(options["password-file"]),
     )
 
 
-def gnocchi_metrics(reactor: Any, config: Config, options: Any) -> GnocchiMetrics:
+def gnocchi_source(reactor: Any, config: Config, options: Any) -> GnocchiMetrics:
     """Return the source of the subcommand ``gnocchi``."""
     return GnocchiMetrics(
         _gnocchi_client(reactor, config, options),
-        options["chosen"],
+        options["selection"],
         MeterTypes(options["types"]),
         url=without_userinfo(options["url"]) or CATALOGUE,
         granularity_seconds=options["granularity"],
     )
 
 
-def gnocchi_csv(reactor: Any, config: Config, options: Any) -> GnocchiCsv:
+def gnocchi_csv_source(reactor: Any, config: Config, options: Any) -> GnocchiCsv:
     """Return the source of the subcommand ``gnocchi-csv``."""
     try:
         kind = MeterTypes({}).of(options["meter"]) if options["type"] is None else options["type"]
         check_aggregation(kind, options["aggregation"])
     except UnknownMeter as error:
-        raise CommandError(f"no plugin tells the type of {options['meter']}: give --type") from error
+        raise CommandError(f"no plugin declares the type of {options['meter']}: give --type") from error
     except usage.UsageError as error:
         raise CommandError(str(error)) from error
     return GnocchiCsv(
         Path(options["file"]),
-        options["chosen"],
+        options["selection"],
         name=options["meter"],
         type=kind,
         unit=options["unit"],
@@ -80,10 +80,10 @@ def gnocchi_csv(reactor: Any, config: Config, options: Any) -> GnocchiCsv:
     )
 
 
-SOURCES: dict[str, Callable[[Any, Config, Any], ImportSource]] = {
-    "ceilometer": ceilometer_tables,
-    "gnocchi": gnocchi_metrics,
-    "gnocchi-csv": gnocchi_csv,
+SOURCE_FACTORIES: dict[str, Callable[[Any, Config, Any], ImportSource]] = {
+    "ceilometer": ceilometer_source,
+    "gnocchi": gnocchi_source,
+    "gnocchi-csv": gnocchi_csv_source,
 }
 """By the name of the subcommand."""
 
@@ -107,7 +107,7 @@ def _gnocchi_client(reactor: Any, config: Config, options: Any) -> GnocchiClient
                 "gnocchi: set OS_CLOUD, or the other OS_* variables of OpenStack's clients, or give --user"
             )
         http = create_client(reactor, found.tls if tls == TlsOptions() else tls, **limits)
-    except (BadCredentials, BadTlsOptions) as error:
+    except (BadCredentials, BadTlsFile) as error:
         raise CommandError(f"gnocchi: {error}") from error
     keystone = Keystone(http.send, found.credentials, reactor)
     return GnocchiClient(
