@@ -53,6 +53,7 @@ def gnocchi_metrics(reactor: Any, config: Config, options: Any) -> GnocchiMetric
         options["chosen"],
         MeterTypes(options["types"]),
         url=without_userinfo(options["url"]) or CATALOGUE,
+        creators=options["creators"],
         granularity_seconds=options["granularity"],
     )
 
