@@ -53,6 +53,10 @@ CACHED_RESOURCES = 10_000
 """Rows of ``resource`` in memory; each has the metadata of a resource at some time."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+FIRST_TIME = datetime.min.replace(tzinfo=UTC)
+"""The first time that Python can represent."""
+
 T = TypeVar("T")
 
 
@@ -143,6 +147,8 @@ class CeilometerTables:
     def _open(self) -> None:
         sql = sqlalchemy_library()
         self._engine = engine_of(self._url, self._password)
+        if self._engine.dialect.name == "sqlite":
+            sql.event.listen(self._engine, "connect", _read_all_texts)
         inspector = sql.inspect(self._engine)
         there = set(inspector.get_table_names())
         for name, needed in COLUMNS.items():
@@ -173,14 +179,14 @@ class CeilometerTables:
         """Return a page of rows of ``sample``, and read the rows of ``resource`` that they refer to."""
         sql = sqlalchemy_library()
         sample, resource = self._tables["sample"].c, self._tables["resource"].c
-        columns = (sample.id, sample.meter_id, sample.resource_id, sample.volume, sample.timestamp, sample.message_id)
+        columns = (sample.id, sample.meter_id, sample.resource_id, sample.volume, self._time(sample), sample.message_id)
         statement = sql.select(*columns).where(*self._conditions(after)).order_by(sample.id).limit(self._page_samples)
         with self._engine.connect() as connection:
             rows = connection.execute(statement).all()
             wanted = {row.resource_id for row in rows} - {None}
             if len(self._resources) > CACHED_RESOURCES:
                 self._resources.clear()
-            if missing := sorted(wanted - set(self._resources)):
+            if missing := sorted(wanted - set(self._resources), key=repr):
                 names = ("internal_id", "resource_id", "user_id", "project_id", "source_id", "resource_metadata")
                 statement = sql.select(*(resource[name] for name in names)).where(resource.internal_id.in_(missing))
                 for row in connection.execute(statement):
@@ -199,6 +205,15 @@ class CeilometerTables:
                 sample.meter_id.in_([id for id, meter in self._meters.items() if self._selection.has_meter(meter.name)])
             )
         return conditions
+
+    def _time(self, sample: Any) -> Any:
+        """Return what to select as the time: what Python cannot represent, which would end the import, is a text or nothing."""
+        sql = sqlalchemy_library()
+        if isinstance(sample.timestamp.type, sql.Numeric):
+            return sample.timestamp
+        if self._engine.dialect.name == "sqlite":
+            return sql.type_coerce(sample.timestamp, sql.String).label("timestamp")
+        return sql.case((sample.timestamp >= self._stored_time(FIRST_TIME), sample.timestamp)).label("timestamp")
 
     def _stored_time(self, at: datetime) -> datetime | Decimal:
         """Return a time as the column of times has it."""
@@ -258,11 +273,18 @@ class CeilometerTables:
 
 def _time(stored: Any) -> datetime:
     """Return a time of one of the databases."""
+    if isinstance(stored, str):
+        stored = datetime.fromisoformat(stored)
     if isinstance(stored, datetime):
         return stored.replace(tzinfo=UTC) if stored.tzinfo is None else stored
     if isinstance(stored, Decimal):
         return EPOCH + timedelta(microseconds=int(stored.scaleb(6)))
     raise ValueError(f"the timestamp is {stored!r}")
+
+
+def _read_all_texts(connection: Any, _: Any) -> None:
+    """Let a connection to SQLite return texts that are not UTF-8, which no sample can have: their rows are refused, not the page."""
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from meter.commands.importing.import_source import ImportSourceError
+from meter.settings.masked import masked
 
 DRIVERS = {
     "mysql": "mysql+pymysql",
@@ -36,6 +37,8 @@ def database_url(text: str) -> Any:
     library = sqlalchemy_library()
     try:
         url = library.engine.make_url(text)
+        if "@" in (url.host or ""):  # the driver would look up the end of the password, and tell it
+            raise ValueError("an @ in the password must be percent-encoded")
     except (library.exc.ArgumentError, ValueError) as error:  # no URL, a port that is no number
         raise ImportSourceError(  # without the text, which may have a password in a place where none is looked for
             f"the URL of the database is not like {RIGHT}; special characters of a password are written as %XX there, or the"
@@ -66,5 +69,5 @@ def engine_of(url: Any, password: str) -> Any:
 
 
 def without_password(url: Any) -> str:
-    """Return ``url`` as text that may be shown."""
-    return str(url.render_as_string(hide_password=True))
+    """Return ``url`` as text that may be shown: without its password, and without those among its parameters."""
+    return masked(url.render_as_string(hide_password=True))

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from meter.commands.importing.gnocchi_points import MAX_GRANULARITY_SECONDS
 from meter.commands.importing.gnocchi_points import SOURCE
 from meter.commands.importing.gnocchi_points import GnocchiMetric
 from meter.commands.importing.gnocchi_points import ResourceRevision
@@ -71,7 +72,7 @@ class GnocchiCsv:
         """Read the file once, for its granularities."""
         for row in self._rows():
             self._points += 1
-            if (seconds := _number(row, "granularity")) is not None:
+            if (seconds := _granularity(row)) is not None:
                 self._granularities.add(seconds)
         wanted = self._granularity_seconds
         if wanted is not None and wanted not in self._granularities:
@@ -94,9 +95,10 @@ class GnocchiCsv:
             points = []
             invalid = []
             for number, row in enumerate(page, done + 1):
-                seconds, value = _number(row, "granularity"), _number(row, "value")
+                seconds, value = _granularity(row), _number(row, "value")
                 if seconds is None or value is None:
-                    reason = f"granularity and value must be numbers, not {row.get('granularity')!r} and {row.get('value')!r}"
+                    given = f"{row.get('granularity')!r:.40} and {row.get('value')!r:.40}"
+                    reason = f"granularity and value must be numbers, not {given}"
                     invalid.append(NotImported(f"point {number}", self._metric.name, reason, dict(row)))
                 else:
                     points.append([row["timestamp"], seconds, value])
@@ -116,6 +118,12 @@ class GnocchiCsv:
                 yield from reader
         except (OSError, ValueError, csv.Error) as error:
             raise ImportSourceError(f"{self._path} cannot be read: {error}") from error
+
+
+def _granularity(row: Mapping[str, Any]) -> float | None:
+    """Return the granularity in seconds, ``None`` if it is none: it would be taken for the coarsest one of the file."""
+    seconds = _number(row, "granularity")
+    return seconds if seconds is not None and 0 < seconds <= MAX_GRANULARITY_SECONDS else None
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from meter.commands.importing.gnocchi_client import PAGE_RESOURCES
 from meter.commands.importing.gnocchi_client import GnocchiClient
+from meter.commands.importing.gnocchi_points import MAX_GRANULARITY_SECONDS
 from meter.commands.importing.gnocchi_points import SOURCE
 from meter.commands.importing.gnocchi_points import GnocchiMetric
 from meter.commands.importing.gnocchi_points import NoAggregation
@@ -27,8 +29,8 @@ from meter.commands.importing.meter_types import MeterTypes
 from meter.commands.importing.meter_types import UnknownMeter
 from meter.http.client import BadResponse
 from meter.http.client import ErrorResponse
-from meter.message import BadMessage
 from meter.message import parse_timestamp
+from meter.sample import RESERVED_METADATA
 from meter.sample import utc_text
 
 OWN_ATTRIBUTES = frozenset(
@@ -50,14 +52,20 @@ OWN_ATTRIBUTES = frozenset(
 )
 """Attributes of a resource that are Gnocchi's own, or have a field of their own in a sample."""
 
-GRANULARITY = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d)(?:\.(\d{1,6}))?")
+NOT_METADATA = OWN_ATTRIBUTES | {RESERVED_METADATA}
+
+GRANULARITY = re.compile(r"(?:(\d{1,9}) days?, )?(\d{1,9}):(\d\d):(\d\d)(?:\.(\d{1,6}))?")
 SERVER_ERROR = 500
+
+MAX_CREATORS = 10
+"""Creators of resources that an error names, those of most first."""
 
 
 class GnocchiMetrics:
-    """The points of ``selection``, of all resources that ``client`` may read.
+    """The points of ``selection``, of all resources that ``client`` may read, and that one of ``creators`` has made.
 
-    ``granularity_seconds`` is that of the points, ``None`` for the coarsest of each metric, which Gnocchi keeps for the longest time.
+    Every user of Gnocchi may make resources, with the name and in the project of others. Without ``creators`` all that is there must have
+    been made by one. ``granularity_seconds`` is that of the points, ``None`` for the coarsest of each metric, which Gnocchi keeps for the longest time.
     """
 
     unit = "resources"
@@ -69,6 +77,7 @@ class GnocchiMetrics:
         types: MeterTypes,
         *,
         url: str,
+        creators: Sequence[str] = (),
         granularity_seconds: float | None = None,
         page_samples: int = PAGE_SAMPLES,
         page_resources: int = PAGE_RESOURCES,
@@ -76,19 +85,39 @@ class GnocchiMetrics:
         self._client = client
         self._selection = selection
         self._types = types
+        self._creators = frozenset(creators)
         self._granularity_seconds = granularity_seconds
         self._page_samples = page_samples
         self._page_resources = page_resources
-        self.identity: Mapping[str, Any] = {"source": SOURCE, "url": url, "granularity": granularity_seconds}
+        self.identity: Mapping[str, Any] = {
+            "source": SOURCE,
+            "url": url,
+            "granularity": granularity_seconds,
+            "creators": sorted(creators),
+        }
 
     async def open(self) -> None:
-        """Ask for the archive policies, which every user may read."""
+        """Ask for the archive policies, which every user may read, and who has made the resources."""
         try:
             await self._client.get("archive_policy")
         except BadResponse as error:
             if isinstance(error, ErrorResponse) and error.status >= SERVER_ERROR:
                 raise
             raise ImportSourceError(f"this is not the API of Gnocchi: {error}") from error
+        made: Counter[str] = Counter()
+        async for resource in self._resources(None):
+            made[creator_of(resource)] += 1
+        known = ", ".join(f"{name} ({number:,} resources)" for name, number in made.most_common(MAX_CREATORS)) or "none"
+        if missing := sorted(self._creators - made.keys()):
+            raise ImportSourceError(
+                f"--creator: {', '.join(missing)} has made no resource in Gnocchi; creators are: {known}"
+            )
+        if not self._creators and len(made) > 1:
+            raise ImportSourceError(
+                "several users have made resources in Gnocchi, which lets every user do so in the name of any project: say with"
+                f" --creator which is Ceilometer's of {known}"
+            )
+        self._creators = self._creators or frozenset(made)
 
     async def close(self) -> None:
         """Do nothing: each request has a connection of its own."""
@@ -96,13 +125,15 @@ class GnocchiMetrics:
     async def total(self, mark: Any) -> int:
         """Return the number of resources after ``mark``."""
         number = 0
-        async for _ in self._resources(mark):
-            number += 1
+        async for resource in self._resources(mark):
+            number += creator_of(resource) in self._creators
         return number
 
     async def pages(self, mark: Any) -> AsyncIterator[SourcePage]:
         """Yield the samples of the resources with greater ids than ``mark``."""
         async for resource in self._resources(mark):
+            if creator_of(resource) not in self._creators:
+                continue
             samples: list[SourceSample] = []
             not_imported: list[NotImported] = []
             revisions: Sequence[ResourceRevision] = ()
@@ -113,7 +144,7 @@ class GnocchiMetrics:
                 try:
                     revisions = revisions or await self._revisions(resource)
                     more, refused = await self._points(record, name, metric_id, resource, revisions)
-                except (UnknownMeter, NoAggregation, BadMessage, LookupError, TypeError) as error:
+                except (UnknownMeter, NoAggregation, LookupError, TypeError, ValueError, AttributeError) as error:
                     not_imported.append(_whole_metric(record, name, resource, str(error)))
                     continue
                 except BadResponse as error:
@@ -133,11 +164,11 @@ class GnocchiMetrics:
             query = [("sort", "id:asc"), ("limit", str(self._page_resources))]
             query += [("marker", mark)] if mark else []
             page = await self._client.get("resource", "generic", query=query)
-            if not isinstance(page, list) or not all(isinstance(each, dict) and "id" in each for each in page):
-                raise ImportSourceError("Gnocchi's list of resources is not a list of objects with ids")
+            if not isinstance(page, list) or not all(map(_is_resource, page)):
+                raise ImportSourceError("Gnocchi's list of resources is not a list of objects with ids and metrics")
             for resource in page:
                 yield resource
-            if not page:
+            if not page or page[-1]["id"] == mark:  # that would go on for ever
                 return
             mark = page[-1]["id"]
 
@@ -169,6 +200,10 @@ class GnocchiMetrics:
         """Return the samples of one metric, and its points that cannot be imported."""
         kind = self._types.of(name)
         described = await self._client.get("metric", metric_id)
+        if creator_of(described) not in self._creators:
+            raise LookupError(
+                f"{creator_of(described) or 'somebody'} has made this metric, not the creator of its resource"
+            )
         policy = described["archive_policy"]
         aggregation = aggregation_for(kind, policy["aggregation_methods"])
         kept = [granularity_of(each["granularity"]) for each in policy["definition"]]
@@ -193,9 +228,14 @@ class GnocchiMetrics:
         return samples_of(metric, points, granularity, self._selection)
 
 
+def creator_of(described: Mapping[str, Any]) -> str:
+    """Return the user who has made a resource or a metric, with the project: ``USER:PROJECT``; ``""`` if Gnocchi does not know."""
+    return str(described.get("creator") or "")
+
+
 def metadata_of(revision: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a revision as the metadata from which Ceilometer had made them."""
-    metadata = {name: value for name, value in revision.items() if name not in OWN_ATTRIBUTES and value is not None}
+    metadata = {name: value for name, value in revision.items() if name not in NOT_METADATA and value is not None}
     if revision.get("type") == "instance":
         if "host" in metadata:
             metadata["instance_host"] = metadata.pop("host")
@@ -209,14 +249,25 @@ def metadata_of(revision: Mapping[str, Any]) -> dict[str, Any]:
 
 def granularity_of(text: Any) -> float:
     """Return the seconds of a granularity, such as ``0:05:00`` or ``1 day, 0:00:00``; ``LookupError`` if it is none."""
+    seconds = _seconds(text)
+    if not 0 < seconds <= MAX_GRANULARITY_SECONDS:
+        raise LookupError(f"its granularity is {text!r:.40}")
+    return float(seconds)
+
+
+def _seconds(text: Any) -> float:
     if isinstance(text, int | float) and not isinstance(text, bool):
-        return float(text)
+        return text
     match = GRANULARITY.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise LookupError(f"its granularity is {text!r}")
+        raise LookupError(f"its granularity is {text!r:.40}")
     days, hours, minutes, seconds, fraction = match.groups()
     whole = int(days or 0) * 86_400 + int(hours) * 3600 + int(minutes) * 60 + int(seconds)
     return whole + int((fraction or "0").ljust(6, "0")) / 1e6
+
+
+def _is_resource(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("id"), str) and isinstance(item.get("metrics"), dict)
 
 
 def _whole_metric(record: str, name: str, resource: Mapping[str, Any], reason: str) -> NotImported:

@@ -26,6 +26,9 @@ from meter.sample import with_reserved
 SOURCE = "gnocchi"
 """The value of ``imported_from`` of samples made of points."""
 
+MAX_GRANULARITY_SECONDS = 100 * 365 * 86_400.0
+"""More than any archive policy has, and few enough for all calculations with times."""
+
 AGGREGATIONS: Mapping[SampleType, Sequence[str]] = {
     "gauge": ("mean", "last", "max", "min"),
     "cumulative": ("last", "max", "mean"),

@@ -10,6 +10,7 @@ from twisted.python import usage
 from meter.commands.command import CommandOptions
 from meter.commands.command import SubcommandOptions
 from meter.commands.importing.gnocchi_points import AGGREGATIONS
+from meter.commands.importing.gnocchi_points import MAX_GRANULARITY_SECONDS
 from meter.commands.importing.import_source import ImportSelection
 from meter.commands.importing.meter_types import BadMeterTypes
 from meter.commands.importing.meter_types import parse_types
@@ -71,8 +72,7 @@ class _ImportOptions(SubcommandOptions):
             raise usage.UsageError("--since must be before --until")
         if self["rate"] < 0:
             raise usage.UsageError("--rate must not be negative")
-        patterns = tuple(filter(None, (each.strip() for each in (self["meter"] or "").split(","))))
-        self["selection"] = ImportSelection(since, until, patterns)
+        self["selection"] = ImportSelection(since, until, _listed(self["meter"]))
 
 
 class CeilometerOptions(_ImportOptions):
@@ -120,6 +120,12 @@ class GnocchiOptions(_ImportOptions):
     )
     optParameters = [  # noqa: N815, RUF012
         GRANULARITY,
+        [
+            "creator",
+            None,
+            None,
+            "Import only what this user has made, as Gnocchi names it, USER:PROJECT; several are separated by commas. [default: all, if it is one]",
+        ],
         ["types", None, None, "Types of meters that no plugin declares: cpu_util=gauge,requests=delta"],
         ["user", None, None, "User of a Gnocchi with [api] auth_mode = basic; admin may read everything."],
         ["password-file", None, None, "File with the password of --user, if there is one."],
@@ -133,8 +139,9 @@ class GnocchiOptions(_ImportOptions):
         self["url"] = urls[0].rstrip("/").removesuffix("/v1") if urls else ""
 
     def postOptions(self) -> None:
-        """Parse the types, too."""
+        """Parse the types and creators, too."""
         super().postOptions()
+        self["creators"] = _listed(self["creator"])
         _check_granularity(self)
         if self["user"] is not None and not self["url"]:
             raise usage.UsageError("gnocchi: --user needs the URL of Gnocchi")
@@ -188,9 +195,13 @@ def check_aggregation(kind: SampleType, aggregation: str) -> None:
         raise usage.UsageError(f"a {kind} meter is imported from the aggregation {allowed}, not from {aggregation}")
 
 
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, (each.strip() for each in (text or "").split(","))))
+
+
 def _check_granularity(options: Any) -> None:
-    if options["granularity"] is not None and not options["granularity"] > 0:
-        raise usage.UsageError("--granularity must be more than 0 seconds")
+    if options["granularity"] is not None and not 0 < options["granularity"] <= MAX_GRANULARITY_SECONDS:
+        raise usage.UsageError("--granularity must be more than 0 seconds, and less than a century")
 
 
 class Options(CommandOptions):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
+from math import isfinite
 from typing import Any
 from typing import TextIO
 
@@ -181,8 +182,13 @@ class Importer:
         if self._rejected is not None and records:
             for each in records:
                 line = {"record": each.record, "meter": each.meter, "reason": each.reason, **each.details}
-                self._rejected.write(json.dumps(line, default=str) + "\n")
+                written = {name: value if _is_json(value) else str(value) for name, value in line.items()}
+                self._rejected.write(json.dumps(written, default=str) + "\n")
             self._rejected.flush()
+
+
+def _is_json(value: Any) -> bool:
+    return not isinstance(value, float) or isfinite(value)
 
 
 def _not_imported(each: SourceSample, reason: str) -> NotImported:

@@ -53,6 +53,7 @@ def gnocchi_source(reactor: Any, config: Config, options: Any) -> GnocchiMetrics
         options["selection"],
         MeterTypes(options["types"]),
         url=without_userinfo(options["url"]) or CATALOGUE,
+        creators=options["creators"],
         granularity_seconds=options["granularity"],
     )
 

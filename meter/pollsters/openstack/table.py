@@ -6,7 +6,6 @@ A new meter needs a :class:`MeteredListing` in ``services.py``, its provider in 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from meter.openstack import Listing
 from meter.sample import EXISTED_THROUGHOUT
+from meter.sample import MAX_VOLUME
 from meter.sample import MeterDefinition
 from meter.sample import with_reserved
 
@@ -127,8 +127,9 @@ def number(value: Any, name: str) -> int | float:
                 value = float(value)
             except ValueError:
                 raise BadItem("bad-volume", f"{name} should be a number, not {value!r:.40}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadItem("bad-volume", f"{name} should be a finite number, not {value!r:.40}")
+    # NaN is not below the limit; math.isfinite() raises an exception for an integer of 400 digits.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_VOLUME:
+        raise BadItem("bad-volume", f"{name} should be a number of at most {MAX_VOLUME:g}, not {value!r:.40}")
     if value < 0:
         raise BadItem("bad-volume", f"{name} should not be negative, as {value!r:.40} is")
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +10,12 @@ from fractions import Fraction
 from typing import Any
 
 from meter.pollsters.openstack.table import BadItem
+from meter.sample import volume_is_valid
 
 JOULES_PER_KWH = 3_600_000
 MAX_CHASSIS = 64
 MAX_TIME_CHARACTERS = 40
+MAX_READING = 1e18
 
 _PATH = re.compile(r"/redfish/v1/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{1,500}")
 _ID = re.compile(r"[\x21-\x7e]{1,64}")
@@ -130,8 +131,8 @@ def number(value: Any, name: str) -> int | float | None:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not 0 <= value < 1e18
+        or not 0 <= value < MAX_READING  # NaN is not; math.isfinite() raises an exception for an integer of 400 digits
+        or not volume_is_valid(value)
     ):
         raise BadItem("bad-volume", f"{name} should be a number from 0 on, not {value!r:.60}")
     return value
