@@ -18,7 +18,7 @@ from meter.commands.command import UNAVAILABLE
 from meter.commands.importing.ceilometer_tables import CeilometerTables
 from meter.commands.importing.gnocchi_metrics import granularity_of
 from meter.commands.importing.gnocchi_metrics import metadata_of
-from meter.commands.importing.import_source import Chosen
+from meter.commands.importing.import_source import ImportSelection
 from tests.ceilometer_tables import SqliteTables
 from tests.ceilometer_tables import statements
 from tests.importing import meter_import as meter_import
@@ -151,4 +151,4 @@ async def test_no_password_of_a_source_is_shown_or_kept(meter_import: Any, url: 
     assert status in (EXIT_USAGE, UNAVAILABLE)
     assert "ter2" not in out + errors
     # In the state and in the audit log.
-    assert "ter2" not in str(CeilometerTables(reactor, url, Chosen(None, NOON)).identity)
+    assert "ter2" not in str(CeilometerTables(reactor, url, ImportSelection(None, NOON)).identity)
