@@ -129,6 +129,9 @@ async def test_commands_use_the_host_that_answers_and_name_all_if_none_does(url,
     inspection = BrokerInspection(reactor, url, clock=reactor, name="test")
     assert (await inspection.open()).startswith("RabbitMQ")
     assert inspection.address.port == second.port
+    [away] = await inspection.others_away()
+    assert away.startswith(f"127.0.0.1:{first.port}: ")
+    assert inspection.address.port == second.port
     await inspection.close()
     browser = Browser(reactor, url, "nothing", clock=reactor, name="test")
     assert await browser.open() == 0

@@ -262,7 +262,7 @@ async def test_dry_run_says_what_would_happen_and_changes_nothing(meter_import, 
     assert lines[2].startswith("1 of them are older than 400 days: the store keeps these in one table")
     assert lines[3:] == [
         "1 records not imported:",
-        "  1 of memory: it is older than the retention of 30 days ([store] retention_days)",
+        "  1 of memory: it is older than the retention of 30 days ([store] retention_days) (sample 5)",
     ]
     assert stored_ids(postgresql, meter_import.dsn) == []
     assert postgresql.execute("SELECT * FROM audit_entry", meter_import.dsn) == []

@@ -318,12 +318,21 @@ async def test_gnocchi_that_cannot_be_asked_is_said(meter_import, cloud, monkeyp
     assert (status, "set OS_CLOUD" in errors) == (EXIT_USAGE, True)
     status, _, errors = await meter_import("gnocchi", *UNTIL, "--user", USER, "http://127.0.0.1:9")
     assert (status, "refused" in errors) == (UNAVAILABLE, True)
+    status, _, errors = await meter_import("gnocchi", *UNTIL, "--user", USER, "gnocchi")
+    assert (status, "must begin with http:// or https://" in errors) == (EXIT_USAGE, True)
     status, _, errors = await meter_import("gnocchi", *UNTIL, "--user", USER, f"{cloud.url}/elsewhere")
     assert (status, "this is not the API of Gnocchi" in errors) == (EXIT_USAGE, True)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     options = ["--meter", "cpu", "--resource", "r", *UNTIL]
     status, _, errors = await meter_import("gnocchi-csv", *options, "other.csv")
-    assert (status, "its first line is not timestamp,granularity,value" in errors) == (EXIT_USAGE, True)
+    assert (status, "its first line is 'a,b', not timestamp,granularity,value" in errors) == (EXIT_USAGE, True)
+    for content, words in (
+        (b"", "it is empty"),
+        (b"timestamp,granularity,value\n\xe9,1,1\n", "line 2 is not in UTF-8"),
+    ):
+        (tmp_path / "wrong.csv").write_bytes(content)
+        status, _, errors = await meter_import("gnocchi-csv", *options, "wrong.csv")
+        assert (status, words in errors) == (EXIT_USAGE, True)
     status, _, errors = await meter_import("gnocchi-csv", *options, "--aggregation", "sum", "other.csv")
     assert (status, "a cumulative meter is imported from the aggregation last or max or mean" in errors) == (
         EXIT_USAGE,

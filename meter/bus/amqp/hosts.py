@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 from typing import TypeVar
@@ -82,6 +83,10 @@ class BrokerHosts:
         """Return the hosts with their ports, and the virtual host."""
         address = self._hosts[0][0]
         return f"{','.join(host.place for host, _ in self._hosts)}, virtual host {address.vhost}"
+
+    def __iter__(self) -> Iterator[tuple[BrokerAddress, IStreamClientEndpoint]]:
+        """Yield each address and how to connect to it."""
+        return iter(self._hosts)
 
     async def first(
         self,

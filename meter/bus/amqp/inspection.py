@@ -9,7 +9,9 @@ from typing import Any
 from typing import NamedTuple
 
 from cryptography import x509
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.interfaces import IStreamClientEndpoint
 from txamqp.content import Content
@@ -64,6 +66,20 @@ class BrokerInspection:
         except Exception as error:
             raise Unavailable(f"{self.address}: {type(error).__name__}: {error}") from error
         return str(self._client.broker)
+
+    async def others_away(self) -> list[str]:
+        """Return for each other host of the URL that cannot be used now which one it is and why."""
+
+        async def look(address: BrokerAddress, endpoint: IStreamClientEndpoint) -> str:
+            try:
+                client = await self._opened(address, endpoint)
+            except Exception as error:
+                return f"{address.place}: {str(error) or type(error).__name__}"
+            await client.close(CLOSE_SECONDS)
+            return ""
+
+        others = [Deferred.fromCoroutine(look(*host)) for host in self._hosts if host[0] != self.address]
+        return [problem for problem in await gatherResults(others) if problem]
 
     @property
     def blocked(self) -> str | None:
@@ -146,9 +162,12 @@ class BrokerInspection:
 
     async def _connected(self, address: BrokerAddress, endpoint: IStreamClientEndpoint) -> Any:
         self.address = address
-        client: Any = await self._limited(endpoint.connect(ClientFactory(lambda: self._make_client(address))))
+        return await self._opened(address, endpoint)
+
+    async def _opened(self, address: BrokerAddress, endpoint: IStreamClientEndpoint) -> Any:
+        client: Any = await self._limited(endpoint.connect(ClientFactory(lambda: self._make_client(address))), address)
         try:
-            await self._limited(client.open())
+            await self._limited(client.open(), address)
         except BaseException:
             await client.close(CLOSE_SECONDS)
             raise
@@ -164,8 +183,8 @@ class BrokerInspection:
             kept_bytes=1024,
         )
 
-    async def _limited(self, work: Any) -> Any:
+    async def _limited(self, work: Any, address: BrokerAddress | None = None) -> Any:
         try:
             return await within(self._clock, self._answer_seconds, work)
         except DeferredTimeout:
-            raise Unavailable(f"{self.address}: no answer within {self._answer_seconds:g} s") from None
+            raise Unavailable(f"{address or self.address}: no answer within {self._answer_seconds:g} s") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
@@ -21,6 +22,9 @@ from meter.tls import PemFile
 DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 
 CONNECT_SECONDS = 30.0
+
+NO_HOST = re.compile(r"[\s;|\\!\"$&'()*+<=>^`{}]")
+"""Characters that no name of a host has; some are taken for a separator."""
 
 AuthMechanism = Literal["plain", "external"]
 """*plain* sends user and password; *external* leaves it to the broker to take the user's name from the client certificate."""
@@ -91,18 +95,26 @@ def broker_address(url: str) -> BrokerAddress:
     tls = parts.scheme == "amqps"
     if not parts.hostname:
         raise ValueError("the URL of the broker must name a host: amqp://user:password@host:5672/vhost")
+    if wrong := NO_HOST.search(parts.hostname):
+        raise ValueError(
+            f"the URL of the broker has {wrong[0]!r} in the name of a host; several hosts are separated by commas:"
+            " amqp://user:password@host1:5672,host2:5672/vhost"
+        )
     try:
-        port = parts.port or DEFAULT_PORTS[parts.scheme]
+        port = parts.port if parts.port is not None else DEFAULT_PORTS[parts.scheme]
+        if port == 0:
+            raise ValueError
     except ValueError as error:
         # urllib's error may contain the password, where an unescaped / or # in it ends the host.
         raise ValueError(
-            "the port in the URL of a broker must be a number; in a password, the characters / # ? and @ must be percent-encoded (%2F %23 %3F %40)"
+            "the port in the URL of a broker must be a number from 1 to 65535; in a password, the characters / # ? and @ must be percent-encoded (%2F %23 %3F %40)"
         ) from error
     query = parse_qs(parts.query, keep_blank_values=True)
     unknown = sorted(query.keys() - set(TLS_PARAMETERS if tls else ()))
     if unknown:
-        known = f"only {', '.join(TLS_PARAMETERS)} are" if tls else "without TLS, nothing is"
-        raise ValueError(f"the URL of the broker has unknown parameters: {', '.join(unknown)}; {known} supported")
+        known = f"{', '.join(TLS_PARAMETERS)} are supported"
+        known = f"only {known}" if tls else f"amqp:// takes none; with amqps:// {known}"
+        raise ValueError(f"the URL of the broker has unknown parameters: {', '.join(unknown)}; {known}")
     mechanism = _parameter(query, "auth_mechanism") or "plain"
     if mechanism.lower() not in ("plain", "external"):
         raise ValueError(f"auth_mechanism in the URL of the broker must be plain or external, not {mechanism!r:.80}")

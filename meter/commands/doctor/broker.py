@@ -39,6 +39,17 @@ def version_finding(broker: str, where: str) -> Finding:
     return Finding("broker", "ok", f"{broker} at {where}")
 
 
+def host_findings(away: Sequence[str]) -> Iterator[Finding]:
+    """Yield a warning for each host of a broker that is not there, while another one is; ``away`` says which and why."""
+    for host in away:
+        yield Finding(
+            "broker",
+            "warning",
+            f"a host of [bus] url cannot be used, {host.rstrip('.')}; the daemons use another one",
+            "start it, or correct [bus] url, before the next one fails",
+        )
+
+
 def permission_finding(missing: Sequence[str], user: str) -> Finding:
     """Return whether the broker's user may do all that Meter needs; ``missing`` is what it may not."""
     if not missing:

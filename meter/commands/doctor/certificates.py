@@ -54,7 +54,7 @@ def sources(config: Config) -> Iterator[Certificates]:
     for broker in () if url == "local:" else broker_addresses(url):
         if broker.tls:
             read = partial(presented, broker.host, broker.port)
-            yield Certificates(f"the broker {broker.host}", read, "renew it on the broker")
+            yield Certificates(f"the broker {broker.place}", read, "renew it on the broker")
     for name, dsn in (("dsn", config.store.dsn), ("replica_dsn", config.store.replica_dsn)):
         if place := _tls_database(dsn.get_secret_value()):
             yield Certificates(

@@ -8,7 +8,7 @@ CHECKS: dict[str, str] = {
     "secrets": "no default or short secret, and no file of secrets that other users can read",
     "certificates": "no TLS certificate has ended or ends within 21 days: files, broker, database, Keystone",
     "status pages": "what the daemons of this host say in /readyz",
-    "broker": "the broker can be reached, and its version",
+    "broker": "the broker can be reached, on all hosts of its URL, and its version",
     "permissions": "the broker's user may configure, write and read in the virtual host",
     "queues": "Meter's queues exist, are consumed, and are not long",
     "dead letters": "how many dead letters there are, by kind, with the commonest reason of each",

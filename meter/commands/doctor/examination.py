@@ -208,6 +208,7 @@ async def _broker(context: ExaminationContext, found: Found) -> None:
             )
             return
         found.append(broker_checks.version_finding(version, str(inspection.address)))
+        found += broker_checks.host_findings(await inspection.others_away())
         found.append(broker_checks.permission_finding(await inspection.missing_permissions(), inspection.address.user))
         if inspection.blocked is not None:
             found.append(

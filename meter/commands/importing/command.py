@@ -119,7 +119,9 @@ def report(counts: ImportCounts, verb: str, options: Any) -> None:
         where = "" if options["dry-run"] else f"; see {options['rejected']}"
         lines.append(f"{counts.not_imported:,} records not imported{where}:")
         found = counts.reasons.most_common(MAX_REASONS)
-        lines += [f"  {records:,} of {meter or 'no meter'}: {reason}" for (meter, reason), records in found]
+        for (meter, reason), records in found:
+            record = ("the first is " if records > 1 else "") + counts.first_records[meter, reason]
+            lines.append(f"  {records:,} of {meter or 'no meter'}: {reason} ({record})")
         if more := len(counts.reasons) - len(found):
             lines.append(f"  and {more:,} other reasons")
     sys.stdout.write("".join(escape_terminal(line) + "\n" for line in lines))

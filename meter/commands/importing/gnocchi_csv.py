@@ -24,6 +24,9 @@ from meter.commands.importing.import_source import SourcePage
 from meter.sample import SampleType
 
 COLUMNS = ["timestamp", "granularity", "value"]
+SHOWN_CHARACTERS = 80
+"""How much of a wrong first line an error shows."""
+
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
@@ -99,7 +102,7 @@ class GnocchiCsv:
                 if seconds is None or value is None:
                     given = f"{row.get('granularity')!r:.40} and {row.get('value')!r:.40}"
                     reason = f"granularity and value must be numbers, not {given}"
-                    invalid.append(NotImported(f"point {number}", self._metric.name, reason, dict(row)))
+                    invalid.append(NotImported(f"{self._path} line {number + 1}", self._metric.name, reason, dict(row)))
                 else:
                     points.append([row["timestamp"], seconds, value])
             samples, not_imported = samples_of(self._metric, points, granularity, self._selection)
@@ -110,13 +113,23 @@ class GnocchiCsv:
         try:
             with self._path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file, restkey="more")
-                if (reader.fieldnames or [])[:3] != COLUMNS:
+                names = reader.fieldnames or []
+                if names[:3] != COLUMNS:
+                    first = (
+                        f"its first line is {_shortened(','.join(names))!r}, not"
+                        if names
+                        else "it is empty, without the line"
+                    )
                     raise ImportSourceError(
-                        f"{self._path} is not what gnocchi measures show -f csv writes: its first line is not"
-                        f" {','.join(COLUMNS)}"
+                        f"{self._path} is not what gnocchi measures show -f csv writes: {first} {','.join(COLUMNS)}"
                     )
                 yield from reader
-        except (OSError, ValueError, csv.Error) as error:
+        except OSError as error:
+            raise ImportSourceError(f"{self._path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            line = _first_line_not_utf_8(self._path)
+            raise ImportSourceError(f"{self._path}: line {line} is not in UTF-8: save the file as UTF-8") from error
+        except (ValueError, csv.Error) as error:
             raise ImportSourceError(f"{self._path} cannot be read: {error}") from error
 
 
@@ -124,6 +137,20 @@ def _granularity(row: Mapping[str, Any]) -> float | None:
     """Return the granularity in seconds, ``None`` if it is none: it would be taken for the coarsest one of the file."""
     seconds = _number(row, "granularity")
     return seconds if seconds is not None and 0 < seconds <= MAX_GRANULARITY_SECONDS else None
+
+
+def _first_line_not_utf_8(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:

@@ -137,6 +137,8 @@ class GnocchiOptions(_ImportOptions):
         if len(urls) > 1:
             raise usage.UsageError("gnocchi: give at most one URL, after all options")
         self["url"] = urls[0].rstrip("/").removesuffix("/v1") if urls else ""
+        if urls and not urls[0].startswith(("http://", "https://")):
+            raise usage.UsageError("gnocchi: the URL must begin with http:// or https://")
 
     def postOptions(self) -> None:
         """Parse the types and creators, too."""
@@ -157,7 +159,7 @@ class GnocchiCsvOptions(_ImportOptions):
     synopsis = "--until TIME --meter NAME --resource ID [options] FILE"
     longdesc = (
         "FILE was written by gnocchi measures show -f csv, of one metric. What the file does not say has to be given: what its"
-        " points are about, and with which --aggregation they were asked for."
+        " points are about, with --meter as a name and not a pattern, and with which --aggregation they were asked for."
     )
     optParameters = [  # noqa: N815, RUF012
         GRANULARITY,

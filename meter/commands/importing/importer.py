@@ -56,7 +56,15 @@ class ImportCounts:
 
     meters: dict[tuple[str, str, str], ImportedMeter] = field(default_factory=dict)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    first_records: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The first record that was not imported for a reason."""
     without_partition: int = 0
+
+    def reject(self, record: NotImported) -> None:
+        """Count a record that was not imported."""
+        key = (record.meter, record.reason)
+        self.reasons[key] += 1
+        self.first_records.setdefault(key, record.record)
 
     @property
     def samples(self) -> int:
@@ -85,7 +93,12 @@ class ImportCounts:
                 for (name, kind, unit), count in sorted(self.meters.items())
             ],
             "reasons": [
-                {"meter": meter, "reason": reason, "records": records}
+                {
+                    "meter": meter,
+                    "reason": reason,
+                    "records": records,
+                    "first_record": self.first_records[meter, reason],
+                }
                 for (meter, reason), records in self.reasons.most_common(MAX_REASONS)
             ],
             "more_reasons": max(0, len(self.reasons) - MAX_REASONS),
@@ -178,7 +191,7 @@ class Importer:
 
     def _write_rejected(self, records: Sequence[NotImported]) -> None:
         for each in records:
-            self.counts.reasons[each.meter, each.reason] += 1
+            self.counts.reject(each)
         if self._rejected is not None and records:
             for each in records:
                 line = {"record": each.record, "meter": each.meter, "reason": each.reason, **each.details}
