@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent
 from twisted.logger import LogLevel
@@ -17,7 +18,7 @@ from twisted.logger import formatEvent
 from twisted.logger import globalLogPublisher
 
 from meter.bus.amqp import AmqpBus
-from meter.bus.amqp.url import broker_address
+from meter.bus.amqp.url import BrokerAddress
 from meter.interfaces import Binding
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
@@ -103,17 +104,28 @@ def bus() -> Iterator[Callable[[str], AmqpBus]]:
 
 
 class CountedEndpoint:
-    """The endpoint of a URL, which counts the attempts to connect."""
+    """An endpoint that appends to ``attempts`` when it connects."""
 
-    def __init__(self, url: str) -> None:
-        from twisted.internet import reactor
-
-        self._endpoint = broker_address(url).endpoint(reactor)
-        self.attempts = 0
+    def __init__(self, endpoint: IStreamClientEndpoint, attempts: list[None]) -> None:
+        self._endpoint = endpoint
+        self._attempts = attempts
 
     def connect(self, factory: Any) -> Any:
-        self.attempts += 1
+        self._attempts.append(None)
         return self._endpoint.connect(factory)
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """As many members as there were attempts to connect to a broker."""
+    found: list[None] = []
+    endpoint = BrokerAddress.endpoint
+
+    def counted(address: BrokerAddress, *arguments: Any) -> CountedEndpoint:
+        return CountedEndpoint(endpoint(address, *arguments), found)
+
+    monkeypatch.setattr(BrokerAddress, "endpoint", counted)
+    return found
 
 
 @pytest.fixture
@@ -189,17 +201,22 @@ async def test_broker_without_the_mechanism_external_is_told(rabbitmq: RabbitMQ,
 )
 @pytest_twisted.ensureDeferred
 async def test_wrong_certificate_of_the_broker_is_told_once_and_a_right_one_connects(
-    site: Site, bus: Any, lines: list[str], host: str, days: float, signed_by_other: bool, words: str
+    site: Site,
+    bus: Any,
+    lines: list[str],
+    attempts: list[None],
+    host: str,
+    days: float,
+    signed_by_other: bool,
+    words: str,
 ) -> None:
     by = Authority(site.directory, "other") if signed_by_other else site.authority
     wrong = by.issue("wrong", host, days=days)
     site.broker.present(wrong.cert_file, wrong.key_file)
-    url = site.url()
-    endpoint = CountedEndpoint(url)
-    refused = bus(url, endpoint=endpoint)
+    refused = bus(site.url())
     await until(lambda: words in refused.readiness().reason)
     assert f"localhost:{site.broker.tls_port}" in refused.readiness().reason
-    await until(lambda: endpoint.attempts >= 3)
+    await until(lambda: len(attempts) >= 3)
     assert len(lines) == 1, lines
 
     right = site.authority.issue("broker", "localhost")

@@ -95,7 +95,7 @@ class ConnectionService(SupervisedService):
             self._starting.end()
             self._told_quietly = False
             self.client = client
-            self._set_state(True, f"connected to {client.broker} at {address}, user {address.user}")
+            self._set_state(True, f"connected to {client.broker} at {address}, {address.account}")
             self._log.info("{purpose}: {reason}", purpose=self._purpose, reason=self.reason)
             waiting, self._waiting = self._waiting, []
             for caller in waiting:
