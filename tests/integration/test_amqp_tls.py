@@ -16,7 +16,6 @@ from twisted.logger import LogEvent
 from twisted.logger import LogLevel
 from twisted.logger import formatEvent
 from twisted.logger import globalLogPublisher
-from zope.interface import implementer
 
 from meter.bus.amqp import AmqpBus
 from meter.bus.amqp.url import BrokerAddress
@@ -104,24 +103,28 @@ def bus() -> Iterator[Callable[[str], AmqpBus]]:
         pytest_twisted.blockon(maybeDeferred(each.stopService))
 
 
+class CountedEndpoint:
+    """An endpoint that appends to ``attempts`` when it connects."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, attempts: list[None]) -> None:
+        self._endpoint = endpoint
+        self._attempts = attempts
+
+    def connect(self, factory: Any) -> Any:
+        self._attempts.append(None)
+        return self._endpoint.connect(factory)
+
+
 @pytest.fixture
-def attempts(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The attempts to connect to a broker, one element each."""
-    found: list[object] = []
-    whole = BrokerAddress.endpoint
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """As many members as there were attempts to connect to a broker."""
+    found: list[None] = []
+    endpoint = BrokerAddress.endpoint
 
-    def endpoint(address: BrokerAddress, *arguments: Any) -> Any:
-        made = whole(address, *arguments)
+    def counted(address: BrokerAddress, *arguments: Any) -> CountedEndpoint:
+        return CountedEndpoint(endpoint(address, *arguments), found)
 
-        @implementer(IStreamClientEndpoint)
-        class Counted:
-            def connect(self, factory: Any) -> Any:
-                found.append(address)
-                return made.connect(factory)
-
-        return Counted()
-
-    monkeypatch.setattr(BrokerAddress, "endpoint", endpoint)
+    monkeypatch.setattr(BrokerAddress, "endpoint", counted)
     return found
 
 
@@ -201,7 +204,7 @@ async def test_wrong_certificate_of_the_broker_is_told_once_and_a_right_one_conn
     site: Site,
     bus: Any,
     lines: list[str],
-    attempts: list[object],
+    attempts: list[None],
     host: str,
     days: float,
     signed_by_other: bool,
