@@ -20,6 +20,8 @@ from meter.interfaces import Readiness
 from meter.settings.config_file import ConfigError
 from meter.settings.config_file import effective
 from meter.settings.config_file import parse
+from meter.settings.differences import settings_of
+from meter.settings.differences import shown_change
 from meter.settings.masked import masked
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.dsn import parsed
@@ -160,7 +162,14 @@ def test_unknown_parameter_of_a_dsn_is_named() -> None:
 
 
 @pytest.mark.parametrize("password", ["hun ter2", "it's hunter2", 'a"hunter2', "a@hunter2"])
-def test_check_shows_no_password_with_odd_characters(password: str) -> None:
+def test_no_password_with_odd_characters_is_shown(password: str) -> None:
     value = f"https://meter:{password}@keystone.example.org/v3".replace('"', '\\"')
-    shown = effective(parse(f'[openstack.auth]\nauth_url = "{value}"\n', "meter-central"))
-    assert "ter2" not in shown
+    config = parse(f'[openstack.auth]\nauth_url = "{value}"\n', "meter-central")
+    assert "ter2" not in effective(config)
+    place = ("openstack", "auth", "auth_url")
+    changed = shown_change(place, "", settings_of(config)[place])
+    assert changed is not None
+    assert "ter2" not in changed
+    with pytest.raises(ConfigError) as caught:
+        parse(f'[polling]\ninterval_seconds = "{value}"\n', "meter-central")
+    assert "ter2" not in str(caught.value)
