@@ -43,7 +43,7 @@ class NotifySocket:
     def send(self, *lines: str) -> bool:
         """Send ``lines``; return whether the service manager's socket has them."""
         try:
-            self._socket.sendto("\n".join(lines).encode(), self._address)
+            self._socket.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
         except OSError as error:
             if not self._failed:
                 self._failed = True

@@ -145,7 +145,11 @@ def _problem(detail: Any) -> str:
         return f"{where}: unknown {'key' if section else 'section'}{_suggestion(section, name)}"
     if detail["type"] == "missing":
         return f"{where}: is missing"
-    given = "" if isinstance(detail["input"], dict | list) or _is_secret(name) else f", not {detail['input']!r}"
+    given = (
+        ""
+        if isinstance(detail["input"], dict | list) or _is_secret(name)
+        else f", not {masked_settings(detail['input'])!r}"
+    )
     return f"{where}: {plain(detail['msg'])}{given}"
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic import SecretStr
 
 from meter.settings.masked import masked
+from meter.settings.masked import masked_settings
 from meter.settings.root import Config
 
 Setting = tuple[str, ...]
@@ -67,7 +68,7 @@ def _may_be_secret(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = masked(repr(value) if not isinstance(value, bool) else str(value).lower())
+    text = masked(repr(masked_settings(value)) if not isinstance(value, bool) else str(value).lower())
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 

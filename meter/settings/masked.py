@@ -8,6 +8,9 @@ from typing import Any
 _USER_INFO = re.compile(r"(?<=://)([^\s:/@\"']{0,256}:)[^\s\"'<>]{1,1024}(?=@)")
 """User and password of a URL. The password ends at the last ``@``: one that should have been encoded may contain others."""
 
+_URL = re.compile(r"^([a-z][a-z0-9+.-]*://[^:/@]*:).*(?=@)", re.DOTALL | re.IGNORECASE)
+"""User and password of a text that is a URL and nothing else: the password may have spaces and quotation marks."""
+
 _WORD = re.compile(
     r"((?:password|passwd|passfile|secret|token|sslpassword)\s*=\s*)('(?:\\.|[^'])*'|[^\s&]+)", re.IGNORECASE
 )
@@ -29,7 +32,7 @@ def masked_urls(text: str) -> str:
 def masked_settings(value: Any) -> Any:
     """Return settings, as JSON, with every text masked."""
     if isinstance(value, str):
-        return masked(value)
+        return masked(_URL.sub(r"\1***", value))
     if isinstance(value, dict):
         return {name: masked_settings(each) for name, each in value.items()}
     return [masked_settings(each) for each in value] if isinstance(value, list) else value

@@ -9,6 +9,7 @@ from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT
 from OpenSSL.SSL import VERIFY_PEER
 from OpenSSL.SSL import Connection
 from OpenSSL.SSL import Context
+from OpenSSL.SSL import Error
 from service_identity import VerificationError
 from service_identity.hazmat import DNS_ID
 from service_identity.hazmat import IPAddress_ID
@@ -23,12 +24,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from meter.tls.files import BadTlsFile
 from meter.tls.files import PemFile
 from meter.tls.files import WatchedFiles
 from meter.tls.files import read_certificates
 from meter.tls.files import read_own_certificate
 from meter.tls.reasons import other_host
 from meter.tls.reasons import refusal
+from meter.tls.reasons import unusable
 from meter.tls.trust import trust_root
 
 _log = Logger()
@@ -73,7 +76,10 @@ class ClientTls:
             options["verify"] = False
         else:
             options["trustRoot"] = trust_root(read_certificates(self._ca_file)) if self._ca_file else platformTrust()
-        context: Context = CertificateOptions(**options).getContext()
+        try:
+            context: Context = CertificateOptions(**options).getContext()
+        except Error as error:  # such as a key that is too short
+            raise BadTlsFile(unusable(self._certificate, error)) from None
         return context
 
 

@@ -14,6 +14,7 @@ from typing import Generic
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization import PublicFormat
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -77,7 +78,11 @@ def read_own_certificate(certificate: PemFile, key: PemFile, *, private: bool = 
     """
     first, *chain = read_certificates(certificate)
     loaded = _read_key(key, private=private)
-    if _encoded(loaded.public_key()) != _encoded(first.public_key()):
+    try:
+        matches = _encoded(loaded.public_key()) == _encoded(first.public_key())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BadTlsFile(f"{certificate} has a key that cannot be used: {error}") from None
+    if not matches:
         raise BadTlsFile(
             f"{key} contains another key than that of the certificate in {certificate.path}: they do not match"
         )
@@ -98,7 +103,7 @@ def _read_key(file: PemFile, *, private: bool) -> Any:
         raise BadTlsFile(
             f"{file} contains an encrypted key: decrypt it, a daemon cannot ask for a passphrase"
         ) from None
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise BadTlsFile(f"{file} contains a damaged key: {error}") from None
 
 

@@ -72,6 +72,11 @@ def other_host(certificate: x509.Certificate, host: str) -> CertificateRefused:
     )
 
 
+def unusable(certificate: object, error: SSL.Error) -> str:
+    """Return why OpenSSL does not take a certificate with its key, which both could be read."""
+    return f"{certificate} is refused by OpenSSL: {'; '.join(_words(error)) or 'no reason was given'}"
+
+
 def tls_reason(error: BaseException | None) -> str | None:
     """Return what a TLS error of a connection means; ``None`` for any other error."""
     if isinstance(error, CertificateRefused):

@@ -9,6 +9,7 @@ from typing import Any
 from cryptography import x509
 from OpenSSL.SSL import Connection
 from OpenSSL.SSL import Context
+from OpenSSL.SSL import Error
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.ssl import CertificateOptions
@@ -16,11 +17,13 @@ from twisted.internet.ssl import TLSVersion
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from meter.tls.files import BadTlsFile
 from meter.tls.files import PemFile
 from meter.tls.files import WatchedFiles
 from meter.tls.files import read_certificates
 from meter.tls.files import read_own_certificate
 from meter.tls.files import validity_problem
+from meter.tls.reasons import unusable
 from meter.tls.trust import trust_root
 
 
@@ -66,7 +69,10 @@ class ServerTls:
         options = own.options()
         if self._client_ca is not None:
             options["trustRoot"] = trust_root(read_certificates(self._client_ca))
-        context: Context = CertificateOptions(
-            **options, raiseMinimumTo=TLSVersion.TLSv1_2, acceptableProtocols=[b"http/1.1"]
-        ).getContext()
+        try:
+            context: Context = CertificateOptions(
+                **options, raiseMinimumTo=TLSVersion.TLSv1_2, acceptableProtocols=[b"http/1.1"]
+            ).getContext()
+        except Error as error:  # such as a key that is too short
+            raise BadTlsFile(unusable(self._certificate, error)) from None
         return context, own.certificate

@@ -13,6 +13,7 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import EXIT_OK
 from meter.commands.command import EXIT_USAGE
 from meter.commands.command import UNAVAILABLE
 from meter.commands.importing.ceilometer_tables import CeilometerTables
@@ -79,6 +80,26 @@ async def test_rows_that_are_no_samples_do_not_stop_those_that_are(
     assert len(rejected_strictly(tmp_path)) == len(BAD_COLUMNS) + len(BAD_RESOURCES)
     assert out.isascii()
     assert out.replace("\n", "").isprintable()
+
+
+@pytest_twisted.ensureDeferred
+async def test_row_with_the_id_of_a_stored_sample_is_refused_and_changes_nothing(
+    meter_import: Any, postgresql: Any, tmp_path: Path
+) -> None:
+    true = SqliteTables(tmp_path / "true.sqlite", empty=True)
+    true.samples(true.resource("r1"), [(NOON, 5.0)], message_id="6ba7b810-9dad-11d1-80b4-00c04fd430c8")
+    assert (await meter_import("ceilometer", "--state", "true", *UNTIL, true.url))[0] == EXIT_OK
+    other = SqliteTables(tmp_path / "other.sqlite", empty=True)
+    claimed = other.resource("r1", project_id="p2")
+    other.samples(claimed, [(NOON, 0.0)], message_id="6ba7b810-9dad-11d1-80b4-00c04fd430c8")
+
+    status, out, _ = await meter_import("ceilometer", "--json", "--state", "other", *UNTIL, other.url)
+
+    assert (status, json.loads(out)["samples"]) == (EXIT_FOUND_PROBLEMS, 0)
+    [refused] = rejected_strictly(tmp_path)
+    assert "belongs to another sample" in refused["reason"]
+    stored = postgresql.execute("SELECT message_id::text, volume FROM sample", meter_import.dsn)
+    assert stored == [("6ba7b810-9dad-11d1-80b4-00c04fd430c8", 5.0)]
 
 
 @pytest_twisted.ensureDeferred

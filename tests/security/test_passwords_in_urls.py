@@ -9,6 +9,7 @@ import pytest
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.bus.amqp.hosts import broker_addresses
 from meter.daemon.logs import as_json
 from meter.daemon.logs import as_text
 from meter.daemon.logs import observer
@@ -19,7 +20,11 @@ from meter.interfaces import Readiness
 from meter.settings.config_file import ConfigError
 from meter.settings.config_file import effective
 from meter.settings.config_file import parse
+from meter.settings.differences import settings_of
+from meter.settings.differences import shown_change
 from meter.settings.masked import masked
+from meter.store.postgres.dsn import connection_parameters
+from meter.store.postgres.dsn import parsed
 
 PASSWORD = "hunter2"
 SETTINGS = """
@@ -107,3 +112,64 @@ def test_readiness_shows_no_password(error: Exception | None) -> None:
 def test_command_line_in_a_lock_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pathlib.Path.read_bytes", lambda _: b"twistd\0amqp://u:p@ss@bus/\0")
     assert command_of(1) == "twistd amqp://u:***@bus/"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://u:12/hunter2@a,b/v",
+        "amqp://u:12/hunter2@a",
+        "amqp://u:12?hunter2@a/v",
+        "amqp://u:12#hunter2@a/v",
+        "amqps://u:1@2?hunter2@a/v",
+        "amqp://u:hun/ter2@a,b",
+        "amqp://u:hunter2@a:x,b/",
+        "amqp://u:hunter2@a,/",
+        "amqp://u:hunter2@[a,b/",
+        "amqp://u:hunter2@a,u:hunter2@b/",
+        "u:hunter2@a/v",
+    ],
+)
+def test_url_of_the_broker_with_an_odd_password_is_refused_without_it(url: str) -> None:
+    with pytest.raises(ValueError, match="URL") as caught:
+        [str(each) for each in broker_addresses(url)]
+    assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u:12/hunter2@a/meter",
+        "postgresql://u:hun/ter2@a,b/meter",
+        "postgresql://u:%zzhunter2@a/meter",
+        "u:hunter2@a",
+        "password = a hunter2",
+    ],
+)
+def test_dsn_with_an_odd_password_is_refused_without_it(dsn: str) -> None:
+    for parse_it in (
+        parsed,
+        lambda each: connection_parameters(each, statement_timeout_seconds=1, application_name="x"),
+    ):
+        with pytest.raises(ValueError, match="postgresql://user@host/database") as caught:
+            parse_it(dsn)
+        assert "ter2" not in str(caught.value)
+
+
+def test_unknown_parameter_of_a_dsn_is_named() -> None:
+    with pytest.raises(ValueError, match="bogus"):
+        parsed("postgresql://u:hunter2@a/meter?bogus=1")
+
+
+@pytest.mark.parametrize("password", ["hun ter2", "it's hunter2", 'a"hunter2', "a@hunter2"])
+def test_no_password_with_odd_characters_is_shown(password: str) -> None:
+    value = f"https://meter:{password}@keystone.example.org/v3".replace('"', '\\"')
+    config = parse(f'[openstack.auth]\nauth_url = "{value}"\n', "meter-central")
+    assert "ter2" not in effective(config)
+    place = ("openstack", "auth", "auth_url")
+    changed = shown_change(place, "", settings_of(config)[place])
+    assert changed is not None
+    assert "ter2" not in changed
+    with pytest.raises(ConfigError) as caught:
+        parse(f'[polling]\ninterval_seconds = "{value}"\n', "meter-central")
+    assert "ter2" not in str(caught.value)

@@ -93,6 +93,11 @@ def broker_address(url: str) -> BrokerAddress:
     if parts.scheme not in DEFAULT_PORTS:
         raise ValueError(f"the URL of the broker must begin with amqp:// or amqps://, not with {parts.scheme!r}")
     tls = parts.scheme == "amqps"
+    if "@" in parts.path or "@" in parts.fragment or any("@" in name for name in parse_qs(parts.query, True)):
+        # Not the text, which may be the rest of a password, where an unescaped / # or ? in it ends the host.
+        raise ValueError(
+            "the URL of the broker has an @ after its host; in a password and in a virtual host, the characters / # ? and @ must be percent-encoded (%2F %23 %3F %40)"
+        )
     if not parts.hostname:
         raise ValueError("the URL of the broker must name a host: amqp://user:password@host:5672/vhost")
     if wrong := NO_HOST.search(parts.hostname):

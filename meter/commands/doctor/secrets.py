@@ -6,8 +6,11 @@ import ipaddress
 import os
 import stat
 from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 from urllib.parse import urlsplit
 
@@ -45,6 +48,9 @@ WELL_KNOWN = frozenset(
     ]
 )
 """Secrets that everybody tries first; the default of Ceilometer's telemetry_secret is "change this for valid signing"."""
+
+SECRET_FILES = frozenset({"password_file", "token_file", "secret_file", "key_file"})
+"""Names of options of plugins that name a file with a secret."""
 
 CEILOMETER_DEFAULTS = frozenset({"change this for valid signing", "change this or be hacked"})
 
@@ -192,6 +198,8 @@ def _files(path: str | None, config: Config) -> Iterator[Finding]:
         **{f"[[signing.keys]] {each.id}": each.key_file for each in config.signing.keys},
         **{f"[[rating.webhooks]] {each.name}": each.secret_file for each in config.rating.webhooks},
         "the generated signing key": str(config.signing_key_file),
+        **dict(_plugin_files("pollsters", config.pollsters)),
+        **dict(_plugin_files("listeners", config.listeners)),
     }
     if path is not None and _has_secrets(config):
         named["the configuration file, which has secrets"] = path
@@ -203,6 +211,19 @@ def _files(path: str | None, config: Config) -> Iterator[Finding]:
             )
     if warning := open_to_others(Path(config.meter.state_dir)):
         yield _warning(f"[meter] state_dir: {warning}", f"chmod 0700 {config.meter.state_dir}")
+
+
+def _plugin_files(place: str, options: Any) -> Iterator[tuple[str, str]]:
+    """Yield the files with secrets in the options of plugins, which are not known here: those whose names say so."""
+    if isinstance(options, Mapping):
+        for name, value in options.items():
+            if name in SECRET_FILES and isinstance(value, str):
+                yield f"[{place}] {name}", value
+            else:
+                yield from _plugin_files(f"{place}.{name}", value)
+    elif isinstance(options, Sequence) and not isinstance(options, str):
+        for number, each in enumerate(options, 1):
+            yield from _plugin_files(f"{place}.{number}", each)
 
 
 def _has_secrets(config: Config) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -12,6 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.interfaces import IResolutionReceiver
 from zope.interface import implementer
+
+_QUOTED_DSN = re.compile(r'((?<!parameter): |after )".*"', re.DOTALL)
+"""What libpq quotes of a DSN that it cannot parse. The names of unknown parameters, which it quotes too, are no secret."""
+
+_AT_IN_PATH = re.compile(r"postgres(?:ql)?://[^/?]*/[^?]*@")
+"""A URL whose name of the database would be the rest of a password, which has an unescaped slash."""
 
 KEEPALIVES = {"keepalives_idle": "60", "keepalives_interval": "10", "keepalives_count": "3"}
 
@@ -24,11 +31,9 @@ def connection_parameters(
     ``ValueError`` if libpq cannot parse ``dsn``.
     """
     try:
-        given = parse_dsn(dsn)
-    except psycopg2.Error as error:
-        raise ValueError(
-            f"dsn of [store] must be like postgresql://user@host/database: {str(error).strip()}"
-        ) from error
+        given = _parse(dsn)
+    except ValueError as error:
+        raise ValueError(f"dsn of [store] must be like postgresql://user@host/database: {error}") from error
     settings = {
         "timezone": "UTC",
         "statement_timeout": str(round(statement_timeout_seconds * 1000)),
@@ -53,9 +58,21 @@ def connection_parameters(
 def parsed(dsn: str) -> dict[str, str]:
     """Return the parameters that ``dsn`` names, and no others; ``ValueError`` if libpq cannot parse it."""
     try:
+        return _parse(dsn)
+    except ValueError as error:
+        raise ValueError(f"{error}: give something like postgresql://user@host/database") from error
+
+
+def _parse(dsn: str) -> dict[str, str]:
+    """Return the parameters in ``dsn``; ``ValueError`` says why there are none, without what may be a password."""
+    try:
         given: dict[str, str] = parse_dsn(dsn)
     except psycopg2.Error as error:
-        raise ValueError(f"{str(error).strip()}: give something like postgresql://user@host/database") from error
+        raise ValueError(_QUOTED_DSN.sub(r"\1***", str(error).strip())) from None
+    if _AT_IN_PATH.match(dsn):
+        raise ValueError(
+            "there is an @ after the host; in a password, the characters / # ? and @ must be percent-encoded (%2F %23 %3F %40)"
+        )
     return given
 
 
