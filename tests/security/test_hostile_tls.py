@@ -174,7 +174,7 @@ def test_renewal_by_a_certificate_that_openssl_does_not_take_leaves_the_former(
     certificate, key = weak(tmp_path, kind)
     own.cert_file.write_bytes(Path(certificate.path).read_bytes())
     own.key_file.write_bytes(Path(key.path).read_bytes())
-    tls.look()
+    tls.refresh()
     assert len(logged_errors.flush()) == 1
     tls.serverConnectionForTLS(None)
 
