@@ -190,6 +190,12 @@ async def test_broker_without_the_mechanism_external_is_told(rabbitmq: RabbitMQ,
     assert "rabbitmq_auth_mechanism_ssl" in refused.readiness().reason
 
 
+@pytest_twisted.ensureDeferred
+async def test_tls_port_of_a_url_without_tls_is_told(site: Site, bus: Any) -> None:
+    plain = bus(site.url(certificate=False).replace("amqps://", "amqp://").partition("?")[0])
+    await until(lambda: "the port speaks TLS: use amqps://" in plain.readiness().reason)
+
+
 @pytest.mark.parametrize(
     ("host", "days", "signed_by_other", "words"),
     [

@@ -49,6 +49,9 @@ from meter.interfaces import Unavailable
 
 FRAME_OVERHEAD_BYTES = 8
 MAX_FRAME_BYTES = 128 * 1024
+TLS_ALERT = b"\x15\x03"
+"""How the answer of a TLS port to AMQP begins; no frame of AMQP does."""
+
 MAX_CHANNELS = 2047
 
 CAPABILITIES = {
@@ -202,7 +205,8 @@ class Client(AMQClient):
         if self._heartbeat.running:
             self._heartbeat.stop()
         if not self.closed:
-            self.do_close(reason)
+            speaks_tls = self._received.startswith(TLS_ALERT)
+            self.do_close(ChannelLost("the port speaks TLS: use amqps:// in [bus] url") if speaks_tls else reason)
         self.disconnected.fire()
 
     def block(self, reason: str | None) -> None:
