@@ -20,7 +20,7 @@ from meter.commands.doctor.finding import Finding
 EXCHANGE = "metering"
 
 MIN_RABBITMQ = (3, 8)
-"""Oldest version on which Meter's queues work; 3.10 is the oldest that is tested."""
+"""Oldest version on which classic queues of Meter work; quorum queues need 3.10, which is also the oldest that is tested."""
 
 NEEDED_QUEUES = ("meter.metering",)
 
