@@ -44,7 +44,7 @@ ROOMS = {
     "promql_parser": "meter/api/prometheus/*",
     "re2": "meter/api/prometheus/matchers.py or meter/bus/masking.py or meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
     "service_identity": "meter/tls/*",
-    "sqlalchemy": "meter/commands/importing/ceilometer_tables.py",
+    "sqlalchemy": "meter/commands/importing/ceilometer_url.py",
     "sqlite3": "meter/agent/spool*.py",
     "treq": "meter/http/*",
     "twisted.conch": "meter/daemon/manhole*.py",
