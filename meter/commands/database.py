@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 
+from meter.commands.command import CommandError
 from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.settings import Config
@@ -64,7 +65,10 @@ async def connected(reactor: Any, make: Callable[[], C], retry_seconds: float) -
     """Provide what ``make`` returns, open. Failures are retried for ``retry_seconds``, then raise :class:`Unavailable`."""
     deadline = reactor.seconds() + retry_seconds
     while True:
-        opened = make()
+        try:
+            opened = make()
+        except ValueError as error:  # a DSN with parameters that libpq does not know
+            raise CommandError(str(error)) from error
         try:
             await opened.open()
         except Unavailable:

@@ -234,7 +234,11 @@ def _matches_meters(pattern: str, decision: Decision) -> bool:
 
 
 def _matches(pattern: str, decision: Decision) -> bool:
-    return fnmatchcase(decision.name, pattern) or (decision.plugin is not None and _matches_meters(pattern, decision))
+    """Return whether ``pattern`` is about this plugin or a meter that it names; one that may have any meter, ``*``, names none."""
+    if fnmatchcase(decision.name, pattern):
+        return True
+    names_meters = decision.plugin is not None and any(each.name != "*" for each in decision.plugin.meters)
+    return names_meters and _matches_meters(pattern, decision)
 
 
 def _configured(decision: Decision, section: Any) -> tuple[Decision, list[str]]:

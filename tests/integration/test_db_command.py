@@ -104,6 +104,15 @@ async def test_status_of_a_database_from_before_the_first_release_says_what_to_d
 
 
 @pytest_twisted.ensureDeferred
+async def test_dsn_with_an_unknown_parameter_is_named_without_a_traceback(tmp_path):
+    command = command_on("postgresql://u:geheim@h/d?sslmod=x", tmp_path / "meter.toml")
+    status, out, errors = await command("status")
+    assert (status, out, "geheim" in errors) == (3, "", False)
+    assert errors.endswith('invalid URI query parameter: "sslmod"\n')
+    assert "Traceback" not in errors
+
+
+@pytest_twisted.ensureDeferred
 async def test_missing_subcommand_is_a_usage_error(meter_db):
     status, _, errors = await meter_db()
     assert (status, "give a subcommand" in errors) == (3, True)

@@ -202,7 +202,7 @@ def _files(path: str | None, config: Config) -> Iterator[Finding]:
         **dict(_plugin_files("listeners", config.listeners)),
     }
     if path is not None and _has_secrets(config):
-        named["the configuration file, which has secrets"] = path
+        named["the configuration file, which has secrets,"] = path
     for setting, file in named.items():
         if file and (mode := _mode(Path(file))) is not None and mode & 0o007:
             yield _fault(

@@ -465,6 +465,12 @@ def test_pattern_that_matches_nothing_is_a_warning():
     assert configured.problems == ()
 
 
+def test_plugin_that_may_have_any_meter_does_not_hide_a_pattern_that_matches_nothing():
+    plugin = Pollster(name="anything", meters=(MeterDefinition("*", "gauge", "x"),))
+    configured = configure([candidate(plugin)], {}, ["cpuu"])
+    assert configured.warnings == ("[plugins] disable: 'cpuu' matches no plugin and no meter",)
+
+
 def test_section_of_a_disabled_plugin_is_validated_and_not_applied():
     configured = configure(
         [candidate(Refusing(options=Options()))], {"pollsters": {"disk": {"path": "/", "x": 1}}}, ["disk"]

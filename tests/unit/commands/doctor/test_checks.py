@@ -463,7 +463,7 @@ def test_a_readable_configuration_file_matters_only_if_it_has_secrets(tmp_path):
     assert levels(secret_findings(str(path), plain)) == ["ok"]
     secret = parse(f'[meter]\nstate_dir = "{tmp_path}"\n[signing]\nkey = "{GOOD_KEY}"\n', "meter-collector")
     [found] = advised(secret_findings(str(path), secret))
-    assert found.startswith("fault: the configuration file, which has secrets:")
+    assert found.startswith("fault: the configuration file, which has secrets,")
 
 
 # --- certificates --------------------------------------------------------------------------------------------------
