@@ -142,11 +142,14 @@ CROSS JOIN LATERAL (
 ORDER BY m.name, m.type, m.unit LIMIT {limit}
 """
 
-# Within a project: begins with the meters that its series have, not with all meters.
+# Within a project: begins with the meters that its series have, not with all meters. OFFSET 0 keeps PostgreSQL from walking the series of all
+# projects in the order of an index by meter.
 UNIQUE_METERS_OF_PROJECT = """
 {tables}
 SELECT m.name, m.type, m.unit
-FROM (SELECT x.meter_id, array_agg(x.id) AS ids FROM series x WHERE {series} GROUP BY x.meter_id OFFSET 0) listed
+FROM (
+    SELECT x.meter_id, array_agg(x.id) AS ids FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x GROUP BY x.meter_id OFFSET 0
+) listed
 CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = listed.meter_id OFFSET 0) m
 CROSS JOIN LATERAL (
     SELECT FROM series x
