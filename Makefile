@@ -6,7 +6,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help run test chaos install-check upgrade-check screenshots deb dev setup-run setup-test clean
+.PHONY: help run test chaos install-check upgrade-check screenshots benchmark-faults deb dev setup-run setup-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -31,6 +31,9 @@ upgrade-check: setup-test $(VENV)/.dev ## upgrade a running site from an earlier
 
 screenshots: setup-test ## take the pictures in docs/images of a demo cloud, and look at all pages at several sizes (ten minutes)
 	@$(VENV)/bin/tox -e screenshots
+
+benchmark-faults: setup-test ## run each benchmark with a fault that it must notice (ten minutes)
+	@$(VENV)/bin/tox -e benchmark-faults
 
 deb: ## build the Debian package, for the release of Debian that this runs on, into dist
 	@etc/dev/system-packages /usr/bin/python3 deb
