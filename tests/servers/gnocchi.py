@@ -24,6 +24,7 @@ import pytest
 
 from tests.servers import not_installed
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.wsgi import serving
 
 VERSION = "4.7"
 PACKAGES = (f"gnocchi[postgresql]=={VERSION}.*", "gnocchiclient>=7.2", "keystonemiddleware>=10", "setuptools<81")
@@ -32,21 +33,12 @@ INSTALL = "Gnocchi is not installed: python -m tests.servers.gnocchi"
 START_SECONDS = 180.0
 USER = "admin"
 
-SERVE = """
-import sys
-from socketserver import ThreadingMixIn
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
-class Threaded(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-class Quiet(WSGIRequestHandler):
-    def log_message(self, *_):
-        pass
+SERVE = serving("""\
 configuration, port = sys.argv.pop(1), int(sys.argv.pop(1))
 from gnocchi import service
 from gnocchi.rest import app
 application = app.load_app(service.prepare_service(["--config-file", configuration]))
-make_server("127.0.0.1", port, application, Threaded, Quiet).serve_forever()
-"""
+""")
 
 POLICIES = {
     "ceilometer-low": (["mean"], [("0:05:00", "30 days")]),

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.servers import not_installed
+from tests.servers.wsgi import serving
 
 SERIES = "2025.2"
 PACKAGES = ("keystone>=28,<29", "glance>=31,<32")
@@ -28,19 +29,10 @@ INSTALL = "Keystone and Glance are not installed: python -m tests.servers.openst
 START_SECONDS = 180.0
 PASSWORD = "s3cret"
 
-SERVE = """
-import sys
-from socketserver import ThreadingMixIn
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
-class Threaded(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-class Quiet(WSGIRequestHandler):
-    def log_message(self, *_):
-        pass
+SERVE = serving("""\
 module, port = sys.argv.pop(1), int(sys.argv.pop(1))
 application = __import__(module, fromlist=["application"]).application
-make_server("127.0.0.1", port, application, Threaded, Quiet).serve_forever()
-"""
+""")
 
 
 def install() -> None:
