@@ -33,6 +33,7 @@ import psycopg2
 from psycopg2.extensions import parse_dsn
 
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
+from tests.chaos import LEDGER
 from tests.chaos.broker import waiting_messages
 from tests.chaos.proxy import Proxy
 from tests.chaos.publisher import SAMPLES
@@ -40,7 +41,6 @@ from tests.system.daemons import SECRET
 from tests.system.daemons import Daemon
 from tests.system.daemons import House
 
-LEDGER = Path(__file__).with_name("ledger")
 PUBLISHER = Path(__file__).with_name("publisher.py")
 TOP = Path(__file__).parents[2]
 OF_A_NOTIFICATION = ("instance", "memory", "vcpus", "disk.root.size", "disk.ephemeral.size")

@@ -70,7 +70,7 @@ def test_messages_of_the_page_are_those_of_the_code(made: Path) -> None:
     section = PAGE.read_text(encoding="utf-8").partition("\nError messages\n")[2]
     messages = re.findall(r"^``([^`]+)``(?! \(PostgreSQL\))", section, re.MULTILINE)
 
-    assert len(messages) == 8
+    assert messages
     for message in messages:
         pattern = re.escape(message).replace("…", ".+")
         assert any(re.search(pattern, text) for text in said), message

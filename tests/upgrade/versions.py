@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meter.store.migrations import migrations
-from tests.chaos.site import LEDGER
+from tests.chaos import LEDGER
 
 TOP = Path(__file__).parents[2]
 VERSIONS = TOP / "var/versions"
