@@ -36,6 +36,8 @@ from meter.store.archive.archive_removal import remove_from_archives
 from meter.store.maintenance.compaction import compact
 from meter.store.maintenance.completeness_days import COMPLETENESS_TABLES
 from meter.store.maintenance.completeness_days import CompletenessSummaries
+from meter.store.maintenance.empty_hours import mark_empty_hours
+from meter.store.maintenance.empty_hours import unused_gaps
 from meter.store.maintenance.garbage_collection import BATCH_ROWS
 from meter.store.maintenance.garbage_collection import MAX_BATCHES
 from meter.store.maintenance.garbage_collection import GarbageCollection
@@ -143,6 +145,7 @@ class Maintenance(Service):
         self._rollups_deleted_before: datetime | None = None
         self._expired_packed: dict[str, datetime] = {}
         self.garbage_collection = GarbageCollection(pool)
+        self._mark_empty_hours_at = 0.0
         self._collect_identity_names_at = 0.0
         self._remove_from_archives_at = 0.0
         self._partitions = Partitions(pool, clock)
@@ -215,7 +218,10 @@ class Maintenance(Service):
         self.voided_samples = await self._pool.run(voided_count)
 
     async def finalize(self, until: datetime) -> int:
-        """Finalize the hours and days that ended before ``until``; return how many were finalized."""
+        """Finalize the hours and days that ended before ``until``; return how many with samples were, and days.
+
+        Hours without samples between them are marked as final before the days are looked for.
+        """
         now = self._clock.seconds()
         self._retry_at = {period: at for period, at in self._retry_at.items() if at > now}
         self._unrollable &= {start for start, _ in self._retry_at}
@@ -224,9 +230,25 @@ class Maintenance(Service):
         while (hour := await self._pool.run(next_hour_to_finalize, since, until)) is not None:
             finalized += await self._finalize(hour, HOUR)
             since = hour + timedelta(hours=HOUR)
+        if finalized or now >= self._mark_empty_hours_at:
+            await self._mark_empty_hours()
+            self._mark_empty_hours_at = now + RETRY_SECONDS
         for day in await self._pool.run(days_to_finalize, until.replace(hour=0)):
             finalized += await self._finalize(day, DAY)
         return finalized
+
+    async def _mark_empty_hours(self) -> None:
+        for start, finish in await self._pool.run(unused_gaps):
+            try:
+                await self._pool.run(mark_empty_hours, start, finish)
+            except (Rejected, TimedOut) as error:
+                # Queries look for samples in such hours.
+                self._log.debug(
+                    "the hours without samples from {start} to {finish} cannot be marked as final: {reason}",
+                    start=str(start),
+                    finish=str(finish),
+                    reason=str(error),
+                )
 
     async def summarize(self, now: datetime) -> int:
         """Summarize completeness for the hours and days that are over and final; return how many were summarized."""

@@ -20,7 +20,7 @@ HOUR_END = "p.start + interval '1 hour'"
 
 # Final hours that are not read as rollups, from the oldest totals on.
 CUT_HOURS = """
-SELECT p.start, p.hours FROM final_period p
+SELECT p.start, p.hours, p.with_meter_totals FROM final_period p
 WHERE p.hours = 1 AND {hour_in_range} AND p.start >= (SELECT min(start) FROM minute_totals)
     AND p.start NOT IN (SELECT start FROM period WHERE hours = 1)
     AND date_trunc('day', p.start) NOT IN (SELECT start FROM period WHERE hours = 24)
@@ -70,11 +70,30 @@ MINUTES = """, total_series AS MATERIALIZED (
     SELECT n, min(start), max(start) + interval '1 hour' - interval '1 microsecond'
     FROM (
         SELECT n, start, row_number() OVER (PARTITION BY n ORDER BY start) AS hour
-        FROM (SELECT total_series.n, cut.start FROM cut CROSS JOIN total_series EXCEPT SELECT n, start FROM minute) AS _
+        FROM ({aggregated_hours} EXCEPT SELECT n, start FROM minute) AS _
     ) AS without_totals
     GROUP BY n, start - hour * interval '1 hour'
     ORDER BY n, start
 )"""
+
+# Hours without rollups of an owner have no samples of it. OFFSET 0 makes each look-up one walk along an index.
+HOURS_OF_OWNERS = """
+SELECT total_series.n, r.start
+FROM cut_range CROSS JOIN total_series CROSS JOIN LATERAL (
+    SELECT r.start FROM rollup r
+    WHERE r.hours = 1 AND r.series_id = total_series.owner_id AND r.start >= cut_range.start AND r.start < cut_range.finish OFFSET 0
+) AS r
+"""
+
+# The same of a meter, but for hours that were final before there were totals of meters.
+HOURS_OF_METERS = """
+SELECT total_series.n, r.start
+FROM cut_range CROSS JOIN total_series CROSS JOIN LATERAL (
+    SELECT r.start FROM meter_totals r
+    WHERE r.hours = 1 AND r.meter_id = total_series.meter_id AND r.start >= cut_range.start AND r.start < cut_range.finish OFFSET 0
+) AS r
+UNION SELECT total_series.n, cut.start FROM cut CROSS JOIN total_series WHERE NOT cut.with_meter_totals
+"""
 
 FROM_MINUTES = """
 UNION ALL
@@ -102,13 +121,16 @@ def cut_hours(time_range: TimeRange) -> Sql:
     return filled(f", cut AS MATERIALIZED ({CUT_HOURS})", hour_in_range=time_range.overlaps_span("p.start", HOUR_END))
 
 
-def minute_tables(series: Sql, time_range: TimeRange, windows: Windows | None, columns: Iterable[str]) -> Sql:
+def minute_tables(
+    series: Sql, time_range: TimeRange, windows: Windows | None, columns: Iterable[str], *, by_owner: bool
+) -> Sql:
     """Return the common table expressions from which :data:`FROM_MINUTES` reads."""
     in_range = time_range.contains_span("t.first", "t.last")
     elements = dict.fromkeys(["first", "last", *columns])
     return filled(
         MINUTES,
         total_series=series,
+        aggregated_hours=HOURS_OF_OWNERS if by_owner else HOURS_OF_METERS,
         cut_ranges=COVERED.format(spans="cut"),
         is_whole=in_range if windows is None else conjunction(in_range, windows.contain("t.first", "t.last")),
         window="NULL::timestamptz" if windows is None else windows.of("t.first"),

@@ -34,6 +34,7 @@ from meter.store.query.series_samples import SPREAD_OF_GAP
 from meter.store.query.series_samples import SPREAD_OF_SERIES
 from meter.store.query.series_samples import SPREAD_OF_SPAN
 from meter.store.query.series_samples import both_variants
+from meter.store.query.series_samples import sampled_gaps
 from meter.store.query.time_range import TimeRange
 from meter.store.query.windows import Windows
 
@@ -59,9 +60,9 @@ GROUP BY x.resource_id, m.name, m.unit, x.run_kind HAVING min(x.run_id) < max(x.
 """
 
 SAMPLE_SERIES = """
-SELECT {keys}, x.meter_id, array_agg(x.id) AS ids
+SELECT {keys}, x.meter_id, {retained_until}array_agg(x.id) AS ids
 FROM {sampled} x JOIN meter m ON m.id = x.meter_id
-GROUP BY {key_expressions}, x.meter_id
+GROUP BY {retained_until}{key_expressions}, x.meter_id
 """
 
 # Series with the same keys are looked up together, one time range after the other, so that each lookup is one walk along the
@@ -92,7 +93,7 @@ WITH sample_series AS MATERIALIZED ({sample_series}), rollup_series AS MATERIALI
     )
 ){cut}, covered AS MATERIALIZED ({covered}), gap AS MATERIALIZED (
     SELECT * FROM ({gaps}) AS gap WHERE {gap_in_range}
-), cutoff AS MATERIALIZED (
+){sampled_gap}, cutoff AS MATERIALIZED (
     SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
     GROUP BY m.id
 ){minute_tables}
@@ -242,13 +243,15 @@ def partials_query(
         "sampled": sampled,
         "sample_columns": partial_from_sample(columns),
     }
-    selection["sample_series"] = filled(SAMPLE_SERIES, **selection)
+    by_retention = "x.retained_until, " if longest_rollup else ""
+    selection["sample_series"] = filled(SAMPLE_SERIES, retained_until=by_retention, **selection)
     bounds = conditions.bounds
     if longest_rollup:
         read = sample_columns(selection["sample_columns"], sample_range, recorded)
         by_meter = totals and not _depends_on_owners(conditions, keys)
         minutes = totals and recorded == TRUE and (cutting is not None or time_range.cuts_hours)
         in_range = time_range.contains_period("p")
+        open_ended = conditions.time_range.start is None
         partials = filled(
             FROM_ROLLUPS
             + (FROM_METER_TOTALS if by_meter else "")
@@ -274,6 +277,7 @@ def partials_query(
                 bounds.within("greatest(gap.start, cutoff.before)", "gap.finish"),
                 bounds.within("gap.start", "gap.finish"),
                 "sample_series",
+                gap="sampled_gap" if open_ended else "gap",
                 **{**selection, "range": conjunction(sample_range, recorded)},
             ),
             samples_of_rollup=samples_by_series(read, bounds.within("r.first", "r.last"), series=OF_ROLLUP),
@@ -287,6 +291,7 @@ def partials_query(
             period_in_range=conjunction(in_range, cutting.contain_period("p")) if cutting else in_range,
             rollup_in_range=Sql("false") if cutting else time_range.contains_period("r"),
             gap_in_range=time_range.overlaps_gap(),
+            sampled_gap=sampled_gaps(sample_range) if open_ended else "",
             period_columns="p.start, p.hours, p.with_meter_totals" if by_meter else "p.start, p.hours",
             covered=COVERED.format(spans=OWNER_PERIODS if by_meter else "period"),
             covered_by_meters=COVERED.format(spans=METER_PERIODS),
@@ -374,7 +379,7 @@ def _minute_tables(
 ) -> Sql:
     by_owner = _depends_on_owners(conditions, keys)
     series = filled(SERIES_OF_OWNERS if by_owner else SERIES_OF_METERS, **selection)
-    return minute_tables(series, time_range, windows, columns)
+    return minute_tables(series, time_range, windows, columns, by_owner=by_owner)
 
 
 def _rollup_is_read(*, steps: bool, cut: bool) -> str:

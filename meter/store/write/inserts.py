@@ -9,6 +9,7 @@ from typing import Any
 from meter.sample_identity import compared_range
 from meter.store.maintenance.rollups import HOUR
 from meter.store.postgres.pool import Session
+from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.write.duplicates import IS_NEW
 from meter.store.write.duplicates import MAX_ID_RANGES
 from meter.store.write.duplicates import NO_ID_NEARBY
@@ -44,7 +45,8 @@ An id that the week itself has all the same is :class:`~meter.store.postgres.con
 :data:`INSERT_SAMPLES`, and a tenth less WAL: it does not look for each id, and does not confirm each row after inserting it.
 """
 
-# Queries read the samples of these hours and days until maintenance has made their rollups again.
+# Queries read the samples of these hours and days until maintenance has made their rollups again. An hour that was final and had no
+# samples has no rollups: those of all its series are made.
 CHANGES_OF_OLD = f"""
 WITH stored AS ({{stored}}), no_longer_final AS (
     DELETE FROM final_period USING unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
@@ -57,6 +59,11 @@ WITH stored AS ({{stored}}), no_longer_final AS (
     SELECT DISTINCT period.start, stored.series_id
     FROM stored JOIN unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
         ON period.hours = {HOUR} AND timestamp >= period.start AND timestamp < period.start + interval '1 hour'
+    WHERE EXISTS (
+        SELECT FROM rollup r WHERE {ROLLUPS_BY_START.format("r")} AND r.hours = {HOUR} AND r.start = period.start OFFSET 0
+    ) OR EXISTS (
+        SELECT FROM changed_series t WHERE t.start = period.start OFFSET 0
+    )
     ORDER BY 1, 2
     ON CONFLICT DO NOTHING
 ), late AS ({COUNT_LATE})

@@ -3,9 +3,9 @@
 WITH read AS MATERIALIZED (
     WITH partial AS MATERIALIZED (
         WITH sample_series AS MATERIALIZED (
-            SELECT x.id AS life_series, x.polling_interval AS life_interval, x.meter_id, array_agg(x.id) AS ids
+            SELECT x.id AS life_series, x.polling_interval AS life_interval, x.meter_id, x.retained_until, array_agg(x.id) AS ids
             FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.resource_id IN (SELECT id FROM resource WHERE name = ANY($1::text[]))) AND (x.meter_id IN (SELECT id FROM meter WHERE name = ANY($2::text[]))) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
-            GROUP BY x.id, x.polling_interval, x.meter_id
+            GROUP BY x.retained_until, x.id, x.polling_interval, x.meter_id
         ), rollup_series AS MATERIALIZED (
             SELECT x.id AS life_series, x.polling_interval AS life_interval, array_agg(x.id) AS ids
             FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.resource_id IN (SELECT id FROM resource WHERE name = ANY($1::text[]))) AND (x.meter_id IN (SELECT id FROM meter WHERE name = ANY($2::text[]))) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
@@ -36,6 +36,13 @@ WITH read AS MATERIALIZED (
                     ) AS _
                 ) AS gap WHERE start < finish
             ) AS gap WHERE true
+        ), sampled_gap AS MATERIALIZED (
+            SELECT gap.start, gap.finish FROM gap
+            WHERE EXISTS (
+                SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND true OFFSET 0
+            ) OR EXISTS (
+                SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+            )
         ), cutoff AS MATERIALIZED (
             SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
             GROUP BY m.id
@@ -51,7 +58,7 @@ WITH read AS MATERIALIZED (
         ) AS partial
         UNION ALL
         SELECT partial.*
-        FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+        FROM sampled_gap AS gap JOIN sample_series ON sample_series.retained_until >= gap.start LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
         CROSS JOIN LATERAL (
             SELECT life_series, life_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.message_id AS tie, 0::smallint AS metadata_run, s.metadata_id AS metadata_id
             FROM (

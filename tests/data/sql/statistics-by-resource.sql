@@ -5,9 +5,9 @@
 -- $5 = None
 WITH partial AS (
     WITH sample_series AS MATERIALIZED (
-        SELECT m.unit AS unit, x.resource_id AS resource_id, x.meter_id, array_agg(x.id) AS ids
+        SELECT m.unit AS unit, x.resource_id AS resource_id, x.meter_id, x.retained_until, array_agg(x.id) AS ids
         FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AND x.retained_until >= $3 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
-        GROUP BY m.unit, x.resource_id, x.meter_id
+        GROUP BY x.retained_until, m.unit, x.resource_id, x.meter_id
     ), rollup_series AS MATERIALIZED (
         SELECT m.unit AS unit, x.resource_id AS resource_id, array_agg(x.id) AS ids
         FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) AND x.retained_until >= $3 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
@@ -53,7 +53,7 @@ WITH partial AS (
     ) AS partial
     UNION ALL
     SELECT partial.*
-    FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+    FROM gap AS gap JOIN sample_series ON sample_series.retained_until >= gap.start LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
     CROSS JOIN LATERAL (
         SELECT unit, resource_id, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
         FROM (

@@ -4,9 +4,9 @@
 -- $4 = None
 WITH partial AS (
     WITH sample_series AS MATERIALIZED (
-        SELECT m.unit AS unit, x.meter_id, array_agg(x.id) AS ids
+        SELECT m.unit AS unit, x.meter_id, x.retained_until, array_agg(x.id) AS ids
         FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND x.retained_until >= $2 OFFSET 0) x JOIN meter m ON m.id = x.meter_id
-        GROUP BY m.unit, x.meter_id
+        GROUP BY x.retained_until, m.unit, x.meter_id
     ), rollup_series AS MATERIALIZED (
         SELECT m.unit AS unit, array_agg(x.id) AS ids
         FROM (SELECT * FROM series x WHERE x.resource_id = 0 AND (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
@@ -24,7 +24,7 @@ WITH partial AS (
             SELECT p.start FROM final_period p WHERE p.hours = 24 AND (p.start >= $2) AND (p.start + make_interval(hours => p.hours) <= $3)
         )
     ), cut AS MATERIALIZED (
-        SELECT p.start, p.hours FROM final_period p
+        SELECT p.start, p.hours, p.with_meter_totals FROM final_period p
         WHERE p.hours = 1 AND (p.start + interval '1 hour' >= $2) AND (p.start <= $3) AND p.start >= (SELECT min(start) FROM minute_totals)
             AND p.start NOT IN (SELECT start FROM period WHERE hours = 1)
             AND date_trunc('day', p.start) NOT IN (SELECT start FROM period WHERE hours = 24)
@@ -80,7 +80,14 @@ WITH partial AS (
         SELECT n, min(start), max(start) + interval '1 hour' - interval '1 microsecond'
         FROM (
             SELECT n, start, row_number() OVER (PARTITION BY n ORDER BY start) AS hour
-            FROM (SELECT total_series.n, cut.start FROM cut CROSS JOIN total_series EXCEPT SELECT n, start FROM minute) AS _
+            FROM (
+                SELECT total_series.n, r.start
+                FROM cut_range CROSS JOIN total_series CROSS JOIN LATERAL (
+                    SELECT r.start FROM meter_totals r
+                    WHERE r.hours = 1 AND r.meter_id = total_series.meter_id AND r.start >= cut_range.start AND r.start < cut_range.finish OFFSET 0
+                ) AS r
+                UNION SELECT total_series.n, cut.start FROM cut CROSS JOIN total_series WHERE NOT cut.with_meter_totals
+                EXCEPT SELECT n, start FROM minute) AS _
         ) AS without_totals
         GROUP BY n, start - hour * interval '1 hour'
         ORDER BY n, start
@@ -96,7 +103,7 @@ WITH partial AS (
     ) AS partial
     UNION ALL
     SELECT partial.*
-    FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+    FROM gap AS gap JOIN sample_series ON sample_series.retained_until >= gap.start LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
     CROSS JOIN LATERAL (
         SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
         FROM (

@@ -75,9 +75,9 @@ WITH origin AS MATERIALIZED (
     FROM aggregated
 ), partial AS (
     WITH sample_series AS MATERIALIZED (
-        SELECT m.unit AS unit, x.meter_id, array_agg(x.id) AS ids
+        SELECT m.unit AS unit, x.meter_id, x.retained_until, array_agg(x.id) AS ids
         FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
-        GROUP BY m.unit, x.meter_id
+        GROUP BY x.retained_until, m.unit, x.meter_id
     ), rollup_series AS MATERIALIZED (
         SELECT m.unit AS unit, x.meter_id, array_agg(x.id) AS ids
         FROM (SELECT * FROM series x WHERE x.resource_id = 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
@@ -95,7 +95,7 @@ WITH origin AS MATERIALIZED (
             SELECT p.start FROM final_period p WHERE p.hours = 24 AND (p.start >= (SELECT first FROM origin)) AND date_bin($3 * interval '1 second', p.start, (SELECT first FROM origin)) = date_bin($3 * interval '1 second', p.start + make_interval(hours => p.hours) - interval '1 microsecond', (SELECT first FROM origin))
         )
     ), cut AS MATERIALIZED (
-        SELECT p.start, p.hours FROM final_period p
+        SELECT p.start, p.hours, p.with_meter_totals FROM final_period p
         WHERE p.hours = 1 AND (p.start + interval '1 hour' >= (SELECT first FROM origin)) AND p.start >= (SELECT min(start) FROM minute_totals)
             AND p.start NOT IN (SELECT start FROM period WHERE hours = 1)
             AND date_trunc('day', p.start) NOT IN (SELECT start FROM period WHERE hours = 24)
@@ -113,6 +113,13 @@ WITH origin AS MATERIALIZED (
                 ) AS _
             ) AS gap WHERE start < finish
         ) AS gap WHERE (gap.finish > (SELECT first FROM origin))
+    ), sampled_gap AS MATERIALIZED (
+        SELECT gap.start, gap.finish FROM gap
+        WHERE EXISTS (
+            SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND (s.timestamp >= (SELECT first FROM origin)) OFFSET 0
+        ) OR EXISTS (
+            SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+        )
     ), cutoff AS MATERIALIZED (
         SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
         GROUP BY m.id
@@ -153,7 +160,13 @@ WITH origin AS MATERIALIZED (
         SELECT n, min(start), max(start) + interval '1 hour' - interval '1 microsecond'
         FROM (
             SELECT n, start, row_number() OVER (PARTITION BY n ORDER BY start) AS hour
-            FROM (SELECT total_series.n, cut.start FROM cut CROSS JOIN total_series EXCEPT SELECT n, start FROM minute) AS _
+            FROM (
+                SELECT total_series.n, r.start
+                FROM cut_range CROSS JOIN total_series CROSS JOIN LATERAL (
+                    SELECT r.start FROM rollup r
+                    WHERE r.hours = 1 AND r.series_id = total_series.owner_id AND r.start >= cut_range.start AND r.start < cut_range.finish OFFSET 0
+                ) AS r
+                EXCEPT SELECT n, start FROM minute) AS _
         ) AS without_totals
         GROUP BY n, start - hour * interval '1 hour'
         ORDER BY n, start
@@ -169,7 +182,7 @@ WITH origin AS MATERIALIZED (
     ) AS partial
     UNION ALL
     SELECT partial.*
-    FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+    FROM sampled_gap AS gap JOIN sample_series ON sample_series.retained_until >= gap.start LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
     CROSS JOIN LATERAL (
         SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
         FROM (

@@ -1,0 +1,99 @@
+"""Marks hours without samples as final: then the final hours of a store follow one another, however seldom its resources are polled.
+
+Questions read each time without final hours from the samples, series by series. Where resources are polled once a day there would
+be such a time every day, and each question by hour would look for samples of all series in all of them.
+
+Only hours between two that are final are marked, at most :data:`MAX_HOURS` in a row: one sample with a time many years ago makes one
+long gap and not a hundred thousand rows. They have no rollups, and nothing has changed in them since they were final. Hours
+before a retention cutoff stay as they are: that they are empty may be the work of the retention.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from datetime import timedelta
+
+from meter.store.cluster.visibility import ensure_all_visible
+from meter.store.maintenance.rollups import HOUR
+from meter.store.maintenance.rollups import LOCK_HOURS_EXCLUSIVE
+from meter.store.maintenance.rollups import hour_locks
+from meter.store.packing.packed_rows import IS_ARCHIVED
+from meter.store.packing.packed_rows import overlaps
+from meter.store.postgres.pool import Session
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
+from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.access_paths import ROLLUPS_BY_START
+from meter.store.query.partials import GAPS
+from meter.store.query.sample_rows import OF_ANY_SERIES
+from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.sample_rows import packed_samples
+
+MAX_HOURS = 31 * 24
+"""The longest time without samples that is marked: a resource that is polled once a month leaves no gaps."""
+
+# Where something has been or has changed: as far as it is known without reading samples.
+UNUSED = f"""
+NOT EXISTS (
+    SELECT FROM rollup r WHERE {ROLLUPS_BY_START.format("r")} AND r.hours = {HOUR} AND r.start >= gap.start AND r.start < gap.finish OFFSET 0
+) AND NOT EXISTS (
+    SELECT FROM changed_series t WHERE t.start >= gap.start AND t.start < gap.finish OFFSET 0
+)
+"""
+
+UNUSED_GAPS = f"""
+SELECT gap.start, gap.finish
+FROM (
+    SELECT greatest(gap.start, (SELECT max(before) FROM retention_cutoff)) AS start, gap.finish
+    FROM ({GAPS.format(spans=f"(SELECT p.start, p.hours FROM final_period p WHERE p.hours = {HOUR})")}) AS gap
+    WHERE gap.start > '-infinity' AND gap.finish < 'infinity'
+) AS gap
+WHERE gap.start < gap.finish AND gap.finish - gap.start <= make_interval(hours => {MAX_HOURS}) AND {UNUSED}
+ORDER BY gap.start
+"""
+
+_PLAIN = alternative(
+    f"SELECT FROM sample s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= gap.start AND s.timestamp < gap.finish OFFSET 0",
+    "SELECT FROM spread_samples_in_order(NULL, gap.start, gap.finish, true, 0, 1, false) s WHERE s.timestamp < gap.finish",
+)
+
+# Hours of archived weeks stay as they are: what is in them is on another server.
+MARK_FINAL = filled(
+    """
+INSERT INTO final_period (hours, start, with_meter_totals)
+SELECT {hours}, hour, true
+FROM (SELECT %(start)s::timestamptz AS start, %(finish)s::timestamptz AS finish OFFSET 0) AS gap
+CROSS JOIN LATERAL generate_series(gap.start, gap.finish - interval '1 hour', interval '1 hour') AS hour
+WHERE {unused}
+    AND gap.start >= coalesce((SELECT max(before) FROM retention_cutoff), '-infinity')
+    AND NOT EXISTS ({plain})
+    AND CASE WHEN EXISTS (SELECT FROM packed_samples p WHERE {is_archived} AND {of_any_series} AND {overlaps} OFFSET 0)
+        THEN false ELSE NOT EXISTS (SELECT FROM {packed} WHERE s.timestamp >= gap.start AND s.timestamp < gap.finish OFFSET 0) END
+ON CONFLICT DO NOTHING
+""",
+    hours=HOUR,
+    unused=UNUSED,
+    plain=_PLAIN,
+    is_archived=IS_ARCHIVED,
+    of_any_series=OF_ANY_SERIES,
+    overlaps=overlaps("gap.start", "gap.finish"),
+    packed=packed_samples(("timestamp",), TimeBounds(Sql("gap.start"), Sql("gap.finish")), OF_ANY_SERIES),
+)
+
+
+async def unused_gaps(session: Session) -> list[tuple[datetime, datetime]]:
+    """Return the times between final hours that are not final, nor were, and may have no samples; the oldest first."""
+    return [(start, finish) for start, finish in await session.rows(UNUSED_GAPS)]
+
+
+async def mark_empty_hours(session: Session, start: datetime, finish: datetime) -> int:
+    """Mark the hours from ``start`` to ``finish`` as final if none of them has a sample; return how many were marked.
+
+    Samples of these hours cannot be written until the transaction ends.
+    """
+    hours = (finish - start) // timedelta(hours=HOUR)
+    await session.rows(LOCK_HOURS_EXCLUSIVE, [hour_locks(start + timedelta(hours=n) for n in range(hours))])
+    if session.spread:
+        await ensure_all_visible(session.rows)
+    return await session.count(MARK_FINAL.text, {"start": start, "finish": finish})

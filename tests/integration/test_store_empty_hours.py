@@ -1,0 +1,286 @@
+"""Hours without samples: they are final, so that a store that is polled seldom reads no more than one that is polled always."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+from functools import partial
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+
+from meter.query import Aggregate
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
+from meter.store.maintenance.empty_hours import MAX_HOURS
+from meter.store.maintenance.empty_hours import mark_empty_hours
+from meter.store.maintenance.maintenance import Retention
+from meter.store.maintenance.partitions import week_of
+from meter.store.maintenance.rollups import finalize
+from meter.store.write.record import record_of
+from meter.testing import MemoryStore
+from tests.integration.test_store_rollups import DAY
+from tests.integration.test_store_rollups import HOUR
+from tests.integration.test_store_rollups import OVERFLOW
+from tests.integration.test_store_rollups import comparable
+from tests.integration.test_store_rollups import running
+from tests.packed import pack_all_blocking
+from tests.plans import count_rows_read
+from tests.store_messages import message
+from tests.waiting import until
+
+START = datetime.combine(week_of(datetime.now(UTC)), datetime.min.time(), UTC) - timedelta(days=14)
+"""A Monday. There are totals by minute of the hours since."""
+
+DAYS, RESOURCES = 12, 20
+FINAL = "SELECT count(*) FILTER (WHERE hours = 1), count(*) FILTER (WHERE hours = 24) FROM final_period"
+NOT_FINAL = (
+    "DELETE FROM final_period p WHERE NOT EXISTS (SELECT FROM rollup r WHERE (r.hours, r.start) = (p.hours, p.start))"
+)
+"""Leaves what an earlier Meter did: hours and days with samples are final."""
+
+KINDS = {
+    "by hour": {"period": 3600},
+    "by hour and project": {"period": 3600, "groupby": ("project_id",)},
+    "by 10 minutes": {"period": 600},
+    "by 10 minutes and project": {"period": 600, "groupby": ("project_id",)},
+    "increase by hour": {"period": 3600, "aggregates": (Aggregate("increase"),)},
+    "in total": {},
+}
+
+
+def polls(days=DAYS, hour=9, meter="cpu", **fields):
+    """Return samples of many resources, each of which is polled once: other ones every day."""
+    return [
+        message(meter, n, at=START + day * DAY + hour * HOUR + timedelta(seconds=n), resource_id=f"{day}-{n}", **fields)
+        for day in range(days)
+        for n in range(RESOURCES)
+    ]
+
+
+async def maintained(store, at=START + DAYS * DAY):
+    await store.maintenance.finalize(at)
+
+
+def questions(**more):
+    return {
+        kind: StatisticsQuery(filter=SampleFilter(equals={"meter": "cpu"}, **more), **options)
+        for kind, options in KINDS.items()
+    }
+
+
+async def same_answers(store, messages, **more):
+    memory = MemoryStore()
+    await memory.write(messages)
+    for kind, query in questions(**more).items():
+        assert comparable(await store.statistics(query)) == comparable(await memory.statistics(query)), kind
+
+
+@pytest_twisted.ensureDeferred
+async def test_hours_between_samples_are_final_and_so_are_days(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    messages = [*polls(2), message(at=START + 5 * DAY)]
+    async with running(dsn) as store:
+        await store.write(messages)
+        await maintained(store)
+        assert postgresql.execute(FINAL, dsn) == [(5 * 24 - 9 + 1, 6)]
+        await maintained(store)
+        assert postgresql.execute(FINAL, dsn) == [(5 * 24 - 9 + 1, 6)]
+        await same_answers(store, messages)
+
+
+@pytest.mark.parametrize("final", [True, False], ids=["empty hours are final", "they are not"])
+@pytest_twisted.ensureDeferred
+async def test_samples_are_looked_for_in_few_gaps_whatever_the_number_of_days(postgresql, final):
+    dsn = postgresql.dsn_with_schema()
+    messages = polls()
+    async with running(dsn) as store:
+        await store.write(messages)
+        await maintained(store)
+        if not final:
+            postgresql.execute(NOT_FINAL, dsn)
+        for kind, query in questions().items():
+            if "increase" not in kind:
+                rows, read = await count_rows_read(store._readers, lambda query=query: store.statistics(query))
+                assert sum(row.values["count"] for row in rows) == len(messages)
+                assert look_ups(read) <= 2, f"{kind}\n{read.text()}"
+
+
+def look_ups(read):
+    """Return how often samples of groups of series were looked up, in all partitions."""
+
+    def of(plan):
+        by_series = plan.get("Index Name", "").startswith("sample_") and "series_id" in plan.get("Index Cond", "")
+        return plan["Actual Loops"] * by_series + sum(map(of, plan.get("Plans", ())))
+
+    return sum(map(of, read.plans))
+
+
+@pytest_twisted.ensureDeferred
+async def test_newest_gap_is_read_of_series_that_may_have_samples_so_late(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    messages = [*polls(), message(at=START + 15 * DAY, resource_id="new")]
+    query = StatisticsQuery(filter=SampleFilter(equals={"meter": "cpu"}), groupby=("resource_id",), limit=1000)
+    async with running(dsn) as store:
+        await store.write(messages)
+        await maintained(store, START + 16 * DAY)
+        rows, read = await count_rows_read(store._readers, lambda: store.statistics(query))
+        assert len(rows) == len(messages)
+        assert look_ups(read) <= 6, read.text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_minutes_of_a_meter_are_not_looked_for_in_hours_of_others(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    often = [message("often", at=START + n * HOUR) for n in range(24 * 3)]
+    messages = [*polls(3), *often]
+    async with running(dsn) as store:
+        await store.write(messages)
+        await maintained(store)
+        for kind in ("by 10 minutes", "by 10 minutes and project"):
+            query = questions(start=START, end=START + 3 * DAY)[kind]
+            rows, read = await count_rows_read(store._readers, lambda query=query: store.statistics(query))
+            assert sum(row.values["count"] for row in rows) == len(polls(3))
+            assert look_ups(read) <= 2, f"{kind}\n{read.text()}"
+        await same_answers(store, messages)
+
+
+@pytest_twisted.ensureDeferred
+async def test_late_samples_of_empty_hours_are_counted_and_their_series_not_noted(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    late = [message("cpu", n, at=START + 3 * DAY + timedelta(seconds=n), resource_id=f"late-{n}") for n in range(3)]
+    async with running(dsn) as store:
+        await store.write(polls())
+        await maintained(store)
+        before = postgresql.execute(FINAL, dsn)
+        for n, each in enumerate(late):
+            await store.write([each])
+            assert postgresql.execute("SELECT count(*) FROM changed_series", dsn) == [(0,)]
+            await same_answers(store, polls() + late[: n + 1])
+        await maintained(store)
+        assert postgresql.execute(FINAL, dsn) == before
+        await same_answers(store, polls() + late)
+
+        # Of an hour that has rollups the series are noted, also while it is not final.
+        for name in ("other", "another"):
+            late.append(message(at=START + 3 * DAY, resource_id=name))
+            await store.write(late[-1:])
+        assert postgresql.execute("SELECT count(*) FROM changed_series", dsn) == [(2,)]
+        await maintained(store)
+        await same_answers(store, polls() + late)
+
+
+@pytest_twisted.ensureDeferred
+async def test_hours_that_may_have_samples_and_long_gaps_stay_as_they_are(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    far = message(at=START + (MAX_HOURS + 2) * HOUR)
+    async with running(dsn) as store:
+        await store.write([message(at=START), far])
+        await maintained(store, far.timestamp + DAY)
+        assert postgresql.execute(FINAL, dsn) == [(2, 2)]
+
+        await store.write([message(at=START + HOUR)])
+        await maintained(store, far.timestamp + DAY)
+        assert postgresql.execute(FINAL, dsn) == [(MAX_HOURS + 3, MAX_HOURS // 24 + 1)]
+
+        overflowing = START - 2 * DAY + timedelta(minutes=1)
+        await store.write([message(volume=volume, at=overflowing) for volume in (1e29, -1e29)])
+        postgresql.execute(OVERFLOW, dsn)
+        await store.write([message(at=START - 3 * DAY)])
+        await maintained(store, far.timestamp + DAY)
+        assert postgresql.execute(FINAL, dsn) == [(MAX_HOURS + 4, MAX_HOURS // 24 + 2)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_voided_and_restored_samples_leave_no_wrong_marks(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    messages = [message(volume=n, at=START + n * 5 * HOUR, resource_id=f"{n}") for n in range(3)]
+    async with running(dsn) as store:
+        await store.write(messages)
+        await maintained(store)
+        # What is left after the only sample of an hour was voided: the mark of the series that changed.
+        at = START + 3 * HOUR
+        postgresql.execute(f"INSERT INTO changed_series SELECT '{at}', min(id) FROM series", dsn)
+        postgresql.execute(f"DELETE FROM final_period WHERE hours = 1 AND start = '{at}'", dsn)
+        await maintained(store)
+        assert postgresql.execute(FINAL, dsn) == [(10, 1)]
+        await same_answers(store, messages)
+
+
+@pytest_twisted.ensureDeferred
+async def test_hours_before_a_retention_cutoff_are_not_marked(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    async with running(dsn, retention=Retention(meter_days={"cpu": 1})) as store:
+        await store.write([message(at=START), message(at=START + 10 * HOUR)])
+        postgresql.execute(f"INSERT INTO retention_cutoff VALUES ('cpu', '{START + 6 * HOUR}')", dsn)
+        await maintained(store)
+        marked = f"SELECT min(start), count(*) FROM final_period WHERE hours = 1 AND start > '{START}'"
+        assert postgresql.execute(marked, dsn) == [(START + 6 * HOUR, 5)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_packed_samples_are_seen(postgresql):
+    """Hours of a packed week were final when it was packed; here they were not."""
+    dsn = postgresql.dsn_with_schema()
+    messages = [message(volume=n, at=START + n * 5 * HOUR) for n in range(5)]
+    async with running(dsn) as store:
+        await store.write([messages[0], *messages[3:]])
+        await maintained(store)
+        between = f"start > '{START}' AND start < '{messages[3].timestamp}'"
+        postgresql.execute(f"DELETE FROM final_period WHERE hours = 24 OR {between}", dsn)
+        await store.write(messages[1:3])
+        pack_all_blocking(dsn)
+        await maintained(store)
+        assert postgresql.execute(FINAL, dsn)[0][0] == 7
+        await same_answers(store, messages, start=START, end=START + 20 * HOUR)
+
+
+@pytest_twisted.ensureDeferred
+async def test_empty_hours_of_packed_weeks_are_marked(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    messages = [message(volume=n, at=START + n * 5 * HOUR) for n in range(5)]
+    async with running(dsn) as store:
+        await store.write(messages)
+        await maintained(store)
+        pack_all_blocking(dsn)
+        postgresql.execute(NOT_FINAL, dsn)
+        await maintained(store)
+        store.maintenance._mark_empty_hours_at = 0
+        await maintained(store)
+        assert postgresql.execute(FINAL, dsn) == [(21, 1)]
+        await same_answers(store, messages)
+
+
+@pytest_twisted.ensureDeferred
+async def test_hours_are_not_marked_while_samples_are_being_written(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    written, gate = Deferred(), Deferred()
+    async with running(dsn) as store:
+        await store.write([message(at=START), message(at=START + 3 * HOUR)])
+        await store.maintenance._pool.run(_finalized, START)
+        await store.maintenance._pool.run(_finalized, START + 3 * HOUR)
+
+        async def slowly(session):
+            await store._sample_writer._store(session, [record_of(message(at=START + HOUR))])
+            written.callback(None)
+            await gate
+
+        writing = Deferred.fromCoroutine(store._writers.run(slowly))
+        await written
+        marking = Deferred.fromCoroutine(
+            store.maintenance._pool.run(partial(_marked, start=START + HOUR, finish=START + 3 * HOUR))
+        )
+        await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
+        gate.callback(None)
+        await writing
+        assert await marking == 0
+
+
+async def _finalized(session, start):
+    assert await finalize(session, start, 1)
+
+
+async def _marked(session, start, finish):
+    return await mark_empty_hours(session, start, finish)
