@@ -150,6 +150,10 @@ class PostgreSQL:
         """Whether it has been started, and not stopped."""
         return self._server is not None
 
+    def output(self) -> str:
+        """Return what the server has written to its log."""
+        return self._output.read_text(errors="replace")
+
     def require_passwords(self, *users: str) -> None:
         """Let these users connect with a password only, unlike all others."""
         self._require([f"host all {user} 127.0.0.1/32 scram-sha-256" for user in users])

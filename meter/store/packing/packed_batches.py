@@ -6,6 +6,7 @@ from datetime import date
 
 from meter.store.packing.packed_ids import MONDAY
 from meter.store.packing.packed_rows import unpacked
+from meter.store.packing.packed_rows import unpacked_here
 from meter.store.postgres.pool import Session
 
 INSERT_BATCHES = """
@@ -41,10 +42,10 @@ async def add_batches(session: Session, week: date, samples: str) -> None:
     await session.count(INSERT_BATCHES.format(samples=samples), {"week": week})
 
 
-def packed_of_batch(columns: tuple[str, ...], batch_id: str, *, first: str, last: str) -> str:
+def packed_of_batch(columns: tuple[str, ...], batch_id: str, *, first: str, last: str, archived: bool = True) -> str:
     """Return a query of the packed samples of the batch ``batch_id``, whose times are from ``first`` to ``last``, all SQL.
 
-    Its rows have ``columns``. It can be used with LATERAL.
+    Its rows have ``columns``. It can be used with LATERAL. Without ``archived``, those that are only on archive servers are left out.
     """
     wanted = tuple(dict.fromkeys([*columns, "batch_id"]))
     return f"""
@@ -53,7 +54,7 @@ FROM packed_batch of_week
 JOIN series_list l ON l.id = of_week.series_list_id
 CROSS JOIN LATERAL unnest(l.series_ids) AS of_batch (series_id)
 CROSS JOIN LATERAL (
-    {unpacked(wanted, first=first, last=last)}
+    {(unpacked if archived else unpacked_here)(wanted, first=first, last=last)}
     WHERE p.series_id = of_batch.series_id AND p.first <= {last} AND p.last >= {first}
     AND p.first >= {MONDAY.format("of_week.week")} AND p.first < {MONDAY.format("of_week.week + 7")}
     OFFSET 0

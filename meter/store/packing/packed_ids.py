@@ -10,6 +10,7 @@ from collections.abc import Collection
 from datetime import date
 from datetime import datetime
 
+from meter.store.packing.packed_rows import IS_ARCHIVED
 from meter.store.packing.packed_rows import unpacked_slice
 from meter.store.packing.packed_rows import whole_array
 from meter.store.postgres.pool import Session
@@ -44,11 +45,11 @@ CROSS JOIN LATERAL unnest(
 """
 
 
-def packed_by_id(columns: Collection[str], message_id: str, *, first: str, last: str) -> str:
+def packed_by_id(columns: Collection[str], message_id: str, *, first: str, last: str, archived: bool = True) -> str:
     """Return a query of the packed samples with the id ``message_id`` from ``first`` to ``last``, SQL, both included.
 
     Its rows have ``columns``. It can be used with LATERAL. Of each row that may have the sample, only the ids are read before the sample is
-    known to be there.
+    known to be there. Without ``archived``, rows on archive servers are left out: ``archived_with_ids()`` reads those of many ids together.
     """
     wanted = list(dict.fromkeys([*columns, "timestamp"]))
     return f"""
@@ -57,9 +58,9 @@ FROM ({candidates(message_id, first=first, last=last)}) AS c
 CROSS JOIN LATERAL (
     SELECT p.* FROM packed_samples p
     WHERE p.series_id = c.series_id AND p.first >= {MONDAY.format("c.week")} AND p.first < {MONDAY.format("c.week + 7")}
-    AND p.first <= {last} AND p.last >= {first} OFFSET 0
+    AND p.first <= {last} AND p.last >= {first}{"" if archived else f" AND NOT {IS_ARCHIVED}"} OFFSET 0
 ) AS p
-CROSS JOIN LATERAL ({whole_array("message_ids")}) AS ids
+CROSS JOIN LATERAL ({whole_array("message_ids") if archived else "SELECT p.message_ids"}) AS ids
 CROSS JOIN LATERAL (
     SELECT position AS lower, position AS upper FROM unnest(array_positions(ids.message_ids, {message_id})) AS position OFFSET 0
 ) AS slice

@@ -70,6 +70,9 @@ ARRAYS = tuple(_ELEMENTS)
 IS_ARCHIVED = "p.archived"
 """The condition that the arrays of the packed row ``p`` are on an archive server, but for their ends."""
 
+ANY_ARCHIVED = "(SELECT EXISTS (SELECT FROM archived_week))"
+"""Where nothing is archived, PostgreSQL leaves out what has this condition."""
+
 _TIMESTAMP = (
     "coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond')"
 )
@@ -154,6 +157,47 @@ def slices_from_end(size: int | str, *, first: str, last: str, oldest: bool) -> 
     )
 
 
+def unpacked_here(columns: Collection[str], *, first: str, last: str) -> str:
+    """Return :func:`unpacked` without what is only on archive servers: :func:`archived_between` has it."""
+    select, elements = _selected(columns, archived=False)
+    return (
+        f"SELECT {select}\n"
+        f"FROM packed_samples p CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS slice\n"
+        f"CROSS JOIN {elements}"
+    )
+
+
+def archived_between(columns: Collection[str], *, series: str, first: str, last: str, recorded_since: str) -> str:
+    """Return the SELECT of the samples on archive servers, with ``columns``, that may lie between two times, and of a few others.
+
+    ``series`` is SQL for an array of the ids of their series, ``NULL`` for all, and ``recorded_since`` for the time since which a row must
+    have recorded samples, ``NULL`` for any. The rows of a week are read together.
+    """
+    return _from_function(columns, "archived_slices", f"{series}, {first}, {last}, {recorded_since}")
+
+
+def archived_with_ids(columns: Collection[str], ids: str, *, first: str, last: str, without_lost: bool = False) -> str:
+    """Return the SELECT of the samples on archive servers that have one of ``ids``, SQL for an array, and a few others of their rows.
+
+    They are those of weeks that have times from ``first`` to ``last``. ``without_lost``: those of weeks that are lost are left out.
+    """
+    return _from_function(columns, "archived_with_ids", f"{ids}, {first}, {last}, {str(without_lost).lower()}")
+
+
+def _from_function(columns: Collection[str], function: str, arguments: str) -> str:
+    select, arrays = _select_list(columns), _arrays_of(columns)
+    wanted = ", ".join(
+        f"a.{array}[k.lower:k.upper]" if array in arrays else f"NULL::{type}[]" for array, type in _ELEMENTS.items()
+    )
+    elements = ", ".join(f"p.{array}" for array in arrays)
+    return (
+        f"SELECT {select}\n"
+        f"FROM {function}('{wanted}', {arguments}) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice\n"
+        f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)\n"
+        f"WHERE {ANY_ARCHIVED}"
+    )
+
+
 def whole_array(array: str) -> str:
     """Return the subquery of one ``array`` of the row ``p`` of ``packed_samples``, wherever it is, to be used with LATERAL."""
     return f"SELECT p.{array} WHERE NOT {IS_ARCHIVED} UNION ALL SELECT a.{array} FROM {_archived([array])} WHERE {IS_ARCHIVED}"
@@ -170,8 +214,8 @@ def _archived(arrays: Collection[str]) -> str:
     return f"archived_arrays('{wanted}', p.series_id, p.first, p.part, p.count) AS a"
 
 
-def _slices(arrays: Collection[str]) -> str:
-    """Return the subquery of the ``slice`` of ``arrays`` of the row ``p``, wherever they are, to be used with LATERAL.
+def _slices(arrays: Collection[str], *, archived: bool) -> str:
+    """Return the subquery of the ``slice`` of ``arrays`` of the row ``p`` to be used with LATERAL: wherever they are, or if they are here.
 
     The archive server is connected to only for elements that are not at an end of the row.
     """
@@ -179,25 +223,37 @@ def _slices(arrays: Collection[str]) -> str:
     def sliced(row: str, shift: str = "") -> str:
         return ", ".join(f"{row}.{array}[slice.lower{shift}:slice.upper{shift}]" for array in arrays)
 
-    return (
+    here = (
         f"SELECT {sliced('p')} WHERE NOT {IS_ARCHIVED} UNION ALL\n"
         f"SELECT {sliced('p', ' - shift')}"
         f" FROM (SELECT CASE WHEN slice.upper <= {EDGE} THEN 0 ELSE p.count - {2 * EDGE} END AS shift) AS edge"
-        f" WHERE {IS_ARCHIVED} AND {_AT_END} UNION ALL\n"
+        f" WHERE {IS_ARCHIVED} AND {_AT_END}"
+    )
+    if not archived:
+        return here
+    return (
+        f"{here} UNION ALL\n"
         f"SELECT {sliced('a')} FROM {_archived(arrays)} WHERE {IS_ARCHIVED} AND NOT {_AT_END} AND slice.lower <= slice.upper"
     )
 
 
-def _selected(columns: Collection[str]) -> tuple[str, str]:
+def _selected(columns: Collection[str], *, archived: bool = True) -> tuple[str, str]:
     """Return the select list that makes samples with ``columns``, and the FROM items that make the elements ``u`` of arrays."""
-    arrays = dict.fromkeys(array for column in columns for array in _ARRAYS[column])
+    arrays = _arrays_of(columns)
     elements = ", ".join(f"held.{array}" for array in arrays)
-    select = ", ".join(f"{_UNPACKED[column]} AS {column}" for column in columns)
     return (
-        select,
-        f"LATERAL ({_slices(arrays)}) AS held ({', '.join(arrays)})\n"
+        _select_list(columns),
+        f"LATERAL ({_slices(arrays, archived=archived)}) AS held ({', '.join(arrays)})\n"
         f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)",
     )
+
+
+def _select_list(columns: Collection[str]) -> str:
+    return ", ".join(f"{_UNPACKED[column]} AS {column}" for column in columns)
+
+
+def _arrays_of(columns: Collection[str]) -> list[str]:
+    return list(dict.fromkeys(array for column in columns for array in _ARRAYS[column]))
 
 
 def overlaps(first: str, last: str) -> str:

@@ -22,7 +22,6 @@ from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.access_paths import SERIES_OF_SAMPLE
 from meter.store.query.sample_rows import EVER
 from meter.store.query.sample_rows import NO_END
-from meter.store.query.sample_rows import RECORDED_SINCE
 from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import first_of_series
 from meter.store.query.sample_rows import packed_samples
@@ -150,7 +149,7 @@ def arrivals_query(project_id: str | None, since: datetime, seconds: int, limit:
     recent = filled(
         RECENT if project_id is None else RECENT_OF_PROJECT,
         plain=alternative(filled(PLAIN_RECENT, **parts), filled(SPREAD_RECENT, **parts)),
-        packed=packed_samples(columns, EVER, filled(RECORDED_SINCE, since=at)),
+        packed=packed_samples(columns, EVER, recorded_since=at),
         newest=first_of_series(
             columns,
             TimeBounds(day_before, NO_END),

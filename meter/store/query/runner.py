@@ -43,16 +43,15 @@ from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.sql import Sql
-from meter.store.query.access_paths import AccessPath
 from meter.store.query.activity import ActivityReader
 from meter.store.query.as_of import wait_for_writers_before
-from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import split_filter
 from meter.store.query.dimension_cache import DimensionCaches
 from meter.store.query.life_queries import LifeQueries
 from meter.store.query.meters import StoredMeterRow
 from meter.store.query.meters import candidates_of
 from meter.store.query.meters import meters_query
+from meter.store.query.page_rows import PageRows
 from meter.store.query.resource_owner import NamesOfOthers
 from meter.store.query.resource_owner import names_of_others_query
 from meter.store.query.resources import ResourceRow
@@ -62,16 +61,9 @@ from meter.store.query.sample_pages import sample_page
 from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import samples_with_ids
 from meter.store.query.samples import CONVERTED_ROWS
-from meter.store.query.samples import MatchingSeries
 from meter.store.query.samples import SampleRow
-from meter.store.query.samples import matching_series_query
-from meter.store.query.samples import recent_samples_query
-from meter.store.query.samples import samples_by_time_query
-from meter.store.query.samples import samples_of_many_series_query
-from meter.store.query.samples import samples_of_series_query
 from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
-from meter.store.query.spread_pages import spread_page
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
 from meter.store.query.stored_rows import ROW_COLUMNS
@@ -88,8 +80,6 @@ s.message_id = %s::uuid AND s.timestamp = (SELECT max(timestamp) FROM voided_sam
 
 RECENT = timedelta(days=1)
 """Most series are expected to have samples since then, in lists of resources and meters."""
-
-ANY_PACKED = Sql("SELECT FROM packed_week LIMIT 1")
 
 UNEXECUTABLE = (
     "the query cannot be executed: a value in it, or one that is computed for it, is out of range, too large or of a type"
@@ -109,6 +99,7 @@ class QueryRunner:
         self._clock = clock
         self._seconds = seconds
         self._dimensions = DimensionCaches(pool)
+        self._page_rows = PageRows(self._query, clock, spread=lambda: pool.spread)
         self._lives = LifeQueries(self._query, self._dimensions)
         self.activity = ActivityReader(self._query)
 
@@ -125,13 +116,12 @@ class QueryRunner:
     ) -> Sequence[StoredSample]:
         if order and after:
             raise RequestError("only a page in the order newest first can be continued after a marker")
-        conditions = split_filter(filter)
         await self._wait_for_writers(filter)
-        rows = await self._sample_rows(conditions, limit, order, after)
+        rows = await self._page_rows.rows(filter, limit, order, after)
         samples = await self._complete(rows)
         if len(samples) < len(rows):
             # Samples that expired between two statements are not found again. Others with broken references are left out.
-            samples = await self._complete(await self._sample_rows(conditions, limit, order, after))
+            samples = await self._complete(await self._page_rows.rows(filter, limit, order, after))
         return samples
 
     async def sample_page(
@@ -161,12 +151,11 @@ class QueryRunner:
     ) -> SamplePage:
         if order and after:
             raise RequestError("only a page in the order newest first can be continued after a marker")
-        conditions = split_filter(filter)
         await self._wait_for_writers(filter)
-        rows = await self._sample_rows(conditions, limit, order, after, as_values)
+        rows = await self._page_rows.rows(filter, limit, order, after, as_values)
         page = await self._page(rows, known)
         if len(page.rows) < len(rows):
-            page = await self._page(await self._sample_rows(conditions, limit, order, after, as_values), known)
+            page = await self._page(await self._page_rows.rows(filter, limit, order, after, as_values), known)
         return page
 
     async def _without_archive(
@@ -195,45 +184,6 @@ class QueryRunner:
     async def _page(self, rows: list[tuple[Any, ...]], known: KnownDimensions) -> SamplePage:
         with self._request_errors():
             return await sample_page(rows, self._dimensions, known, self._own_slices())
-
-    async def _sample_rows(
-        self,
-        conditions: FilterConditions,
-        limit: int,
-        order: Sequence[Order],
-        after: Marker | None,
-        form: Callable[[Sql], Sql] = lambda statement: statement,
-    ) -> list[tuple[Any, ...]]:
-        """Return the rows of the statements that find samples, each of which ``form`` changes to select other columns."""
-        if self._pool.spread and not order and conditions.access_path in (AccessPath.SERIES, AccessPath.TIMESTAMP):
-            return await self._spread_rows(conditions, limit, after, form)
-        query = None if order else matching_series_query(conditions)
-        if query is None:
-            rows = await self._query(form(samples_query(conditions, limit, order, after)))
-            by_time = not order and conditions.access_path is AccessPath.TIMESTAMP
-            if not by_time or len(rows) == limit or not await self._query(ANY_PACKED):
-                return rows
-            in_order = samples_by_time_query if conditions.selects_in_series else samples_of_many_series_query
-            return await self._query(form(in_order(conditions, limit, after)))
-        [row] = await self._query(query)
-        matching = MatchingSeries(*row)
-        if not matching.ids:
-            return []
-        if len(matching.ids) <= matching.few:
-            return await self._query(form(samples_of_series_query(conditions, limit, after, matching.ids)))
-        rows = await self._query(form(recent_samples_query(conditions, limit, after)))
-        if len(rows) == limit:
-            return rows
-        if conditions.selects_in_series and await self._query(ANY_PACKED):
-            return await self._query(form(samples_by_time_query(conditions, limit, after)))
-        return await self._query(form(samples_of_many_series_query(conditions, limit, after)))
-
-    async def _spread_rows(
-        self, conditions: FilterConditions, limit: int, after: Marker | None, form: Callable[[Sql], Sql]
-    ) -> list[tuple[Any, ...]]:
-        if await self._query(ANY_PACKED):
-            return await self._query(form(samples_by_time_query(conditions, limit, after)))
-        return await spread_page(self._query, conditions, limit, after, form)
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._request_errors():

@@ -18,9 +18,11 @@ from meter.store.packing.packed_batches import packed_of_batch
 from meter.store.packing.packed_ids import packed_by_id
 from meter.store.packing.packed_rows import ROW_ID
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
+from meter.store.packing.packed_rows import archived_between
+from meter.store.packing.packed_rows import archived_with_ids
 from meter.store.packing.packed_rows import overlaps
 from meter.store.packing.packed_rows import slices_from_end
-from meter.store.packing.packed_rows import unpacked
+from meter.store.packing.packed_rows import unpacked_here
 from meter.store.packing.packed_rows import unpacked_slice
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
@@ -46,6 +48,11 @@ PACKED = """
     {unpacked}
     WHERE {series} AND {overlaps} AND {condition}
     OFFSET 0
+"""
+PACKED_ANYWHERE = """
+    ({here})
+    UNION ALL
+    {archived}
 """
 
 # The plain rows come first: only packed rows that can have samples beyond them are read, one row after the other, until there are
@@ -96,6 +103,8 @@ WITH_IDS = """(
     {plain}
     UNION ALL
     SELECT {columns} FROM unnest({ids}) AS given (id) CROSS JOIN LATERAL ({packed}) s
+    UNION ALL
+    SELECT {columns} FROM ({archived}) s WHERE s.message_id = ANY({ids}) AND s.timestamp >= {first} AND s.timestamp <= {last}
 ) s"""
 PLAIN_WITH_IDS = "SELECT {columns} FROM sample s WHERE s.message_id = ANY({ids})"
 SPREAD_WITH_IDS = "SELECT {columns} FROM spread_samples_with_ids({ids}, {first}, {last}, {wide}) s"
@@ -104,7 +113,13 @@ OF_BATCHES = """(
     {plain}
     UNION ALL
     SELECT {columns} FROM unnest({ids}) AS given (id) CROSS JOIN LATERAL ({packed}) s
+    UNION ALL
+    SELECT {columns} FROM ({archived}) s WHERE s.batch_id = ANY({ids})
 ) s"""
+SERIES_OF_BATCHES = """ARRAY(
+    SELECT DISTINCT unnest(l.series_ids) FROM packed_batch of_week JOIN series_list l ON l.id = of_week.series_list_id
+    WHERE of_week.batch_id = ANY({ids})
+)"""
 PLAIN_OF_BATCHES = f"""
     SELECT {{columns}} FROM sample s
     WHERE s.batch_id = ANY({{ids}}) AND s.timestamp BETWEEN {{first}} AND {{last}} AND {IN_ORDER_OF_TIME}
@@ -165,8 +180,9 @@ def samples_between(
     plain: Sql | str = "",
     packed: Sql | str = "true",
     recorded_since: Sql | str = "",
+    archived: bool = True,
 ) -> Sql:
-    """Return the FROM item ``s`` of all samples with ``columns``.
+    """Return the FROM item ``s`` of all samples with ``columns``; without ``archived``, of those that are not on archive servers.
 
     ``series`` is the condition on the series of a row ``p`` of ``packed_samples``, and ``packed`` another one on that row. They
     only exclude what is not asked for: the statement repeats all conditions for ``s``. ``plain`` is a condition on plain rows that
@@ -190,7 +206,9 @@ def samples_between(
             if str(recorded_since)
             else filled(SPREAD_BETWEEN, series=ids_of_series(series), **arguments),
         ),
-        packed=packed_part(columns, bounds, series, packed),
+        packed=packed_part(columns, bounds, series, packed, recorded_since=recorded_since)
+        if archived
+        else packed_here(columns, bounds, series, packed),
     )
 
 
@@ -210,27 +228,62 @@ def wide(columns: tuple[str, ...]) -> str:
     return str("signature" in columns or "verbatim_json" in columns).lower()
 
 
-def samples_by_series(columns: tuple[str, ...], bounds: TimeBounds, *, series: str) -> Sql:
+def samples_by_series(columns: tuple[str, ...], bounds: TimeBounds, *, series: str, archived: bool = True) -> Sql:
     """Return the FROM item ``s`` of all samples, with ``columns``, of the series whose id compares with ``series``, like ``= 7``.
 
     The statement repeats the conditions on the time, but not that on the series: comparing each sample with many would take long.
+    Without ``archived``, those on archive servers are left out.
     """
-    return samples_between(columns, bounds, series=f"p.series_id {series}", plain=f"s.series_id {series}")
+    return samples_between(
+        columns, bounds, series=f"p.series_id {series}", plain=f"s.series_id {series}", archived=archived
+    )
 
 
-def packed_samples(columns: tuple[str, ...], bounds: TimeBounds, packed: Sql | str) -> Sql:
-    """Return the FROM item ``s`` of the packed samples alone; ``packed`` is a condition on a row ``p`` of ``packed_samples``."""
-    return filled("({packed}) s", packed=packed_part(columns, bounds, "true", packed))
+def packed_samples(columns: tuple[str, ...], bounds: TimeBounds, *, recorded_since: Sql) -> Sql:
+    """Return the FROM item ``s`` of the packed samples alone, of rows with samples that were recorded since a time."""
+    condition = filled(RECORDED_SINCE, since=recorded_since)
+    return filled("({packed}) s", packed=packed_part(columns, bounds, "true", condition, recorded_since=recorded_since))
 
 
-def packed_part(columns: tuple[str, ...], bounds: TimeBounds, series: Sql | str, condition: Sql | str) -> Sql:
-    """Return the subquery of the packed samples of the rows ``p`` that meet the conditions ``series`` and ``condition``."""
+def packed_part(
+    columns: tuple[str, ...],
+    bounds: TimeBounds,
+    series: Sql | str,
+    condition: Sql | str,
+    *,
+    recorded_since: Sql | str = "",
+) -> Sql:
+    """Return the subquery of the packed samples of the rows ``p`` that meet the conditions ``series`` and ``condition``.
+
+    ``condition`` says no more than ``recorded_since``, if that is given: it is what archived rows must meet.
+    """
+    return filled(
+        PACKED_ANYWHERE,
+        here=packed_here(columns, bounds, series, condition),
+        archived=archived_part(columns, bounds, ids_of_series(series), recorded_since=recorded_since),
+    )
+
+
+def packed_here(columns: tuple[str, ...], bounds: TimeBounds, series: Sql | str, condition: Sql | str) -> Sql:
+    """Return :func:`packed_part` without what is only on archive servers."""
     return filled(
         PACKED,
-        unpacked=_within(unpacked(columns, first="{first}", last="{last}"), bounds),
+        unpacked=_within(unpacked_here(columns, first="{first}", last="{last}"), bounds),
         series=series,
         overlaps=_within(overlaps("{first}", "{last}"), bounds),
         condition=condition,
+    )
+
+
+def archived_part(
+    columns: tuple[str, ...], bounds: TimeBounds, ids: Sql | str, *, recorded_since: Sql | str = ""
+) -> Sql:
+    """Return the subquery of the samples on archive servers, of the series in the SQL array ``ids``, null for all."""
+    return filled(
+        archived_between(columns, series="{ids}", first="{first}", last="{last}", recorded_since="{recorded_since}"),
+        ids=ids,
+        recorded_since=recorded_since if str(recorded_since) else "NULL",
+        **bounds._asdict(),
     )
 
 
@@ -246,7 +299,13 @@ def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> 
         ),
         columns=listed(columns),
         ids=ids,
-        packed=_within(packed_by_id(columns, "given.id", first="{first}", last="{last}"), bounds),
+        packed=_within(packed_by_id(columns, "given.id", first="{first}", last="{last}", archived=False), bounds),
+        archived=filled(
+            archived_with_ids(tuple(dict.fromkeys((*columns, "message_id"))), "{ids}", first="{first}", last="{last}"),
+            ids=ids,
+            **bounds._asdict(),
+        ),
+        **bounds._asdict(),
     )
 
 
@@ -262,7 +321,10 @@ def samples_of_batches(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -
         ),
         columns=listed(columns),
         ids=ids,
-        packed=_within(packed_of_batch(columns, "given.id", first="{first}", last="{last}"), bounds),
+        packed=_within(packed_of_batch(columns, "given.id", first="{first}", last="{last}", archived=False), bounds),
+        archived=archived_part(
+            tuple(dict.fromkeys((*columns, "batch_id"))), bounds, filled(SERIES_OF_BATCHES, ids=ids)
+        ),
     )
 
 

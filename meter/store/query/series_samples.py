@@ -13,7 +13,8 @@ from meter.store.postgres.sql import variant
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.sample_rows import OF_ANY_SERIES
 from meter.store.query.sample_rows import TimeBounds
-from meter.store.query.sample_rows import packed_part
+from meter.store.query.sample_rows import archived_part
+from meter.store.query.sample_rows import packed_here
 from meter.store.query.sample_rows import samples_by_series
 from meter.store.query.sample_rows import wide
 
@@ -29,7 +30,7 @@ CROSS JOIN LATERAL (
 """
 SPREAD_OF_SERIES = """
 SELECT {qualified_names}, {sample_columns}
-FROM spread_samples(ARRAY(SELECT unnest(ids) FROM sample_series), {first}, {last}, {wide}) s
+FROM {all_samples} s
 JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id {joins}
 WHERE {condition}
 """
@@ -59,9 +60,7 @@ CROSS JOIN LATERAL (
 # All series of a gap are read at once.
 SPREAD_OF_GAP = """
 SELECT {qualified_names}, {sample_columns}
-FROM gap CROSS JOIN LATERAL spread_samples(
-    ARRAY(SELECT unnest(ids) FROM sample_series WHERE sample_series.retained_until >= gap.start), {first}, {last}, {wide}
-) s
+FROM {gap} AS gap CROSS JOIN LATERAL {all_samples} s
 JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
 LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
 WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish AND {range}
@@ -83,13 +82,24 @@ CROSS JOIN LATERAL (
 SPREAD_OF_SPAN = """
 SELECT {qualified_names}, {sample_columns}
 FROM (SELECT *, unnest(ids) AS member FROM total_series) AS total_series
-JOIN spread_samples_of_ranges(
-    ARRAY(SELECT unnest(ids) FROM total_series),
-    (SELECT range_agg(tstzrange(start, finish, '[]')) FROM sampled_span WHERE start <= finish), {wide}
-) s ON s.series_id = total_series.member
+JOIN {all_samples} s ON s.series_id = total_series.member
 JOIN sampled_span ON sampled_span.n = total_series.n AND s.timestamp >= sampled_span.start AND s.timestamp <= sampled_span.finish
 WHERE s.timestamp >= greatest(sampled_span.start, total_series.before) AND {range}
 """
+
+
+OF_SPANS = """spread_samples_of_ranges(
+    {ids}, (SELECT range_agg(tstzrange(start, finish, '[]')) FROM sampled_span WHERE start <= finish), {wide}
+)"""
+
+# Each part of the spans is read once: those of the groups are nearly the same.
+ARCHIVED_OF_SPANS = """(
+    SELECT s.* FROM (
+        SELECT lower(span) AS start, upper(span) AS finish FROM (
+            SELECT unnest(range_agg(tstzrange(start, finish, '[]'))) AS span FROM sampled_span WHERE start <= finish
+        ) AS spans
+    ) AS spans CROSS JOIN LATERAL ({archived}) s
+)"""
 
 
 def sampled_gaps(range: Sql) -> Sql:
@@ -109,28 +119,47 @@ def sampled_gaps(range: Sql) -> Sql:
 
 def both_variants(
     template: str,
-    spread: str,
+    of_all: str,
     columns: tuple[str, ...],
     bounds: TimeBounds,
     bounds_of_all: TimeBounds,
     table: str,
     **parts: Sql | str,
 ) -> Sql:
-    """Return ``template``, which looks the series up one group of ``table`` after the other, and for a spread store ``spread``.
+    """Return ``template``, which looks the series up one group of ``table`` after the other, and ``of_all`` for what is better read at once.
 
-    The latter reads the plain samples of all series within ``bounds_of_all`` with one statement, and the packed ones like ``template``.
+    ``of_all`` reads the samples of all series within ``bounds_of_all`` with one statement: those on archive servers, and the plain ones of
+    a spread store.
     """
     parts["qualified_names"] = ", ".join(f"{table}.{name}" for name in str(parts["names"]).split(", "))
-    of_group = f"= ANY({table}.ids)"
-    packed = packed_part(columns, bounds, f"p.series_id {of_group}", "true")
-    return alternative(
-        variant(filled(template, samples=samples_by_series(columns, bounds, series=of_group), **parts), spread=False),
-        filled(
-            f"{spread} UNION ALL {template}",
-            samples=filled("({packed}) s", packed=packed),
-            first=bounds_of_all.first,
-            last=bounds_of_all.last,
-            wide=wide(columns),
-            **parts,
+    of_group, of_spans = f"= ANY({table}.ids)", table == "total_series"
+    retained = f" WHERE {table}.retained_until >= gap.start" if "gap" in parts else ""
+    ids = f"ARRAY(SELECT unnest(ids) FROM {table}{retained})"
+    packed = packed_here(columns, bounds, f"p.series_id {of_group}", "true")
+    if of_spans:
+        plain_of_all = filled(OF_SPANS, ids=ids, wide=wide(columns))
+        spans = TimeBounds(Sql("spans.start"), Sql("spans.finish"))
+        archived = filled(
+            ARCHIVED_OF_SPANS, archived=archived_part((*columns, "series_id"), bounds_of_all.within(*spans), ids)
+        )
+    else:
+        plain_of_all = filled(
+            "spread_samples({ids}, {first}, {last}, {wide})", ids=ids, wide=wide(columns), **bounds_of_all._asdict()
+        )
+        archived = filled("({archived})", archived=archived_part((*columns, "series_id"), bounds_of_all, ids))
+    return filled(
+        "{not_archived} UNION ALL {archived}",
+        not_archived=alternative(
+            variant(
+                filled(template, samples=samples_by_series(columns, bounds, series=of_group, archived=False), **parts),
+                spread=False,
+            ),
+            filled(
+                f"{of_all} UNION ALL {template}",
+                samples=filled("({packed}) s", packed=packed),
+                all_samples=plain_of_all,
+                **parts,
+            ),
         ),
+        archived=filled(of_all, all_samples=archived, **parts),
     )

@@ -31,6 +31,7 @@ from meter.sample_identity import may_differ
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.packing.packed_ids import packed_by_id
+from meter.store.packing.packed_rows import archived_with_ids
 from meter.store.postgres.connection import Conflict
 from meter.store.postgres.pool import Session
 from meter.store.query.dimension_cache import METADATA
@@ -106,14 +107,27 @@ _RANGE = ("%(first)s::timestamptz", "%(last)s::timestamptz")
 def is_new_among_packed(week: date) -> str:
     """Return the SQL condition that no packed sample that ``week`` is compared with has the id of the row ``given``.
 
-    Weeks are packed long after they are over: only batches with such samples pay for it.
+    Weeks are packed long after they are over: only batches with such samples pay for it. Its parameter is the array of all ids: those of
+    archived samples are looked up together.
     """
     first, last = (f"'{time.isoformat()}'::timestamptz" for time in compared_range(week))
-    stored = packed_by_id(("message_id",), "given.message_id", first=first, last=last)
-    return f"(SELECT true FROM ({stored}) AS packed LIMIT 1) IS NULL"
+    stored = packed_by_id(("message_id",), "given.message_id", first=first, last=last, archived=False)
+    archived = archived_with_ids(("message_id", "timestamp"), "%s::uuid[]", first=first, last=last, without_lost=True)
+    return (
+        f"(SELECT true FROM ({stored}) AS packed LIMIT 1) IS NULL AND given.message_id NOT IN ("
+        f"SELECT a.message_id FROM ({archived}) AS a WHERE a.timestamp >= {first} AND a.timestamp <= {last})"
+    )
 
 
-STORED = f"""
+_ARCHIVED = f"""
+WITH archived AS MATERIALIZED (
+    SELECT * FROM (
+        {archived_with_ids((*COMPARED, "message_id"), "%(ids)s::uuid[]", first=_RANGE[0], last=_RANGE[1], without_lost=True)}
+    ) AS a WHERE a.timestamp BETWEEN {_RANGE[0]} AND {_RANGE[1]}
+)"""
+"""The archived samples with one of the ids: they are read together."""
+
+STORED = f"""{_ARCHIVED}
 SELECT given.position, s.timestamp, s.volume, s.series_id, s.metadata_id, s.batch_id, s.batch_position
 FROM unnest(%(positions)s::integer[], %(ids)s::uuid[]) AS given (position, message_id)
 CROSS JOIN LATERAL (
@@ -123,12 +137,14 @@ CROSS JOIN LATERAL (
     SELECT v.timestamp, v.volume, v.series_id, v.metadata_id, v.recorded_at, v.batch_id, v.batch_position
     FROM voided_sample v WHERE v.message_id = given.message_id AND v.timestamp BETWEEN {_RANGE[0]} AND {_RANGE[1]}
     UNION ALL
-    {packed_by_id(COMPARED, "given.message_id", first=_RANGE[0], last=_RANGE[1])}
+    {packed_by_id(COMPARED, "given.message_id", first=_RANGE[0], last=_RANGE[1], archived=False)}
+    UNION ALL
+    SELECT {", ".join(f"a.{column}" for column in COMPARED)} FROM archived a WHERE a.message_id = given.message_id
     ORDER BY recorded_at OFFSET 0
 ) s
 """
 
-STORED_SPREAD = f"""
+STORED_SPREAD = f"""{_ARCHIVED}
 SELECT given.position, s.timestamp, s.volume, s.series_id, s.metadata_id, s.batch_id, s.batch_position
 FROM unnest(%(positions)s::integer[], %(ids)s::uuid[]) AS given (position, message_id)
 JOIN (
@@ -139,7 +155,9 @@ JOIN (
     FROM voided_sample v WHERE v.message_id = ANY(%(ids)s::uuid[]) AND v.timestamp BETWEEN {_RANGE[0]} AND {_RANGE[1]}
     UNION ALL
     SELECT of_id.message_id, p.* FROM unnest(%(ids)s::uuid[]) AS of_id (message_id)
-    CROSS JOIN LATERAL ({packed_by_id(COMPARED, "of_id.message_id", first=_RANGE[0], last=_RANGE[1])}) AS p
+    CROSS JOIN LATERAL ({packed_by_id(COMPARED, "of_id.message_id", first=_RANGE[0], last=_RANGE[1], archived=False)}) AS p
+    UNION ALL
+    SELECT a.message_id, {", ".join(f"a.{column}" for column in COMPARED)} FROM archived a
 ) s USING (message_id)
 ORDER BY s.recorded_at
 """

@@ -66,7 +66,8 @@ async def insert_spread_samples(
     ids = f"{{{','.join(record.message_id for record in records)}}}"
     known = await _stored_ids(session, week, ids, id_ranges(record.message_id for record in records))
     is_new = f"{NOT_VOIDED} AND {is_new_among_packed(week)}" if packed else NOT_VOIDED
-    known |= {id for [id] in await session.rows(KNOWN_HERE.format(is_new=is_new), [ids, *compared_range(week)])}
+    parameters = [ids, *compared_range(week), *([ids] if packed else [])]
+    known |= {id for [id] in await session.rows(KNOWN_HERE.format(is_new=is_new), parameters)}
     new = [n for n, record in enumerate(records) if record.message_id not in known]
     if not new:
         return 0

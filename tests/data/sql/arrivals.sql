@@ -10,23 +10,29 @@ WITH recent AS MATERIALIZED (
     )
     UNION ALL
     SELECT s.series_id, s.timestamp, s.recorded_at FROM (
-        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, coalesce(u.recorded_times, coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') + u.delays * interval '1 microsecond') AS recorded_at, u.message_ids AS message_id, p.series_id AS series_id
-        FROM packed_samples p CROSS JOIN LATERAL (
-            SELECT
-            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-            ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
-            END AS lower,
-            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-            ELSE least(p.count, ceil((date_part('epoch', least('infinity'::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
-            END AS upper
+        (
+            SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, coalesce(u.recorded_times, coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') + u.delays * interval '1 microsecond') AS recorded_at, u.message_ids AS message_id, p.series_id AS series_id
+            FROM packed_samples p CROSS JOIN LATERAL (
+                SELECT
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
+                END AS lower,
+                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                ELSE least(p.count, ceil((date_part('epoch', least('infinity'::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
+                END AS upper
+                OFFSET 0
+            ) AS slice
+            CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.recorded_times[slice.lower:slice.upper], p.delays[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
+                SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.recorded_times[slice.lower - shift:slice.upper - shift], p.delays[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, recorded_times, delays, message_ids)
+            CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.recorded_times, held.delays, held.message_ids) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, n)
+            WHERE true AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND p.part >= 0 AND p.last_recorded >= $1::timestamptz
             OFFSET 0
-        ) AS slice
-        CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.recorded_times[slice.lower:slice.upper], p.delays[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
-            SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.recorded_times[slice.lower - shift:slice.upper - shift], p.delays[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
-            SELECT a.times[slice.lower:slice.upper], a.time_offsets[slice.lower:slice.upper], a.recorded_times[slice.lower:slice.upper], a.delays[slice.lower:slice.upper], a.message_ids[slice.lower:slice.upper] FROM archived_arrays('time_offsets, times, delays, recorded_times, message_ids, NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived AND NOT (slice.upper <= 4 OR slice.lower > p.count - 4) AND slice.lower <= slice.upper) AS held (times, time_offsets, recorded_times, delays, message_ids)
-        CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.recorded_times, held.delays, held.message_ids) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, n)
-        WHERE true AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND p.part >= 0 AND p.last_recorded >= $1::timestamptz
-        OFFSET 0
+        )
+        UNION ALL
+        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, coalesce(u.recorded_times, coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') + u.delays * interval '1 microsecond') AS recorded_at, u.message_ids AS message_id, p.series_id AS series_id
+        FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], a.delays[k.lower:k.upper], a.recorded_times[k.lower:k.upper], a.message_ids[k.lower:k.upper], NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', NULL, '-infinity'::timestamptz, 'infinity'::timestamptz, $1::timestamptz) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+        CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.recorded_times, p.delays, p.message_ids) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, n)
+        WHERE (SELECT EXISTS (SELECT FROM archived_week))
     ) s WHERE s.recorded_at >= $1::timestamptz
     ORDER BY recorded_at DESC LIMIT $2
 )

@@ -26,9 +26,9 @@ FROM (
             CROSS JOIN LATERAL (
                 SELECT p.* FROM packed_samples p
                 WHERE p.series_id = c.series_id AND p.first >= ((c.week) + time '00:00') AT TIME ZONE 'UTC' AND p.first < ((c.week + 7) + time '00:00') AT TIME ZONE 'UTC'
-                    AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz OFFSET 0
+                    AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND NOT p.archived OFFSET 0
             ) AS p
-            CROSS JOIN LATERAL (SELECT p.message_ids WHERE NOT p.archived UNION ALL SELECT a.message_ids FROM archived_arrays('NULL::integer[], NULL::timestamptz[], NULL::integer[], NULL::timestamptz[], message_ids, NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived) AS ids
+            CROSS JOIN LATERAL (SELECT p.message_ids) AS ids
             CROSS JOIN LATERAL (
                 SELECT position AS lower, position AS upper FROM unnest(array_positions(ids.message_ids, given.id)) AS position OFFSET 0
             ) AS slice
@@ -38,6 +38,11 @@ FROM (
                 CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.recorded_times, held.delays, held.message_ids, held.volumes, held.metadata_ids, held.wire_format_ids, held.signatures_left, held.signatures_right, held.signatures, held.verbatim_jsons) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, volumes, metadata_ids, wire_format_ids, signatures_left, signatures_right, signatures, verbatim_jsons, n) OFFSET 0) AS e
             WHERE e.timestamp >= '-infinity'::timestamptz AND e.timestamp <= 'infinity'::timestamptz
         ) s
+        UNION ALL
+        SELECT s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, coalesce(u.recorded_times, coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') + u.delays * interval '1 microsecond') AS recorded_at, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id, u.wire_format_ids AS wire_format_id, coalesce(uuid_send(u.signatures_left) || uuid_send(u.signatures_right), u.signatures, '') AS signature, coalesce(u.verbatim_jsons, '') AS verbatim_json
+            FROM archived_with_ids('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], a.delays[k.lower:k.upper], a.recorded_times[k.lower:k.upper], a.message_ids[k.lower:k.upper], a.volumes[k.lower:k.upper], a.metadata_ids[k.lower:k.upper], a.wire_format_ids[k.lower:k.upper], a.signatures_left[k.lower:k.upper], a.signatures_right[k.lower:k.upper], a.signatures[k.lower:k.upper], a.verbatim_jsons[k.lower:k.upper], NULL::bigint[], NULL::smallint[]', $1::uuid[], '-infinity'::timestamptz, 'infinity'::timestamptz, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+            CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.recorded_times, p.delays, p.message_ids, p.volumes, p.metadata_ids, p.wire_format_ids, p.signatures_left, p.signatures_right, p.signatures, p.verbatim_jsons) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, volumes, metadata_ids, wire_format_ids, signatures_left, signatures_right, signatures, verbatim_jsons, n)
+            WHERE (SELECT EXISTS (SELECT FROM archived_week))) s WHERE s.message_id = ANY($1::uuid[]) AND s.timestamp >= '-infinity'::timestamptz AND s.timestamp <= 'infinity'::timestamptz
     ) s
     WHERE (s.message_id = $2::uuid)
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20

@@ -1,3 +1,5 @@
+SELECT ((max(week) + 7) + time '00:00') AT TIME ZONE 'UTC' FROM archived_week HAVING max(week) IS NOT NULL;
+
 -- $1 = 'cpu'
 -- $2 = 'demo'
 SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) LIMIT threshold.few + 1) AS ids

@@ -1,3 +1,5 @@
+SELECT ((max(week) + 7) + time '00:00') AT TIME ZONE 'UTC' FROM archived_week HAVING max(week) IS NOT NULL;
+
 -- $1 = 'cpu'
 SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) LIMIT threshold.few + 1) AS ids
 FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold;

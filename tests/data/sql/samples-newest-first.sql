@@ -1,3 +1,5 @@
+SELECT ((max(week) + 7) + time '00:00') AT TIME ZONE 'UTC' FROM archived_week HAVING max(week) IS NOT NULL;
+
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
 SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,

@@ -71,8 +71,7 @@ WITH partial AS (
                     OFFSET 0
                 ) AS slice
                 CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
-                    SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
-                    SELECT a.times[slice.lower:slice.upper], a.time_offsets[slice.lower:slice.upper], a.volumes[slice.lower:slice.upper] FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], NULL::uuid[], volumes, NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived AND NOT (slice.upper <= 4 OR slice.lower > p.count - 4) AND slice.lower <= slice.upper) AS held (times, time_offsets, volumes)
+                    SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, volumes)
                 CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
                 WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($3::timestamptz, gap.finish) AND p.last >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) - interval '7 days' AND true
                 OFFSET 0
@@ -82,6 +81,15 @@ WITH partial AS (
             AND (s.timestamp >= $2) AND (s.timestamp < $3)
         OFFSET 0
     ) AS partial
+    UNION ALL
+    SELECT sample_series.unit, sample_series.resource_id, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
+    FROM gap CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+        FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series), greatest($2::timestamptz, gap.start), least($3::timestamptz, gap.finish), NULL) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+        CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
+        WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
+    JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
+    LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+    WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish AND (s.timestamp >= $2) AND (s.timestamp < $3)
     UNION ALL
     SELECT partial.*
     FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id

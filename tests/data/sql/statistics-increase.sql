@@ -72,8 +72,7 @@ WITH partial AS (
                     OFFSET 0
                 ) AS slice
                 CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
-                    SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
-                    SELECT a.times[slice.lower:slice.upper], a.time_offsets[slice.lower:slice.upper], a.message_ids[slice.lower:slice.upper], a.volumes[slice.lower:slice.upper] FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, volumes, NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived AND NOT (slice.upper <= 4 OR slice.lower > p.count - 4) AND slice.lower <= slice.upper) AS held (times, time_offsets, message_ids, volumes)
+                    SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, message_ids, volumes)
                 CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids, held.volumes) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
                 WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($3::timestamptz, gap.finish) AND p.last >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) - interval '7 days' AND true
                 OFFSET 0
@@ -83,6 +82,15 @@ WITH partial AS (
             AND (s.timestamp >= $2) AND (s.timestamp < $3)
         OFFSET 0
     ) AS partial
+    UNION ALL
+    SELECT sample_series.unit, sample_series.meter, sample_series.resource_id, sample_series.run_kind, sample_series.run_id, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie
+    FROM gap CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, p.series_id AS series_id
+        FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], a.message_ids[k.lower:k.upper], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series), greatest($2::timestamptz, gap.start), least($3::timestamptz, gap.finish), NULL) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+        CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.message_ids, p.volumes) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
+        WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
+    JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
+    LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+    WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish AND (s.timestamp >= $2) AND (s.timestamp < $3)
     UNION ALL
     SELECT partial.*
     FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
@@ -103,23 +111,29 @@ WITH partial AS (
                 SELECT s.timestamp, s.message_id, s.volume FROM sample s WHERE s.series_id = r.series_id
                 UNION ALL
                 (
-                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume
-                    FROM packed_samples p CROSS JOIN LATERAL (
-                        SELECT
-                        CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                        ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, r.start), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
-                        END AS lower,
-                        CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                        ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, r.start + make_interval(hours => r.hours)), p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
-                        END AS upper
+                    (
+                        SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume
+                        FROM packed_samples p CROSS JOIN LATERAL (
+                            SELECT
+                            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                            ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest(greatest($2::timestamptz, r.start), p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
+                            END AS lower,
+                            CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                            ELSE least(p.count, ceil((date_part('epoch', least(least($3::timestamptz, r.start + make_interval(hours => r.hours)), p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
+                            END AS upper
+                            OFFSET 0
+                        ) AS slice
+                        CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
+                            SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, message_ids, volumes)
+                        CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids, held.volumes) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
+                        WHERE p.series_id = r.series_id AND p.first <= least($3::timestamptz, r.start + make_interval(hours => r.hours)) AND p.last >= greatest($2::timestamptz, r.start) AND p.first >= greatest($2::timestamptz, r.start) - interval '7 days' AND true
                         OFFSET 0
-                    ) AS slice
-                    CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
-                        SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
-                        SELECT a.times[slice.lower:slice.upper], a.time_offsets[slice.lower:slice.upper], a.message_ids[slice.lower:slice.upper], a.volumes[slice.lower:slice.upper] FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], message_ids, volumes, NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived AND NOT (slice.upper <= 4 OR slice.lower > p.count - 4) AND slice.lower <= slice.upper) AS held (times, time_offsets, message_ids, volumes)
-                    CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids, held.volumes) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
-                    WHERE p.series_id = r.series_id AND p.first <= least($3::timestamptz, r.start + make_interval(hours => r.hours)) AND p.last >= greatest($2::timestamptz, r.start) AND p.first >= greatest($2::timestamptz, r.start) - interval '7 days' AND true
-                    OFFSET 0
+                    )
+                    UNION ALL
+                    SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume
+                    FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], a.message_ids[k.lower:k.upper], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY[r.series_id], greatest($2::timestamptz, r.start), least($3::timestamptz, r.start + make_interval(hours => r.hours)), NULL) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+                    CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.message_ids, p.volumes) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
+                    WHERE (SELECT EXISTS (SELECT FROM archived_week))
                 )
             ) s
             WHERE s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
@@ -168,23 +182,29 @@ WITH partial AS (
                         SELECT s.timestamp, s.series_id FROM sample s
                         UNION ALL
                         (
-                            SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, p.series_id AS series_id
-                            FROM packed_samples p CROSS JOIN LATERAL (
-                                SELECT
-                                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
-                                ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
-                                END AS lower,
-                                CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
-                                ELSE least(p.count, ceil((date_part('epoch', least($2::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
-                                END AS upper
+                            (
+                                SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, p.series_id AS series_id
+                                FROM packed_samples p CROSS JOIN LATERAL (
+                                    SELECT
+                                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN 1
+                                    ELSE least(p.count + 1, greatest(1, floor((date_part('epoch', greatest('-infinity'::timestamptz, p.first) - p.first) * 1000000 - p.greatest_offset) / p.step)))::integer
+                                    END AS lower,
+                                    CASE WHEN p.time_offsets IS NULL OR p.step <= 0 THEN p.count
+                                    ELSE least(p.count, ceil((date_part('epoch', least($2::timestamptz, p.last) - p.first) * 1000000 - p.least_offset) / p.step) + 2)::integer
+                                    END AS upper
+                                    OFFSET 0
+                                ) AS slice
+                                CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
+                                    SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets)
+                                CROSS JOIN LATERAL unnest(held.times, held.time_offsets) WITH ORDINALITY AS u (times, time_offsets, n)
+                                WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND true
                                 OFFSET 0
-                            ) AS slice
-                            CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
-                                SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
-                                SELECT a.times[slice.lower:slice.upper], a.time_offsets[slice.lower:slice.upper] FROM archived_arrays('time_offsets, times, NULL::integer[], NULL::timestamptz[], NULL::uuid[], NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', p.series_id, p.first, p.part, p.count) AS a WHERE p.archived AND NOT (slice.upper <= 4 OR slice.lower > p.count - 4) AND slice.lower <= slice.upper) AS held (times, time_offsets)
-                            CROSS JOIN LATERAL unnest(held.times, held.time_offsets) WITH ORDINALITY AS u (times, time_offsets, n)
-                            WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND true
-                            OFFSET 0
+                            )
+                            UNION ALL
+                            SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, p.series_id AS series_id
+                            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY[x.id], '-infinity'::timestamptz, $2::timestamptz, NULL) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+                            CROSS JOIN LATERAL unnest(p.times, p.time_offsets) WITH ORDINALITY AS u (times, time_offsets, n)
+                            WHERE (SELECT EXISTS (SELECT FROM archived_week))
                         )
                     ) s WHERE s.series_id = x.id AND s.timestamp < $2 AND true OFFSET 0) OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last < $2 OFFSET 0))
             LIMIT 1
