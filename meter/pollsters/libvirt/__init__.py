@@ -4,6 +4,8 @@ Each pollster has a variable of its own: ``twisted.plugin`` caches the names in 
 the file changes.
 """
 
+from meter.flavor_gpus import FlavorGpuOptions
+from meter.pollsters.libvirt.pollster import FlavorGpuPollster
 from meter.pollsters.libvirt.pollster import GuestPollster
 
 instance = GuestPollster("instance")
@@ -15,3 +17,4 @@ disk = GuestPollster("disk")
 disk_device = GuestPollster("disk.device")
 network = GuestPollster("network.interface")
 gpu = GuestPollster("gpu")
+flavor_gpus = FlavorGpuPollster("flavor.gpus", FlavorGpuOptions())

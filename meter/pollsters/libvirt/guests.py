@@ -207,6 +207,11 @@ class Guest:
                 metadata = {**self.metadata, **described, **({"vgpu_type": gpu.type} if gpu.type else {})}
                 yield Measured(self._stats, "", f"{self.uuid}-{gpu.name}", metadata, self.run)
 
+    def _measure_flavor(self) -> Iterator[Measured]:
+        # Nova writes extra specs into the XML since 2025.2; of older domains it is not known what their flavors ask for.
+        if self.description.by_nova and "extra_specs" in (self.metadata["flavor"] or {}):
+            yield Measured(self._stats, "", self.uuid, self.metadata, self.run)
+
 
 _SCOPES: Mapping[Scope, Callable[[Guest], Iterator[Measured]]] = {
     "domain": Guest._measure_domain,
@@ -217,6 +222,7 @@ _SCOPES: Mapping[Scope, Callable[[Guest], Iterator[Measured]]] = {
     "interface": Guest._measure_interfaces,
     "gpu": partial(Guest._measure_gpus, virtual=False),
     "vgpu": partial(Guest._measure_gpus, virtual=True),
+    "flavor": Guest._measure_flavor,
 }
 
 

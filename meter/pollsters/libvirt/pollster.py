@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from typing import Literal
 
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
@@ -45,6 +45,7 @@ from meter.pollsters.libvirt.table import FROM_XML
 from meter.pollsters.libvirt.table import REQUIREMENTS
 from meter.pollsters.libvirt.table import MeterRow
 from meter.pollsters.libvirt.table import Scope
+from meter.pollsters.libvirt.table import flavor_gpu_rows
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
@@ -69,10 +70,11 @@ BASIC_DRIVERS = ("test",)
 class PollsterState:
     """The state of one pollster between cycles: previous values by meter, counters, open gauges, logged reasons."""
 
-    def __init__(self, rows: Iterable[MeterRow]) -> None:
+    def __init__(self, rows: Sequence[MeterRow]) -> None:
         self.previous_values = {row.meter.name: PreviousValues(row.change) for row in rows if row.change is not None}
         self.counters: dict[str, Counters] = {}
         self.gauges = OpenGauges()
+        self.from_xml = frozenset(row.scope for row in rows if row.scope in FROM_XML)
         self.resources = ResourcesOfDomains()
         self.logged: Mapping[str, str] = {}
 
@@ -96,8 +98,8 @@ class PollsterState:
 class GuestPollster:
     """Meters a family of rows on every guest. A volume that libvirt does not provide is skipped."""
 
-    name: Literal["instance", "cpu", "vcpus", "memory", "perf", "disk", "disk.device", "network.interface", "gpu"]
-    options: None = None
+    name: str
+    options: Any = None
 
     @property
     def rows(self) -> tuple[MeterRow, ...]:
@@ -109,7 +111,7 @@ class GuestPollster:
         """The meters of the rows."""
         return tuple(row.meter for row in self.rows)
 
-    def configured(self, options: None) -> GuestPollster:
+    def configured(self, options: Any) -> GuestPollster:
         """Return the pollster: it has no options of its own; ``[compute]`` applies to all of them."""
         return self
 
@@ -179,6 +181,19 @@ class GuestPollster:
         skipped.report(cycle)
 
 
+class FlavorGpuPollster(GuestPollster):
+    """Meters the GPUs that flavors ask for."""
+
+    @property
+    def rows(self) -> tuple[MeterRow, ...]:
+        """The rows, with the names in extra specs that stand for GPUs."""
+        return flavor_gpu_rows(self.options)
+
+    def configured(self, options: Any) -> GuestPollster:
+        """Return the pollster with ``options``."""
+        return FlavorGpuPollster(self.name, options)
+
+
 class _GuestPoll:
     """One poll of one guest by one pollster."""
 
@@ -228,7 +243,7 @@ class _GuestPoll:
             guest.description,
             guest.read_at,
             off=guest.shut_off,
-            devices_known=self.measured_scopes.issuperset(FROM_XML),
+            devices_known=self.measured_scopes.issuperset(state.from_xml),
             remember=not trial,
         )
         for gauge in ended:
@@ -314,6 +329,7 @@ def _samples(
             elif row.if_missing == "counted":
                 skipped.count("missing")
         except BadStat as error:
+            poll.measured_scopes.discard(row.scope)
             skipped.log(f"{meter} of {measured.resource_id}", str(error), error.reason, (measured.resource_id,))
         except BadSample as error:
             skipped.log(f"{meter} of {measured.resource_id}", str(error), "invalid", (measured.resource_id,))

@@ -10,6 +10,10 @@ from typing import Any
 from typing import Literal
 from typing import Protocol
 
+from meter.flavor_gpus import BadExtraSpec
+from meter.flavor_gpus import FlavorGpuOptions
+from meter.flavor_gpus import flavor_gpus
+
 Stats = Mapping[str, int | float | str | bool]
 """Statistics of one domain by libvirt's names, as in ``virsh domstats``."""
 
@@ -158,6 +162,26 @@ class FromMetadata:
     def text(self, prefix: str) -> str:
         """Return the name of the number."""
         return f"{self.key} of the flavor"
+
+
+@dataclass(frozen=True, slots=True)
+class FromFlavor:
+    """The number of GPUs, or of parts of GPUs if ``virtual``, that the flavor of the domain asks for."""
+
+    virtual: bool
+    options: FlavorGpuOptions
+
+    def value(self, measured: Measured) -> int | None:
+        """Return the number, ``None`` if the flavor asks for none."""
+        try:
+            asked = flavor_gpus(measured.metadata["flavor"]["extra_specs"], self.options)
+        except BadExtraSpec as error:
+            raise BadStat(str(error)) from None
+        return (asked.vgpus if self.virtual else asked.gpus) or None
+
+    def text(self, prefix: str) -> str:
+        """Return where the number comes from."""
+        return "extra specs of the flavor"
 
 
 @dataclass(frozen=True, slots=True)

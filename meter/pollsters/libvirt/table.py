@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from dataclasses import replace
 from typing import Literal
 
+from meter.flavor_gpus import GPUS
+from meter.flavor_gpus import VGPUS
+from meter.flavor_gpus import FlavorGpuOptions
 from meter.pollsters.libvirt.counter_runs import label_of
 from meter.pollsters.libvirt.rates import Change
 from meter.pollsters.libvirt.sources import Constant
 from meter.pollsters.libvirt.sources import Difference
 from meter.pollsters.libvirt.sources import DiskSum
+from meter.pollsters.libvirt.sources import FromFlavor
 from meter.pollsters.libvirt.sources import FromMetadata
 from meter.pollsters.libvirt.sources import Largest
 from meter.pollsters.libvirt.sources import Measured
@@ -26,11 +30,12 @@ from meter.pollsters.libvirt.sources import VolumeSource
 from meter.sample import MeterDefinition
 from meter.sample import SampleType
 
-Scope = Literal["domain", "state", "processors", "vcpu", "disk", "interface", "gpu", "vgpu"]
-"""What a row measures. *state* and *processors* measure domains too, with more metadata; see ``guests.py``."""
+Scope = Literal["domain", "state", "processors", "vcpu", "disk", "interface", "gpu", "vgpu", "flavor"]
+"""What a row measures. *state* and *processors* measure domains too, with more metadata, and *flavor* those whose extra specs
+the XML has; see ``guests.py``."""
 
-FROM_XML: tuple[Scope, ...] = ("gpu", "vgpu")
-"""Devices that the XML of a domain has: one that it does not have any more is gone."""
+FROM_XML: tuple[Scope, ...] = ("gpu", "vgpu", "flavor")
+"""What the XML of a domain has, devices or what its flavor asks for: one that it does not have any more is gone."""
 
 IfMissing = Literal["logged", "counted", "optional"]
 """What happens if a domain lacks the statistics. *counted*: counted as skipped. *logged*: counted and logged.
@@ -105,7 +110,7 @@ class MeterRow:
 
     @property
     def ends_with_device(self) -> bool:
-        """Whether it is a gauge of a device that is gone as soon as it is not measured."""
+        """Whether it is a gauge of what the XML has, which is gone as soon as it is not measured."""
         return self.scope in FROM_XML
 
     def needed_statistics(self, prefix: str) -> str:
@@ -250,6 +255,21 @@ GPU = (
     _row("vgpu", "gauge", "vgpu", Constant(1), scope="vgpu", when_off=True),
 )
 
+
+def flavor_gpu_rows(options: FlavorGpuOptions) -> tuple[MeterRow, ...]:
+    """Return the rows of the GPUs that flavors ask for; ``options`` says which names stand for GPUs."""
+    return tuple(
+        MeterRow(
+            meter,
+            (FromFlavor(virtual=meter is VGPUS, options=options),),
+            scope="flavor",
+            when_off=True,
+            if_missing="optional",
+        )
+        for meter in (GPUS, VGPUS)
+    )
+
+
 FAMILIES = {
     "instance": INSTANCE,
     "cpu": CPU,
@@ -260,8 +280,9 @@ FAMILIES = {
     "disk.device": DISK_DEVICE,
     "network.interface": NETWORK,
     "gpu": GPU,
+    "flavor.gpus": flavor_gpu_rows(FlavorGpuOptions()),
 }
-"""The rows of each pollster."""
+"""The rows of each pollster, with its default options."""
 
 REQUIREMENTS = {
     "memory": ("balloon.available", "the statistics of a balloon driver in the guest"),
