@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 from typing import get_args
 
-from twisted.internet.defer import Deferred
 from twisted.python import usage
 
 from meter.commands.command import EXIT_FOUND_PROBLEMS
@@ -22,16 +21,14 @@ from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.commands.command import time_option
-from meter.commands.database import database_server
+from meter.commands.database import ready_store
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
 from meter.completeness_query import Gap
 from meter.completeness_query import GroupField
 from meter.completeness_query import Resolution
-from meter.daemon.services import sleep
 from meter.interfaces import RequestError
-from meter.interfaces import Unavailable
 from meter.sample import utc_text
 from meter.settings import Config
 from meter.store import PostgresStore
@@ -39,8 +36,6 @@ from meter.store import PostgresStore
 MAX_ROWS = 100_000
 MAX_GAPS = 1_000
 """Rows and gaps that are written at most."""
-
-CONNECT_SECONDS = 10.0
 
 
 class Options(CommandOptions):
@@ -79,17 +74,11 @@ async def work(reactor: Any, options: Any) -> int:
     config = configuration(options["config"])
     now = datetime.fromtimestamp(reactor.seconds(), UTC)
     query = query_of(options, now)
-    async with database_server(reactor, config) as (dsn, retry_seconds):
-        store = store_of(reactor, config, dsn)
-        store.startService()
+    async with ready_store(reactor, config, lambda dsn: store_of(reactor, config, dsn)) as store:
         try:
-            await _ready(reactor, store, retry_seconds + CONNECT_SECONDS)
             return await answer(store, query, now, closable=bool(options["closable"]), as_json=bool(options["json"]))
         except RequestError as error:
             raise CommandError(str(error)) from error
-        finally:
-            stopped: Deferred[Any] = store.stopService()
-            await stopped
 
 
 def store_of(reactor: Any, config: Config, dsn: str) -> PostgresStore:
@@ -123,14 +112,6 @@ def query_of(options: Any, now: datetime) -> CompletenessQuery:
         by=options["by"],
         group=options["group"],
     )
-
-
-async def _ready(reactor: Any, store: PostgresStore, seconds: float) -> None:
-    deadline = reactor.seconds() + seconds
-    while not store.readiness().ready:
-        if reactor.seconds() >= deadline:
-            raise Unavailable(store.readiness().reason)
-        await sleep(reactor, 0.1)
 
 
 async def answer(store: Any, query: CompletenessQuery, now: datetime, *, closable: bool, as_json: bool) -> int:

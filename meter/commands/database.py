@@ -14,9 +14,12 @@ from twisted.internet.defer import Deferred
 
 from meter.commands.command import CommandError
 from meter.daemon.services import sleep
+from meter.daemon.supervised import wait_ready
 from meter.interfaces import Unavailable
 from meter.settings import Config
+from meter.store import Administration
 from meter.store import EmbeddedPostgres
+from meter.store import PostgresStore
 from meter.store import embedded_directory
 
 START_SECONDS = 60.0
@@ -86,3 +89,24 @@ async def connected(reactor: Any, make: Callable[[], C], retry_seconds: float) -
         with suppress(ValueError):  # the reactor is stopping
             reactor.removeSystemEventTrigger(closing)
         opened.close()
+
+
+@asynccontextmanager
+async def ready_store(
+    reactor: Any, config: Config, make: Callable[[str], PostgresStore]
+) -> AsyncIterator[PostgresStore]:
+    """Provide what ``make`` returns for the DSN of the configured database, ready for use.
+
+    :class:`Unavailable` at once if the database is away, or does not have the schema of this Meter: the store itself would try again
+    and again, as in a daemon.
+    """
+    async with database_server(reactor, config) as (dsn, retry_seconds):
+        async with connected(reactor, lambda: Administration(reactor, dsn, clock=reactor), retry_seconds) as database:
+            await database.check()
+        store = make(dsn)
+        store.startService()
+        try:
+            await wait_ready(store, reactor)
+            yield store
+        finally:
+            await store.stopService()

@@ -25,6 +25,7 @@ from meter.commands.command import run
 from meter.commands.command import time_option
 from meter.commands.database import connected
 from meter.commands.database import database_server
+from meter.commands.database import ready_store
 from meter.commands.operator import act
 from meter.commands.pack import PackOptions
 from meter.commands.pack import UnpackOptions
@@ -45,16 +46,11 @@ from meter.commands.void import VoidOptions
 from meter.commands.void import change
 from meter.completeness.lives.instance_times import instance_segments
 from meter.completeness.lives.instance_times import project_segments
-from meter.daemon.supervised import wait_ready
 from meter.settings import Config
 from meter.store import Administration
 from meter.store import ArchiveAdministration
 from meter.store import PostgresStore
 from meter.store import SpreadingAdministration
-
-READY_SECONDS = 5.0
-"""Time limit until the store is ready for queries, if its server runs already."""
-
 
 LONG: Mapping[str, Any] = {"pack": pack, "unpack": unpack, "spread": spread, **ARCHIVING}
 """Subcommands that take long and show their progress, and those of archive servers."""
@@ -237,22 +233,20 @@ async def _administer(
 
 async def _segments(reactor: Any, config: Config, options: Mapping[str, Any]) -> tuple[Report, int]:
     start, end = (time_option(options, name) for name in ("start", "end"))
-    async with database_server(reactor, config) as (dsn, retry_seconds):
-        store = PostgresStore(
+    async with ready_store(
+        reactor,
+        config,
+        lambda dsn: PostgresStore(
             reactor, dsn, clock=reactor, migrate=False, readers=1, writers=0, application_name="meter-db"
-        )
-        store.startService()
-        try:
-            await wait_ready(store, reactor, seconds=max(retry_seconds, READY_SECONDS))
-            now = datetime.now(UTC)
-            until = min(end or now, now)  # the future is never counted
-            if options["project"]:
-                report = await project_segments(store, options["project"], start, until)
-                return report, EXIT_OK if report["instances"] else EXIT_FOUND_PROBLEMS
-            report = await instance_segments(store, options["instance"], start, until)
-            return report, EXIT_OK if report["segments"] else EXIT_FOUND_PROBLEMS
-        finally:
-            await store.stopService()
+        ),
+    ) as store:
+        now = datetime.now(UTC)
+        until = min(end or now, now)  # the future is never counted
+        if options["project"]:
+            report = await project_segments(store, options["project"], start, until)
+            return report, EXIT_OK if report["instances"] else EXIT_FOUND_PROBLEMS
+        report = await instance_segments(store, options["instance"], start, until)
+        return report, EXIT_OK if report["segments"] else EXIT_FOUND_PROBLEMS
 
 
 def as_text(report: Report) -> str:

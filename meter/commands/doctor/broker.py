@@ -16,11 +16,9 @@ from meter.bus.queue_names import CONSUMED_QUEUES
 from meter.bus.queue_names import MAX_WAITING_MESSAGES
 from meter.bus.queue_names import WAITING_QUEUES
 from meter.commands.doctor.finding import Finding
+from meter.commands.doctor.needed_versions import OLDEST_RABBITMQ
 
 EXCHANGE = "metering"
-
-MIN_RABBITMQ = (3, 8)
-"""Oldest version on which classic queues of Meter work; quorum queues need 3.10, which is also the oldest that is tested."""
 
 NEEDED_QUEUES = ("meter.metering",)
 
@@ -34,8 +32,11 @@ def version_finding(broker: str, where: str) -> Finding:
     """Return whether the product and version of a broker, ``RabbitMQ 3.10.8``, are ones that Meter works with."""
     product, _, version = broker.partition(" ")
     numbers = tuple(int(each) for each in version.split(".")[:2] if each.isdecimal())
-    if product == "RabbitMQ" and numbers and numbers < MIN_RABBITMQ:
-        return Finding("broker", "warning", f"{broker} at {where} is older than 3.8", "update the broker")
+    if product == "RabbitMQ" and numbers and numbers < OLDEST_RABBITMQ:
+        oldest = ".".join(map(str, OLDEST_RABBITMQ))
+        return Finding(
+            "broker", "warning", f"{broker} at {where}: Meter needs RabbitMQ {oldest} or newer", "upgrade RabbitMQ"
+        )
     return Finding("broker", "ok", f"{broker} at {where}")
 
 

@@ -9,12 +9,12 @@ import struct
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qs
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -22,6 +22,9 @@ from cryptography import x509
 from meter.bus.amqp.hosts import broker_addresses
 from meter.commands.doctor.finding import Finding
 from meter.settings import Config
+from meter.store import embedded_directory
+from meter.store.postgres.dsn import one_by_one
+from meter.store.postgres.dsn import parsed
 
 SOON = timedelta(days=21)
 """A certificate that ends earlier than this is a warning."""
@@ -55,11 +58,10 @@ def sources(config: Config) -> Iterator[Certificates]:
         if broker.tls:
             read = partial(presented, broker.host, broker.port)
             yield Certificates(f"the broker {broker.place}", read, "renew it on the broker")
-    for name, dsn in (("dsn", config.store.dsn), ("replica_dsn", config.store.replica_dsn)):
-        if place := _tls_database(dsn.get_secret_value()):
-            yield Certificates(
-                f"the database of [store] {name}, {place[0]}", _of_database(place), "renew it on the database server"
-            )
+    for name, dsn in _databases(config):
+        for place in _tls_databases(dsn):
+            label = f"the database of [store] {name}, {place.host}:{place.port}"
+            yield Certificates(label, partial(_of_database, place), "renew it on the database server")
     keystone = config.api.auth.keystone
     if config.api.auth.mode == "keystone" and keystone.auth_url.startswith("https://"):
         parts = urlsplit(keystone.auth_url)
@@ -76,6 +78,11 @@ def _files(config: Config) -> Iterator[Certificates]:
         "[openstack] cert_file": config.openstack.cert_file,
         "cacertfile of [bus] url": (broker and broker.ca_file) or "",
         "certfile of [bus] url": (broker and broker.certificate_file) or "",
+        **{
+            f"{file} of [store] {name}": "" if dsn.get(file) == "system" else dsn.get(file, "")
+            for name, dsn in _databases(config)
+            for file in ("sslrootcert", "sslcert")
+        },
         "[api.tls] cert_file": config.api.tls.cert_file,
         "[api.tls] client_ca_file": config.api.tls.client_ca_file,
         "[status.tls] cert_file": config.status.tls.cert_file,
@@ -122,13 +129,18 @@ def presented(host: str, port: int) -> Sequence[x509.Certificate]:
         return [_handshake(plain, host)]
 
 
-def _of_database(place: tuple[str, int]) -> Callable[[], Sequence[x509.Certificate]]:
-    def read() -> Sequence[x509.Certificate]:
-        with socket.create_connection(place, timeout=CONNECT_SECONDS) as plain:
-            plain.sendall(SSL_REQUEST)
-            return [_handshake(plain, place[0])] if plain.recv(1) == b"S" else []
+class _Place(NamedTuple):
+    """A server of PostgreSQL: its name, the address or name to connect to, and the port."""
 
-    return read
+    host: str
+    address: str
+    port: int
+
+
+def _of_database(place: _Place) -> Sequence[x509.Certificate]:
+    with socket.create_connection((place.address, place.port), timeout=CONNECT_SECONDS) as plain:
+        plain.sendall(SSL_REQUEST)
+        return [_handshake(plain, place.host)] if plain.recv(1) == b"S" else []
 
 
 def _handshake(plain: socket.socket, host: str) -> x509.Certificate:
@@ -142,17 +154,23 @@ def _handshake(plain: socket.socket, host: str) -> x509.Certificate:
     return x509.load_der_x509_certificate(encoded)
 
 
-def _tls_database(dsn: str) -> tuple[str, int] | None:
-    """Return host and port of a database that is reached over TCP with TLS, ``None`` for any other."""
-    parts = urlsplit(dsn)
-    try:
-        host, port = parts.hostname, parts.port or 5432
-    except ValueError:
-        return None
-    if parts.scheme not in ("postgres", "postgresql") or not host or "," in parts.netloc:
-        return None
-    mode = parse_qs(parts.query).get("sslmode", ["prefer"])[-1]
-    return None if mode in ("disable", "allow") else (host, port)
+def _databases(config: Config) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield name and parameters of each DSN. One that cannot be parsed is a finding of the check *configuration*."""
+    for name, dsn in (("dsn", config.store.dsn), ("replica_dsn", config.store.replica_dsn)):
+        url = dsn.get_secret_value()
+        if url and embedded_directory(url) is None:
+            with suppress(ValueError):
+                yield name, parsed(url)
+
+
+def _tls_databases(dsn: dict[str, str]) -> Iterator[_Place]:
+    """Yield each host in ``dsn`` that is reached over TCP with TLS."""
+    if dsn.get("sslmode", "prefer") in ("disable", "allow"):
+        return
+    for one in one_by_one(dsn):
+        address = one.get("hostaddr") or one.get("host", "")
+        if address and address[0] not in "/@" and "," not in address:
+            yield _Place(one.get("host") or address, address, int(one.get("port") or 5432))
 
 
 def certificate_findings(

@@ -9,11 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 
 from meter.commands.doctor.finding import Finding
+from meter.commands.doctor.needed_versions import OLDEST_POSTGRESQL
 from meter.store import DatabaseServer
 from meter.store import PartitionState
 from meter.store import overdue
-
-OLDEST_POSTGRESQL = 140000
 
 LATE = timedelta(hours=1)
 """An hour that is not final so long after it could be is a warning."""
@@ -30,8 +29,10 @@ LOW_DISK = 0.1
 def server_findings(server: DatabaseServer) -> Iterator[Finding]:
     """Yield whether Meter can use the server and its schema."""
     what = f"PostgreSQL {server.version.split()[0]}, {server.where.removeprefix('PostgreSQL at ')}"
-    if server.version_number < OLDEST_POSTGRESQL:
-        yield Finding("database", "fault", f"{what}: Meter needs PostgreSQL 14 or newer", "upgrade PostgreSQL")
+    if server.version_number < OLDEST_POSTGRESQL * 10_000:
+        yield Finding(
+            "database", "fault", f"{what}: Meter needs PostgreSQL {OLDEST_POSTGRESQL} or newer", "upgrade PostgreSQL"
+        )
     elif server.schema_problem:
         yield Finding(
             "database",

@@ -14,7 +14,7 @@ from twisted.internet.defer import maybeDeferred
 from meter.bus.amqp import AmqpBus
 from meter.bus.batches import BATCH_SAMPLES
 from meter.bus.batches import iter_publications
-from meter.commands.database import database_server
+from meter.commands.database import ready_store
 from meter.daemon.concurrent import all_of
 from meter.daemon.services import sleep
 from meter.daemon.supervised import READY_SECONDS
@@ -118,9 +118,11 @@ async def destination(reactor: Any, config: Config, keys: Keyring) -> AsyncItera
         finally:
             await maybeDeferred(bus.stopService)
         return
-    async with database_server(reactor, config) as (dsn, retry_seconds):
-        completeness = config.completeness
-        store = PostgresStore(
+    completeness = config.completeness
+    async with ready_store(
+        reactor,
+        config,
+        lambda dsn: PostgresStore(
             reactor,
             dsn,
             clock=reactor,
@@ -130,10 +132,6 @@ async def destination(reactor: Any, config: Config, keys: Keyring) -> AsyncItera
             application_name="meter-import",
             statement_timeout_seconds=config.store.statement_timeout_seconds,
             late=LateSamples(completeness.late_after_seconds, every=completeness.late_samples == "all"),
-        )
-        store.startService()
-        try:
-            await wait_ready(store, reactor, seconds=max(retry_seconds, READY_SECONDS), name="the store")
-            yield StoreDestination(store, keys, reactor)
-        finally:
-            await maybeDeferred(store.stopService)
+        ),
+    ) as store:
+        yield StoreDestination(store, keys, reactor)

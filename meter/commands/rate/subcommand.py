@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import AsyncIterator
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
@@ -26,12 +24,8 @@ from meter.commands.command import SubcommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import options_first
-from meter.commands.database import database_server
+from meter.commands.database import ready_store
 from meter.commands.operator import audit_recorder
-from meter.daemon.services import sleep
-from meter.daemon.supervised import READY_SECONDS
-from meter.daemon.supervised import wait_ready
-from meter.interfaces import Unavailable
 from meter.rating.book.book_problem import PriceBookError
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import read_directory
@@ -113,11 +107,12 @@ class RateContext:
         """Provide the function that records acts in the audit log, see :func:`meter.commands.operator.audit_recorder`."""
         return audit_recorder(self.reactor, self.config, options)
 
-    @asynccontextmanager
-    async def store(self) -> AsyncIterator[PostgresStore]:
+    def store(self) -> AbstractAsyncContextManager[PostgresStore]:
         """Provide the configured store, ready for use; an embedded server is started unless a daemon runs it."""
-        async with database_server(self.reactor, self.config) as (dsn, retry_seconds):
-            store = PostgresStore(
+        return ready_store(
+            self.reactor,
+            self.config,
+            lambda dsn: PostgresStore(
                 self.reactor,
                 dsn,
                 clock=self.reactor,
@@ -128,19 +123,8 @@ class RateContext:
                 statement_timeout_seconds=self.config.store.statement_timeout_seconds,
                 finalize_after_seconds=self.config.store.finalize_after_seconds,
                 application_name="meter-rate",
-            )
-            store.startService()
-            try:
-                seconds = max(retry_seconds, READY_SECONDS)
-                await wait_ready(store, self.reactor, seconds=seconds)
-                deadline = self.reactor.seconds() + seconds
-                while not store.rating.ready:
-                    if self.reactor.seconds() >= deadline:
-                        raise Unavailable(f"the store is unavailable: {store.rating.reason}")
-                    await sleep(self.reactor, 0.05)
-                yield store
-            finally:
-                await store.stopService()
+            ),
+        )
 
 
 class Subcommand(NamedTuple):

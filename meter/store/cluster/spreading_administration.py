@@ -34,7 +34,7 @@ class SpreadingAdministration(PackingAdministration):
 
     async def spreading(self, shards_per_worker: int) -> Spreading:
         """Return what spreads the store; :class:`NotSpreadable` if something is missing, :class:`Unavailable` while another process does."""
-        await self._check()
+        await self.check()
         session = self._connection
         await session.remove_time_limits()
         spreading = Spreading(session, shards_per_worker=shards_per_worker)

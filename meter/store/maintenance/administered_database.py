@@ -39,6 +39,10 @@ class AdministeredDatabase:
         """Connect; :class:`meter.interfaces.Unavailable` if that fails."""
         await self._connection.open()
 
+    async def check(self) -> None:
+        """Raise :class:`meter.interfaces.Unavailable` unless the database has the schema of this Meter."""
+        await self._schema.check(self._connection)
+
     async def interrupt(self) -> None:
         """Disconnect, and keep the server from going on with the statement in progress."""
         await self._connection.interrupt()

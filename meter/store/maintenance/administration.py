@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
+from meter.interfaces import Unavailable
 from meter.query import AuditEntry
 from meter.query import AuditFilter
 from meter.signing_keys import SigningKey
@@ -129,7 +130,7 @@ class Administration(AdministeredDatabase):
             "database": self._where,
             "server_version": server_version,
             "standby": standby,
-            "schema_version": await self._schema.database_version(session),
+            "schema_version": await self._schema_version(),
             "required_schema_version": self._schema.version,
             "schema_problem": problem,
             "extensions": dict(extensions),
@@ -138,6 +139,13 @@ class Administration(AdministeredDatabase):
             "archive_servers": [] if problem else await archive_report(session),
             **(await self._workers() if not problem else {}),
         }
+
+    async def _schema_version(self) -> int | None:
+        """Return the version of the schema; ``None`` if it is not Meter's, which the *schema problem* says."""
+        try:
+            return await self._schema.database_version(self._connection)
+        except Unavailable:
+            return None
 
     async def _workers(self) -> Report:
         """Return the state of the workers if the samples are distributed, otherwise nothing."""
@@ -150,7 +158,7 @@ class Administration(AdministeredDatabase):
         The number of samples is PostgreSQL's estimate of the rows, and exact of packed samples. Of an archived week, the bytes that its arrays
         took here are stated, too; they are on its archive server.
         """
-        await self._check()
+        await self.check()
         archived = {
             packed_partition_name(week): (server if archived_at else f"{server}, in part", int(size))
             for week, server, archived_at, size in await self._connection.rows(
@@ -189,7 +197,7 @@ class Administration(AdministeredDatabase):
 
     async def retention(self) -> Report:
         """Return the retention cutoffs by meter (``*`` for all), the collected rows by dimension, and which hours are final."""
-        await self._check()
+        await self.check()
         session = self._connection
         retention_cutoffs = await session.rows("SELECT meter, before FROM retention_cutoff ORDER BY meter")
         [[final_hours, final_days, newest]] = await session.rows(
@@ -209,7 +217,7 @@ class Administration(AdministeredDatabase):
 
     async def size(self) -> Report:
         """Return bytes and estimated rows by table, all partitions as one table, and the bytes per sample in total."""
-        await self._check()
+        await self.check()
         shards = await self._shards()
         sizes: dict[str, list[int]] = defaultdict(lambda: [0] * len(SIZE_COLUMNS))
         for table, name, *local in await self._connection.rows(TABLES):
@@ -248,7 +256,7 @@ class Administration(AdministeredDatabase):
 
     async def voided(self, limit: int) -> Sequence[Report]:
         """Return at most ``limit`` voided samples, those that were voided last first."""
-        await self._check()
+        await self.check()
         return await voided(self._connection, limit)
 
     async def finalize(self, until: datetime, act: Act) -> Report:
@@ -283,7 +291,7 @@ class Administration(AdministeredDatabase):
 
     async def audit_entries(self, filter: AuditFilter, limit: int) -> Sequence[AuditEntry]:
         """Return the newest matching entries of the audit log."""
-        await self._check()
+        await self.check()
         statement = entries_statement(filter, limit, None)
         return [entry_of(row) for row in await self._connection.rows(statement.text, statement.parameters)]
 
@@ -292,16 +300,18 @@ class Administration(AdministeredDatabase):
 
         With ``None`` they are from the lowest number on, even of entries that Meter did not make.
         """
-        await self._check()
+        await self.check()
         return await entries_after(self._connection, seq, limit)
 
     async def newest_referenced_entry(self) -> int:
         """Return the highest number of an audit entry that a voided sample refers to, 0 if none does."""
+        await self.check()
         [[seq]] = await self._connection.rows("SELECT coalesce(max(audit_seq), 0) FROM voided_sample")
         return int(seq)
 
     async def problems_of_voided_samples(self, keys: Sequence[SigningKey]) -> Sequence[str]:
         """Return where the audit log, as far as ``keys`` verify it, does not explain the voided samples."""
+        await self.check()
         check = VoidedSamplesCheck(self._connection.rows, keys)
         await self._connection.count("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
@@ -313,16 +323,13 @@ class Administration(AdministeredDatabase):
 
     async def _change(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do ``work`` in a transaction without a time limit."""
-        await self._check()
+        await self.check()
 
         async def unlimited() -> T:
             await self._connection.remove_time_limits(of_transaction=True)
             return await work()
 
         return await in_transaction(self._connection, unlimited)
-
-    async def _check(self) -> None:
-        await self._schema.check(self._connection)
 
 
 def _text(timestamp: datetime | None) -> str | None:

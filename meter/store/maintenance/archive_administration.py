@@ -56,7 +56,7 @@ class ArchiveAdministration(PackingAdministration):
 
     async def archive_state(self, week: date) -> ArchiveState:
         """Return what of ``week`` is where. From then on this connection has no time limit."""
-        await self._check()
+        await self.check()
         session = self._connection
         await session.remove_time_limits()
         [[_, archived, packed]] = await session.rows(COUNTS.format(condition=OF_WEEK), [week, week])
@@ -109,7 +109,7 @@ class ArchiveAdministration(PackingAdministration):
         Return whether tables were made there, and the weeks (Mondays) that are archived on ``name`` and of which it has no row.
         :class:`ArchiveServerError` if it cannot be used, or has none of the weeks that it must have; nothing is changed then.
         """
-        await self._check()
+        await self.check()
         checked(parameters)
         if reader is not None:
             checked(reader.parameters)
@@ -139,7 +139,7 @@ class ArchiveAdministration(PackingAdministration):
 
     async def remove_archive_server(self, name: str) -> None:
         """Forget the archive server ``name``; :class:`ArchiveServerError` if it has anything of this store."""
-        await self._check()
+        await self.check()
         await in_transaction(self._connection, remove_server, self._connection, name)
 
     async def _on_server(self, reactor: Any, parameters: Mapping[str, str], work: Callable[[Session], Any]) -> Any:

@@ -54,7 +54,7 @@ class PackingAdministration(Administration):
 
     async def weeks(self, named: Sequence[date], *, after_days: float, retention_days: float) -> list[WeekState]:
         """Return the ``named`` weeks, or those that are due; without the weeks that are not over or have no partition."""
-        await self._check()
+        await self.check()
         session = self._connection
         await session.remove_time_limits()
         [[now]] = await session.rows("SELECT now()")

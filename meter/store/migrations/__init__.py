@@ -186,6 +186,8 @@ class Schema:
             return str(error)
         if not found and (foreign := await _foreign(session)):
             return foreign
+        if not found:
+            return f"the database is empty (schema version 0), and this Meter needs version {self.version}: start meter-collector, or run meter-db upgrade"
         if found < self.version:
             return f"the database has schema version {found}, and this Meter needs version {self.version}: start meter-collector, or run meter-db upgrade"
         return None

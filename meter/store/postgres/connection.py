@@ -62,6 +62,7 @@ CONFLICTS = frozenset({"40001", "40P01"})
 UNIQUE_VIOLATION = "23505"
 LOCK_NOT_AVAILABLE = "55P03"
 NOT_SUPPORTED = "0A000"
+INSUFFICIENT_PRIVILEGE = "42501"
 READ_ONLY = "25006"
 """SQLSTATE of a server that became a standby: another connection may find the new primary."""
 
@@ -69,6 +70,9 @@ REJECTIONS = frozenset({"22", "23", "54"})
 """SQLSTATE classes: data exceptions, integrity constraint violations, program limits (such as an index row too large)."""
 
 SHUTDOWNS = ("08", "57P")
+
+_SEVERITY = re.compile(r"^\w+: {2}")
+"""``FATAL:  ``, in the language of the server."""
 
 ARCHIVE_READ = re.compile(r"/\* weeks (\S+) to (\S+) of archive (\w+) \*/")
 """Names an archive server and its weeks in the statement of the function ``archived_arrays()``, which the context of its errors quotes."""
@@ -318,6 +322,10 @@ class Connection:
             return Conflict(text)
         if sqlstate == LOCK_NOT_AVAILABLE:
             return Locked(text)
+        if sqlstate == INSUFFICIENT_PRIVILEGE:
+            role = self._parameters.get("user", "of this process's user")
+            advice = "grant it, or name another role in dsn of [store]; docs/install.rst has the rights of each role"
+            return Unavailable(f"{text} (role {role}): {advice}")
         if sqlstate == NOT_SUPPORTED:
             return Unsupported(text)
         if sqlstate == UNIQUE_VIOLATION:
@@ -330,7 +338,7 @@ class Connection:
         if self._timed_out:
             return "the server did not answer in time"
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return lines[0]
+        return _SEVERITY.sub("", lines[0])
 
 
 def _archive_error(error: Exception) -> ArchiveUnavailable | None:

@@ -60,7 +60,8 @@ IDLE = {name: QueueState(0, 1) for name in CONSUMED_QUEUES}
 
 def test_broker_version_and_permissions():
     assert broker.version_finding("RabbitMQ 3.10.8", "rabbit1").level == "ok"
-    assert broker.version_finding("RabbitMQ 3.7.9", "rabbit1").level == "warning"
+    [old] = advised([broker.version_finding("RabbitMQ 3.9.29", "rabbit1")])
+    assert old == "warning: RabbitMQ 3.9.29 at rabbit1: Meter needs RabbitMQ 3.10 or newer"
     assert broker.version_finding("LavinMQ 2.0.0", "rabbit1").level == "ok"
     assert broker.permission_finding([], "meter").level == "ok"
     refused = broker.permission_finding(["write to the exchange metering"], "meter")
@@ -501,6 +502,37 @@ def test_certificates_of_listening_ports_and_files_are_found(tmp_path):
     assert found.level == "fault"
     assert certificates.listening_certificate("tcp:8777") == ""
     assert certificates.listening_certificate("ssl:443:privateKey=/a\\:b.pem") == "/a:b.pem"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "expected"),
+    [
+        ("postgresql://m:p@db1,db2:5433,db3/meter", ["db1:5432", "db2:5433", "db3:5432"]),
+        ("host=db1,db2 port=5433 dbname=meter password='a b'", ["db1:5433", "db2:5433"]),
+        ("host=db1 hostaddr=192.0.2.1 sslmode=verify-full", ["db1:5432"]),
+        ("postgresql://db1,db2/meter?sslmode=disable", []),
+        ("postgresql:///meter?host=/run/postgresql", []),
+        ("dbname=meter", []),
+        ("embedded:/var/lib/meter/postgresql", []),
+    ],
+)
+def test_certificates_of_each_host_of_the_database_are_found(dsn, expected):
+    places = [
+        source.label.split(", ")[1] for source in certificates.sources(config_with(dsn)) if "database" in source.label
+    ]
+    assert places == expected
+
+
+def test_certificates_that_a_dsn_names_are_found():
+    config = config_with("postgresql://db1/meter?sslrootcert=/etc/ca.pem&sslcert=/etc/client.pem&sslkey=/etc/key.pem")
+    labels = [source.label for source in certificates.sources(config)]
+    assert labels[:2] == ["sslrootcert of [store] dsn, /etc/ca.pem", "sslcert of [store] dsn, /etc/client.pem"]
+    config = config_with("postgresql://db1/meter?sslrootcert=system")
+    assert not [source for source in certificates.sources(config) if "sslrootcert" in source.label]
+
+
+def config_with(dsn):
+    return parse(f"[store]\ndsn = {json.dumps(dsn)}\n", "meter-collector")
 
 
 def test_certificates_of_tls_sections_and_of_the_broker_url_are_found(tmp_path):
