@@ -116,7 +116,7 @@ def collectors_side_by_side(site: RollingSite, ask: Callable[[str, str], None]) 
     late = site.stored_of("late")
     for what, still in (("late", site.collector), ("later", site.new_collector)):
         late = site.publish_past(site.new, what, "late", late)
-        still.send(signal.SIGSTOP)
+        site.freeze(still)
         _until_final(site)
         still.send(signal.SIGCONT)
     ask("collectors of both versions", site.api.api)
@@ -226,7 +226,7 @@ def _upgrade_in_all_orders(old: InstalledVersion, new: InstalledVersion, top: Pa
                 _say(str(outcome))
                 bad += not outcome.passed
             except (NeverCame, CommandFailed, pytest.fail.Exception) as error:
-                _say(f"{order.__name__}: FAILED: {error}\n{site.last_words()}")
+                _say(f"{order.__name__.replace('_', ' ')}: FAILED: {error}\n{site.last_words()}")
                 bad += 1
             finally:
                 site.close()
