@@ -184,7 +184,8 @@ class RollingSite(Site):
                 time.sleep(0.1)
             return stopped
 
-        until(frozen, "a moment when a collector is in no transaction")
+        with self.quiet():
+            until(frozen, "a moment when a collector is in no transaction")
 
     def final_hours_of_recent_day(self) -> int:
         """Return how many hours of the day of late samples are final."""
