@@ -33,7 +33,8 @@ class StoreSection(Section):
         description="Daemons that write samples also create and upgrade the schema, and maintain it: partitions, rollups, packing, retention. PostgreSQL permits that to the owner of the tables only. With false, a user that may read and write rows suffices; at least one collector has to maintain the schema (see docs/install.rst).",
     )
     statement_timeout_seconds: Seconds = Field(
-        default=30.0, description="How long a query may run before it is cancelled and answered with an error."
+        default=30.0,
+        description="How long a query may run before it is cancelled and answered with an error, and how long a process that hangs keeps the locks of a transaction before PostgreSQL ends it.",
     )
     replica_dsn: SecretStr = Field(
         default=SecretStr(""), description="DSN of a read replica that answers the queries of the API, instead of dsn."

@@ -116,7 +116,8 @@ class PostgresStore(SampleQueries, Service):
 
     ``readers`` and ``writers`` are numbers of connections; 0 for a store that is only written, or only read. A query waits
     for a free reader for at most ``max_wait_seconds``. A query that takes longer than ``statement_timeout_seconds`` is
-    cancelled; a server that does not respond for another ``silence_seconds`` is considered dead. ``cached_ids`` is the
+    cancelled; a server that does not respond for another ``silence_seconds`` is considered dead. The
+    server ends a session that does nothing in a writing transaction for ``statement_timeout_seconds``. ``cached_ids`` is the
     size of each cache of dimension ids.
 
     Queries go to ``replica_dsn`` if there is one. With ``reading_suffices`` the daemon is ready, but degraded, while only
@@ -165,6 +166,7 @@ class PostgresStore(SampleQueries, Service):
             read_only: bool,
             where: str = dsn,
             seconds: float = statement_timeout_seconds,
+            may_idle: bool = False,
             notified: Callable[[], object] | None = None,
         ) -> Connection:
             parameters = connection_parameters(
@@ -172,6 +174,8 @@ class PostgresStore(SampleQueries, Service):
                 statement_timeout_seconds=seconds,
                 application_name=f"{application_name} {purpose}",
                 read_only=read_only,
+                # A process that hangs, such as a virtual machine that is paused, must not keep its locks: all other collectors would wait.
+                idle_transaction_seconds=0 if read_only or may_idle else statement_timeout_seconds,
             )
             return Connection(
                 reactor,
@@ -194,9 +198,10 @@ class PostgresStore(SampleQueries, Service):
             read_only: bool,
             where: str = dsn,
             seconds: float = statement_timeout_seconds,
+            may_idle: bool = False,
         ) -> Pool:
             return Pool(
-                lambda: connect(purpose, read_only=read_only, where=where, seconds=seconds),
+                lambda: connect(purpose, read_only=read_only, where=where, seconds=seconds, may_idle=may_idle),
                 clock,
                 name=f"store {purpose}",
                 size=size,
@@ -232,6 +237,7 @@ class PostgresStore(SampleQueries, Service):
             rating_connections,
             read_only=False,
             seconds=max(statement_timeout_seconds, MAINTENANCE_TIMEOUT_SECONDS),
+            may_idle=True,  # the transaction of StoredRating.exclusively does nothing while others rate
         )
         # A replica may not have yet what rating has just written.
         rating_readers = self._readers if readers and not (rating_connections and replica_dsn) else rating_pool

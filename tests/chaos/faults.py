@@ -280,6 +280,25 @@ def one_of_two_collectors_dies(site: Site) -> None:
     other.start().until_ready()
 
 
+def one_of_two_collectors_hangs(site: Site) -> None:
+    """In a transaction that has written its samples, for as long as the other one takes to store them, which come again to it."""
+    connection = psycopg2.connect(site.dsn)
+    connection.cursor().execute("LOCK TABLE sample IN SHARE MODE")
+    until(lambda: site.postgresql.execute(WRITING)[0][0], "a batch that is being written")
+    site.collector.send(signal.SIGSTOP)
+    began = time.monotonic()
+    connection.close()
+    site.another_collector().start().until_ready()
+    try:
+        sent = site.sent(site.stored())
+        until(lambda: sent <= set(site.stored()), "the samples of the collector that hangs", 300)
+        site.notes.append(
+            f"all was stored {time.monotonic() - began:.1f} s after the collector had stopped in a transaction"
+        )
+    finally:
+        site.collector.send(signal.SIGCONT)
+
+
 def spool_disk_is_full(site: Site) -> None:
     """No file of the agent may grow any more, and the broker is away."""
     site.agent_line.refuse()
@@ -374,6 +393,7 @@ FAULTS = [
     Fault("network cut in the middle of frames", network_is_cut_in_frames),
     Fault("queues deleted", queues_are_deleted),
     Fault("one of two collectors dies every few seconds", one_of_two_collectors_dies),
+    Fault("one of two collectors hangs in a transaction", one_of_two_collectors_hangs),
     Fault("disk of the spool full", spool_disk_is_full, may_lose=True),
     Fault("clock set back by an hour", clock_goes_back, missing=faketime_missing, prepare=with_a_clock_to_set),
     Fault("agent's clock an hour ahead", nothing_happens, missing=faketime_missing, prepare=an_hour_ahead),

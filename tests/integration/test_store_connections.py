@@ -372,3 +372,30 @@ async def test_readers_can_only_read(postgresql):
     async with running(postgresql.dsn()) as store:
         with pytest.raises(Unavailable, match="read-only"):
             await store._readers.rows("CREATE TABLE t (id int)")
+
+
+@pytest_twisted.ensureDeferred
+async def test_locks_of_a_process_that_hangs_in_a_transaction_are_released(postgresql):
+    dsn, gone_on = postgresql.dsn(), Deferred()
+
+    async def hang(session):
+        await session.rows("SELECT pg_advisory_xact_lock(1)")
+        await gone_on
+
+    async with running(dsn, statement_timeout_seconds=1) as store, pooled(dsn, size=1) as other:
+        hanging = Deferred.fromCoroutine(store._writers.run(hang))
+        await until(lambda: not store.readiness().ready)
+
+        assert await other.rows("SELECT pg_try_advisory_lock(1)") == [(True,)]
+        gone_on.callback(None)
+        with pytest.raises(Unavailable):
+            await hanging
+        await until(lambda: store.readiness().ready)
+
+
+@pytest_twisted.ensureDeferred
+async def test_transaction_that_keeps_others_from_rating_is_not_ended(postgresql):
+    async with running(postgresql.dsn(), statement_timeout_seconds=0.5, rating_connections=1) as store:
+        await until(lambda: store.rating.ready)
+
+        assert await store.rating.exclusively(lambda: sleep(reactor, 1.5))

@@ -18,7 +18,7 @@ import pytest
 
 from meter.store.migrations.facts import STOP_COLLECTORS
 from meter.store.migrations.facts import facts_of
-from tests.chaos.campaign import servers
+from tests.chaos.fleet import fleet
 from tests.chaos.site import NeverCame
 from tests.chaos.site import until
 from tests.servers import postgresql as postgresql_server
@@ -116,7 +116,7 @@ def collectors_side_by_side(site: RollingSite, ask: Callable[[str, str], None]) 
     late = site.stored_of("late")
     for what, still in (("late", site.collector), ("later", site.new_collector)):
         late = site.publish_past(site.new, what, "late", late)
-        still.send(signal.SIGSTOP)
+        site.freeze(still)
         _until_final(site)
         still.send(signal.SIGCONT)
     ask("collectors of both versions", site.api.api)
@@ -218,15 +218,15 @@ def main(words: Sequence[str]) -> int:
 
 def _upgrade_in_all_orders(old: InstalledVersion, new: InstalledVersion, top: Path) -> int:
     bad = 0
-    with servers(top) as (rabbitmq, postgresql):
+    with fleet(top) as servers:
         for order in ORDERS:
-            site = RollingSite(rabbitmq, postgresql, top / order.__name__, old, new)
+            site = RollingSite(servers.rabbitmq, servers.postgresql, top / order.__name__, old, new)
             try:
                 outcome = run(order, site)
                 _say(str(outcome))
                 bad += not outcome.passed
             except (NeverCame, CommandFailed, pytest.fail.Exception) as error:
-                _say(f"{order.__name__}: FAILED: {error}\n{site.last_words()}")
+                _say(f"{order.__name__.replace('_', ' ')}: FAILED: {error}\n{site.last_words()}")
                 bad += 1
             finally:
                 site.close()
@@ -235,11 +235,11 @@ def _upgrade_in_all_orders(old: InstalledVersion, new: InstalledVersion, top: Pa
 
 def _restore() -> int:
     """Back up and restore a store; return 1 if something is not as it was."""
-    with tempfile.TemporaryDirectory(prefix="meter-restore-") as top, servers(Path(top)) as (rabbitmq, _):
+    with tempfile.TemporaryDirectory(prefix="meter-restore-") as top, fleet(Path(top)) as servers:
         backed_up = BackedUp(postgresql_server.installed() or Path(), Path(top) / "backup")
         try:
             backed_up.server.start()
-            outcome = restore(rabbitmq, backed_up, Path(top) / "site", this_version())
+            outcome = restore(servers.rabbitmq, backed_up, Path(top) / "site", this_version())
         except (NeverCame, CommandFailed, pytest.fail.Exception) as error:
             _say(f"restore: FAILED: {error}")
             return 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC
@@ -70,6 +72,13 @@ SELECT count(*) FROM (
 FINAL_HOURS = """
 SELECT count(*) FROM final_period WHERE hours = 1 AND start >= '{start}'::timestamptz AND start < '{start}'::timestamptz + interval '1 day'
 """
+
+HANGING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '0.3 s'
+AND application_name NOT LIKE '%rating'
+"""
+"""Sessions whose process does nothing in a transaction; that of rating lasts as long as the rating."""
 
 FINALIZE_AFTER = "finalize_after_seconds = 1.0\n"
 
@@ -163,6 +172,20 @@ class RollingSite(Site):
             return int(self.postgresql.execute(OF_METER.format(meter), self.dsn)[0][0])
         except psycopg2.Error:
             return 0
+
+    def freeze(self, collector: Daemon) -> None:
+        """Stop a collector by ``SIGSTOP`` where it is in no transaction: the other one would wait for its locks."""
+
+        def frozen() -> bool:
+            collector.send(signal.SIGSTOP)
+            time.sleep(0.5)
+            if not (stopped := self.postgresql.execute(HANGING, self.dsn) == [(0,)]):
+                collector.send(signal.SIGCONT)
+                time.sleep(0.1)
+            return stopped
+
+        with self.quiet():
+            until(frozen, "a moment when a collector is in no transaction")
 
     def final_hours_of_recent_day(self) -> int:
         """Return how many hours of the day of late samples are final."""

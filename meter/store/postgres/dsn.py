@@ -24,11 +24,17 @@ KEEPALIVES = {"keepalives_idle": "60", "keepalives_interval": "10", "keepalives_
 
 
 def connection_parameters(
-    dsn: str, *, statement_timeout_seconds: float, application_name: str, read_only: bool = False
+    dsn: str,
+    *,
+    statement_timeout_seconds: float,
+    application_name: str,
+    read_only: bool = False,
+    idle_transaction_seconds: float = 0,
 ) -> dict[str, str]:
     """Return ``dsn`` as libpq parameters, completed with time zone, timeouts and application name; those in ``dsn`` prevail.
 
-    ``ValueError`` if libpq cannot parse ``dsn``.
+    PostgreSQL ends a session that does nothing in a transaction for ``idle_transaction_seconds``; 0 is without limit. ``ValueError`` if libpq
+    cannot parse ``dsn``.
     """
     try:
         given = _parse(dsn)
@@ -40,6 +46,8 @@ def connection_parameters(
         "default_transaction_read_only": "on" if read_only else "off",
         "jit": "off",  # compiling takes longer than Meter's queries
     }
+    if idle_transaction_seconds:
+        settings["idle_in_transaction_session_timeout"] = str(round(idle_transaction_seconds * 1000))
     if read_only:
         # Queries look up rows of small tables many times: by the index, whatever the planner believes of their size.
         settings["enable_seqscan"] = "off"
