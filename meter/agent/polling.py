@@ -24,6 +24,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.agent.clock_runs import ClockRuns
 from meter.agent.cycle import Cycle
 from meter.agent.cycle import PluginContext
 from meter.agent.cycle_reports import CycleReporter
@@ -65,7 +66,8 @@ class Polling:
     ``pollsters`` are active decisions of :mod:`meter.plugins.registry`. ``put`` stores publications and returns when
     they are on disk. ``after_cycle`` is called with the report of each cycle. ``interval_of`` returns the polling
     interval of a pollster in seconds by its name, which its samples carry. ``unit_name`` maps the name of a unit to the
-    configured one. ``reports``, if given, spools a report of each cycle after its samples.
+    configured one. ``reports``, if given, spools a report of each cycle after its samples; ``clock_runs``, if given, names the runs of counters
+    after the clock was set back.
     """
 
     _log = Logger()
@@ -84,6 +86,7 @@ class Polling:
         interval_of: Callable[[str], float | None] = lambda _: None,
         unit_name: Callable[[str], str] | None = None,
         reports: CycleReporter | None = None,
+        clock_runs: ClockRuns | None = None,
     ) -> None:
         self.pollsters: tuple[Decision, ...] = ()
         self._context = context
@@ -97,6 +100,7 @@ class Polling:
         self._interval_of = interval_of
         self._unit_name = unit_name
         self._reports = reports
+        self._clock_runs = clock_runs
         self._failures: dict[str, str] = {}
         self._in_progress: dict[str, Deferred[Any]] = {}
         self._ids: dict[str, PollIds] = {}
@@ -135,6 +139,8 @@ class Polling:
 
     async def _cycle(self, pollsters: Sequence[Decision], cycle: Cycle) -> tuple[CycleResult, list[PollRecord]]:
         began = cycle.clock.seconds()
+        if self._clock_runs is not None:
+            self._clock_runs.begin(wall_seconds(cycle.clock))
         spooling_lock = Lock()
         meters = Counter[str]()
         polls = [PollRecord(each.name, self._interval_of(each.name)) for each in pollsters]
@@ -145,6 +151,8 @@ class Polling:
             ],
             consumeErrors=True,
         )
+        if self._clock_runs is not None:
+            await self._clock_runs.end(wall_seconds(cycle.clock))
         failed = tuple(each.name for each in pollsters if each.name in self._failures)
         return CycleResult(meters.total(), len(meters), failed, cycle.clock.seconds() - began), polls
 
@@ -239,6 +247,8 @@ class Polling:
 
         A sample that cannot be signed is skipped; the others are spooled.
         """
+        if self._clock_runs is not None:
+            samples = self._clock_runs.applied(samples)
         messages = []
         signer = Signer(
             self._keys,

@@ -15,6 +15,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.logger import Logger
 
+from meter.agent.clock_runs import ClockRuns
 from meter.agent.cycle_reports import AgentIdentity
 from meter.agent.cycle_reports import CycleReporter
 from meter.agent.cycle_reports import CycleReportService
@@ -124,6 +125,7 @@ def add_polling(
         interval_of=timetable.interval_of,
         unit_name=daemon.config.units.name_of,
         reports=reports,
+        clock_runs=ClockRuns(daemon.state_dir / f"{daemon.name}.clock", thread.call),
     )
 
     def begin(active: Sequence[Decision]) -> IService:
