@@ -28,7 +28,7 @@ from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.query.partials import GAPS
 from meter.store.query.sample_rows import OF_ANY_SERIES
 from meter.store.query.sample_rows import TimeBounds
-from meter.store.query.sample_rows import packed_samples
+from meter.store.query.sample_rows import packed_here
 
 MAX_HOURS = 31 * 24
 """The longest time without samples that is marked: a resource that is polled once a month leaves no gaps."""
@@ -69,7 +69,7 @@ WHERE {unused}
     AND gap.start >= coalesce((SELECT max(before) FROM retention_cutoff), '-infinity')
     AND NOT EXISTS ({plain})
     AND CASE WHEN EXISTS (SELECT FROM packed_samples p WHERE {is_archived} AND {of_any_series} AND {overlaps} OFFSET 0)
-        THEN false ELSE NOT EXISTS (SELECT FROM {packed} WHERE s.timestamp >= gap.start AND s.timestamp < gap.finish OFFSET 0) END
+        THEN false ELSE NOT EXISTS (SELECT FROM ({packed}) s WHERE s.timestamp >= gap.start AND s.timestamp < gap.finish OFFSET 0) END
 ON CONFLICT DO NOTHING
 """,
     hours=HOUR,
@@ -78,7 +78,7 @@ ON CONFLICT DO NOTHING
     is_archived=IS_ARCHIVED,
     of_any_series=OF_ANY_SERIES,
     overlaps=overlaps("gap.start", "gap.finish"),
-    packed=packed_samples(("timestamp",), TimeBounds(Sql("gap.start"), Sql("gap.finish")), OF_ANY_SERIES),
+    packed=packed_here(("timestamp",), TimeBounds(Sql("gap.start"), Sql("gap.finish")), OF_ANY_SERIES, "true"),
 )
 
 
