@@ -31,6 +31,23 @@ class ArchiveUnavailable(Unavailable):
         )
 
 
+class SamplesLost(ArchiveUnavailable):
+    """Samples that are needed are lost: an administrator said on the day ``since`` that the archive server ``server`` has lost ``week``.
+
+    ``entry`` is the entry of the audit log. Rollups answer what does not need these samples.
+    """
+
+    def __init__(self, server: str, week: str, since: str, entry: str) -> None:
+        super().__init__(server, week, week, f"lost, recorded on {since}")
+        self.public_text = (
+            f"The samples of the week of {week} are lost: it was recorded on {since} that the archive server that had them has lost them"
+            f" (entry {entry} of the audit log). Statistics of whole hours are answered; for samples, select a time outside of this week."
+        )
+        self.args = (
+            f"the samples of the week of {week} are lost, as the archive server {server} is: recorded on {since}, entry {entry} of the audit log",
+        )
+
+
 class PartlyStored(ArchiveUnavailable):
     """A batch is stored, as ``result`` says, but for the messages at the positions ``postponed``: they may be repeats of archived samples.
 

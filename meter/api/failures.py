@@ -19,6 +19,7 @@ from meter.api.request.media_types import accept_header
 from meter.api.root_resource import REQUEST_ID_HEADER
 from meter.api.sending import with_headers
 from meter.archive_unavailable import ArchiveUnavailable
+from meter.archive_unavailable import SamplesLost
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 
@@ -66,6 +67,8 @@ def _to_api_error(error: BaseException | None) -> ApiError | None:
             return ApiError(400, str(error))
         case Busy():
             return TryLater(503, str(error))
+        case SamplesLost():
+            return ApiError(410, error.public_text)
         case ArchiveUnavailable():
             return ApiError(503, error.public_text, {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case Unavailable():

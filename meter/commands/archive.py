@@ -27,7 +27,9 @@ from meter.store import ArchiveServerError
 from meter.store import NotArchived
 from meter.store import NotVerified
 from meter.store import Rejected
+from meter.store import UnexpectedLoss
 from meter.store import WeekIsArchived
+from meter.store import WeekLoss
 from meter.store import archive_parameters
 from meter.store import listed
 
@@ -68,7 +70,7 @@ class UnarchiveOptions(SubcommandOptions):
 class ArchiveServerOptions(SubcommandOptions):
     """The options of ``archive-server``."""
 
-    synopsis = "[options] add NAME DSN | [options] remove NAME"
+    synopsis = "[options] add NAME DSN | [options] remove NAME | [options] lost NAME [MONDAY …]"
     optParameters = [  # noqa: N815, RUF012
         ["password-file", None, None, "File with the password of the user in DSN."],
         ["reader-role", None, None, "Role of this database, such as that of an API, that is to read the archive."],
@@ -79,21 +81,35 @@ class ArchiveServerOptions(SubcommandOptions):
             "User of the archive server that this role reads as; the user gets no other right.",
         ],
         ["reader-password-file", None, None, "File with the password of that user."],
+        [
+            "expect",
+            None,
+            None,
+            "With lost: record the loss of exactly this number of samples. [default: only say it]",
+            int,
+        ],
         REASON,
         WHO,
     ]
     optFlags = [JSON]  # noqa: N815, RUF012
 
     def parseArgs(self, *arguments: str) -> None:
-        """Take the action, the name and the DSN."""
-        self["action"], self["name"], self["dsn"] = "", "", ""
+        """Take the action, the name and the DSN or the weeks."""
+        self["action"], self["name"], self["dsn"], self["weeks"] = "", "", "", []
         match arguments:
             case ["add", name, dsn]:
                 self["action"], self["name"], self["dsn"] = "add", name, dsn
             case ["remove", name]:
                 self["action"], self["name"] = "remove", name
+            case ["lost", name, *weeks]:
+                self["action"], self["name"] = "lost", name
+                self["weeks"] = sorted({named_week(text) for text in weeks})
             case _:
-                raise usage.UsageError("archive-server: give add NAME DSN or remove NAME, after all options")
+                raise usage.UsageError(
+                    "archive-server: give add NAME DSN, remove NAME or lost NAME [MONDAY …], after all options"
+                )
+        if self["expect"] is not None and self["action"] != "lost":
+            raise usage.UsageError("archive-server: --expect is an option of lost")
         if bool(self["reader-role"]) != bool(self["reader-user"]):
             raise usage.UsageError("archive-server: --reader-role and --reader-user belong together")
 
@@ -170,7 +186,7 @@ async def unarchive(
     with progress.shown():
         try:
             samples, failed = await administration.unarchive(week, progress.add)
-        except (ArchiveServerError, NotArchived) as error:
+        except (ArchiveServerError, NotArchived, WeekIsArchived) as error:
             raise CommandError(str(error)) from error
     removed = (
         "removed" if server not in failed else f"to be removed by a collector, or the next command: {failed[server]}"
@@ -187,8 +203,13 @@ async def unarchive(
 async def archive_server(
     reactor: Any, administration: ArchiveAdministration, config: Config, options: Mapping[str, Any]
 ) -> tuple[Report, int]:
-    """Make an archive server known, or forget it; return the report and the exit status, 1 if the server lacks weeks that it must have."""
+    """Make an archive server known, forget it, or record what it has lost; return the report and the exit status.
+
+    The status is 1 if the server lacks weeks that it must have, and if a loss was only told.
+    """
     name, action = options["name"], options["action"]
+    if action == "lost":
+        return await _lost(administration, config, options)
     acting = act(config, options, needs_reason=False)
     try:
         if action == "remove":
@@ -215,6 +236,43 @@ async def archive_server(
     if missing:
         return {**report, "missing_weeks": listed(missing)}, EXIT_FOUND_PROBLEMS
     return report, EXIT_OK
+
+
+async def _lost(
+    administration: ArchiveAdministration, config: Config, options: Mapping[str, Any]
+) -> tuple[Report, int]:
+    """Say what is lost with an archive server; with the option ``expect`` record it."""
+    name, weeks, expected = options["name"], options["weeks"], options["expect"]
+    try:
+        if expected is None:
+            found = await administration.archive_losses(name, weeks)
+            samples = sum(each.samples for each in found)
+            report = _losses(name, found)
+            return report | {
+                "nothing_changed": f"add --expect {samples} and a --reason to record that these samples are lost; that cannot be taken back"
+            }, EXIT_FOUND_PROBLEMS
+        acting = act(config, options, expected=expected)
+        found, entry = await administration.record_archive_losses(name, weeks, acting)
+    except (ArchiveServerError, UnexpectedLoss) as error:
+        raise CommandError(str(error)) from error
+    return _losses(name, found) | {"audit_entry": entry.seq}, EXIT_OK
+
+
+def _losses(server: str, found: Sequence[WeekLoss]) -> Report:
+    return {
+        "server": server,
+        "lost_samples": sum(each.samples for each in found),
+        "weeks": [
+            {
+                "week": str(each.week),
+                "lost_samples": each.samples,
+                "samples_kept": each.kept,
+                "hours_without_late_samples": each.hours_without_late_samples,
+            }
+            for each in found
+        ],
+        "what_stays": "rollups, with which statistics of whole hours are answered, closed statements, and the index of message ids",
+    }
 
 
 def _password(path: str | None) -> str:
@@ -247,6 +305,11 @@ SUBCOMMANDS: Sequence[list[Any]] = [
         UnarchiveOptions,
         "Bring the samples of an archived week back; exit status 1 if the archive server could not delete them.",
     ],
-    ["archive-server", None, ArchiveServerOptions, "Make an archive server known, with its tables, or forget it."],
+    [
+        "archive-server",
+        None,
+        ArchiveServerOptions,
+        "Make an archive server known, with its tables, forget it, or record that it has lost weeks for good.",
+    ],
 ]
 """As ``Options`` of ``meter-db`` lists them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -11,7 +12,10 @@ from datetime import datetime
 from meter.commands.row_verifier import Finding
 from meter.commands.row_verifier import RowVerifier
 from meter.commands.row_verifier import Verdict
+from meter.sample_identity import WEEK
+from meter.sample_identity import start_of_week
 from meter.store import BatchTimes
+from meter.store import LostWeek
 from meter.store import StoredRow
 from meter.store import Verification
 from meter.store.postgres.connection import Rejected
@@ -53,21 +57,24 @@ class RangeVerifier:
     async def findings(self) -> AsyncIterator[Sequence[Finding]]:
         """Yield what is wrong with packed rows as such, a verdict on each sample, voided or not, and on what is missing."""
         range = self._range
+        lost = await self._verification.lost_weeks(range.start, range.end)
+        for each in lost:
+            yield [(None, Verdict("lost", reason=lost_text(each), count=each.samples if range.meter is None else 0))]
         async for damage in self._verification.packed_damage(range.start, range.end, range.meter):
             yield [(None, Verdict("failed", reason=text)) for text in damage]
         try:
-            async for found in self._samples():
+            async for found in self._samples(lost):
                 yield found
         except Rejected as error:  # damage of which no value can be computed; it was named above
             yield [(None, Verdict("failed", reason=f"not all samples of the range can be read: {error}"))]
 
-    async def _samples(self) -> AsyncIterator[Sequence[Finding]]:
-        range = self._range
-        async for page in self._verification.pages(range.start, range.end, range.meter, self._page_rows):
-            if page:
-                yield self._with_repeated_ids(page, await self._rows.verdicts(page))
-                async for found in self._others_before(page[-1].timestamp):
-                    yield found
+    async def _samples(self, lost: Sequence[LostWeek]) -> AsyncIterator[Sequence[Finding]]:
+        for part in _without(self._range, lost):
+            async for page in self._verification.pages(part.start, part.end, part.meter, self._page_rows):
+                if page:
+                    yield self._with_repeated_ids(page, await self._rows.verdicts(page))
+                    async for found in self._others_before(page[-1].timestamp):
+                        yield found
         async for found in self._others_before(None):
             yield found
 
@@ -103,3 +110,23 @@ class RangeVerifier:
             unknown = [each for each in batches if not self._rows.is_known(each.id)]
             if lost := await verification.without_rows(unknown):
                 yield await self._rows.verdicts_without_rows(lost)
+
+
+def lost_text(week: LostWeek) -> str:
+    """Return what is said about a week whose samples cannot be verified."""
+    return (
+        f"the samples of the week of {week.week} are lost with the archive server {week.server}: recorded on {week.since},"
+        f" entry {week.entry} of the audit log"
+    )
+
+
+def _without(range: VerifiedRange, lost: Sequence[LostWeek]) -> Iterator[VerifiedRange]:
+    """Generate the parts of ``range`` that are not in the weeks ``lost``, in order."""
+    start = range.start
+    for each in lost:
+        begin = start_of_week(each.week)
+        if start is None or start < begin:
+            yield replace(range, start=start, end=begin)
+        start = begin + WEEK
+    if range.end is None or start is None or start < range.end:
+        yield replace(range, start=start)

@@ -23,6 +23,8 @@ from meter.message import parse
 from meter.message import read
 from meter.sample import utc_text
 from meter.sample import volume_is_valid
+from meter.sample_identity import WEEK
+from meter.sample_identity import start_of_week
 from meter.signing_keys import Keyring
 from meter.signing_keys import SignatureScheme
 from meter.signing_keys import SigningKey
@@ -33,7 +35,7 @@ from meter.stored_batch import KeyFindings
 from meter.stored_batch import StoredBatch
 from meter.stored_batch import verify_with_keyring
 
-State = Literal["verified", "unsigned", "voided", "failed", "missing"]
+State = Literal["verified", "unsigned", "voided", "failed", "missing", "lost"]
 
 Explain = Callable[[int, str], Awaitable[str | None]]
 """Returns why the audit log does not explain that a sample is voided, by the number of the entry and the message id."""
@@ -117,6 +119,7 @@ class RowVerifier:
         self._accept_unsigned = accept_unsigned
         self._known: LRUCache[int, _VerifiedRows] = LRUCache(MAX_CACHED_BATCHES)
         self._cutoffs: Mapping[str, datetime] | None = None
+        self._lost: Sequence[tuple[str, str]] | None = None
         self.batches = 0
 
     async def verdicts(self, rows: Sequence[StoredRow]) -> list[Finding]:
@@ -165,7 +168,7 @@ class RowVerifier:
         verdicts: list[Finding] = []
         if findings.damage is not None and findings.signature_matches is not False:
             verdicts.append((shown, Verdict("failed", reason=f"{findings.damage} (batch {batch.id})")))
-        if findings.missing and not await self._expired(batch.first, rows):
+        if findings.missing and not await self._expired(batch.first, rows) and not await self._is_lost(batch):
             verdicts += [
                 (
                     shown,
@@ -186,6 +189,13 @@ class RowVerifier:
         cutoffs = [self._cutoffs[meter] for meter in meters if meter in self._cutoffs]
         return any(utc_text(cutoff) > first for cutoff in cutoffs)
 
+    async def _is_lost(self, batch: StoredBatch) -> bool:
+        """Return whether the batch has times in a week whose samples are lost."""
+        if self._lost is None:
+            weeks = [start_of_week(each.week) for each in await self._verification.lost_weeks(None, None)]
+            self._lost = [(utc_text(week), utc_text(week + WEEK)) for week in weeks]
+        return any(batch.last >= begin and batch.first < end for begin, end in self._lost)
+
     def is_known(self, batch_id: int) -> bool:
         """Return whether rows of this batch are known to be in the store."""
         return batch_id in self._known
@@ -204,7 +214,7 @@ class RowVerifier:
         if found is not None and found.findings.damage is not None:
             return Verdict("failed", reason=f"{found.findings.damage} (batch {batch.id})", count=0)
         missing = batch.count if found is None else len(found.findings.missing)
-        if not missing or await self._expired(batch.first, None):
+        if not missing or await self._expired(batch.first, None) or await self._is_lost(batch):
             return None
         return Verdict(
             "missing",

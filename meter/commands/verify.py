@@ -67,11 +67,14 @@ SCHEME_TEXTS = {
 }
 
 
+ALWAYS_COUNTED: Sequence[State] = tuple(state for state in get_args(State) if state != "lost")
+
+
 @dataclass(slots=True)
 class VerificationCounts:
-    """The number of rows by state, of verified rows by key id and by scheme, and the number of reported findings."""
+    """The number of rows by state, *lost* only if there are any, of verified rows by key id and by scheme, and the number of reported findings."""
 
-    states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(get_args(State), 0))
+    states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(ALWAYS_COUNTED, 0))
     keys: Counter[str] = field(default_factory=Counter)
     schemes: Counter[str] = field(default_factory=Counter)
     batches: int = 0
@@ -140,12 +143,13 @@ async def report(
 
 
 def _report(tally: VerificationCounts, row: StoredRow | None, result: Verdict, as_json: bool) -> None:
-    tally.states[result.state] += result.count
+    tally.states[result.state] = tally.states.get(result.state, 0) + result.count
     if result.key_id is not None and result.scheme is not None:
         tally.keys[result.key_id] += result.count
         tally.schemes[result.scheme] += result.count
     if result.reason is not None:
-        tally.reported += 1
+        # What an administrator recorded as lost is said each time, and is no news.
+        tally.reported += result.state != "lost"
         sys.stdout.write(_json_line(row, result) if as_json else _line(row, result))
 
 

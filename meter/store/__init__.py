@@ -7,9 +7,12 @@ Daemons use :class:`PostgresStore`, and :class:`EmbeddedPostgres` to run the dat
 
 from meter.store.archive.archive_health import ArchiveHealth
 from meter.store.archive.archive_health import listed
+from meter.store.archive.archive_losses import UnexpectedLoss
+from meter.store.archive.archive_losses import WeekLoss
 from meter.store.archive.archive_servers import ArchiveReader
 from meter.store.archive.archive_servers import ArchiveServerError
 from meter.store.archive.archive_servers import archive_parameters
+from meter.store.archive.archived_weeks import LostWeek
 from meter.store.archive.archived_weeks import WeekIsArchived
 from meter.store.archive.archiver import NotArchived
 from meter.store.audit.chain import Anchor
@@ -75,6 +78,7 @@ __all__ = [
     "EmbeddedPostgres",
     "HeartbeatRow",
     "LateSamples",
+    "LostWeek",
     "NotArchived",
     "NotRetirable",
     "NotSpreadable",
@@ -93,11 +97,13 @@ __all__ = [
     "TracedFailure",
     "TracedInactivity",
     "UnexpectedCount",
+    "UnexpectedLoss",
     "UnknownToken",
     "Verification",
     "VoidedSamplesCheck",
     "Voiding",
     "WeekIsArchived",
+    "WeekLoss",
     "Worker",
     "archive_parameters",
     "embedded_directory",

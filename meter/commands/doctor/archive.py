@@ -7,10 +7,21 @@ from collections.abc import Iterator
 
 from meter.commands.doctor.finding import Finding
 from meter.store import ArchiveHealth
+from meter.store import LostWeek
+from meter.store import listed
 
 
-def archive_findings(servers: Collection[ArchiveHealth]) -> Iterator[Finding]:
-    """Yield what is wrong with the archive servers, or that nothing is."""
+def archive_findings(servers: Collection[ArchiveHealth], lost: Collection[LostWeek] = ()) -> Iterator[Finding]:
+    """Yield what is wrong with the archive servers, or that nothing is, and which weeks are ``lost``."""
+    if lost:
+        entries = ", ".join(str(entry) for entry in sorted({each.entry for each in lost}))
+        yield Finding(
+            "archive",
+            "warning",
+            f"{sum(each.samples for each in lost)} samples are lost, those of the weeks of {listed([each.week for each in lost])}:"
+            " questions that need them are refused, statistics of whole hours are answered",
+            f"meter-audit shows who recorded the loss (entry {entries}); retention deletes what is left of these weeks",
+        )
     wrong = [each for each in servers if each.problem]
     for server, problem in wrong:
         affected = f"questions for samples of its {server.weeks} weeks fail" if server.weeks else "it has no weeks"
@@ -18,7 +29,7 @@ def archive_findings(servers: Collection[ArchiveHealth]) -> Iterator[Finding]:
             "archive",
             "fault" if server.weeks else "warning",
             f"the archive server {server.name} at {server.host}:{server.port or 5432}: {problem}; {affected}",
-            "start it, correct its address with meter-db archive-server add, or restore its backup",
+            "start it, correct its address with meter-db archive-server add, or restore its backup; without one, meter-db archive-server lost",
         )
     if not servers:
         yield Finding("archive", "ok", "there is no archive server")

@@ -290,7 +290,7 @@ async def _inspect(context: ExaminationContext, inspection: DatabaseInspection, 
         return
     cluster = await inspection.cluster()
     found += cluster_findings(cluster)
-    found += archive_findings(await inspection.archives())
+    found += archive_findings(await inspection.archives(), await inspection.lost_weeks())
     before = context.now()
     now = await inspection.now()
     local = min(max(now, before), context.now())  # the answer took a while

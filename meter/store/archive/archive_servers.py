@@ -51,9 +51,9 @@ OF_USER = frozenset({"user", "password", "sslcert", "sslkey"})
 
 SERVERS = """
 SELECT substr(s.srvname, length(%(prefix)s) + 1), coalesce(o.host, o.hostaddr, 'the local socket'), o.port, o.dbname,
-    (SELECT count(*) FROM archived_week w WHERE w.server = substr(s.srvname, length(%(prefix)s) + 1)),
-    (SELECT min(w.week) FROM archived_week w WHERE w.server = substr(s.srvname, length(%(prefix)s) + 1)),
-    (SELECT max(w.week) FROM archived_week w WHERE w.server = substr(s.srvname, length(%(prefix)s) + 1)),
+    (SELECT count(*) FROM archived_week w WHERE w.server = substr(s.srvname, length(%(prefix)s) + 1) AND w.lost_at IS NULL),
+    (SELECT min(w.week) FROM archived_week w WHERE w.server = substr(s.srvname, length(%(prefix)s) + 1) AND w.lost_at IS NULL),
+    (SELECT max(w.week) FROM archived_week w WHERE w.server = substr(s.srvname, length(%(prefix)s) + 1) AND w.lost_at IS NULL),
     (SELECT count(*) FROM archive_removal r WHERE r.server = substr(s.srvname, length(%(prefix)s) + 1))
 FROM pg_foreign_server s CROSS JOIN LATERAL (
     SELECT max(option_value) FILTER (WHERE option_name = 'host') AS host,
@@ -74,7 +74,7 @@ SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'postgres_fdw'),
     current_user, current_database()
 """
 
-IS_USED = "SELECT EXISTS (SELECT FROM archived_week WHERE server = %(name)s) OR EXISTS (SELECT FROM archive_removal WHERE server = %(name)s)"
+IS_USED = "SELECT EXISTS (SELECT FROM archived_week WHERE server = %(name)s AND lost_at IS NULL) OR EXISTS (SELECT FROM archive_removal WHERE server = %(name)s)"
 
 
 class ArchiveServerError(Exception):
@@ -251,7 +251,8 @@ async def remove_server(session: Session, name: str) -> None:
     if used:
         raise ArchiveServerError(
             f"the archive server {name} has weeks of this store, or rows that are still to be deleted:"
-            " meter-db status lists them; bring the weeks back with meter-db unarchive"
+            " meter-db status lists them; bring the weeks back with meter-db unarchive, or, if the server has lost them, record that with"
+            f" meter-db archive-server lost {name}"
         )
     archive = foreign_table(name)
     await session.count(f"DROP FOREIGN TABLE {archive}, {archive}_checksums")

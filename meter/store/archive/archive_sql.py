@@ -173,7 +173,7 @@ SELECT a.series_id, a.first, a.part FROM {{archive}} a WHERE {OF_WEEK} AND {_OF_
 AND NOT EXISTS (SELECT FROM packed_samples p WHERE {_SAME_KEY} AND p.first >= %(start)s AND p.first < %(end)s AND {IS_ARCHIVED})
 """
 
-WEEKS_OF_SERVER = "SELECT week FROM archived_week WHERE server = %(name)s ORDER BY week"
+WEEKS_OF_SERVER = "SELECT week FROM archived_week WHERE server = %(name)s AND lost_at IS NULL ORDER BY week"
 REFERS_TO_WEEK = (
     f"SELECT EXISTS (SELECT FROM packed_samples p WHERE p.first >= %(start)s AND p.first < %(end)s AND {IS_ARCHIVED})"
 )

@@ -82,7 +82,7 @@ class Archiver:
         session = self._session
         await require_server(session, server)
         found = await archived_week(session, week)
-        if found is not None and found.server != server:
+        if found is not None and (found.server != server or found.lost is not None):
             raise WeekIsArchived(found)
         move = await self._move(week, server)
         await session.count(BEGIN_WEEK, move.parameters)
@@ -106,6 +106,8 @@ class Archiver:
         found = await archived_week(session, week)
         if found is None:
             raise NotArchived(f"the week of {week} is not archived")
+        if found.lost is not None:
+            raise WeekIsArchived(found)
         await require_server(session, found.server)
         move = await self._move(week, found.server)
         total = 0

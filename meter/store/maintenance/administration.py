@@ -21,6 +21,8 @@ from meter.query import AuditEntry
 from meter.query import AuditFilter
 from meter.signing_keys import SigningKey
 from meter.store.archive.archive_health import archive_health
+from meter.store.archive.archived_weeks import archived_weeks
+from meter.store.archive.archived_weeks import lost_weeks
 from meter.store.audit.log import append
 from meter.store.audit.log import entries_after
 from meter.store.audit.log import entries_statement
@@ -96,6 +98,20 @@ async def archive_report(session: Session) -> list[Report]:
     ]
 
 
+async def lost_report(session: Session) -> list[Report]:
+    """Return the weeks whose samples are lost, as JSON."""
+    return [
+        {
+            "week": str(each.week),
+            "samples": each.samples,
+            "server": each.server,
+            "since": str(each.since),
+            "audit_entry": each.entry,
+        }
+        for each in await lost_weeks(session)
+    ]
+
+
 class Administration(AdministeredDatabase):
     """One connection to the database at ``dsn``. Open it before any other method, and close it."""
 
@@ -137,6 +153,7 @@ class Administration(AdministeredDatabase):
             "unsafe_settings": await unsafe_settings(session),
             "voided_samples": None if problem else await voided_count(session),
             "archive_servers": [] if problem else await archive_report(session),
+            "lost_weeks": [] if problem else await lost_report(session),
             **(await self._workers() if not problem else {}),
         }
 
@@ -159,11 +176,12 @@ class Administration(AdministeredDatabase):
         took here are stated, too; they are on its archive server.
         """
         await self.check()
+        bytes_by_week = {
+            week: int(size) for week, size in await self._connection.rows("SELECT week, bytes FROM archived_week")
+        }
         archived = {
-            packed_partition_name(week): (server if archived_at else f"{server}, in part", int(size))
-            for week, server, archived_at, size in await self._connection.rows(
-                "SELECT week, server, archived_at, bytes FROM archived_week"
-            )
+            packed_partition_name(each.week): (each.text, bytes_by_week.get(each.week, 0))
+            for each in await archived_weeks(self._connection)
         }
         shards = await self._shards()
         packed = {

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from meter.query import AuditEntry
 from meter.store.archive.archive_health import no_weeks
 from meter.store.archive.archive_health import require_weeks
 from meter.store.archive.archive_health import weeks_on
+from meter.store.archive.archive_losses import WeekLoss
+from meter.store.archive.archive_losses import losses
+from meter.store.archive.archive_losses import record_losses
 from meter.store.archive.archive_removal import removals
 from meter.store.archive.archive_removal import remove_from_archives
 from meter.store.archive.archive_servers import ArchiveReader
@@ -27,6 +32,7 @@ from meter.store.archive.archived_weeks import archived_week
 from meter.store.archive.archiver import Archiver
 from meter.store.maintenance.packing_administration import PackingAdministration
 from meter.store.maintenance.partitions import weeks_with_partitions
+from meter.store.maintenance.voiding import Act
 from meter.store.packing.packed_partitions import packed_weeks
 from meter.store.packing.packer import Packer
 from meter.store.postgres.connection import Connection
@@ -136,6 +142,19 @@ class ArchiveAdministration(PackingAdministration):
             return await require_weeks(self._connection, name)
 
         return made, await in_transaction(self._connection, make)
+
+    async def archive_losses(self, name: str, weeks: Sequence[date]) -> Sequence[WeekLoss]:
+        """Return what is lost with the archive server ``name``: all its weeks, or ``weeks``; see :func:`losses`."""
+        await self.check()
+        return await losses(self._connection, name, weeks)
+
+    async def record_archive_losses(
+        self, name: str, weeks: Sequence[date], act: Act
+    ) -> tuple[Sequence[WeekLoss], AuditEntry]:
+        """Record that the archive server ``name`` has lost ``weeks``, or all of them; see :func:`record_losses`."""
+        await self.check()
+        await self._connection.remove_time_limits()
+        return await record_losses(self._connection, name, weeks, act)
 
     async def remove_archive_server(self, name: str) -> None:
         """Forget the archive server ``name``; :class:`ArchiveServerError` if it has anything of this store."""

@@ -25,10 +25,10 @@ from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.access_paths import ROLLUPS_BY_START
+from meter.store.query.packed_parts import TimeBounds
+from meter.store.query.packed_parts import packed_here
 from meter.store.query.partials import GAPS
 from meter.store.query.sample_rows import OF_ANY_SERIES
-from meter.store.query.sample_rows import TimeBounds
-from meter.store.query.sample_rows import packed_here
 
 MAX_HOURS = 31 * 24
 """The longest time without samples that is marked: a resource that is polled once a month leaves no gaps."""

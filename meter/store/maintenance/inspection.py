@@ -18,6 +18,8 @@ from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.archive.archive_health import ArchiveHealth
 from meter.store.archive.archive_health import archive_health
+from meter.store.archive.archived_weeks import LostWeek
+from meter.store.archive.archived_weeks import lost_weeks
 from meter.store.cluster.workers import Cluster
 from meter.store.cluster.workers import cluster_of
 from meter.store.cluster.workers import disconnected_nodes
@@ -159,6 +161,10 @@ class DatabaseInspection:
             return replace(cluster, disconnected=await disconnected_nodes(self._connection))
         except (Rejected, TimedOut) as error:
             raise Unavailable(str(error)) from error
+
+    async def lost_weeks(self) -> list[LostWeek]:
+        """Return the weeks whose samples are lost."""
+        return await lost_weeks(self._connection)
 
     async def archives(self) -> list[ArchiveHealth]:
         """Return the archive servers, and why questions for their weeks fail."""

@@ -20,8 +20,8 @@ from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.access_paths import ROLLUPS_BY_START
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import OF_ANY_SERIES
-from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import samples_between
 
 RETAINED_DAYS = 31

@@ -28,6 +28,7 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.access_paths import ROLLUPS_BY_START
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.partials import GAPS
 from meter.store.query.partials import INCREASE_BETWEEN
 from meter.store.query.partials import PARTIAL_COLUMNS
@@ -36,7 +37,6 @@ from meter.store.query.partials import overlaps
 from meter.store.query.partials import partial_from_rollup
 from meter.store.query.partials import partial_from_sample
 from meter.store.query.sample_rows import OF_ANY_SERIES
-from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_between
 from meter.store.write.dimensions import SERIES_KEY

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from meter.store.maintenance.inspection import DatabaseInspection
-from meter.store.query.sample_rows import NO_END
-from meter.store.query.sample_rows import NO_START
+from meter.store.query.packed_parts import NO_END
+from meter.store.query.packed_parts import NO_START
 from meter.store.query.sample_rows import edge_of_series
 
 SERIES = """

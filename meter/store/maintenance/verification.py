@@ -17,7 +17,11 @@ from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
+from meter.sample_identity import WEEK
+from meter.sample_identity import start_of_week
 from meter.signing_keys import SigningKey
+from meter.store.archive.archived_weeks import LostWeek
+from meter.store.archive.archived_weeks import lost_weeks
 from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
@@ -29,8 +33,8 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import conjunction
-from meter.store.query.sample_rows import NO_END
-from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.packed_parts import NO_END
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import samples_of_batches
 from meter.store.query.samples_by_time import samples_by_time
 from meter.store.query.stored_rows import AFTER_ROW
@@ -136,6 +140,15 @@ class Verification:
                 return
             after = page[-1]
 
+    async def lost_weeks(self, start: datetime | None, end: datetime | None) -> Sequence[LostWeek]:
+        """Return the weeks whose samples are lost and that have times from ``start`` until before ``end``."""
+        return [
+            each
+            for each in await lost_weeks(self._connection)
+            if (start is None or start_of_week(each.week) + WEEK > start)
+            and (end is None or start_of_week(each.week) < end)
+        ]
+
     async def packed_damage(
         self, start: datetime | None, end: datetime | None, meter: str | None = None
     ) -> AsyncIterator[Sequence[str]]:
@@ -166,9 +179,12 @@ class Verification:
 
         They are those with messages from ``start <= timestamp < end``, as far as the times of a batch tell, and whose last
         timestamp is below ``before``. Where ``end`` is given, batches that last more than :data:`MAX_BATCH_SPAN` after it are
-        left out: otherwise all later batches would be read.
+        left out: otherwise all later batches would be read. So are those with times in a week that is lost.
         """
         filters: list[tuple[str, Sequence[Any]]] = [("true", [])]
+        for lost in await lost_weeks(self._connection):
+            begin = start_of_week(lost.week)
+            filters.append(("NOT (last >= %s AND first < %s)", [begin, begin + WEEK]))
         if start is not None:
             filters.append(("last >= %s", [start]))
         if end is not None:
@@ -207,8 +223,8 @@ class Verification:
         return check
 
     async def batches(self, ids: Iterable[int]) -> Mapping[int, BatchRows]:
-        """Return the signed batches with these ids of the store and all their rows, whatever their timestamps."""
-        return await batches_with_rows(self._connection.rows, ids)
+        """Return the signed batches with these ids of the store and all their rows, whatever their timestamps, but for those that are lost."""
+        return await batches_with_rows(self._connection.rows, ids, without_lost=True)
 
     async def retention_cutoffs(self) -> Mapping[str, datetime]:
         """Return the times before which samples have been deleted, by meter; that of the meter "" applies to all."""

@@ -133,9 +133,12 @@ WHERE rollup.hours = stale.hours AND rollup.series_id = stale.series_id AND roll
 
 EXPIRED = "{time} < (SELECT max(cutoff.before) FROM retention_cutoff cutoff WHERE cutoff.meter IN (m.name, ''))"
 
+_OF_LOST_WEEK = "date_trunc('week', s.timestamp, 'UTC') IN (SELECT w.week::timestamp AT TIME ZONE 'UTC' FROM archived_week w WHERE w.lost_at IS NOT NULL)"
+
 NOT_VOIDABLE = f"""
-CASE WHEN {EXPIRED.format(time="s.timestamp")} THEN
-    'it is older than the retention, and about to be deleted: its rollup cannot be made again without it'
+CASE
+    WHEN {EXPIRED.format(time="s.timestamp")} THEN 'it is older than the retention, and about to be deleted: its rollup cannot be made again without it'
+    WHEN {_OF_LOST_WEEK} THEN 'other samples of its week are lost: its rollup cannot be made again without them'
 END
 """
 
@@ -162,6 +165,7 @@ _STORED_MEANWHILE = alternative(
 NOT_RESTORABLE = f"""
 CASE
     WHEN {EXPIRED.format(time="s.timestamp")} THEN 'it is older than the retention: samples next to it have been deleted'
+    WHEN {_OF_LOST_WEEK} THEN 'other samples of its week are lost: its rollup cannot be made again without them'
     WHEN NOT (s.volume = 0 OR abs(s.volume) BETWEEN {MIN_VOLUME!r} AND {MAX_VOLUME!r}) THEN 'its volume is out of bounds'
     WHEN EXISTS ({_STORED_MEANWHILE}) OR EXISTS ({_PACKED_MEANWHILE}) THEN 'another sample with its id has been stored meanwhile: void that one first'
 END

@@ -19,9 +19,10 @@ $$;
 -- The archived rows of packed_samples that have samples from since to until, and of each the elements that may lie between these
 -- times, as meter.store.packing.packed_rows computes them. Rows whose elements are all at an end, which stays here, are left out.
 -- Up to a thousand rows of a week are read from the archive with one statement, whose rows postgres_fdw fetches a hundred at a time.
--- wanted: the select list of the arrays that are needed, of the row a and the slice k, null for others. of_series: null for all.
+-- They come in the order of their key: sums of numbers depend on the order. wanted: the select list of the arrays that are needed, of the
+-- row a and the slice k, null for others. of_series: null for all. without_lost: nothing of weeks that are lost, instead of an error.
 CREATE FUNCTION archived_slices(
-    wanted text, of_series integer[], since timestamptz, until timestamptz, recorded_since timestamptz
+    wanted text, of_series integer[], since timestamptz, until timestamptz, recorded_since timestamptz, without_lost boolean
 )
 RETURNS TABLE (
     series_id integer,
@@ -55,7 +56,7 @@ BEGIN
             SELECT *, (week + time '00:00') AT TIME ZONE 'UTC' AS begins, (week + 7 + time '00:00') AT TIME ZONE 'UTC' AS ends
             FROM archived_week
         ) AS w
-        WHERE w.begins <= until AND w.ends > since
+        WHERE w.begins <= until AND w.ends > since AND NOT (without_lost AND w.lost_at IS NOT NULL)
         ORDER BY w.week
     LOOP
         FOR needed IN EXECUTE format(
@@ -86,6 +87,7 @@ BEGIN
                 ' FROM unnest($1, $2, $3, $4, $5, $6) AS k (series_id, first, part, count, lower, upper)'
                 ' JOIN archive_%s a ON a.series_id = k.series_id AND a.first = k.first AND a.part = k.part AND a.count = k.count'
                 ' WHERE a.store_id = $7 AND a.series_id = ANY($1) AND a.first >= $8 AND a.first <= $9'
+                ' ORDER BY a.series_id, a.first, a.part'
                 ' /* weeks %s of archive %s */', wanted, of_week.server, of_week.weeks, of_week.server
             ) USING needed.series, needed.firsts, needed.parts, needed.counts, needed.lowers, needed.uppers,
                 (SELECT i.id FROM store_identity i), needed.earliest, needed.latest;
@@ -101,7 +103,7 @@ END
 $$;
 
 -- The elements of archived rows with the message ids of_ids, from since to until, as the index of ids tells. Those of a false candidate
--- are null. without_lost: nothing is found in weeks that are lost, instead of an error.
+-- are null. without_lost: as above.
 CREATE FUNCTION archived_with_ids(
     wanted text, of_ids uuid[], since timestamptz, until timestamptz, without_lost boolean
 )

@@ -37,20 +37,33 @@ ON CONFLICT (batch_id, week) DO UPDATE SET series_list_id = excluded.series_list
 """
 
 
+_NOT_LOST = "noted.week NOT IN (SELECT w.week FROM archived_week w WHERE w.lost_at IS NOT NULL)"
+
+
 async def add_batches(session: Session, week: date, samples: str) -> None:
     """Note the series of the batches of ``samples``, a query of rows with ``batch_id`` and ``series_id``, of one ``week``."""
     await session.count(INSERT_BATCHES.format(samples=samples), {"week": week})
 
 
-def packed_of_batch(columns: tuple[str, ...], batch_id: str, *, first: str, last: str, archived: bool = True) -> str:
+def packed_of_batch(
+    columns: tuple[str, ...],
+    batch_id: str,
+    *,
+    first: str,
+    last: str,
+    archived: bool = True,
+    without_lost: bool = False,
+) -> str:
     """Return a query of the packed samples of the batch ``batch_id``, whose times are from ``first`` to ``last``, all SQL.
 
-    Its rows have ``columns``. It can be used with LATERAL. Without ``archived``, those that are only on archive servers are left out.
+    Its rows have ``columns``. It can be used with LATERAL. Without ``archived``, those that are only on archive servers are left out;
+    ``without_lost``, those of weeks that are lost.
     """
     wanted = tuple(dict.fromkeys([*columns, "batch_id"]))
+    weeks = f"(SELECT * FROM packed_batch noted WHERE noted.batch_id = {batch_id} AND {_NOT_LOST} OFFSET 0)"
     return f"""
 SELECT {", ".join(f"e.{column}" for column in columns)}
-FROM packed_batch of_week
+FROM {weeks if without_lost else "packed_batch"} of_week
 JOIN series_list l ON l.id = of_week.series_list_id
 CROSS JOIN LATERAL unnest(l.series_ids) AS of_batch (series_id)
 CROSS JOIN LATERAL (

@@ -21,7 +21,7 @@ TABLES = ("packed_message_id", "packed_batch", "series_list", "packed_week", "ar
 """Tables with rows by week, beside ``packed_samples``."""
 
 
-REMOVE_ARCHIVED = "INSERT INTO archive_removal (server, week) SELECT server, week FROM archived_week WHERE week = %s"
+REMOVE_ARCHIVED = "INSERT INTO archive_removal (server, week) SELECT server, week FROM archived_week WHERE week = %s AND lost_at IS NULL"
 
 
 def packed_partition_name(week: date) -> str:

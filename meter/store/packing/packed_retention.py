@@ -29,7 +29,7 @@ REMOVE_EXPIRED = f"""
 INSERT INTO archive_removal (server, week, series_ids)
 SELECT w.server, w.week, array_agg(DISTINCT p.series_id)
 FROM archived_week w JOIN packed_samples p ON p.first >= {MONDAY.format("w.week")} AND p.first < {MONDAY.format("w.week + 7")}
-WHERE {_EXPIRED} AND {IS_ARCHIVED}
+WHERE {_EXPIRED} AND {IS_ARCHIVED} AND w.lost_at IS NULL
 GROUP BY w.server, w.week
 """
 

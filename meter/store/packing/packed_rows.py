@@ -167,13 +167,17 @@ def unpacked_here(columns: Collection[str], *, first: str, last: str) -> str:
     )
 
 
-def archived_between(columns: Collection[str], *, series: str, first: str, last: str, recorded_since: str) -> str:
+def archived_between(
+    columns: Collection[str], *, series: str, first: str, last: str, recorded_since: str, without_lost: bool = False
+) -> str:
     """Return the SELECT of the samples on archive servers, with ``columns``, that may lie between two times, and of a few others.
 
     ``series`` is SQL for an array of the ids of their series, ``NULL`` for all, and ``recorded_since`` for the time since which a row must
-    have recorded samples, ``NULL`` for any. The rows of a week are read together.
+    have recorded samples, ``NULL`` for any. The rows of a week are read together. ``without_lost``: those of weeks that are lost are left out.
     """
-    return _from_function(columns, "archived_slices", f"{series}, {first}, {last}, {recorded_since}")
+    return _from_function(
+        columns, "archived_slices", f"{series}, {first}, {last}, {recorded_since}, {str(without_lost).lower()}"
+    )
 
 
 def archived_with_ids(columns: Collection[str], ids: str, *, first: str, last: str, without_lost: bool = False) -> str:

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from txpostgres import txpostgres
 
 from meter.archive_unavailable import ArchiveUnavailable
+from meter.archive_unavailable import SamplesLost
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import Unavailable
 from meter.store.postgres.dsn import described
@@ -78,6 +79,8 @@ ARCHIVE_READ = re.compile(r"/\* weeks (\S+) to (\S+) of archive (\w+) \*/")
 """Names an archive server and its weeks in the statement of the function ``archived_arrays()``, which the context of its errors quotes."""
 
 ARCHIVE_CONNECTED = re.compile(r"meter_archive_(\w+)|\barchive_([a-z0-9]+)\b")
+LOST = "MT001"
+"""SQLSTATE of the function ``raise_if_lost()``, whose detail has the week, the server, the day and the entry of the audit log."""
 REMOTE = re.compile(r"remote SQL command: ")
 """What the context of errors has that come from an archive server."""
 
@@ -347,6 +350,9 @@ def _archive_error(error: Exception) -> ArchiveUnavailable | None:
     if diagnostics is None or diagnostics.severity_nonlocalized != "ERROR":
         return None
     reason = diagnostics.message_primary or ""
+    if error.pgcode == LOST:  # type: ignore[attr-defined]  # psycopg2's errors have it
+        week, server, since, entry = (diagnostics.message_detail or "").split()
+        return SamplesLost(server, week, since, entry)
     context = f"{diagnostics.context or ''}\n{diagnostics.internal_query or ''}"
     if found := ARCHIVE_READ.search(context):
         first, last, server = found.groups()

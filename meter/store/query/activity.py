@@ -20,9 +20,9 @@ from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.access_paths import SERIES_OF_SAMPLE
+from meter.store.query.packed_parts import NO_END
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import EVER
-from meter.store.query.sample_rows import NO_END
-from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import first_of_series
 from meter.store.query.sample_rows import packed_samples
 

@@ -39,8 +39,8 @@ from meter.store.postgres.sql import both
 from meter.store.postgres.sql import filled
 from meter.store.query.conditions import conjunction
 from meter.store.query.conditions import split_filter
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.partials_query import partials_query
-from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import samples_between
 
 MAX_OPEN_HOURS = 1000

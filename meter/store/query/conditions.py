@@ -31,9 +31,9 @@ from meter.store.query.expressions import expression_condition
 from meter.store.query.expressions import is_metadata_field
 from meter.store.query.expressions import is_series_field
 from meter.store.query.expressions import series_reference
-from meter.store.query.sample_rows import NO_END
-from meter.store.query.sample_rows import NO_START
-from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.packed_parts import NO_END
+from meter.store.query.packed_parts import NO_START
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import first_of_series
 from meter.store.query.sample_rows import listed
 from meter.store.query.sample_rows import sample_columns

@@ -7,9 +7,9 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.partials import GAPS
 from meter.store.query.sample_rows import OF_ANY_SERIES
-from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import first_of_series
 
 # The first rollup of each series that has not expired, and samples of the times before it that are not final and have any.

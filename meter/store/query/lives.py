@@ -22,9 +22,9 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import split_filter
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.partials import METADATA_RUN
 from meter.store.query.partials_query import partials_query
-from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import samples_between
 
 RESOURCES = """

@@ -51,6 +51,7 @@ from meter.store.query.life_queries import LifeQueries
 from meter.store.query.meters import StoredMeterRow
 from meter.store.query.meters import candidates_of
 from meter.store.query.meters import meters_query
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.page_rows import PageRows
 from meter.store.query.resource_owner import NamesOfOthers
 from meter.store.query.resource_owner import names_of_others_query
@@ -58,7 +59,6 @@ from meter.store.query.resources import ResourceRow
 from meter.store.query.resources import resources_query
 from meter.store.query.sample_pages import as_values
 from meter.store.query.sample_pages import sample_page
-from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import samples_with_ids
 from meter.store.query.samples import CONVERTED_ROWS
 from meter.store.query.samples import SampleRow

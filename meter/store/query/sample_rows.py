@@ -12,25 +12,27 @@ Where the store has several servers, the plain samples come from the functions o
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from meter.store.packing.packed_batches import packed_of_batch
 from meter.store.packing.packed_ids import packed_by_id
 from meter.store.packing.packed_rows import ROW_ID
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
-from meter.store.packing.packed_rows import archived_between
 from meter.store.packing.packed_rows import archived_with_ids
 from meter.store.packing.packed_rows import overlaps
 from meter.store.packing.packed_rows import slices_from_end
-from meter.store.packing.packed_rows import unpacked_here
 from meter.store.packing.packed_rows import unpacked_slice
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
-
-NO_START = Sql("'-infinity'::timestamptz")
-NO_END = Sql("'infinity'::timestamptz")
+from meter.store.query.packed_parts import NO_END
+from meter.store.query.packed_parts import NO_START
+from meter.store.query.packed_parts import TimeBounds
+from meter.store.query.packed_parts import archived_part
+from meter.store.query.packed_parts import ids_of_series
+from meter.store.query.packed_parts import packed_here
+from meter.store.query.packed_parts import packed_part
+from meter.store.query.packed_parts import within
 
 OF_ANY_SERIES = "p.count > 0"
 """Makes the index on the last time of packed rows usable. True of every row."""
@@ -43,17 +45,6 @@ BETWEEN = """(
 PLAIN_BETWEEN = "SELECT {columns} FROM sample s {where}"
 SPREAD_BETWEEN = "SELECT {columns} FROM spread_samples({series}, {first}, {last}, {wide}) s"
 SPREAD_RECORDED = "SELECT {columns} FROM spread_samples_recorded({since}, {first}, {last}, NULL, {wide}) s"
-
-PACKED = """
-    {unpacked}
-    WHERE {series} AND {overlaps} AND {condition}
-    OFFSET 0
-"""
-PACKED_ANYWHERE = """
-    ({here})
-    UNION ALL
-    {archived}
-"""
 
 # The plain rows come first: only packed rows that can have samples beyond them are read, one row after the other, until there are
 # enough. Rows of a series do not overlap, so that this is the order of their samples. Of each row the elements at its end are
@@ -148,18 +139,6 @@ BEYOND = {
 }
 
 _REFERENCE = re.compile(r"\bs\.(\w+|\*)")
-_SERIES = re.compile(r"p\.series_id = (?:ANY\((?P<several>.*)\)|(?P<one>.*))", re.DOTALL)
-
-
-class TimeBounds(NamedTuple):
-    """SQL for the first and the last time of a range, both included. Samples just outside of it may be read, too."""
-
-    first: Sql
-    last: Sql
-
-    def within(self, first: Sql | str, last: Sql | str) -> TimeBounds:
-        """Return the bounds of the part of the range that lies from ``first`` to ``last``, SQL for times that can be null for none."""
-        return TimeBounds(_both("greatest", self.first, first), _both("least", self.last, last))
 
 
 EVER = TimeBounds(NO_START, NO_END)
@@ -212,17 +191,6 @@ def samples_between(
     )
 
 
-def ids_of_series(condition: Sql | str) -> Sql:
-    """Return the SQL array of the series that meet ``condition``, one on ``p.series_id``; null for all."""
-    text, parameters = str(condition), condition.parameters if isinstance(condition, Sql) else ()
-    found = _SERIES.fullmatch(text)
-    if found is None:
-        if text != "true":
-            raise ValueError(f"no condition on the id of a series: {text}")
-        return Sql("NULL")
-    return Sql(found["several"] or f"ARRAY[{found['one']}]", parameters)
-
-
 def wide(columns: tuple[str, ...]) -> str:
     """Return SQL for whether ``columns`` have one that is long."""
     return str("signature" in columns or "verbatim_json" in columns).lower()
@@ -245,48 +213,6 @@ def packed_samples(columns: tuple[str, ...], bounds: TimeBounds, *, recorded_sin
     return filled("({packed}) s", packed=packed_part(columns, bounds, "true", condition, recorded_since=recorded_since))
 
 
-def packed_part(
-    columns: tuple[str, ...],
-    bounds: TimeBounds,
-    series: Sql | str,
-    condition: Sql | str,
-    *,
-    recorded_since: Sql | str = "",
-) -> Sql:
-    """Return the subquery of the packed samples of the rows ``p`` that meet the conditions ``series`` and ``condition``.
-
-    ``condition`` says no more than ``recorded_since``, if that is given: it is what archived rows must meet.
-    """
-    return filled(
-        PACKED_ANYWHERE,
-        here=packed_here(columns, bounds, series, condition),
-        archived=archived_part(columns, bounds, ids_of_series(series), recorded_since=recorded_since),
-    )
-
-
-def packed_here(columns: tuple[str, ...], bounds: TimeBounds, series: Sql | str, condition: Sql | str) -> Sql:
-    """Return :func:`packed_part` without what is only on archive servers."""
-    return filled(
-        PACKED,
-        unpacked=_within(unpacked_here(columns, first="{first}", last="{last}"), bounds),
-        series=series,
-        overlaps=_within(overlaps("{first}", "{last}"), bounds),
-        condition=condition,
-    )
-
-
-def archived_part(
-    columns: tuple[str, ...], bounds: TimeBounds, ids: Sql | str, *, recorded_since: Sql | str = ""
-) -> Sql:
-    """Return the subquery of the samples on archive servers, of the series in the SQL array ``ids``, null for all."""
-    return filled(
-        archived_between(columns, series="{ids}", first="{first}", last="{last}", recorded_since="{recorded_since}"),
-        ids=ids,
-        recorded_since=recorded_since if str(recorded_since) else "NULL",
-        **bounds._asdict(),
-    )
-
-
 def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> Sql:
     """Return the FROM item ``s`` of all samples with one of ``ids``, an array, and with ``columns``."""
     return filled(
@@ -299,7 +225,7 @@ def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> 
         ),
         columns=listed(columns),
         ids=ids,
-        packed=_within(packed_by_id(columns, "given.id", first="{first}", last="{last}", archived=False), bounds),
+        packed=within(packed_by_id(columns, "given.id", first="{first}", last="{last}", archived=False), bounds),
         archived=filled(
             archived_with_ids(tuple(dict.fromkeys((*columns, "message_id"))), "{ids}", first="{first}", last="{last}"),
             ids=ids,
@@ -309,8 +235,11 @@ def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> 
     )
 
 
-def samples_of_batches(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> Sql:
-    """Return the FROM item ``s`` of all samples of the signed batches with the ``ids``, an array, and with ``columns``."""
+def samples_of_batches(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql, *, without_lost: bool = False) -> Sql:
+    """Return the FROM item ``s`` of all samples of the signed batches with the ``ids``, an array, and with ``columns``.
+
+    ``without_lost``: those of weeks that are lost are left out, instead of an error.
+    """
     return filled(
         OF_BATCHES,
         plain=alternative(
@@ -321,9 +250,12 @@ def samples_of_batches(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -
         ),
         columns=listed(columns),
         ids=ids,
-        packed=_within(packed_of_batch(columns, "given.id", first="{first}", last="{last}", archived=False), bounds),
+        packed=within(packed_of_batch(columns, "given.id", first="{first}", last="{last}", archived=False), bounds),
         archived=archived_part(
-            tuple(dict.fromkeys((*columns, "batch_id"))), bounds, filled(SERIES_OF_BATCHES, ids=ids)
+            tuple(dict.fromkeys((*columns, "batch_id"))),
+            bounds,
+            filled(SERIES_OF_BATCHES, ids=ids),
+            without_lost=without_lost,
         ),
     )
 
@@ -367,11 +299,11 @@ def first_of_series(
         ),
         columns=names,
         series=series,
-        overlaps=_within(overlaps("{first}", "{last}"), bounds),
+        overlaps=within(overlaps("{first}", "{last}"), bounds),
         of_rows="",
         beyond=BEYOND[direction].format(limit=limit),
         direction=direction,
-        ends=_within(slices_from_end(limit, first="{first}", last="{last}", oldest=oldest), bounds),
+        ends=within(slices_from_end(limit, first="{first}", last="{last}", oldest=oldest), bounds),
         unpacked=unpacked_slice(columns),
         joins=joins,
         condition=condition,
@@ -426,17 +358,6 @@ def edge_of_series(
     return str(first_of_series(columns, bounds, series=series, condition=within, limit=1, plain=plain, oldest=oldest))
 
 
-def _both(function: str, time: Sql, other: Sql | str) -> Sql:
-    unlimited = (NO_START, NO_END)
-    if other in unlimited:
-        return time
-    return (
-        filled("{other}", other=other)
-        if time in unlimited
-        else filled(f"{function}({{time}}, {{other}})", time=time, other=other)
-    )
-
-
 def listed(columns: tuple[str, ...], *, plain: bool = False, spread: bool = False) -> str:
     """Return the select list of ``columns`` of samples ``s``; ``plain`` if ``s`` is the table, ``spread`` if a function's result.
 
@@ -444,7 +365,3 @@ def listed(columns: tuple[str, ...], *, plain: bool = False, spread: bool = Fals
     """
     row_id = f"s.ctid AS {ROW_ID}" if plain else f"('(' || s.series_id || ',1)')::tid AS {ROW_ID}" if spread else ""
     return ", ".join(row_id if row_id and column == ROW_ID else f"s.{column}" for column in columns)
-
-
-def _within(template: str, bounds: TimeBounds) -> Sql:
-    return filled(template, first=bounds.first, last=bounds.last)

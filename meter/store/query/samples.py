@@ -31,8 +31,8 @@ from meter.store.query.expressions import COLUMNS
 from meter.store.query.expressions import METADATA_PREFIX
 from meter.store.query.expressions import Column
 from meter.store.query.expressions import column_of
+from meter.store.query.packed_parts import NO_END
 from meter.store.query.sample_rows import AFTER_PACKED
-from meter.store.query.sample_rows import NO_END
 from meter.store.query.sample_rows import OF_ANY_SERIES
 from meter.store.query.sample_rows import RECORDED_SINCE
 from meter.store.query.sample_rows import sample_columns

@@ -12,11 +12,11 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.packed_parts import TimeBounds
+from meter.store.query.packed_parts import ids_of_series
+from meter.store.query.packed_parts import packed_part
 from meter.store.query.sample_rows import OF_ANY_SERIES
-from meter.store.query.sample_rows import TimeBounds
-from meter.store.query.sample_rows import ids_of_series
 from meter.store.query.sample_rows import listed
-from meter.store.query.sample_rows import packed_part
 from meter.store.query.sample_rows import spread_in_order
 
 SHORTEST_SPAN = "interval '10 minutes'"

@@ -11,11 +11,11 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.packed_parts import NO_END
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.partials import GAPS
 from meter.store.query.sample_rows import EVER
-from meter.store.query.sample_rows import NO_END
 from meter.store.query.sample_rows import OF_ANY_SERIES
-from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import first_of_series
 from meter.store.query.sample_rows import sample_columns
 

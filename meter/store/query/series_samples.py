@@ -11,10 +11,10 @@ from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.postgres.sql import variant
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.packed_parts import TimeBounds
+from meter.store.query.packed_parts import archived_part
+from meter.store.query.packed_parts import packed_here
 from meter.store.query.sample_rows import OF_ANY_SERIES
-from meter.store.query.sample_rows import TimeBounds
-from meter.store.query.sample_rows import archived_part
-from meter.store.query.sample_rows import packed_here
 from meter.store.query.sample_rows import samples_by_series
 from meter.store.query.sample_rows import wide
 
@@ -129,7 +129,7 @@ def both_variants(
     """Return ``template``, which looks the series up one group of ``table`` after the other, and ``of_all`` for what is better read at once.
 
     ``of_all`` reads the samples of all series within ``bounds_of_all`` with one statement: those on archive servers, and the plain ones of
-    a spread store.
+    a spread store. The former come in the order in which groups are read: sums of numbers depend on it.
     """
     parts["qualified_names"] = ", ".join(f"{table}.{name}" for name in str(parts["names"]).split(", "))
     of_group, of_spans = f"= ANY({table}.ids)", table == "total_series"
@@ -148,7 +148,7 @@ def both_variants(
         )
         archived = filled("({archived})", archived=archived_part((*columns, "series_id"), bounds_of_all, ids))
     return filled(
-        "{not_archived} UNION ALL {archived}",
+        "{not_archived} UNION ALL ({archived} ORDER BY s.series_id, s.timestamp)",
         not_archived=alternative(
             variant(
                 filled(template, samples=samples_by_series(columns, bounds, series=of_group, archived=False), **parts),

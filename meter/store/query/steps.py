@@ -14,10 +14,10 @@ from meter.sample import DELETED
 from meter.sample import EXISTED_THROUGHOUT
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
+from meter.store.query.packed_parts import NO_START
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.partials import INCREASE_BETWEEN
 from meter.store.query.partials import carried_hours
-from meter.store.query.sample_rows import NO_START
-from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_between
 

@@ -26,7 +26,7 @@ from meter.store.packing.packed_rows import SAMPLE_COLUMNS
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.conditions import TRUE
-from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import samples_of_batches
 from meter.store.write.record import Record
 from meter.store.write.record import Series
@@ -166,8 +166,11 @@ class BatchRows:
     rows: Sequence[StoredRow]
 
 
-async def batches_with_rows(rows: Rows, ids: Iterable[int]) -> Mapping[int, BatchRows]:
-    """Return the signed batches with these ids of the store, without those that are missing, and all their rows."""
+async def batches_with_rows(rows: Rows, ids: Iterable[int], *, without_lost: bool = False) -> Mapping[int, BatchRows]:
+    """Return the signed batches with these ids of the store, without those that are missing, and all their rows.
+
+    ``without_lost``: the rows of weeks that are lost are left out, instead of an error.
+    """
     wanted = sorted(ids)
     batches = {row[0]: row[1:] for row in await rows(BATCHES, [wanted])}
     if not batches:
@@ -175,7 +178,7 @@ async def batches_with_rows(rows: Rows, ids: Iterable[int]) -> Mapping[int, Batc
     first, last = min(batch[1] for batch in batches.values()), max(batch[2] for batch in batches.values())
     of_batch: dict[int, list[StoredRow]] = {id: [] for id in batches}
     bounds = TimeBounds(Sql("%s::timestamptz", (first,)), Sql("%s::timestamptz", (last,)))
-    samples = samples_of_batches(ROW_COLUMNS, bounds, Sql("%s::bigint[]", (list(batches),)))
+    samples = samples_of_batches(ROW_COLUMNS, bounds, Sql("%s::bigint[]", (list(batches),)), without_lost=without_lost)
     voided = Sql(OF_BATCHES, (list(batches), first, last))
     for statement in (rows_statement(samples, TRUE, None), rows_statement(VOIDED_ROWS, voided, None)):
         for row in await rows(statement.text, statement.parameters):

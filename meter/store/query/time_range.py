@@ -8,9 +8,9 @@ from datetime import datetime
 from meter.query import SampleFilter
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
-from meter.store.query.sample_rows import NO_END
-from meter.store.query.sample_rows import NO_START
-from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.packed_parts import NO_END
+from meter.store.query.packed_parts import NO_START
+from meter.store.query.packed_parts import TimeBounds
 
 
 @dataclass(frozen=True, slots=True)

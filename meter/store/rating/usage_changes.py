@@ -15,9 +15,9 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
-from meter.store.query.sample_rows import NO_START
+from meter.store.query.packed_parts import NO_START
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import RECORDED_SINCE
-from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import edge_of_series
 from meter.store.query.sample_rows import samples_between
 from meter.store.rating.usage_sql import LOOK_BACK

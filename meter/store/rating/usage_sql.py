@@ -17,7 +17,7 @@ from meter.store.packing.packed_rows import VALUE_COLUMNS
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.metadata import metadata_values
-from meter.store.query.sample_rows import TimeBounds
+from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import edge_of_series
 from meter.store.query.sample_rows import samples_between
 from meter.store.query.steps import IS_MEASURED

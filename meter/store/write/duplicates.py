@@ -316,5 +316,14 @@ async def repeated(
     return Repeated(reasons, elsewhere)
 
 
+async def stored_positions(
+    session: Session, records: Mapping[int, Record], times: tuple[datetime, datetime]
+) -> set[int]:
+    """Return the positions of those of ``records`` whose id is that of a stored sample between ``times``, voided or not."""
+    ids = [record.message_id for record in records.values()]
+    parameters = {"positions": list(records), "ids": ids, "first": times[0], "last": times[1]}
+    return {row[0] for row in await session.rows(STORED_SPREAD if session.spread else STORED, parameters)}
+
+
 def _may_differ(metadata: str) -> frozenset[str]:
     return may_differ(msgspec.json.decode(metadata))

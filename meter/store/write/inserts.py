@@ -101,8 +101,8 @@ async def insert_samples(
     parameters = [*columns, *compared_range(week), *compared_range(week)]
     if packed:
         insert = f"{INSERT} WHERE {IS_NEW} AND {is_new_among_packed(week)} ON CONFLICT DO NOTHING"
-        id_array = f"{{{','.join(record.message_id for record in records)}}}"
-        return await _count(session, insert, _OLD_SAMPLES.format(insert=insert), [*parameters, id_array], of_old)
+        parameters.append(f"{{{','.join(record.message_id for record in records)}}}")
+        return await _count(session, insert, _OLD_SAMPLES.format(insert=insert), parameters, of_old)
     return await _count(session, INSERT_SAMPLES, INSERT_OLD_SAMPLES, parameters, of_old)
 
 

@@ -70,7 +70,7 @@ WITH entry AS MATERIALIZED (
     SELECT id, ARRAY(
         {_samples_of_batch("s.batch_position")}
         UNION ALL SELECT v.batch_position FROM voided_sample v WHERE v.batch_id = b.id
-        UNION ALL SELECT p.batch_position FROM ({packed_of_batch(("batch_position",), "b.id", first="b.first", last="b.last")}) AS p
+        UNION ALL SELECT p.batch_position FROM ({packed_of_batch(("batch_position",), "b.id", first="b.first", last="b.last", without_lost=True)}) AS p
     ) AS stored
     FROM (SELECT DISTINCT id, first, last FROM entry) AS b
 )

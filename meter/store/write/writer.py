@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from meter.message import MeteringMessage
 from meter.query import Refusal
 from meter.query import WriteResult
 from meter.sample_identity import compared_range
+from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import end_of_week
@@ -55,6 +55,13 @@ from meter.store.write.duplicates import repeated
 from meter.store.write.duplicates import repeats
 from meter.store.write.inserts import insert_samples
 from meter.store.write.late_samples import LateSamples
+from meter.store.write.lost_weeks import LOST
+from meter.store.write.lost_weeks import LOST_WEEKS
+from meter.store.write.lost_weeks import lost_of
+from meter.store.write.lost_weeks import repeated_in_lost_week
+from meter.store.write.old_samples import BEGINNING
+from meter.store.write.old_samples import NotAccepted
+from meter.store.write.old_samples import refuse_too_old
 from meter.store.write.record import Record
 from meter.store.write.record import Series
 from meter.store.write.record import Unstorable
@@ -80,9 +87,10 @@ UNION ALL SELECT period.start, NULL, period.hours
 FROM unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
 WHERE period.hours = {HOUR} AND EXISTS (SELECT FROM changed_series WHERE changed_series.start = period.start)
 UNION ALL SELECT {MONDAY.format("max(week) + 7")}, NULL, {PACKED} FROM packed_week HAVING max(week) IS NOT NULL
+UNION ALL {LOST_WEEKS}
 """
 """Takes the shared locks, then returns the retention cutoffs newer than the batch, the periods it touches that are final, or
-were and have changed since, and the end of the newest packed week.
+were and have changed since, the end of the newest packed week, and the beginnings of the weeks that are lost.
 
 Each statement sees what was committed when it begins, and until the end of the transaction no other session can finalize these hours.
 """
@@ -90,21 +98,11 @@ Each statement sees what was committed when it begins, and until the end of the 
 CAREFUL_TRANSACTIONS = 20
 """Transactions that look for each id after one that met an id that was stored already."""
 
-BEGINNING = datetime.min.replace(tzinfo=UTC)
-
 DimensionIds = tuple[int, int, int]
 """The ids of a sample's series, metadata and wire format."""
 
 CacheUpdate = tuple[IdCache[Any], Mapping[Any, CachedId]]
 """A cache, and what is to be added to it once the transaction is committed."""
-
-
-class _TooOld(Exception):
-    """Some records are older than their retention cutoff; ``reasons`` has a text for each of their positions."""
-
-    def __init__(self, reasons: Mapping[int, str]) -> None:
-        super().__init__(f"{len(reasons)} samples are too old")
-        self.reasons = reasons
 
 
 class SampleWriter:
@@ -220,7 +218,7 @@ class SampleWriter:
                 index = records[0][0]
                 refused[index] = Refusal(index, "PostgreSQL rejects it", cause=str(error))
                 return 0
-        except _TooOld as error:
+        except NotAccepted as error:
             refused |= {
                 records[position][0]: Refusal(records[position][0], reason)
                 for position, reason in error.reasons.items()
@@ -275,17 +273,24 @@ class SampleWriter:
             begin, parameters = LOCK_BOUNDARIES + begin, [near, *parameters]
         rows = await session.rows(begin, parameters)
         if retention_cutoffs := {meter: before for before, meter, hours in rows if hours is None}:
-            _refuse_too_old(records, retention_cutoffs)
+            refuse_too_old(records, retention_cutoffs)
         late = self._late.possible(timestamps[0], wall_seconds(self._clock)) and (
             self._late.every or any(record.series.interval for record in records)
         )
-        final_periods = [(hours, start) for start, _, hours in rows if hours not in (None, PACKED)]
+        final_periods = [(hours, start) for start, _, hours in rows if hours not in (None, PACKED, LOST)]
         packed_until = next((end for end, _, hours in rows if hours == PACKED), BEGINNING)
         of_old = [*_period_columns(final_periods) * 2, *self._late.parameters] if final_periods or late else None
         stored = 0
         conflicting: dict[int, str] = {}
         elsewhere: list[int] = []
+        lost = lost_of(rows)
         for week, positions in by_week(records).items():
+            if entry := lost.get(start_of_week(week)):
+                of_lost = [(n, records[n], ids[n][0], places[n]) for n in positions]
+                found = await repeated_in_lost_week(session, week, entry, of_lost, known_batches)
+                conflicting |= found.conflicts
+                elsewhere += found.elsewhere
+                continue
             of_week = (
                 [records[n] for n in positions],
                 [ids[n] for n in positions],
@@ -397,15 +402,3 @@ def _array(literals: Iterable[str]) -> str:
 def _array_of_numbers(numbers: list[int] | list[float]) -> str:
     """Return a PostgreSQL array literal: Python's notation of a list of numbers, but for the brackets."""
     return f"{{{repr(numbers)[1:-1]}}}"
-
-
-def _refuse_too_old(records: Sequence[Record], retention_cutoffs: Mapping[str, datetime]) -> None:
-    """Raise if a record is older than the retention of its meter: samples next to it in time have been deleted."""
-    of_all = retention_cutoffs.get("", BEGINNING)
-    reasons = {}
-    for position, record in enumerate(records):
-        cutoff = max(of_all, retention_cutoffs.get(record.series.name, BEGINNING))
-        if record.timestamp < cutoff:
-            reasons[position] = f"it is older than the retention: samples before {cutoff.isoformat()} have been deleted"
-    if reasons:
-        raise _TooOld(reasons)

@@ -1,0 +1,123 @@
+"""The packed samples of a range of time and of some series: those that are here, and those on archive servers, which are read together."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from meter.store.packing.packed_rows import archived_between
+from meter.store.packing.packed_rows import overlaps
+from meter.store.packing.packed_rows import unpacked_here
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import filled
+
+NO_START = Sql("'-infinity'::timestamptz")
+NO_END = Sql("'infinity'::timestamptz")
+
+PACKED = """
+    {unpacked}
+    WHERE {series} AND {overlaps} AND {condition}
+    OFFSET 0
+"""
+PACKED_ANYWHERE = """
+    ({here})
+    UNION ALL
+    {archived}
+"""
+
+_SERIES = re.compile(r"p\.series_id = (?:ANY\((?P<several>.*)\)|(?P<one>.*))", re.DOTALL)
+
+
+class TimeBounds(NamedTuple):
+    """SQL for the first and the last time of a range, both included. Samples just outside of it may be read, too."""
+
+    first: Sql
+    last: Sql
+
+    def within(self, first: Sql | str, last: Sql | str) -> TimeBounds:
+        """Return the bounds of the part of the range that lies from ``first`` to ``last``, SQL for times that can be null for none."""
+        return TimeBounds(_both("greatest", self.first, first), _both("least", self.last, last))
+
+
+def ids_of_series(condition: Sql | str) -> Sql:
+    """Return the SQL array of the series that meet ``condition``, one on ``p.series_id``; null for all."""
+    text, parameters = str(condition), condition.parameters if isinstance(condition, Sql) else ()
+    found = _SERIES.fullmatch(text)
+    if found is None:
+        if text != "true":
+            raise ValueError(f"no condition on the id of a series: {text}")
+        return Sql("NULL")
+    return Sql(found["several"] or f"ARRAY[{found['one']}]", parameters)
+
+
+def packed_part(
+    columns: tuple[str, ...],
+    bounds: TimeBounds,
+    series: Sql | str,
+    condition: Sql | str,
+    *,
+    recorded_since: Sql | str = "",
+) -> Sql:
+    """Return the subquery of the packed samples of the rows ``p`` that meet the conditions ``series`` and ``condition``.
+
+    ``condition`` says no more than ``recorded_since``, if that is given: it is what archived rows must meet.
+    """
+    return filled(
+        PACKED_ANYWHERE,
+        here=packed_here(columns, bounds, series, condition),
+        archived=archived_part(columns, bounds, ids_of_series(series), recorded_since=recorded_since),
+    )
+
+
+def packed_here(columns: tuple[str, ...], bounds: TimeBounds, series: Sql | str, condition: Sql | str) -> Sql:
+    """Return :func:`packed_part` without what is only on archive servers."""
+    return filled(
+        PACKED,
+        unpacked=within(unpacked_here(columns, first="{first}", last="{last}"), bounds),
+        series=series,
+        overlaps=within(overlaps("{first}", "{last}"), bounds),
+        condition=condition,
+    )
+
+
+def archived_part(
+    columns: tuple[str, ...],
+    bounds: TimeBounds,
+    ids: Sql | str,
+    *,
+    recorded_since: Sql | str = "",
+    without_lost: bool = False,
+) -> Sql:
+    """Return the subquery of the samples on archive servers, of the series in the SQL array ``ids``, null for all.
+
+    ``without_lost``: those of weeks that are lost are left out, instead of an error.
+    """
+    return filled(
+        archived_between(
+            columns,
+            series="{ids}",
+            first="{first}",
+            last="{last}",
+            recorded_since="{recorded_since}",
+            without_lost=without_lost,
+        ),
+        ids=ids,
+        recorded_since=recorded_since if str(recorded_since) else "NULL",
+        **bounds._asdict(),
+    )
+
+
+def _both(function: str, time: Sql, other: Sql | str) -> Sql:
+    unlimited = (NO_START, NO_END)
+    if other in unlimited:
+        return time
+    return (
+        filled("{other}", other=other)
+        if time in unlimited
+        else filled(f"{function}({{time}}, {{other}})", time=time, other=other)
+    )
+
+
+def within(template: str, bounds: TimeBounds) -> Sql:
+    """Return ``template`` with ``bounds`` in place of ``{first}`` and ``{last}``."""
+    return filled(template, first=bounds.first, last=bounds.last)
