@@ -20,15 +20,22 @@ from meter.http import LimitedHttpClient
 from meter.http import ServiceLimits
 from meter.http import TlsOptions
 from meter.http.factory import create_client
+from meter.interfaces import IHypervisor
 from meter.interfaces import Unavailable
+from meter.pollsters.energy.options import EnergyOptions
 from meter.pollsters.redfish.options import RedfishOptions
-from meter.pollsters.redfish.pollster import MAX_BODY_BYTES
 from meter.pollsters.redfish.pollster import RedfishPollster
-from meter.pollsters.redfish.pollster import bmc_client
+from meter.pollsters.redfish.reading import MAX_BODY_BYTES
+from meter.pollsters.redfish.reading import bmc_client
 from meter.sample import Sample
 from meter.testing import FakeCycle
+from meter.testing import FakePluginContext
+from tests.emulated_bmc import SENSOR
 from tests.emulated_bmc import EmulatedBmc
 from tests.servers.certificates import Authority
+from tests.unit.pollsters.energy.test_energy import TICKS
+from tests.unit.pollsters.energy.test_energy import ComputeConfig
+from tests.unit.pollsters.energy.test_energy import EnergyHost
 
 # Twisted 26.10 hands certificates to pyOpenSSL 26 in a form that this will not take for ever.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
@@ -120,3 +127,22 @@ async def test_a_response_without_end_is_cut_at_its_limit(tmp_path: Path) -> Non
             await client.send(
                 "redfish:hv1", HttpRequest(method="GET", url=url, headers={"Authorization": bmc.authorization})
             )
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_energy_of_a_host_is_shared_as_its_own_bmc_counts_it(tmp_path: Path) -> None:
+    host = EnergyHost(tmp_path, idle="host")
+    (tmp_path / "password").write_text("secret\n")
+    authority = Authority(tmp_path)
+    bmc = EmulatedBmc()
+    clock = IReactorTime(reactor)  # type: ignore[arg-type]
+    host.context = FakePluginContext({IHypervisor: host.hypervisor}, clock=clock, config=ComputeConfig())  # type: ignore[arg-type]
+    async with listening(bmc, authority) as url:
+        account = {"url": url, "username": "meter", "password_file": str(tmp_path / "password")}
+        options = EnergyOptions(bmc={**account, "ca_file": str(authority.file), "max_watts": 1e9}, idle="host")
+        host.pollster = replace(host.pollster, options=options, make_client=bmc_client)
+        for second in range(3):
+            host.use(1000, busy=100 * TICKS)
+            bmc.documents[SENSOR]["Reading"] = 36167 + second * 0.001
+            found = await host.poll(a=75.0 * second)
+    assert (found["energy.wall", "a"].volume, found["host.energy.wall.own", "hv1"].volume) == (2700, 900)

@@ -13,11 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 from typing import ClassVar
-from typing import Literal
 
-from pydantic import BaseModel
-from pydantic import ConfigDict
-from pydantic import Field
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -32,16 +28,24 @@ from meter.interfaces import Unavailable
 from meter.pollsters.energy.ledger import DomainUse
 from meter.pollsters.energy.ledger import EnergyLedger
 from meter.pollsters.energy.ledger import EnergyPoll
+from meter.pollsters.energy.options import EnergyOptions
+from meter.pollsters.energy.own_bmc import OwnBmc
+from meter.pollsters.energy.own_bmc import WallPoll
 from meter.pollsters.energy.rapl import POWERCAP
 from meter.pollsters.energy.rapl import CpuTimes
 from meter.pollsters.energy.rapl import EnergyUnreadable
 from meter.pollsters.energy.rapl import energy_zones
 from meter.pollsters.energy.rapl import readings
+from meter.pollsters.energy.wall import WallLedger
 from meter.pollsters.libvirt.guests import Guest
 from meter.pollsters.libvirt.guests import host_settings
 from meter.pollsters.libvirt.guests import take_snapshot
 from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import number
+from meter.pollsters.openstack.pollster import SkippedItems
+from meter.pollsters.openstack.table import BadItem
+from meter.pollsters.redfish.reading import ClientMaker
+from meter.pollsters.redfish.reading import bmc_client
 from meter.sample import MeterDefinition
 from meter.sample import Sample
 from meter.sample import run_text
@@ -51,31 +55,12 @@ HOST_ENERGY = MeterDefinition("host.energy", "cumulative", "J")
 HOST_OWN_ENERGY = MeterDefinition("host.energy.own", "cumulative", "J")
 ENERGY = MeterDefinition("energy", "cumulative", "J")
 CARBON = MeterDefinition("carbon", "cumulative", "g")
+HOST_OWN_WALL_ENERGY = MeterDefinition("host.energy.wall.own", "cumulative", "J")
+WALL_ENERGY = MeterDefinition("energy.wall", "cumulative", "J")
+
+WALL_METHOD = "rapl+redfish"
 
 JOULES_PER_KWH = 3_600_000
-
-
-class EnergyOptions(BaseModel):
-    """The options of the pollster."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    idle: Literal["shared", "host"] = Field(
-        default="shared",
-        description="Who takes the energy of idle processors: the domains by their virtual processors, or the host.",
-    )
-    carbon_g_per_kwh: float = Field(
-        default=0.0,
-        ge=0,
-        allow_inf_nan=False,
-        description="Carbon dioxide equivalent of a kWh (g), for the meter carbon; 0 for no such meter.",
-    )
-    pue: float = Field(
-        default=1.0,
-        ge=1,
-        allow_inf_nan=False,
-        description="Power usage effectiveness of the site, by which carbon is multiplied: all of its energy to that of its computers.",
-    )
 
 
 class _KeptLedger:
@@ -90,10 +75,18 @@ class EnergyPollster:
     """Meters the energy of the host and of its running domains."""
 
     name: ClassVar[str] = "energy"
-    meters: ClassVar[tuple[MeterDefinition, ...]] = (HOST_ENERGY, HOST_OWN_ENERGY, ENERGY, CARBON)
+    meters: ClassVar[tuple[MeterDefinition, ...]] = (
+        HOST_ENERGY,
+        HOST_OWN_ENERGY,
+        ENERGY,
+        CARBON,
+        HOST_OWN_WALL_ENERGY,
+        WALL_ENERGY,
+    )
     options: EnergyOptions = field(default_factory=EnergyOptions)
     powercap: Path = POWERCAP
     proc_stat: Path = Path("/proc/stat")
+    make_client: ClientMaker = bmc_client
 
     _log: ClassVar[Logger] = Logger()
 
@@ -113,22 +106,38 @@ class EnergyPollster:
             energy_zones(self.powercap)
         except EnergyUnreadable as error:
             return Disabled(f"the energy of the processors cannot be read: {error}")
-        return Enabled()
+        bmc = self._own_bmc
+        return Enabled("" if bmc is None else bmc.remark(context))
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the sums of energy of the host and of its running domains."""
         snapshot = await cycle.cycle_cache("libvirt snapshot", lambda: take_snapshot(cycle))
         guests = {guest.uuid: guest for guest in snapshot.guests if guest.run is not None and not guest.shut_off}
+        domains = {uuid: use for uuid, guest in guests.items() if (use := _use(guest)) is not None}
+        kept: _KeptLedger = _KeptLedger() if cycle.trial else cycle.daemon_cache("energy ledger", _KeptLedger)
         try:
-            return list(self._samples(cycle, guests, snapshot.read_at))
+            samples = list(self._samples(cycle, kept, guests, domains, snapshot.read_at))
         except EnergyUnreadable as error:
             raise Unavailable(f"the energy of the processors cannot be read: {error}") from None
+        assert kept.ledger is not None
+        if self._own_bmc is not None:
+            samples += await self._wall_samples(self._own_bmc, cycle, kept.ledger, guests, domains)
+        return samples
 
-    def _samples(self, cycle: ICycle, guests: Mapping[str, Guest], at: datetime) -> Iterator[Sample]:
+    @property
+    def _own_bmc(self) -> OwnBmc | None:
+        return None if self.options.bmc is None else OwnBmc(self.options.bmc, self.make_client)
+
+    def _samples(
+        self,
+        cycle: ICycle,
+        kept: _KeptLedger,
+        guests: Mapping[str, Guest],
+        domains: Mapping[str, DomainUse],
+        at: datetime,
+    ) -> Iterator[Sample]:
         zones = energy_zones(self.powercap)
-        domains = {uuid: use for uuid, guest in guests.items() if (use := _use(guest)) is not None}
         poll = EnergyPoll(at, cycle.clock.seconds(), readings(zones), CpuTimes.read(self.proc_stat), domains)
-        kept: _KeptLedger = _KeptLedger() if cycle.trial else cycle.daemon_cache("energy ledger", _KeptLedger)
         ledger = kept.ledger
         openings: dict[str, datetime] = {}
         if ledger is not None:
@@ -176,6 +185,49 @@ class EnergyPollster:
                 CARBON, self._carbon(joules), guest.uuid, self._with_factors(metadata), run, at, **of_domain
             )
 
+    async def _wall_samples(
+        self,
+        bmc: OwnBmc,
+        cycle: ICycle,
+        rapl: EnergyLedger,
+        guests: Mapping[str, Guest],
+        domains: Mapping[str, DomainUse],
+    ) -> list[Sample]:
+        """Return the shares of what the whole host takes, none while its BMC cannot be read: those are skipped."""
+        host = host_settings(cycle).host
+        skipped = SkippedItems(cycle, self.name)
+        try:
+            wall = await bmc.take(cycle, host, rapl)
+        except BadItem as error:
+            skipped.add(f"BMC of {host}", error, resources=(host, *domains))
+            wall = None
+        skipped.report()
+        return [] if wall is None else list(self._samples_of_wall(wall, host, guests, domains))
+
+    def _samples_of_wall(
+        self, wall: WallPoll, host: str, guests: Mapping[str, Guest], domains: Mapping[str, DomainUse]
+    ) -> Iterator[Sample]:
+        ledger = wall.ledger
+        metadata = {**self._metadata({"host": host}), "method": WALL_METHOD}
+        yield self._sample(HOST_OWN_WALL_ENERGY, ledger.host_j, host, metadata, self._run(ledger, host), wall.at)
+        for uuid, use in domains.items():
+            described = guests[uuid].description
+            metadata = {**self._metadata(guests[uuid].metadata), "method": WALL_METHOD}
+            readings = [(wall.at, ledger.domains_j[uuid, use.run])]
+            if wall.last_at is not None and (uuid, use.run) not in wall.known:
+                readings.insert(0, (max(wall.last_at, use.began_at or wall.last_at), 0))
+            for at, joules in readings:
+                yield self._sample(
+                    WALL_ENERGY,
+                    joules,
+                    uuid,
+                    metadata,
+                    self._run(ledger, use.run),
+                    at,
+                    project_id=described.project_id,
+                    user_id=described.user_id,
+                )
+
     def _metadata(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         return {**metadata, "method": "rapl", "idle": self.options.idle}
 
@@ -185,7 +237,7 @@ class EnergyPollster:
     def _carbon(self, joules: int) -> float:
         return joules / JOULES_PER_KWH * self.options.carbon_g_per_kwh * self.options.pue
 
-    def _run(self, ledger: EnergyLedger, of: str, *, carbon: bool = False) -> str:
+    def _run(self, ledger: EnergyLedger | WallLedger, of: str, *, carbon: bool = False) -> str:
         """Return the run of a sum: it also changes with the options, by which parts are computed."""
         factors = [f"{self.options.carbon_g_per_kwh:g}", f"{self.options.pue:g}"] if carbon else []
         return run_text(of, *_since(ledger), self.options.idle, *factors)
@@ -215,7 +267,8 @@ class EnergyPollster:
         )
 
 
-def _since(ledger: EnergyLedger) -> list[str]:
+def _since(ledger: EnergyLedger | WallLedger) -> list[str]:
+    assert ledger.since is not None
     return [f"{ledger.since.timestamp():.3f}"]
 
 

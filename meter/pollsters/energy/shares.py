@@ -45,6 +45,14 @@ def shares(energy: int, interval: Interval, *, share_idle: bool) -> dict[str, in
     return _whole(energy, exact)
 
 
+def proportional(total: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """Return the parts of ``total`` by ``weights``, together ``total``. Without any weight all of it is the host's."""
+    weight = sum(weights.values())
+    if weight <= 0:
+        return {**dict.fromkeys(weights, 0), HOST: total}
+    return _whole(total, {name: Fraction(total * each, weight) for name, each in weights.items()})
+
+
 def _whole(total: int, exact: Mapping[str, Fraction]) -> dict[str, int]:
     """Return ``exact`` in whole units: rounded down, with what is left for those that lost most."""
     found = {name: int(part) for name, part in exact.items()}

@@ -74,6 +74,46 @@ class RedfishOptions(BaseModel):
 
     def authorization(self, bmc: BmcOptions) -> str:
         """Return the header with the credentials for ``bmc``; the password is read on each call (``OSError``)."""
-        password = Path(bmc.password_file or self.password_file).read_bytes().rstrip(b"\r\n")
-        pair = f"{bmc.username or self.username}:".encode() + password
-        return f"Basic {base64.b64encode(pair).decode('ascii')}"
+        return _basic(bmc.username or self.username, bmc.password_file or self.password_file)
+
+
+class OwnBmcOptions(BaseModel):
+    """The BMC of the host on which the compute agent runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, AfterValidator(_bmc_url)] = Field(
+        description="URL of this host's BMC, by its network or by Redfish's host interface: https://bmc1.example.org"
+    )
+    chassis: tuple[str, ...] = Field(
+        default=(),
+        description="Ids of the chassis whose energy is that of this host; by default all that are in no other.",
+    )
+    username: str = Field(min_length=1, description="User on the BMC; one that may only read is enough.")
+    password_file: str = Field(min_length=1, description="File with the password of the user.")
+    ca_file: str = Field(
+        default="", description="CA certificates that verify the BMC, instead of the system's CAs (PEM file)."
+    )
+    insecure: bool = Field(
+        default=False, description="Do not verify the BMC's certificate: a man in the middle can read the password."
+    )
+    max_watts: float = Field(
+        default=20_000.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="More than this host can take (W): a counter that grows faster is another one, and is not counted.",
+    )
+
+    def bmc(self, host: str) -> BmcOptions:
+        """Return the BMC as one of many; ``host`` is the name of this host."""
+        return BmcOptions(host=host, url=self.url, chassis=self.chassis)
+
+    def authorization(self) -> str:
+        """Return the header with the credentials; the password is read on each call (``OSError``)."""
+        return _basic(self.username, self.password_file)
+
+
+def _basic(username: str, password_file: str) -> str:
+    password = Path(password_file).read_bytes().rstrip(b"\r\n")
+    pair = f"{username}:".encode() + password
+    return f"Basic {base64.b64encode(pair).decode('ascii')}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -11,24 +10,19 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from typing import ClassVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.defer import gatherResults
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from meter.daemon.locks import Semaphore
-from meter.daemon.services import within
 from meter.http import BadTlsFile
-from meter.http import ErrorResponse
 from meter.http import IHttpClient
-from meter.http import LimitedHttpClient
-from meter.http import ServiceLimits
 from meter.http import TlsOptions
-from meter.http.factory import create_client
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -38,11 +32,13 @@ from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.pollsters.openstack.pollster import SkippedItems
 from meter.pollsters.openstack.table import BadItem
-from meter.pollsters.redfish.bmc import Bmc
 from meter.pollsters.redfish.bmc import ChassisReadings
-from meter.pollsters.redfish.documents import ChassisLinks
 from meter.pollsters.redfish.options import BmcOptions
 from meter.pollsters.redfish.options import RedfishOptions
+from meter.pollsters.redfish.reading import ClientMaker
+from meter.pollsters.redfish.reading import KnownBmc
+from meter.pollsters.redfish.reading import bmc_client
+from meter.pollsters.redfish.reading import read_bmc
 from meter.sample import MeterDefinition
 from meter.sample import Sample
 from meter.sample import run_text
@@ -51,61 +47,9 @@ from meter.sample import with_reserved
 ENERGY = MeterDefinition("host.energy.wall", "cumulative", "J")
 POWER = MeterDefinition("host.power.wall", "gauge", "W")
 
-MAX_BODY_BYTES = 1024 * 1024
-LIMITS = ServiceLimits(
-    requests_per_second=5.0,
-    max_in_flight=1,  # many BMCs answer one request at a time
-    timeout_seconds=20.0,
-    attempts=2,
-    breaker_failures=4,
-    breaker_seconds=600.0,
-)
-"""The limits of each BMC."""
-
 BMCS_AT_A_TIME = 32
 BMC_SECONDS = 60.0
 """How long all requests to one BMC may take in a cycle."""
-
-LAYOUT_SECONDS = 3600.0
-"""How long it is known which chassis a BMC has."""
-
-REFUSED_SECONDS = 1800.0
-"""How long a BMC that has refused the password is not asked again: some lock the account after a few attempts."""
-
-REFUSED = (401, 403)
-
-
-def bmc_client(reactor: Any, tls: TlsOptions) -> IHttpClient:
-    """Return the client for all BMCs; raise :class:`~meter.tls.BadTlsFile`."""
-    client = create_client(reactor, tls, max_body_bytes=MAX_BODY_BYTES)
-    return LimitedHttpClient(client, reactor, limits=LIMITS)
-
-
-class KnownBmc:
-    """What is known of a BMC between polls; ``resources`` are those that it has been metered with."""
-
-    def __init__(self) -> None:
-        self.chassis: list[ChassisLinks] = []
-        self.chassis_until = 0.0
-        self.sensors: dict[str, bool] = {}
-        self.resources: frozenset[str] = frozenset()
-        self.refused_until = 0.0
-        self.refusal = ""
-        self._energy: dict[str, tuple[str, datetime]] = {}
-
-    def reset_at(self, readings: ChassisReadings) -> datetime | None:
-        """Take the energy of a chassis; return when it was reset, if that was after the poll before."""
-        assert readings.energy is not None
-        since, read_at = readings.energy.since, readings.read_at
-        last_since, last_at = self._energy.get(readings.id, (since, read_at))
-        self._energy[readings.id] = since, read_at
-        if since == last_since:
-            return None
-        try:
-            reset_at = datetime.fromisoformat(since)
-            return reset_at if last_at <= reset_at < read_at else None
-        except (ValueError, TypeError):  # no time, or one without a time zone
-            return None
 
 
 @implementer(IPlugin, ICentralPollster)
@@ -116,7 +60,7 @@ class RedfishPollster:
     name: ClassVar[str] = "redfish"
     meters: ClassVar[tuple[MeterDefinition, ...]] = (ENERGY, POWER)
     options: RedfishOptions = field(default_factory=RedfishOptions)
-    make_client: Callable[[Any, TlsOptions], IHttpClient] = bmc_client
+    make_client: ClientMaker = bmc_client
 
     def configured(self, options: RedfishOptions) -> RedfishPollster:
         """Return the pollster with ``options``."""
@@ -166,19 +110,10 @@ class RedfishPollster:
         """Return the samples of a BMC, none if it cannot be read: then its resources are skipped."""
         known: KnownBmc = KnownBmc() if cycle.trial else cycle.daemon_cache(("redfish", bmc.host), KnownBmc)
         try:
-            if cycle.clock.seconds() < known.refused_until:
-                raise BadItem("refused", f"not asked again yet: {known.refusal}")
-            found = await within(cycle.clock, BMC_SECONDS, self._read(bmc, client, cycle, known))
+            authorization = partial(self.options.authorization, bmc)
+            found = await read_bmc(bmc, authorization, client, cycle.clock, known, BMC_SECONDS)
         except BadItem as error:
             return _skipped(bmc, error, known, cycle, skipped)
-        except ErrorResponse as error:
-            known.chassis_until = 0.0
-            if error.status not in REFUSED:
-                return _skipped(bmc, BadItem("unavailable", str(error)), known, cycle, skipped)
-            known.refused_until, known.refusal = cycle.clock.seconds() + REFUSED_SECONDS, str(error)
-            return _skipped(bmc, BadItem("refused", known.refusal), known, cycle, skipped)
-        except (Unavailable, OSError, DeferredTimeout) as error:
-            return _skipped(bmc, BadItem("unavailable", str(error)), known, cycle, skipped)
         samples: list[Sample] = []
         for each in found:
             for problem in each.problems:
@@ -186,16 +121,6 @@ class RedfishPollster:
             samples += _samples(bmc, each, known)
         known.resources = frozenset(resource_of(bmc, each.id) for each in found)
         return samples
-
-    async def _read(
-        self, bmc: BmcOptions, client: IHttpClient, cycle: ICycle, known: KnownBmc
-    ) -> list[ChassisReadings]:
-        each = Bmc(bmc, client, self.options.authorization(bmc))
-        if not known.chassis or cycle.clock.seconds() >= known.chassis_until:
-            known.chassis = await each.find_chassis()
-            known.chassis_until = cycle.clock.seconds() + LAYOUT_SECONDS
-            known.sensors.clear()
-        return [await each.read(chassis, sensors=known.sensors) for chassis in known.chassis]
 
 
 def resource_of(bmc: BmcOptions, chassis: str) -> str:

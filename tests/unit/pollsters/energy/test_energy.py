@@ -26,7 +26,7 @@ from meter.interfaces import IComputePollster
 from meter.interfaces import IHypervisor
 from meter.interfaces import Unavailable
 from meter.pollsters.energy import energy
-from meter.pollsters.energy.pollster import EnergyOptions
+from meter.pollsters.energy.options import EnergyOptions
 from meter.pollsters.energy.pollster import EnergyPollster
 from meter.pollsters.energy.rapl import EnergyUnreadable
 from meter.pollsters.energy.rapl import energy_zones

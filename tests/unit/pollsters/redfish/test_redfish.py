@@ -35,9 +35,9 @@ from meter.pollsters.redfish.documents import energy_of
 from meter.pollsters.redfish.documents import path_of
 from meter.pollsters.redfish.options import RedfishOptions
 from meter.pollsters.redfish.pollster import BMC_SECONDS
-from meter.pollsters.redfish.pollster import LAYOUT_SECONDS
-from meter.pollsters.redfish.pollster import REFUSED_SECONDS
 from meter.pollsters.redfish.pollster import RedfishPollster
+from meter.pollsters.redfish.reading import LAYOUT_SECONDS
+from meter.pollsters.redfish.reading import REFUSED_SECONDS
 from meter.sample import Sample
 from meter.testing import FakeCycle
 from meter.testing import FakePluginContext
