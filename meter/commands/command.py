@@ -25,9 +25,9 @@ from meter.printable import printable
 from meter.settings import Config
 from meter.settings.config_file import DEFAULT_FILE
 from meter.settings.config_file import SINGLE
-from meter.settings.config_file import ConfigError
 from meter.settings.config_file import load
 from meter.settings.config_file import parse
+from meter.settings.problems import ConfigError
 
 EXIT_OK = 0
 EXIT_FOUND_PROBLEMS = 1

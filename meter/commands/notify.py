@@ -45,8 +45,8 @@ from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
 from meter.sample import utc_text
 from meter.settings import Config
-from meter.settings.config_file import ConfigError
 from meter.settings.config_file import keyring
+from meter.settings.problems import ConfigError
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 

@@ -16,13 +16,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from meter.settings import Config
-from meter.settings.config_file import ConfigError
 from meter.settings.differences import Setting
 from meter.settings.differences import changed_settings
 from meter.settings.differences import named
 from meter.settings.differences import settings_of
 from meter.settings.differences import shown_change
 from meter.settings.differences import with_settings
+from meter.settings.problems import ConfigError
 
 Result = Literal["ok", "partial", "invalid"]
 """*partial*: some settings were refused by the part that they are for, and keep their former values."""

@@ -24,6 +24,8 @@ from meter.declarative.rest.pollster import RestPollster
 from meter.interfaces import ICentralPollster
 from meter.plugins.registry import CENTRAL
 from meter.plugins.registry import Decision
+from meter.settings.plain_words import plain
+from meter.settings.plain_words import toml_text
 
 SUFFIXES = (".toml", ".yaml", ".yml")
 
@@ -89,7 +91,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _pollsters(table: str, entry: Any, *, ceilometer: bool) -> Sequence[ICentralPollster]:
     if not isinstance(entry, Mapping):
-        raise ValueError(f"should be a mapping, not {entry!r:.80}")
+        raise ValueError(f"should be a mapping, not {toml_text(entry)}")
     if table == "exposition":
         return exposition_pollsters(ExpositionDefinition.model_validate(entry))
     return [RestPollster(RestDefinition.model_validate(from_ceilometer(entry) if ceilometer else entry))]
@@ -101,7 +103,7 @@ def _name(entry: Any) -> str:
 
 def _message(detail: Any, model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in detail["loc"])
-    message = detail["msg"].removeprefix("Value error, ")
+    message = plain(detail["msg"])
     if detail["type"] == "extra_forbidden":
         known = MetricDefinition if len(detail["loc"]) > 1 and detail["loc"][0] == "meters" else model
         fields = sorted(known.model_fields, key=lambda name: name in RequestFields.model_fields)

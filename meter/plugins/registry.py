@@ -47,6 +47,7 @@ from meter.interfaces import IPluginContext
 from meter.plugins.validation import one_line
 from meter.plugins.validation import plugin_problems
 from meter.settings.plain_words import plain
+from meter.settings.plain_words import toml_text
 
 State = Literal["pending", "active", "disabled", "not applicable", "broken"]
 """*pending*: not decided yet. *disabled*: by the configuration. *not applicable*: by the plugin's own ``enabled()``."""
@@ -249,7 +250,7 @@ def _configured(decision: Decision, section: Any) -> tuple[Decision, list[str]]:
         return decision, [f"{where}: the plugin has no options"] if section else []
     if section is not None:
         if not isinstance(section, Mapping):
-            return decision, [f"{where}: should be a section, not {section!r}"]
+            return decision, [f"{where}: should be a section, not {toml_text(section)}"]
         try:
             options = _merged(options, section)
         except ValidationError as error:

@@ -12,18 +12,24 @@ from meter.settings.prometheus import ApiPrometheusSection
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
+from meter.settings.section import matching
 from meter.settings.tls import ServerTlsSection
 
 AdminScope = Literal["project", "domain", "system"]
-HostName = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)$")]
+HostName = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*", "the name or address of a host, without a port"
+    ),
+]
 """A name or an address, without a port."""
 
 
 class ApiTokenSection(Section):
     """One static token of the API."""
 
-    sha256: str = Field(
-        pattern="^[0-9a-f]{64}$", description="SHA-256 of the token in hexadecimal: printf %s TOKEN | sha256sum"
+    sha256: Annotated[str, matching("[0-9a-f]{64}", "64 hexadecimal digits, the output of sha256sum")] = Field(
+        description="SHA-256 of the token in hexadecimal: printf %s TOKEN | sha256sum"
     )
     admin: bool = Field(default=False, description="Whether the token gives access to the samples of all projects.")
     project_id: str | None = Field(
@@ -36,9 +42,8 @@ class ApiKeystoneSection(Section):
     """How the API validates the tokens of its clients with Keystone."""
 
     auth_url: str = Field(default="", description="URL of Keystone: https://keystone.example.org/v3")
-    www_authenticate_uri: str = Field(
+    www_authenticate_uri: Annotated[str, matching(r"[!#-~]*", "a URL without spaces and quotation marks")] = Field(
         default="",
-        pattern=r"^[!#-~]*$",
         description="Public URL of Keystone, which is in the header WWW-Authenticate of a response 401. By default the header contains no URL.",
     )
     username: str = Field(
@@ -178,9 +183,14 @@ class ApiSection(Section):
     listen: str = Field(
         default="tcp:8777:interface=127.0.0.1", description="Twisted endpoint description of the address to listen on."
     )
-    base_url: str = Field(
+    base_url: Annotated[
+        str,
+        matching(
+            r"(https?://[A-Za-z0-9._\[\]:-]+(/[!-;=?-~]*)?)?",
+            "an http:// or https:// URL like https://metering.example.org",
+        ),
+    ] = Field(
         default="",
-        pattern=r"^(https?://[A-Za-z0-9._\[\]:-]+(/[!-;=?-~]*)?)?$",
         description="URL under which clients reach the API, used for links in responses: https://metering.example.org. By default links follow the Host header if host_names has its name, and are relative otherwise.",
     )
     host_names: list[HostName] = Field(

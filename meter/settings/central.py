@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from typing import Literal
 
 from pydantic import Field
@@ -10,14 +11,16 @@ from pydantic import SecretStr
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
+from meter.settings.section import matching
 
 
 class CentralSection(Section):
     """The central agent."""
 
-    leader_group: str = Field(
+    leader_group: Annotated[
+        str, matching(r"[A-Za-z0-9._-]{0,100}", "at most 100 letters, digits, dots, hyphens and underscores")
+    ] = Field(
         default="central",
-        pattern="^[A-Za-z0-9._-]{0,100}$",
         description='Central agents of one leader_group on one broker elect a leader, which polls; the others stand by. "": no election, this agent always polls.',
     )
     timeout_seconds: Seconds = Field(

@@ -16,10 +16,8 @@ from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from typing import get_args
 
 import tomli_w
-from pydantic import BaseModel
 from pydantic import ValidationError
 from twisted.internet.endpoints import serverFromString
 
@@ -31,7 +29,10 @@ from meter.settings import Config
 from meter.settings import MeterSection
 from meter.settings.masked import masked
 from meter.settings.masked import masked_settings
-from meter.settings.plain_words import plain
+from meter.settings.plain_words import toml_text
+from meter.settings.problems import ConfigError
+from meter.settings.problems import placed
+from meter.settings.problems import problem_of
 from meter.settings.rating import webhook_problems
 from meter.settings.tls import tls_problems
 from meter.signing_keys import Keyring
@@ -43,14 +44,6 @@ SINGLE = "meter"
 
 DAEMONS = (SINGLE, "meter-compute", "meter-central", "meter-collector", "meter-api")
 """The names of all daemons."""
-
-
-class ConfigError(Exception):
-    """An unusable configuration. ``problems`` has a line of text for each error."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 def load(path: str, daemon: str) -> Config:
@@ -74,19 +67,21 @@ def parse(text: str, daemon: str, path: str = "configuration") -> Config:
     """Return the configuration of ``daemon`` from ``text``; ``path`` is its name in errors. Raises :class:`ConfigError`."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([f"{path}: not TOML: {error}"]) from error
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError, or a number or a nesting that is too large for Python
+        reason = "brackets are nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError([f"{path}: not TOML: {reason}"]) from error
     problems = list(_read_secret_files(raw))
     raw = _with_defaults_of(daemon, raw)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        problems += [_problem(detail) for detail in error.errors()]
+        problems += map(problem_of, error.errors(include_url=False))
     else:
         problems += list(_contradictions(config, daemon))
         if not problems:
             return config
-    raise ConfigError([f"{path}: {masked(problem)}" for problem in problems])
+    raise ConfigError(placed(problems, path, text))
 
 
 def _with_defaults_of(daemon: str, raw: dict[str, Any]) -> dict[str, Any]:
@@ -130,54 +125,14 @@ def _read_secret_files(raw: dict[str, Any]) -> Iterator[str]:
             continue
         try:
             table[name] = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            yield f"[{section}] {name}_file: cannot be read: {error}"
+        except OSError as error:
+            yield f"[{section}] {name}_file: cannot be read: {path}: {error.strerror}"
+        except ValueError as error:
+            reason = "is not in UTF-8" if isinstance(error, UnicodeDecodeError) else "is not a path of a file"
+            yield f"[{section}] {name}_file: {toml_text(path)} {reason}"
         else:
             if not table[name]:
                 yield f"[{section}] {name}_file: {path} is empty"
-
-
-def _problem(detail: Any) -> str:
-    """Return one line for an error of pydantic: where it is, what is wrong, what would be right."""
-    *section, name = (str(part) for part in detail["loc"])
-    where = f"[{'.'.join(section)}] {name}" if section else f"[{name}]"
-    if detail["type"] == "extra_forbidden":
-        return f"{where}: unknown {'key' if section else 'section'}{_suggestion(section, name)}"
-    if detail["type"] == "missing":
-        return f"{where}: is missing"
-    given = (
-        ""
-        if isinstance(detail["input"], dict | list) or _is_secret(name)
-        else f", not {masked_settings(detail['input'])!r}"
-    )
-    return f"{where}: {plain(detail['msg'])}{given}"
-
-
-def _is_secret(name: str) -> bool:
-    return name in {"key", "url", "dsn", "password", "application_credential_secret", "token", "secret"}
-
-
-def _suggestion(section: list[str], name: str) -> str:
-    """Return which known key of ``section`` may be meant by ``name``, as the end of a sentence."""
-    model: Any = Config
-    is_element = False  # whether the next part is a position in an array, or a free name in a table
-    for part in section:
-        if is_element:
-            is_element = False
-            continue
-        annotation = model.model_fields[part].annotation if model and part in model.model_fields else None
-        elements = [each for each in get_args(annotation) if _is_model(each)]
-        model = next((each for each in (annotation, *elements) if _is_model(each)), None)
-        is_element = bool(elements)
-    known = list(model.model_fields) if model else []
-    close = difflib.get_close_matches(name, known, 1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; known: {', '.join(known)}" if known else ""
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _contradictions(config: Config, daemon: str) -> Iterator[str]:
@@ -243,7 +198,9 @@ def _endpoint_problems(text: str) -> Iterator[str]:
         serverFromString(object(), text)
     except Exception as error:
         # Endpoint parsers are plugins and raise whatever their parts raise.
-        yield f"{text!r} is not an endpoint like tcp:8777:interface=127.0.0.1 ({type(error).__name__}: {error})"
+        unknown = str(error).startswith("Unknown endpoint type")
+        reason = f": there is no type {text.partition(':')[0]}" if unknown and ":" in text else ""
+        yield f"{toml_text(text)} is not an endpoint like tcp:8777:interface=127.0.0.1{reason}"
 
 
 def is_local(listen: str) -> bool:

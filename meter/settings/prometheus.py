@@ -10,8 +10,11 @@ from pydantic import field_validator
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
+from meter.settings.section import matching
 
-LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+LabelName = Annotated[
+    str, matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "a label of letters, digits and underscores that begins with no digit")
+]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=255)]
 
 RESERVED_LABELS = frozenset({"resource", "project", "user", "unit", "meter"})

@@ -22,11 +22,11 @@ from meter.plugins.registry import decide_now
 from meter.plugins.registry import report
 from meter.settings import Config
 from meter.settings.config_file import DEFAULT_FILE
-from meter.settings.config_file import ConfigError
 from meter.settings.config_file import effective
 from meter.settings.config_file import load
 from meter.settings.config_file import parse
 from meter.settings.masked import masked_urls
+from meter.settings.problems import ConfigError
 from meter.taps.daemon import Daemon
 from meter.taps.parts.diagnostics import add_diagnostics
 from meter.taps.parts.reloads import add_reloads

@@ -17,12 +17,12 @@ from meter.daemon.process_lock import command_of
 from meter.daemon.status import readiness_of
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
-from meter.settings.config_file import ConfigError
 from meter.settings.config_file import effective
 from meter.settings.config_file import parse
 from meter.settings.differences import settings_of
 from meter.settings.differences import shown_change
 from meter.settings.masked import masked
+from meter.settings.problems import ConfigError
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.dsn import parsed
 

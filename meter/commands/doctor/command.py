@@ -33,7 +33,7 @@ from meter.commands.doctor.why import why
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 from meter.settings.config_file import DEFAULT_FILE
-from meter.settings.config_file import ConfigError
+from meter.settings.problems import ConfigError
 
 
 class WhyOptions(SubcommandOptions):

@@ -13,8 +13,8 @@ from meter.plugins.registry import configure
 from meter.plugins.registry import find
 from meter.settings import Config
 from meter.settings.config_file import SINGLE
-from meter.settings.config_file import ConfigError
 from meter.settings.config_file import load
+from meter.settings.problems import ConfigError
 
 DAEMONS = ("meter-compute", "meter-central", "meter-collector", "meter-api")
 

@@ -48,9 +48,9 @@ from meter.daemon.threads import CallThread
 from meter.interfaces import Unavailable
 from meter.settings import Config
 from meter.settings.config_file import SINGLE
-from meter.settings.config_file import ConfigError
 from meter.settings.config_file import has_key
 from meter.settings.config_file import keyring
+from meter.settings.problems import ConfigError
 from meter.store import DatabaseInspection
 
 T = TypeVar("T")

@@ -18,9 +18,9 @@ from meter.bus.amqp.hosts import broker_addresses
 from meter.commands.doctor.finding import Finding
 from meter.daemon.private_files import open_to_others
 from meter.settings import Config
-from meter.settings.config_file import ConfigError
 from meter.settings.config_file import has_key
 from meter.settings.config_file import keyring
+from meter.settings.problems import ConfigError
 from meter.store.postgres.dsn import parsed
 
 MIN_KEY_BYTES = 16

@@ -32,6 +32,8 @@ from meter.declarative.notifications.values import ValueSource
 from meter.declarative.notifications.values import number
 from meter.sample import SAMPLE_TYPES
 from meter.sample import MeterDefinition
+from meter.settings.plain_words import plain
+from meter.settings.plain_words import toml_text
 
 Text = Annotated[str, Field(min_length=1, max_length=512)]
 OneOrMore = Text | Annotated[list[Text], Field(min_length=1)]
@@ -191,7 +193,7 @@ def read_deletion(table: Any, context: ReadContext) -> Deletion:
         model = DeletionTable.model_validate(table)
     except ValidationError as error:
         context.problems += [
-            f"deletion.{'.'.join(map(str, detail['loc']))}: {detail['msg']}; keys are {', '.join(DeletionTable.model_fields)}"
+            f"deletion.{'.'.join(map(str, detail['loc']))}: {plain(detail['msg'])}; keys are {', '.join(DeletionTable.model_fields)}"
             for detail in error.errors(include_url=False)
         ]
         return Deletion()
@@ -304,7 +306,7 @@ def _sources(table: Mapping[str, Any], where: str, context: ReadContext) -> dict
             sources[name] = _source(written, f"{where}.{name}", context)
         else:
             context.problems.append(
-                f"{where}.{name}: should be a path, a text, a number or a table, not {written!r:.60}"
+                f"{where}.{name}: should be a path, a text, a number or a table, not {toml_text(written)}"
             )
     return sources
 
@@ -329,6 +331,6 @@ def _problems(error: ValidationError) -> Iterable[str]:
         elif detail["type"] == "missing" and len(detail["loc"]) == 1:
             yield f"{name}: is missing"
         elif name in WANTED:
-            yield f"{name}: should be {WANTED[name]}, not {detail['input']!r:.60}"
+            yield f"{name}: should be {WANTED[name]}, not {toml_text(detail['input'])}"
         else:
-            yield f"{name}: {detail['msg'][:1].lower()}{detail['msg'][1:]}, not {detail['input']!r:.60}"
+            yield f"{name}: {plain(detail['msg'])}, not {toml_text(detail['input'])}"

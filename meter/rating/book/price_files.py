@@ -22,10 +22,10 @@ from meter.rating.book.book_problem import suggestion
 from meter.rating.book.price_book import Place
 from meter.rating.book.tables import TABLES
 from meter.rating.book.tables import BookTable
-from meter.rating.book.toml_lines import Path as TomlPath
-from meter.rating.book.toml_lines import toml_lines
 from meter.rating.book.values import FloatText
 from meter.rating.book.values import shown
+from meter.toml_lines import Path as TomlPath
+from meter.toml_lines import toml_lines
 
 SUFFIX = ".toml"
 MAX_FILES = 1000

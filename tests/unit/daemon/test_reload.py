@@ -12,8 +12,8 @@ from twisted.logger import formatEvent
 
 from meter.daemon.reload import Reload
 from meter.settings import Config
-from meter.settings.config_file import ConfigError
 from meter.settings.config_file import parse
+from meter.settings.problems import ConfigError
 
 BASE = '[bus]\nurl = "amqp://meter:hunter2@rabbit/"\n'
 
@@ -116,7 +116,9 @@ def test_no_secret_is_logged(text: str, names: list[str]) -> None:
 def test_invalid_configuration_changes_nothing_and_is_one_line(site: Site, logged_errors: Any) -> None:
     site.reload.add(["*"], lambda _: pytest.fail("given"))
     [line] = site.now(BASE + "[polling]\ninterval_seconds = -1.0\nintervall = 1\n")
-    assert line.startswith("the configuration was not reloaded, what was in force stays so: meter.toml: [polling]")
+    assert line.startswith(
+        "the configuration was not reloaded, what was in force stays so: meter.toml, line 4: [polling]"
+    )
     assert "did you mean" in line
     assert site.counts.results == ["invalid"]
     assert site.now("[polling")[0].startswith("the configuration was not reloaded")

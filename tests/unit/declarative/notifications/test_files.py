@@ -44,7 +44,7 @@ def test_definition_of_six_lines_defines_a_meter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ('name = ""', "name: string should have at least 1 character, not ''"),
+        ('name = ""', 'name: should have at least 1 character, not ""'),
         ("event_types = []", "event_types: should be an event type with * and ?, or several in a list, not []"),
         ('event_types = ["[a-z]"]', "event_types: should be an event type of at most 1000 characters, with * and ?"),
         ('type = "rate"', "type: should be gauge, delta, cumulative or a path, not 'rate'"),
@@ -63,7 +63,7 @@ def test_definition_of_six_lines_defines_a_meter(tmp_path: Path) -> None:
         ("metadata = { a = [] }", "metadata.a: should be a path, a text, a number or a table, not []"),
         ('lookup = ["colour"]', "lookup: colour: should be one of name, type, unit, volume"),
         ('vollume = "$.payload.x"', "vollume: unknown key; should be one of name, names, event_types, except"),
-        ('optional = ["volume"]', "optional: input should be 'user', 'project' or 'timestamp', not 'volume'"),
+        ('optional = ["volume"]', 'optional: should be "user", "project" or "timestamp", not "volume"'),
         (f'volume = "$.{"a" * 510}"', "volume: should have at most 500 characters, not 512"),
     ],
 )

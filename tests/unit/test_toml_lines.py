@@ -10,7 +10,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies
 
-from meter.rating.book.toml_lines import toml_lines
+from meter.toml_lines import toml_lines
 
 TEXT = '''# a comment with [[price]]
 [[price]]
