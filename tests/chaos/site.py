@@ -205,7 +205,11 @@ class Site:
         self.agent_line.hold("up")
         self._publisher.send_signal(signal.SIGSTOP)
         sent = self.published()
-        until(lambda: sent <= set(self.stored()), "all that was published")
+        try:
+            until(lambda: sent <= set(self.stored()), "all that was published")
+        except NeverCame as error:
+            missing = sorted("/".join(each) for each in sent - set(self.stored()))
+            raise NeverCame(f"{error}; {len(missing)} are missing, such as {', '.join(missing[:5])}") from None
         time.sleep(1)  # and acknowledged
         try:
             yield
