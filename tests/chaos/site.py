@@ -178,7 +178,8 @@ class Site:
 
     def start(self) -> None:
         """Start everything and return when samples of each kind are stored."""
-        self.collector.start()
+        # Without the collector's queues a small spool would fill before the fault: what is dropped while it is being published may arrive.
+        self.collector.start().until_ready()
         self.agent.start()
         environment = {**os.environ, "PYTHONPATH": str(TOP)}
         self._publisher = subprocess.Popen(
