@@ -178,7 +178,8 @@ class Site:
 
     def start(self) -> None:
         """Start everything and return when samples of each kind are stored."""
-        self.collector.start()
+        # Without the collector's queues a small spool would fill before the fault: what is dropped while it is being published may arrive.
+        self.collector.start().until_ready()
         self.agent.start()
         environment = {**os.environ, "PYTHONPATH": str(TOP)}
         self._publisher = subprocess.Popen(
@@ -205,7 +206,11 @@ class Site:
         self.agent_line.hold("up")
         self._publisher.send_signal(signal.SIGSTOP)
         sent = self.published()
-        until(lambda: sent <= set(self.stored()), "all that was published")
+        try:
+            until(lambda: sent <= set(self.stored()), "all that was published")
+        except NeverCame as error:
+            missing = sorted("/".join(each) for each in sent - set(self.stored()))
+            raise NeverCame(f"{error}; {len(missing)} are missing, such as {', '.join(missing[:5])}") from None
         time.sleep(1)  # and acknowledged
         try:
             yield
