@@ -131,6 +131,7 @@ max_over_time(ceilometer_memory_usage[1h] @ 1795010000)
 sum by (project) (avg_over_time(ceilometer_memory_usage[30m]))
 absent(ceilometer_memory)
 absent(ceilometer_nothing{project="p", resource=~"x", user="u", user="v"})
+absent(ceilometer_nothing{resource!="r2", resource="r1"})
 absent(ceilometer_memory{resource="r2"})
 absent(sum(ceilometer_nothing{project="p"}))
 absent_over_time(ceilometer_memory{resource="r2"}[10m])
@@ -163,6 +164,10 @@ ceilometer_vcpus or on (resource) ceilometer_memory
 ceilometer_memory{project="p1"} or ceilometer_memory
 ceilometer_memory_usage > 20 or ceilometer_memory_usage < 0
 ceilometer_memory / on (project) ceilometer_memory
+ceilometer_nothing / on (project) ceilometer_memory
+ceilometer_memory / on (project) (ceilometer_memory_usage > 1e6)
+(ceilometer_memory_usage{resource="r2"} > 0) < on () ceilometer_memory
+ceilometer_memory > bool on () group_right ceilometer_nothing
 sum by (project) (ceilometer_memory) / on (project) ceilometer_memory
 ceilometer_memory + on (project) group_left ceilometer_memory
 scalar(ceilometer_memory)
@@ -172,6 +177,7 @@ ceil(ceilometer_memory_usage / 3)
 floor(ceilometer_memory_usage / 3)
 round(ceilometer_memory_usage / 3)
 round(ceilometer_memory_usage, 10)
+round(ceilometer_memory_usage, Inf)
 sgn(ceilometer_memory_usage)
 sqrt(ceilometer_memory_usage)
 exp(ceilometer_memory_usage)

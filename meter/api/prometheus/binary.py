@@ -142,8 +142,10 @@ async def _matched(node: BinaryNode, left: VectorGrid, right: VectorGrid, slices
     signature = _Signature(node.matching)
     swapped = node.matching.many == "right"
     many, one = (right, left) if swapped else (left, right)
+    # Where one side has no element at all nothing can match: ambiguous ones of the other side are no error then, as in Prometheus.
+    matching_times = await _times(many, slices)
     ones = {
-        key: await _single(key, members, "left" if swapped else "right", slices)
+        key: await _single(key, members, "left" if swapped else "right", matching_times, slices)
         for key, members in (await _grouped(one, signature, slices)).items()
     }
     results = []
@@ -175,11 +177,22 @@ async def joined_matches(series: Sequence[GridSeries], slices: OwnedSlices) -> V
         ) from error
 
 
+async def _times(vector: VectorGrid, slices: OwnedSlices) -> list[bool]:
+    """Return for each time whether there is an element."""
+    flags: list[bool] = []
+    for each in vector.series:
+        if slices.over:
+            await slices.pause()
+        present = [value is not None for value in each.values]
+        flags = [one or other for one, other in zip(flags, present, strict=True)] if flags else present
+    return flags
+
+
 async def _single(
-    key: Labels, members: Sequence[GridSeries], side: str, slices: OwnedSlices
+    key: Labels, members: Sequence[GridSeries], side: str, times: Sequence[bool], slices: OwnedSlices
 ) -> list[tuple[Labels, Column]]:
-    """Return the members of the side that must have one element in each match, at each time."""
-    if await _share_a_time(members, slices):
+    """Return the members of the side that must have one element in each match, at each of ``times``."""
+    if await _share_a_time(members, slices, times):
         raise PromqlError(
             "execution",
             f"found duplicate series for the match group {selector_text(key)} on the {side} hand-side of the"
@@ -199,14 +212,14 @@ async def _check_single(key: Labels, results: Sequence[GridSeries], slices: Owne
         )
 
 
-async def _share_a_time(series: Sequence[GridSeries], slices: OwnedSlices) -> bool:
-    """Return whether several of ``series`` have a value at one time."""
-    if len(series) < 2:
+async def _share_a_time(series: Sequence[GridSeries], slices: OwnedSlices, times: Sequence[bool] | None = None) -> bool:
+    """Return whether several of ``series`` have a value at one time, which is one of ``times`` if these are given."""
+    if len(series) < 2 or times == []:
         return False
-    for row in zip(*(each.values for each in series), strict=True):
+    for number, row in enumerate(zip(*(each.values for each in series), strict=True)):
         if slices.over:
             await slices.pause()
-        if sum(value is not None for value in row) > 1:
+        if (times is None or times[number]) and sum(value is not None for value in row) > 1:
             return True
     return False
 

@@ -98,8 +98,10 @@ async def mapped_with(
 
 def rounded(value: float, nearest: float) -> float:
     """Return ``value``, rounded to a multiple of ``nearest``; halves are rounded up."""
-    if nearest == 0 or not math.isfinite(value) or not math.isfinite(nearest):
-        return math.nan if nearest == 0 or nearest != nearest else value
+    if nearest == 0 or not math.isfinite(nearest):
+        return math.nan
+    if not math.isfinite(value):
+        return value
     inverse = 1.0 / nearest
     scaled = value * inverse + 0.5
     return math.floor(scaled) / inverse if math.isfinite(scaled) else value
@@ -129,15 +131,14 @@ async def scalar_of(vector: VectorGrid, count: int, slices: OwnedSlices) -> Scal
 def absent_labels(matchers: Sequence[LabelMatcher]) -> Labels:
     """Return the labels of what is absent: those that the matchers require to be equal to one value."""
     values: dict[str, str] = {}
-    others = set()
     for matcher in matchers:
         if matcher.label == METRIC_NAME:
             continue
         if matcher.operator == "=" and matcher.label not in values:
             values[matcher.label] = matcher.value
         else:
-            others.add(matcher.label)
-    return tuple(sorted((name, value) for name, value in values.items() if value and name not in others))
+            values.pop(matcher.label, None)
+    return tuple(sorted((name, value) for name, value in values.items() if value))
 
 
 async def absent(vector: VectorGrid, labels: Labels, count: int, slices: OwnedSlices) -> VectorGrid:
