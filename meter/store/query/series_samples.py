@@ -5,13 +5,10 @@ A store on one server looks the groups up one after the other, a spread store al
 
 from __future__ import annotations
 
-from meter.store.packing.packed_rows import overlaps
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.postgres.sql import variant
-from meter.store.query.access_paths import IN_ORDER_OF_TIME
-from meter.store.query.sample_rows import OF_ANY_SERIES
 from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import packed_part
 from meter.store.query.sample_rows import samples_by_series
@@ -33,16 +30,6 @@ FROM spread_samples(ARRAY(SELECT unnest(ids) FROM sample_series), {first}, {last
 JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id {joins}
 WHERE {condition}
 """
-
-# A gap that has no samples at all is left out: it would be looked at for each series. OFFSET 0 makes each look-up one walk along an index.
-SAMPLED_GAP = """, sampled_gap AS MATERIALIZED (
-    SELECT gap.start, gap.finish FROM gap
-    WHERE EXISTS (
-        SELECT FROM sample s WHERE {plain} AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND {range} OFFSET 0
-    ) OR EXISTS (
-        SELECT FROM packed_samples p WHERE {of_any_series} AND {overlaps} OFFSET 0
-    )
-)"""
 
 # Only series that may have samples so late: the newest gap is read of those that are measured still.
 PARTIALS_OF_GAP = """
@@ -90,21 +77,6 @@ JOIN spread_samples_of_ranges(
 JOIN sampled_span ON sampled_span.n = total_series.n AND s.timestamp >= sampled_span.start AND s.timestamp <= sampled_span.finish
 WHERE s.timestamp >= greatest(sampled_span.start, total_series.before) AND {range}
 """
-
-
-def sampled_gaps(range: Sql) -> Sql:
-    """Return the common table expression ``sampled_gap``, of the gaps that may have samples within ``range``; of a spread store all.
-
-    There all series of a gap are read at once, and looking at it before would take as long.
-    """
-    found = filled(
-        SAMPLED_GAP,
-        plain=IN_ORDER_OF_TIME,
-        range=range,
-        of_any_series=OF_ANY_SERIES,
-        overlaps=overlaps("gap.start", "gap.finish"),
-    )
-    return alternative(found, ", sampled_gap AS (SELECT gap.start, gap.finish FROM gap)")
 
 
 def both_variants(
