@@ -194,7 +194,7 @@ PLAIN_SAMPLES_READ = {
     "meter/store/query/activity.py": 1,  # likewise
     "meter/store/query/conditions.py": 1,
     "meter/store/query/first_sample.py": 1,
-    "meter/store/query/series_ends.py": 1,
+    "meter/store/query/sampled_gaps.py": 1,
     "meter/store/query/samples_by_time.py": 1,
     "meter/store/write/signed_batches.py": 2,
     "meter/store/maintenance/inspection.py": 1,

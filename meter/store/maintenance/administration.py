@@ -33,6 +33,8 @@ from meter.store.cluster.workers import cluster_report
 from meter.store.cluster.workers import require_all_workers
 from meter.store.cluster.workers import sizes_by_partition
 from meter.store.maintenance.administered_database import AdministeredDatabase
+from meter.store.maintenance.empty_hours import mark_empty_hours
+from meter.store.maintenance.empty_hours import unused_gaps
 from meter.store.maintenance.maintenance import BEGINNING
 from meter.store.maintenance.retirement import Retirement
 from meter.store.maintenance.retirement import retire
@@ -294,6 +296,8 @@ class Administration(AdministeredDatabase):
         while (hour := await next_hour_to_finalize(session, since, until)) is not None:
             await attempt(hour, HOUR)
             since = hour + timedelta(hours=1)
+        for start, finish in await unused_gaps(session):
+            await self._change(partial(mark_empty_hours, session, start, finish))
         for day in await days_to_finalize(session, until.replace(hour=0)):
             await attempt(day, DAY)
         return {"finalized_hours": finalized[HOUR], "finalized_days": finalized[DAY], "failed": failed}

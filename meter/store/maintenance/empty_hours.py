@@ -21,14 +21,13 @@ from meter.store.packing.packed_rows import IS_ARCHIVED
 from meter.store.packing.packed_rows import overlaps
 from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
-from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
-from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.packed_parts import packed_here
 from meter.store.query.partials import GAPS
 from meter.store.query.sample_rows import OF_ANY_SERIES
+from meter.store.query.sampled_gaps import PLAIN_OF_GAP
 
 MAX_HOURS = 31 * 24
 """The longest time without samples that is marked: a resource that is polled once a month leaves no gaps."""
@@ -53,11 +52,6 @@ WHERE gap.start < gap.finish AND gap.finish - gap.start <= make_interval(hours =
 ORDER BY gap.start
 """
 
-_PLAIN = alternative(
-    f"SELECT FROM sample s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= gap.start AND s.timestamp < gap.finish OFFSET 0",
-    "SELECT FROM spread_samples_in_order(NULL, gap.start, gap.finish, true, 0, 1, false) s WHERE s.timestamp < gap.finish",
-)
-
 # Hours of archived weeks stay as they are: what is in them is on another server.
 MARK_FINAL = filled(
     """
@@ -74,7 +68,7 @@ ON CONFLICT DO NOTHING
 """,
     hours=HOUR,
     unused=UNUSED,
-    plain=_PLAIN,
+    plain=PLAIN_OF_GAP,
     is_archived=IS_ARCHIVED,
     of_any_series=OF_ANY_SERIES,
     overlaps=overlaps("gap.start", "gap.finish"),

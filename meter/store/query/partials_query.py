@@ -27,6 +27,7 @@ from meter.store.query.partials import partial_from_rollup
 from meter.store.query.partials import partial_from_sample
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_by_series
+from meter.store.query.sampled_gaps import sampled_gaps_table
 from meter.store.query.series_samples import OF_SERIES
 from meter.store.query.series_samples import PARTIALS_OF_GAP
 from meter.store.query.series_samples import PARTIALS_OF_SPAN
@@ -34,7 +35,6 @@ from meter.store.query.series_samples import SPREAD_OF_GAP
 from meter.store.query.series_samples import SPREAD_OF_SERIES
 from meter.store.query.series_samples import SPREAD_OF_SPAN
 from meter.store.query.series_samples import both_variants
-from meter.store.query.series_samples import sampled_gaps
 from meter.store.query.time_range import TimeRange
 from meter.store.query.windows import Windows
 
@@ -291,7 +291,7 @@ def partials_query(
             period_in_range=conjunction(in_range, cutting.contain_period("p")) if cutting else in_range,
             rollup_in_range=Sql("false") if cutting else time_range.contains_period("r"),
             gap_in_range=time_range.overlaps_gap(),
-            sampled_gap=sampled_gaps(sample_range) if open_ended else "",
+            sampled_gap=filled(", {table}", table=sampled_gaps_table(sample_range)) if open_ended else "",
             period_columns="p.start, p.hours, p.with_meter_totals" if by_meter else "p.start, p.hours",
             covered=COVERED.format(spans=OWNER_PERIODS if by_meter else "period"),
             covered_by_meters=COVERED.format(spans=METER_PERIODS),

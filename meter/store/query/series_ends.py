@@ -6,46 +6,30 @@ only the newest. So a series takes two look-ups whatever the number of weeks, an
 
 from __future__ import annotations
 
-from meter.store.packing.packed_rows import overlaps
 from meter.store.postgres.sql import Sql
-from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
-from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.packed_parts import NO_END
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.partials import GAPS
 from meter.store.query.sample_rows import EVER
-from meter.store.query.sample_rows import OF_ANY_SERIES
 from meter.store.query.sample_rows import first_of_series
 from meter.store.query.sample_rows import sample_columns
+from meter.store.query.sampled_gaps import MAY_HAVE_SAMPLES
 
 CUTOFF = """cutoff AS MATERIALIZED (
     SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
     GROUP BY m.id
 )"""
 
-# The times that have samples and no final hours. OFFSET 0 makes each look-up one walk along an index.
+# The times that have samples and no final hours.
 SAMPLED_GAP = """sampled_gap AS MATERIALIZED (
-    SELECT gap.start, gap.finish
-    FROM ({gaps}) AS gap
-    WHERE EXISTS ({plain}) OR EXISTS (
-        SELECT FROM packed_samples p WHERE {of_any_series} AND {overlaps} OFFSET 0
-    )
+    SELECT gap.start, gap.finish FROM ({gaps}) AS gap WHERE {may_have_samples}
 )"""
-
-PLAIN = f"""
-        SELECT FROM sample s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= gap.start AND s.timestamp < gap.finish OFFSET 0
-"""
-SPREAD = """
-        SELECT FROM spread_samples_in_order(NULL, gap.start, gap.finish, true, 0, 1, false) s WHERE s.timestamp < gap.finish
-"""
 
 ENDS_TABLES = filled(
     f"WITH {CUTOFF}, {SAMPLED_GAP}",
     gaps=GAPS.format(spans="(SELECT p.start, p.hours FROM final_period p WHERE p.hours = 1)"),
-    plain=alternative(PLAIN, SPREAD),
-    of_any_series=OF_ANY_SERIES,
-    overlaps=overlaps("gap.start", "gap.finish"),
+    may_have_samples=MAY_HAVE_SAMPLES,
 )
 """The common table expressions that the subqueries of this module refer to."""
 

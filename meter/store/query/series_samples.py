@@ -5,16 +5,13 @@ A store on one server looks the groups up one after the other, a spread store al
 
 from __future__ import annotations
 
-from meter.store.packing.packed_rows import overlaps
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.postgres.sql import variant
-from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.packed_parts import archived_part
 from meter.store.query.packed_parts import packed_here
-from meter.store.query.sample_rows import OF_ANY_SERIES
 from meter.store.query.sample_rows import samples_by_series
 from meter.store.query.sample_rows import wide
 
@@ -34,16 +31,6 @@ FROM {all_samples} s
 JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id {joins}
 WHERE {condition}
 """
-
-# A gap that has no samples at all is left out: it would be looked at for each series. OFFSET 0 makes each look-up one walk along an index.
-SAMPLED_GAP = """, sampled_gap AS MATERIALIZED (
-    SELECT gap.start, gap.finish FROM gap
-    WHERE EXISTS (
-        SELECT FROM sample s WHERE {plain} AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND {range} OFFSET 0
-    ) OR EXISTS (
-        SELECT FROM packed_samples p WHERE {of_any_series} AND {overlaps} OFFSET 0
-    )
-)"""
 
 # Only series that may have samples so late: the newest gap is read of those that are measured still.
 PARTIALS_OF_GAP = """
@@ -100,21 +87,6 @@ ARCHIVED_OF_SPANS = """(
         ) AS spans
     ) AS spans CROSS JOIN LATERAL ({archived}) s
 )"""
-
-
-def sampled_gaps(range: Sql) -> Sql:
-    """Return the common table expression ``sampled_gap``, of the gaps that may have samples within ``range``; of a spread store all.
-
-    There all series of a gap are read at once, and looking at it before would take as long.
-    """
-    found = filled(
-        SAMPLED_GAP,
-        plain=IN_ORDER_OF_TIME,
-        range=range,
-        of_any_series=OF_ANY_SERIES,
-        overlaps=overlaps("gap.start", "gap.finish"),
-    )
-    return alternative(found, ", sampled_gap AS (SELECT gap.start, gap.finish FROM gap)")
 
 
 def both_variants(

@@ -7,8 +7,7 @@ WITH cutoff AS MATERIALIZED (
     SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
     GROUP BY m.id
 ), sampled_gap AS MATERIALIZED (
-    SELECT gap.start, gap.finish
-    FROM (
+    SELECT gap.start, gap.finish FROM (
         SELECT start, finish FROM (
             SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
             FROM (
@@ -16,9 +15,8 @@ WITH cutoff AS MATERIALIZED (
                 UNION ALL SELECT '-infinity', '-infinity'
             ) AS _
         ) AS gap WHERE start < finish
-    ) AS gap
-    WHERE EXISTS (
-        SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish OFFSET 0
+    ) AS gap WHERE EXISTS (
+        SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND true OFFSET 0
     ) OR EXISTS (
         SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
     )

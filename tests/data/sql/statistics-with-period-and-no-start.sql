@@ -114,8 +114,7 @@ WITH origin AS MATERIALIZED (
             ) AS gap WHERE start < finish
         ) AS gap WHERE (gap.finish > (SELECT first FROM origin))
     ), sampled_gap AS MATERIALIZED (
-        SELECT gap.start, gap.finish FROM gap
-        WHERE EXISTS (
+        SELECT gap.start, gap.finish FROM gap WHERE EXISTS (
             SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND (s.timestamp >= (SELECT first FROM origin)) OFFSET 0
         ) OR EXISTS (
             SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0

@@ -1,0 +1,45 @@
+"""SQL for whether a ``gap``, a time without final hours, has samples at all, whatever their series.
+
+A gap without any is looked at once then, and not for each series. OFFSET 0 makes each look-up one walk along an index.
+"""
+
+from __future__ import annotations
+
+from meter.store.packing.packed_rows import overlaps
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import alternative
+from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.sample_rows import OF_ANY_SERIES
+
+PLAIN_ON_ONE_SERVER = f"""
+        SELECT FROM sample s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND {{range}} OFFSET 0
+"""
+PLAIN_IN_SPREAD_STORE = """
+        SELECT FROM spread_samples_in_order(NULL, gap.start, gap.finish, true, 0, 1, false) s WHERE s.timestamp < gap.finish
+"""
+
+PLAIN_OF_GAP = alternative(PLAIN_ON_ONE_SERVER.format(range="true"), PLAIN_IN_SPREAD_STORE)
+"""The subquery that has a row if a sample that is not packed lies in ``gap``."""
+
+PACKED_OF_GAP = f"""
+        SELECT FROM packed_samples p WHERE {OF_ANY_SERIES} AND {overlaps("gap.start", "gap.finish")} OFFSET 0
+"""
+"""The subquery that has a row if a packed sample may lie in ``gap``: its row has samples before, in or after it."""
+
+MAY_HAVE_SAMPLES = filled("EXISTS ({plain}) OR EXISTS ({packed})", plain=PLAIN_OF_GAP, packed=PACKED_OF_GAP)
+"""The condition that ``gap`` may have samples."""
+
+_SAMPLED_GAP = f"""sampled_gap AS MATERIALIZED (
+    SELECT gap.start, gap.finish FROM gap WHERE EXISTS ({PLAIN_ON_ONE_SERVER}) OR EXISTS ({PACKED_OF_GAP})
+)"""
+
+
+def sampled_gaps_table(range: Sql) -> Sql:
+    """Return the common table expression ``sampled_gap``: of the table ``gap`` what may have samples in ``range``; in a spread store all.
+
+    There all series of a gap are read at once, and looking at it before would take as long. ``range`` is a condition on a sample ``s``.
+    """
+    return alternative(
+        filled(_SAMPLED_GAP, range=range), "sampled_gap AS MATERIALIZED (SELECT gap.start, gap.finish FROM gap)"
+    )
