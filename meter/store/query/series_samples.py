@@ -1,18 +1,31 @@
 """Partials made of the samples of groups of series: ``sample_series``, a table of the statement with the ``ids`` of each group.
 
-A store on one server looks the groups up one after the other, a spread store all of them with one distributed statement.
+A store on one server looks the groups up one after the other, a spread store all of them with one distributed statement. There the
+workers send one partial for each series and window if nobody needs single samples (:class:`Sums`). Otherwise they send times and volumes as
+arrays, and rows only if conditions need more of a sample.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
 
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.postgres.sql import variant
+from meter.store.query.conditions import TRUE
+from meter.store.query.conditions import FilterConditions
+from meter.store.query.sample_rows import NO_END
 from meter.store.query.sample_rows import TimeBounds
 from meter.store.query.sample_rows import packed_part
+from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_by_series
 from meter.store.query.sample_rows import wide
+from meter.store.query.time_range import TICK
+from meter.store.query.windows import Windows
 
 OF_SERIES = """
 SELECT partial.*
@@ -26,9 +39,9 @@ CROSS JOIN LATERAL (
 """
 SPREAD_OF_SERIES = """
 SELECT {qualified_names}, {sample_columns}
-FROM spread_samples(ARRAY(SELECT unnest(ids) FROM sample_series), {first}, {last}, {wide}) s
+FROM {source}
 JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id {joins}
-WHERE {condition}
+WHERE {spread_condition}
 """
 
 PARTIALS_OF_GAP = """
@@ -45,12 +58,38 @@ CROSS JOIN LATERAL (
 # All series of a gap are read at once.
 SPREAD_OF_GAP = """
 SELECT {qualified_names}, {sample_columns}
-FROM gap CROSS JOIN LATERAL spread_samples(ARRAY(SELECT unnest(ids) FROM sample_series), {first}, {last}, {wide}) s
+FROM gap CROSS JOIN LATERAL {source}
 JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
 LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
 WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish AND {range}
 """
 
+SUMS_OF_SERIES = """
+SELECT {qualified_names}, {sums}
+FROM spread_partials(ARRAY(SELECT unnest(ids) FROM sample_series), {first}, {last}, {options}) s
+JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
+"""
+# Series whose samples expire at the same time are read at once.
+SUMS_OF_GAP = f"""
+SELECT {{qualified_names}}, {{sums}}
+FROM gap CROSS JOIN (
+    SELECT array_agg(member) AS ids, before
+    FROM (SELECT unnest(ids) AS member, meter_id FROM sample_series) AS _ LEFT JOIN cutoff USING (meter_id) GROUP BY before
+) AS of_cutoff
+CROSS JOIN LATERAL spread_partials(
+    of_cutoff.ids, greatest(gap.start, of_cutoff.before, {{first}}), least(gap.finish - {TICK}, {{last}}), {{options}}
+) s
+JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
+"""
+
+SAMPLES = "spread_samples({series}, {first}, {last}, {wide}) s"
+VOLUMES = """(
+    SELECT v.series_id, v.metadata_id, e.*
+    FROM spread_volumes_of({series}, {first}, {last}, {recorded_until}, {by_metadata}, {with_ids}) v
+    CROSS JOIN LATERAL unnest(v.times, v.volumes, v.ids) AS e (timestamp, volume, message_id)
+) s"""
+
+COLUMNS_OF_VOLUMES = frozenset({"timestamp", "volume", "message_id", "metadata_id", "series_id"})
 
 PARTIALS_OF_SPAN = """
 SELECT partial.*
@@ -76,6 +115,67 @@ WHERE s.timestamp >= greatest(sampled_span.start, total_series.before) AND {rang
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What the workers of a spread store add up: partials with ``columns`` of each series, each metadata if wanted, and each window.
+
+    ``bounds`` are the first and the last time of the samples exactly, ``recorded_until`` the last time at which they were recorded.
+    """
+
+    columns: Iterable[str]
+    windows: Windows | None
+    bounds: TimeBounds
+    recorded_until: Sql = NO_END
+    by_metadata: bool = False
+
+    def parts(self) -> dict[str, Sql | str]:
+        """Return the parts of the templates of sums."""
+        columns = list(self.columns)
+        ends = str("first_volume" in columns or "last_volume" in columns).lower()
+        return {
+            "sums": ", ".join(f"s.{column}" for column in columns),
+            "first": self.bounds.first,
+            "last": self.bounds.last,
+            "options": filled(
+                "{recorded_until}, {seconds}, {origin}, {by_metadata}, {ends}",
+                recorded_until=self.recorded_until,
+                seconds=Sql("%s", (self.windows.seconds,)) if self.windows else "NULL",
+                origin=filled("{origin}::timestamptz", origin=self.windows.origin) if self.windows else "NULL",
+                by_metadata=str(self.by_metadata).lower(),
+                ends=ends,
+            ),
+        }
+
+
+def of_samples(
+    selection: Mapping[str, Sql | str], conditions: FilterConditions, condition: Sql, sums: Sums | None = None
+) -> Sql:
+    """Return the statement of the partials of all samples of ``sample_series`` that meet ``condition``, which is of ``conditions``.
+
+    ``sums`` are taken if that is a condition on times alone.
+    """
+    joins = conditions.joined_for_rest
+    read = sample_columns(selection["sample_columns"], joins, condition)
+    spread_read, spread_condition, recorded_until = read, condition, NO_END
+    by_times = conditions.rest == conditions.as_of
+    if by_times and conditions.as_of != TRUE:
+        spread_condition, recorded_until = conditions.range, Sql("%s::timestamptz", conditions.as_of.parameters)
+        spread_read = sample_columns(selection["sample_columns"], spread_condition)
+    if sums:
+        sums = replace(sums, recorded_until=recorded_until) if by_times else None
+    return both_variants(
+        OF_SERIES,
+        SUMS_OF_SERIES if sums else SPREAD_OF_SERIES,
+        read,
+        conditions.bounds,
+        conditions.bounds,
+        "sample_series",
+        {**selection, "joins": joins, "condition": condition, "spread_condition": spread_condition},
+        sums=sums,
+        source=_source(spread_read, conditions.bounds, "sample_series", recorded_until),
+    )
+
+
 def both_variants(
     template: str,
     spread: str,
@@ -83,23 +183,50 @@ def both_variants(
     bounds: TimeBounds,
     bounds_of_all: TimeBounds,
     table: str,
-    **parts: Sql | str,
+    selection: Mapping[str, Sql | str],
+    *,
+    sums: Sums | None = None,
+    source: Sql | None = None,
 ) -> Sql:
     """Return ``template``, which looks the series up one group of ``table`` after the other, and for a spread store ``spread``.
 
-    The latter reads the plain samples of all series within ``bounds_of_all`` with one statement, and the packed ones like ``template``.
+    The latter reads the plain samples of all series within ``bounds_of_all`` with one statement, or from ``source``, and the packed ones
+    like ``template``. With ``sums`` it is a template of sums. ``selection`` are parts of both.
     """
-    parts["qualified_names"] = ", ".join(f"{table}.{name}" for name in str(parts["names"]).split(", "))
+    names = ", ".join(f"{table}.{name}" for name in str(selection["names"]).split(", "))
+    parts = {**selection, "qualified_names": names}
     of_group = f"= ANY({table}.ids)"
     packed = packed_part(columns, bounds, f"p.series_id {of_group}", "true")
+    of_spread: dict[str, Sql | str] = {
+        "first": bounds_of_all.first,
+        "last": bounds_of_all.last,
+        "wide": wide(columns),
+        "source": source or _source(columns, bounds_of_all, table),
+        **parts,
+        **(sums.parts() if sums else {}),
+    }
     return alternative(
         variant(filled(template, samples=samples_by_series(columns, bounds, series=of_group), **parts), spread=False),
         filled(
-            f"{spread} UNION ALL {template}",
-            samples=filled("({packed}) s", packed=packed),
-            first=bounds_of_all.first,
-            last=bounds_of_all.last,
-            wide=wide(columns),
-            **parts,
+            "{plain} UNION ALL {packed}",
+            plain=filled(spread, **of_spread),
+            packed=filled(template, samples=filled("({packed}) s", packed=packed), **parts),
         ),
+    )
+
+
+def _source(columns: tuple[str, ...], bounds: TimeBounds, table: str, recorded_until: Sql = NO_END) -> Sql:
+    """Return the FROM item ``s`` of the samples of all series of ``table`` in a spread store."""
+    as_arrays = COLUMNS_OF_VOLUMES.issuperset(columns)
+    if not as_arrays and recorded_until is not NO_END:
+        raise ValueError(f"arrays have no {', '.join(columns)}")
+    return filled(
+        VOLUMES if as_arrays else SAMPLES,
+        series=f"ARRAY(SELECT unnest(ids) FROM {table})",
+        first=bounds.first,
+        last=bounds.last,
+        wide=wide(columns),
+        recorded_until=recorded_until,
+        by_metadata=str("metadata_id" in columns).lower(),
+        with_ids=str("message_id" in columns).lower(),
     )
