@@ -193,7 +193,8 @@ def commits_are_cut_off(site: Site) -> None:
                         begun = len(_hours(journal))
                         until(lambda journal=journal, begun=begun: len(_hours(journal)) > begun + 1, "more hours")
                         if not ask:
-                            until(lambda journal=journal: _are_final(site, journal), "final hours", 90)
+                            hours = [hour for hour, _, _ in _hours(journal)[: begun + 1]]
+                            until(lambda hours=hours: _are_final(site, hours), "final hours", 120)
             for hour, stored, answered in _hours(journal):
                 assert answered == stored, (
                     f"{answered} of {stored} samples were promised as of the time when those of {hour} were stored"
@@ -221,8 +222,7 @@ def _hours(journal: Path) -> list[tuple[str, int, int]]:
     return [(hour, int(stored), int(answered)) for hour, stored, answered in map(str.split, lines)]
 
 
-def _are_final(site: Site, journal: Path) -> bool:
-    hours = [hour for hour, _, _ in _hours(journal)[:-1]]
+def _are_final(site: Site, hours: list[str]) -> bool:
     [[final]] = site.postgresql.execute(FINAL_HOURS.format(", ".join(f"'{hour}'" for hour in hours)), site.dsn)
     return bool(final == len(hours))
 

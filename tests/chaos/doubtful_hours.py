@@ -34,7 +34,7 @@ SAMPLES = 40
 """Of each hour, of as many series: each worker has some."""
 
 HOURS_OF_PARTITIONS = (0, 100, 200)
-PAUSE_SECONDS = 0.3
+PAUSE_SECONDS = 1.0
 AGE, AGE_OF_ASKED = timedelta(days=2), timedelta(days=6)
 
 

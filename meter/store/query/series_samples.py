@@ -216,7 +216,7 @@ def both_variants(
 
 
 def _source(columns: tuple[str, ...], bounds: TimeBounds, table: str, recorded_until: Sql = NO_END) -> Sql:
-    """Return the FROM item ``s`` of the samples of all series of ``table`` in a spread store."""
+    """Return the item ``s`` with the samples that the workers send: those of all series of ``table``."""
     as_arrays = COLUMNS_OF_VOLUMES.issuperset(columns)
     if not as_arrays and recorded_until is not NO_END:
         raise ValueError(f"arrays have no {', '.join(columns)}")
