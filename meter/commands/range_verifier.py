@@ -26,6 +26,8 @@ PAGE_ROWS = 1000
 
 REPEATED_ID = "another sample with its id and time is stored, of another series: void the one that is wrong"
 
+EARLIER_ID = "another sample with its id is stored, at {}: void the one that is wrong"
+
 
 @dataclass(frozen=True, slots=True)
 class VerifiedRange:
@@ -72,25 +74,29 @@ class RangeVerifier:
         for part in _without(self._range, lost):
             async for page in self._verification.pages(part.start, part.end, part.meter, self._page_rows):
                 if page:
-                    yield self._with_repeated_ids(page, await self._rows.verdicts(page))
+                    yield await self._with_repeated_ids(page, await self._rows.verdicts(page))
                     async for found in self._others_before(page[-1].timestamp):
                         yield found
         async for found in self._others_before(None):
             yield found
 
-    def _with_repeated_ids(self, page: Sequence[StoredRow], found: Sequence[Finding]) -> Sequence[Finding]:
-        """Return ``found``, in which a row fails that has the id and the time of the row before it.
+    async def _with_repeated_ids(self, page: Sequence[StoredRow], found: Sequence[Finding]) -> Sequence[Finding]:
+        """Return ``found``, in which a row fails that has the id of an earlier one, or the id and the time of the row before it.
 
         A unique index keeps them from being stored on one server. In a spread store two writers can store them at the same moment.
         """
-        repeated = set()
+        times = await self._verification.times_of_repeated_ids(page)
+        repeated: dict[int, str] = {}
         for row in page:
             place = row.message_id, row.timestamp
+            earliest = times.get(row.message_id, row.timestamp)
             if place == self._last:
-                repeated.add(id(row))
+                repeated[id(row)] = REPEATED_ID
+            elif earliest < row.timestamp:
+                repeated[id(row)] = EARLIER_ID.format(earliest.isoformat())
             self._last = place
         return [
-            (row, replace(verdict, state="failed", reason=REPEATED_ID))
+            (row, replace(verdict, state="failed", reason=repeated[id(row)]))
             if id(row) in repeated and verdict.state in ("verified", "unsigned")
             else (row, verdict)
             for row, verdict in found

@@ -148,7 +148,7 @@ def main(words: Sequence[str]) -> int:
                     outcome = run(fault, broker, store, site)
                 _say(str(outcome))
                 passed = outcome.passed
-            except (NeverCame, pytest.fail.Exception) as error:
+            except (NeverCame, AssertionError, pytest.fail.Exception) as error:
                 _say(f"{fault.name:52} FAILED: {error}")
             if not passed:
                 bad += 1

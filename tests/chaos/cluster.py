@@ -10,11 +10,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import ExitStack
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.doubtful_hours import WRITER
 from tests.chaos.final_hours import finalizing
 from tests.chaos.site import Site
 from tests.chaos.site import until
@@ -34,7 +36,12 @@ SETTINGS = {
 SHARDS_PER_WORKER = 4
 """As many as by default: another worker gets some of them."""
 
-PREPARED = "SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE 'citus\\_%'"
+PID_OF_WRITER = (
+    f"SELECT pid FROM pg_stat_activity WHERE starts_with(application_name, '{WRITER}') AND datname = current_database()"
+)
+PREPARED_BY = "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, 'citus_0_{}_')"
+COMMITTED = "SELECT gid FROM pg_dist_transaction WHERE gid IN ({})"
+FINAL_HOURS = "SELECT count(*) FROM final_period WHERE hours = 1 AND start IN ({})"
 SHARDS = "SELECT count(*) FROM citus_shards WHERE table_name = 'sampled_series'::regclass AND nodeport = {}"
 JOB = "SELECT state FROM pg_dist_background_job ORDER BY job_id DESC LIMIT 1"
 SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
@@ -162,19 +169,68 @@ def worker_dies(site: Site) -> None:
 
 
 def commits_are_cut_off(site: Site) -> None:
-    """Both workers, before they are told to commit what they have prepared; at once again, or away for some seconds."""
+    """Each worker, before it is told to commit samples of an hour that gets no others; at once again, or away for some seconds.
+
+    Citus itself recovers nothing meanwhile: what becomes final, or is promised as of a time, has to wait for it.
+    """
     server: SpreadServer = site.postgresql
-    with finalizing(site):
-        for seconds in (0.0, 5.0):
-            for worker in server.cluster.workers:
-                line = server.cluster.line(worker)
-                cuts = line.cuts
-                line.cut_before(b"COMMIT PREPARED")
-                until(lambda line=line, cuts=cuts: line.cuts > cuts, "a commit to be cut off")
-                assert worker.execute(PREPARED) != [(0,)], "nothing is in doubt"
-                time.sleep(seconds)
-                line.accept()
-                time.sleep(2)
+    cluster = server.cluster
+    _set(cluster, "citus.recover_2pc_interval", "-1")
+    try:
+        for journal, *ask in ((site.directory / "promised", "ask"), (site.directory / "finalized",)):
+            with ExitStack() as stack:
+                writer = site.process_of("doubtful_hours", str(journal), *ask)
+                stack.callback(writer.wait)
+                stack.callback(writer.kill)
+                until(lambda journal=journal: _hours(journal), "an hour that is stored")
+                if not ask:
+                    stack.enter_context(finalizing(site))
+                for seconds in (0.0, 5.0):
+                    for worker in cluster.workers:
+                        _leave_in_doubt(site, worker)
+                        time.sleep(seconds)
+                        cluster.line(worker).accept()
+                        begun = len(_hours(journal))
+                        until(lambda journal=journal, begun=begun: len(_hours(journal)) > begun + 1, "more hours")
+                        if not ask:
+                            hours = [hour for hour, _, _ in _hours(journal)[: begun + 1]]
+                            until(lambda hours=hours: _are_final(site, hours), "final hours", 120)
+            for hour, stored, answered in _hours(journal):
+                assert answered == stored, (
+                    f"{answered} of {stored} samples were promised as of the time when those of {hour} were stored"
+                )
+    finally:
+        _set(cluster, "citus.recover_2pc_interval", SETTINGS["citus.recover_2pc_interval"])
+        server.execute("SELECT recover_prepared_transactions()", site.dsn)
+
+
+def _leave_in_doubt(site: Site, worker: PostgreSQL) -> None:
+    """Cut ``worker`` off before it is told to commit what the writer of hours has stored."""
+    server: SpreadServer = site.postgresql
+    line = server.cluster.line(worker)
+    cuts = line.cuts
+    [[pid]] = until(lambda: server.execute(PID_OF_WRITER, site.dsn), "the writer of hours")
+    line.cut_before(f"COMMIT PREPARED 'citus_0_{pid}_".encode())
+    until(lambda: line.cuts > cuts, "a commit to be cut off")
+    names = [name for [name] in worker.execute(PREPARED_BY.format(pid))]
+    committed = server.execute(COMMITTED.format(", ".join(f"'{name}'" for name in names) or "''"), site.dsn)
+    assert committed, "nothing that is committed is in doubt"
+
+
+def _hours(journal: Path) -> list[tuple[str, int, int]]:
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    return [(hour, int(stored), int(answered)) for hour, stored, answered in map(str.split, lines)]
+
+
+def _are_final(site: Site, hours: list[str]) -> bool:
+    [[final]] = site.postgresql.execute(FINAL_HOURS.format(", ".join(f"'{hour}'" for hour in hours)), site.dsn)
+    return bool(final == len(hours))
+
+
+def _set(cluster: CitusCluster, name: str, value: str) -> None:
+    """Change a setting of the coordinator."""
+    cluster.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+    cluster.execute("SELECT pg_reload_conf()")
 
 
 def coordinator_dies(site: Site) -> None:
@@ -193,8 +249,7 @@ def coordinator_fails_over(site: Site) -> None:
     cluster = server.cluster
     with finalizing(site):
         standby = cluster.standby_of_coordinator()
-        cluster.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-        cluster.execute("SELECT pg_reload_conf()")
+        _set(cluster, "synchronous_standby_names", "*")
         until(lambda: cluster.execute(SYNCHRONOUS)[0][0], "a synchronous standby")
         time.sleep(3)
         cluster.coordinator.kill()

@@ -117,11 +117,30 @@ def steps(dsn, number):
 
 
 @pytest_twisted.ensureDeferred
-async def test_spreading_goes_on_where_it_was_stopped(citus, cluster_dsn):
-    for number in (1, 1, 1):
-        assert await deferToThread(steps, cluster_dsn, number) == 1
+async def test_spreading_goes_on_where_it_was_stopped_and_status_says_how_far_it_is(citus, cluster_dsn, tmp_path):
+    meter_db = command_on(cluster_dsn, tmp_path / "meter.toml")
+
+    async def unfinished():
+        status, out, errors = await meter_db("status", "--json")
+        assert status == 0, errors
+        return json.loads(out)["unfinished_spread"]
+
+    assert await unfinished() is None
+    for found in (
+        "0 of 1 partitions have a key with the series; samples are divided after that",
+        "all partitions have their key; of about 0 samples 0 are copied to workers",
+        "samples are divided among the workers; the list of series is not yet",
+    ):
+        assert await deferToThread(steps, cluster_dsn, 1) == 1
+        text = await unfinished()
+        assert text.startswith("begun 20")
+        assert text.endswith(f"; {found}; nobody is at work: call meter-db spread again, it goes on from here")
+    async with session_of(cluster_dsn) as other:
+        await Spreading(other).open()
+        assert (await unfinished()).endswith("; a process is at work")
     assert citus.execute("SELECT done_at FROM spread_store", cluster_dsn) == [(None,)]
     assert await deferToThread(steps, cluster_dsn, 100) >= 1
+    assert await unfinished() is None
     assert citus.execute("SELECT done_at IS NULL FROM spread_store", cluster_dsn) == [(False,)]
     distributed = "SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text IN ('sample', 'sampled_series') AND partmethod = 'h'"
     assert citus.execute(distributed, cluster_dsn) == [(2,)]

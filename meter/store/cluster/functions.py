@@ -10,7 +10,7 @@ from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 
-VERSION = 1
+VERSION = 2
 """Grows with each change of the functions: a daemon that may upgrade the schema makes them anew."""
 
 TYPE = """
@@ -24,6 +24,21 @@ DO $$ BEGIN
 END $$
 """
 """A row of ``sample``. The type of the table itself cannot be named: while it is distributed, Citus makes another table of this name."""
+
+TYPES_OF_PARTIALS = """
+DO $$ BEGIN
+    IF to_regtype('spread_partial') IS NULL THEN
+        CREATE TYPE spread_partial AS (
+            series_id integer, metadata_id integer, first timestamptz, last timestamptz, count float8, min_volume float8,
+            max_volume float8, sum_volume float8, squared_deviations float8, first_volume float8, last_volume float8
+        );
+        CREATE TYPE spread_volumes AS (
+            series_id integer, metadata_id integer, times timestamptz[], volumes float8[], ids uuid[]
+        );
+    END IF;
+END $$
+"""
+"""The sums of the samples of a series, and their times, volumes and ids."""
 
 _COLUMNS = (
     "s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, {signature}, {verbatim_json},"
@@ -154,6 +169,56 @@ $function$;
 With ``newest_of_all`` only the newest ``rows`` of them all.
 """
 
+_WITHIN = f"""' FROM sample s WHERE true' {_OF_SERIES} {_BETWEEN}
+    || CASE WHEN recorded_until < 'infinity' THEN format(' AND s.recorded_at <= %L::timestamptz', recorded_until) ELSE '' END
+    || ' GROUP BY s.series_id'
+    || CASE WHEN by_metadata THEN ', s.metadata_id' ELSE '' END"""
+_METADATA = "CASE WHEN by_metadata THEN 's.metadata_id' ELSE '0' END"
+
+# All groups are of one series: each is computed where its samples are. The volume at an end is the least, or the greatest, of those at
+# its time, as in statistics.
+PARTIALS = f"""
+CREATE OR REPLACE FUNCTION spread_partials(
+    series integer[], since timestamptz, until timestamptz, recorded_until timestamptz, seconds bigint, origin timestamptz,
+    by_metadata boolean, ends boolean
+) RETURNS SETOF spread_partial LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
+BEGIN
+    IF coalesce(cardinality(series), 0) = 0 OR since > until THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE 'SELECT s.series_id, ' || {_METADATA} || ', min(s.timestamp), max(s.timestamp), count(*)::float8, min(s.volume),'
+        || ' max(s.volume), sum(s.volume), var_pop(s.volume) * count(*), '
+        || CASE WHEN ends THEN
+            '(min(ARRAY[date_part(''epoch'', s.timestamp), s.volume]))[2], (max(ARRAY[date_part(''epoch'', s.timestamp), s.volume]))[2]'
+            ELSE 'NULL::float8, NULL::float8' END
+        || {_WITHIN}
+        || CASE WHEN seconds IS NULL THEN ''
+            ELSE format(', date_bin(%L::interval, s.timestamp, %L::timestamptz)', seconds * interval '1 second', origin) END;
+END
+$function$;
+"""
+"""``spread_partials``: the sums of the samples of each of ``series``, by windows of ``seconds`` from ``origin`` on if these are given.
+
+Only samples recorded by ``recorded_until`` count. There is one for each metadata ``by_metadata``, and the first and the last volume
+with ``ends``.
+"""
+
+VOLUMES = f"""
+CREATE OR REPLACE FUNCTION spread_volumes_of(
+    series integer[], since timestamptz, until timestamptz, recorded_until timestamptz, by_metadata boolean, with_ids boolean
+) RETURNS SETOF spread_volumes LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
+BEGIN
+    IF coalesce(cardinality(series), 0) = 0 OR since > until THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE 'SELECT s.series_id, ' || {_METADATA} || ', array_agg(s.timestamp), array_agg(s.volume), '
+        || CASE WHEN with_ids THEN 'array_agg(s.message_id)' ELSE 'NULL::uuid[]' END
+        || {_WITHIN} || ', date_bin(''7 days'', s.timestamp, ''2001-01-01 00:00Z'')';
+END
+$function$;
+"""
+"""``spread_volumes_of``: the samples of ``series`` as arrays, several for each series: a fraction of the bytes that rows would take."""
+
 FUNCTIONS = (
     SAMPLES_OF_SERIES,
     SAMPLES_OF_RANGES,
@@ -162,12 +227,15 @@ FUNCTIONS = (
     SAMPLES_OF_BATCHES,
     SAMPLES_RECORDED,
     SAMPLES_OF_EACH,
+    PARTIALS,
+    VOLUMES,
 )
 
 
 async def make_functions(session: Session) -> None:
     """Make the functions anew, in the transaction of ``session``."""
     await session.count(TYPE)
+    await session.count(TYPES_OF_PARTIALS)
     for function in FUNCTIONS:
         await session.count(function)
 

@@ -28,6 +28,7 @@ from meter.store.audit.log import entries_after
 from meter.store.audit.log import entries_statement
 from meter.store.audit.log import entry_of
 from meter.store.audit.void_statements import VoidedSamplesCheck
+from meter.store.cluster.unfinished_spread import unfinished_spread
 from meter.store.cluster.workers import cluster_of
 from meter.store.cluster.workers import cluster_report
 from meter.store.cluster.workers import require_all_workers
@@ -156,6 +157,7 @@ class Administration(AdministeredDatabase):
             "voided_samples": None if problem else await voided_count(session),
             "archive_servers": [] if problem else await archive_report(session),
             "lost_weeks": [] if problem else await lost_report(session),
+            "unfinished_spread": None if problem else await unfinished_spread(session),
             **(await self._workers() if not problem else {}),
         }
 

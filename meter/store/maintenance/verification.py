@@ -18,7 +18,9 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IReactorTime
 
 from meter.sample_identity import WEEK
+from meter.sample_identity import compared_range
 from meter.sample_identity import start_of_week
+from meter.sample_identity import week_of
 from meter.signing_keys import SigningKey
 from meter.store.archive.archived_weeks import LostWeek
 from meter.store.archive.archived_weeks import lost_weeks
@@ -60,6 +62,13 @@ RETENTION_CUTOFFS = f"SELECT meter, {readable('before')} FROM retention_cutoff"
 
 _METADATA_THAT_DIFFER = "SELECT id FROM metadata WHERE id = ANY(%s) AND document IS DISTINCT FROM text::jsonb"
 
+
+# Two samples with one id: in a spread store no unique index keeps two writers from storing them at the same moment.
+REPEATED_IDS = f"""
+SELECT s.message_id::text, {readable("min(s.timestamp)")}
+FROM spread_samples_with_ids(%s::uuid[], %s::timestamptz, %s::timestamptz, false) s
+GROUP BY s.message_id HAVING min(s.timestamp) < max(s.timestamp)
+"""
 
 # All plain rows of the page's time are read once: no index finds a row by its batch.
 WITHOUT_ROWS = """
@@ -148,6 +157,18 @@ class Verification:
             if (start is None or start_of_week(each.week) + WEEK > start)
             and (end is None or start_of_week(each.week) < end)
         ]
+
+    async def times_of_repeated_ids(self, page: Sequence[StoredRow]) -> Mapping[str, datetime]:
+        """Return the earliest time of each id of ``page`` that samples of different times have, in the weeks that are compared.
+
+        Nobody can store them on one server: there is nothing to look up.
+        """
+        if not page or not self._connection.spread:
+            return {}
+        first, _ = compared_range(week_of(page[0].timestamp))
+        _, last = compared_range(week_of(page[-1].timestamp))
+        ids = sorted({row.message_id for row in page if row.message_id})
+        return dict(await self._connection.rows(REPEATED_IDS, [ids, first, last]))
 
     async def packed_damage(
         self, start: datetime | None, end: datetime | None, meter: str | None = None

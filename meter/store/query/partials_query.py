@@ -28,13 +28,14 @@ from meter.store.query.partials import partial_from_sample
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_by_series
 from meter.store.query.sampled_gaps import sampled_gaps_table
-from meter.store.query.series_samples import OF_SERIES
 from meter.store.query.series_samples import PARTIALS_OF_GAP
 from meter.store.query.series_samples import PARTIALS_OF_SPAN
 from meter.store.query.series_samples import SPREAD_OF_GAP
-from meter.store.query.series_samples import SPREAD_OF_SERIES
 from meter.store.query.series_samples import SPREAD_OF_SPAN
+from meter.store.query.series_samples import SUMS_OF_GAP
+from meter.store.query.series_samples import Sums
 from meter.store.query.series_samples import both_variants
+from meter.store.query.series_samples import of_samples
 from meter.store.query.time_range import TimeRange
 from meter.store.query.windows import Windows
 
@@ -211,6 +212,7 @@ def partials_query(
     steps: bool,
     recorded: Sql = TRUE,
     windows: Windows | None = None,
+    adds_up: bool = False,
 ) -> Sql:
     """Return the statement that reads partials of all samples that match ``conditions``, from one snapshot.
 
@@ -218,7 +220,8 @@ def partials_query(
     ``columns`` of the partials. It reads rollups of up to ``longest_rollup`` hours; with 0 it reads samples only. For ``steps`` it
     also reads the samples in between that do not match (:func:`matching_partial` tells them apart), and no rollups that overlap in
     time with others unless their samples have expired. ``recorded`` is one more condition on samples that are read beside
-    rollups. Each partial lies within one of ``windows``; where these cut hours, expired samples are not read.
+    rollups. Each partial lies within one of ``windows``; where these cut hours, expired samples are not read. If it ``adds_up``, a partial
+    can be of several samples of a series and window.
     """
     needs_metadata = bool(metadata_keys) or conditions.metadata != TRUE
     columns = (*columns, METADATA_ID) if needs_metadata else tuple(columns)
@@ -246,6 +249,7 @@ def partials_query(
     by_retention = "x.retained_until, " if longest_rollup else ""
     selection["sample_series"] = filled(SAMPLE_SERIES, retained_until=by_retention, **selection)
     bounds = conditions.bounds
+    sums = Sums(columns, windows, time_range.exact_bounds(), by_metadata=needs_metadata) if adds_up else None
     if longest_rollup:
         read = sample_columns(selection["sample_columns"], sample_range, recorded)
         by_meter = totals and not _depends_on_owners(conditions, keys)
@@ -266,7 +270,7 @@ def partials_query(
                 bounds.within("greatest(sampled_span.start, total_series.before)", "sampled_span.finish"),
                 bounds,
                 "total_series",
-                **{**selection, "range": conjunction(sample_range, recorded)},
+                {**selection, "range": conjunction(sample_range, recorded)},
             )
             if minutes
             else "",
@@ -277,8 +281,12 @@ def partials_query(
                 bounds.within("greatest(gap.start, cutoff.before)", "gap.finish"),
                 bounds.within("gap.start", "gap.finish"),
                 "sample_series",
-                gap="sampled_gap" if open_ended else "gap",
-                **{**selection, "range": conjunction(sample_range, recorded)},
+                {
+                    **selection,
+                    "range": conjunction(sample_range, recorded),
+                    "gap": "sampled_gap" if open_ended else "gap",
+                },
+                sums=(SUMS_OF_GAP, sums) if sums else None,
             ),
             samples_of_rollup=samples_by_series(read, bounds.within("r.first", "r.last"), series=OF_ROLLUP),
             samples_of_period=samples_by_series(
@@ -307,7 +315,8 @@ def partials_query(
             joined_cutoff="LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id" if steps or cutting else "",
         )
     elif not steps or conditions.rest == conditions.as_of:
-        partials = _from_samples(selection, conditions, conjunction(conditions.range, conditions.rest))
+        condition = conjunction(conditions.range, conditions.rest)
+        partials = filled(FROM_SAMPLES, **selection, partials=of_samples(selection, conditions, condition, sums))
     else:
         # CASE keeps PostgreSQL from evaluating a condition on the content of a sample of another project.
         matches = filled(
@@ -316,11 +325,9 @@ def partials_query(
         )
         columns_of_sample = Sql(f"{selection['sample_columns']}{matches}", matches.parameters)
         names = ", ".join(name for name in keys if name != MATCHES)
-        partials = _from_samples(
-            {**selection, "sample_columns": columns_of_sample, "names": names},
-            conditions,
-            conjunction(conditions.range, conditions.as_of),
-        )
+        with_matches = {**selection, "sample_columns": columns_of_sample, "names": names}
+        condition = conjunction(conditions.range, conditions.as_of)
+        partials = filled(FROM_SAMPLES, **selection, partials=of_samples(with_matches, conditions, condition))
     if not needs_metadata:
         return partials
     # Rollups of samples with different metadata are replaced by these samples. As above, no condition may make it an outer join.
@@ -387,16 +394,6 @@ def _rollup_is_read(*, steps: bool, cut: bool) -> str:
     if steps:
         return f"r.overlap = 0 AND {not_expired}" if cut else "(r.overlap = 0 OR r.start < cutoff.before)"
     return not_expired if cut else "true"
-
-
-def _from_samples(selection: Mapping[str, Sql | str], conditions: FilterConditions, condition: Sql) -> Sql:
-    joins = conditions.joined_for_rest
-    read = sample_columns(selection["sample_columns"], joins, condition)
-    parts = {**selection, "joins": joins, "condition": condition}
-    partials = both_variants(
-        OF_SERIES, SPREAD_OF_SERIES, read, conditions.bounds, conditions.bounds, "sample_series", **parts
-    )
-    return filled(FROM_SAMPLES, **selection, partials=partials)
 
 
 def matching_partial(conditions: FilterConditions) -> str:

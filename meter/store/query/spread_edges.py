@@ -13,6 +13,7 @@ from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import any_of_series
 from meter.store.query.conditions import newest_of_series
+from meter.store.query.time_range import TICK
 
 COLUMNS = ("series_id", "timestamp", "message_id", "metadata_id")
 
@@ -77,13 +78,12 @@ def _edge(conditions: FilterConditions, columns: str, condition: Sql, *, oldest:
 
 def _edges(conditions: FilterConditions, name: str) -> Sql:
     within, bounds = conditions.time_range, conditions.bounds
-    tick = "interval '1 microsecond'"
     return filled(
         EDGES,
         name=name,
         arrays=", ".join(f"array_agg(s.{column} ORDER BY s.series_id) AS {column}s" for column in COLUMNS),
         series=conditions.series,
-        first=filled(f"{{time}} + {tick}", time=bounds.first) if within.after_start and within.start else bounds.first,
-        last=filled(f"{{time}} - {tick}", time=bounds.last) if within.end and not within.through_end else bounds.last,
+        first=filled(f"{{time}} + {TICK}", time=bounds.first) if within.after_start and within.start else bounds.first,
+        last=filled(f"{{time}} - {TICK}", time=bounds.last) if within.end and not within.through_end else bounds.last,
         oldest=str(name == "oldest_edge").lower(),
     )

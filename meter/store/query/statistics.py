@@ -78,6 +78,9 @@ INCREASES = frozenset({"increase", "rate"})
 STEPS = INCREASES | {"integral"}
 """Aggregates of the steps between samples."""
 
+OF_SINGLE_SAMPLES = STEPS | {"percentile"}
+"""Aggregates that sums of several samples cannot serve."""
+
 STEP_COLUMNS = ("first_volume", "last_volume", "increase", "integral", "tie")
 """Columns of partials that only aggregates of steps need: ``increase``, ``rate`` and ``integral``."""
 
@@ -161,6 +164,8 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
             longest_rollup=longest_rollup,
             steps=increase or integral,
             windows=windows,
+            adds_up=functions.isdisjoint(OF_SINGLE_SAMPLES)
+            and (windows is None or windows.start is not None or by_origin),
         ),
         window="NULL::timestamptz"
         if windows is None

@@ -12,6 +12,8 @@ from meter.store.query.packed_parts import NO_END
 from meter.store.query.packed_parts import NO_START
 from meter.store.query.packed_parts import TimeBounds
 
+TICK = "interval '1 microsecond'"
+
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
@@ -37,6 +39,15 @@ class TimeRange:
             self.origin or NO_START if self.start is None else Sql("%s::timestamptz", (self.start,)),
             NO_END if self.end is None else Sql("%s::timestamptz", (self.end,)),
         )
+
+    def exact_bounds(self) -> TimeBounds:
+        """Return SQL for the first and the last time that lies in the range; times have microseconds."""
+        first, last = self.bounds()
+        if self.start is not None and self.after_start:
+            first = Sql(f"{first} + {TICK}", first.parameters)
+        if self.end is not None and not self.through_end:
+            last = Sql(f"{last} - {TICK}", last.parameters)
+        return TimeBounds(first, last)
 
     def contains_sample(self) -> Sql:
         """Return the condition that the timestamp of a row ``s`` of ``sample`` lies in the range."""

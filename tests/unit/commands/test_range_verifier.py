@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from meter.commands.range_verifier import EARLIER_ID
 from meter.commands.range_verifier import REPEATED_ID
 from meter.commands.range_verifier import RangeVerifier
 from meter.commands.range_verifier import VerifiedRange
@@ -39,8 +40,9 @@ class Rows:
 class Pages:
     """The pages of a store without damage, voided samples and batches."""
 
-    def __init__(self, *pages: Any) -> None:
+    def __init__(self, *pages: Any, times: Any = None) -> None:
         self._pages = pages
+        self._times = times or {}
 
     async def packed_damage(self, *_: object) -> Any:
         for text in ():
@@ -50,6 +52,9 @@ class Pages:
         for page in self._pages:
             yield page
 
+    async def times_of_repeated_ids(self, page: Any) -> Any:
+        return {row.message_id: self._times[row.message_id] for row in page if row.message_id in self._times}
+
     async def voided_page(self, *_: object) -> Any:
         return []
 
@@ -57,9 +62,9 @@ class Pages:
         return []
 
 
-def findings(rows: Any, *pages: Any) -> Any:
+def findings(rows: Any, *pages: Any, times: Any = None) -> Any:
     async def work() -> Any:
-        verifier = RangeVerifier(Pages(*pages), rows, VerifiedRange())  # type: ignore[arg-type]
+        verifier = RangeVerifier(Pages(*pages, times=times), rows, VerifiedRange())  # type: ignore[arg-type]
         return [found async for page in verifier.findings() for found in page]
 
     done: list[Any] = []
@@ -77,3 +82,10 @@ def test_second_row_with_an_id_and_a_time_fails_also_on_the_next_page():
 def test_row_that_fails_already_keeps_its_reason():
     found = findings(Rows("a"), [Row("a"), Row("a")])
     assert [verdict.reason for _, verdict in found] == ["altered", "altered"]
+
+
+def test_later_row_with_an_id_fails_wherever_the_earlier_one_is():
+    one = NOON.replace(hour=13)
+    found = findings(Rows(), [Row("a"), Row("b", one), Row("c", one)], times={"a": NOON, "b": NOON.replace(hour=2)})
+    reasons = [verdict.reason for _, verdict in found]
+    assert reasons == [None, EARLIER_ID.format("2026-11-18T02:00:00+00:00"), None]
