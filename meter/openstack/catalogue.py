@@ -14,6 +14,7 @@ from meter.interfaces import Unavailable
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "block-storage": ("block-storage", "volumev3", "block-store", "volume"),
     "shared-file-system": ("shared-file-system", "sharev2", "share"),
+    "alarm": ("alarm", "alarming"),
     "dns": ("dns",),
     "load-balancer": ("load-balancer",),
 }

@@ -28,7 +28,7 @@ pages list what Meter has beyond these. Meters that Ceilometer has removed are i
 
 """
 
-NONE = {"alarm.evaluation_result": "nothing: Aodh counts it, not the cloud's usage"}
+NONE: dict[str, str] = {}
 """Meters without a plugin, and why."""
 
 

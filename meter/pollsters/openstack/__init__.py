@@ -5,6 +5,8 @@ the file changes.
 """
 
 from meter.pollsters.openstack import services
+from meter.pollsters.openstack.alarms import EVALUATION_RESULTS
+from meter.pollsters.openstack.alarms import EvaluationResultsPollster
 from meter.pollsters.openstack.instances import USAGE
 from meter.pollsters.openstack.instances import InstancesPollster
 from meter.pollsters.openstack.instances import UsagePollster
@@ -37,6 +39,7 @@ loadbalancer = ListingPollster(services.LOADBALANCER)
 zone = ListingPollster(services.ZONE)
 recordsets = RecordsetsPollster()
 share = ListingPollster(services.SHARE)
+evaluation_results = EvaluationResultsPollster(EVALUATION_RESULTS)
 storage = StoragePollster()
 radosgw = RadosgwPollster()
 instances = InstancesPollster()

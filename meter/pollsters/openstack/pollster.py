@@ -6,6 +6,7 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
@@ -133,9 +134,15 @@ class ListingSupport:
         return True
 
 
-async def enabled_with(context: IPluginContext, service: str, extension: Listing | None = None) -> Enabled | Disabled:
+async def enabled_with(
+    context: IPluginContext,
+    service: str,
+    extension: Listing | None = None,
+    refusals: Mapping[int, str] = MappingProxyType({}),
+) -> Enabled | Disabled:
     """Return whether the catalogue has ``service`` and the service has ``extension``, for a pollster that needs them.
 
+    ``refusals`` are other statuses with which the service says that it has not, and what they mean.
     If Keystone or the service is not reachable, return enabled: the pollster is unavailable until it is.
     """
     try:
@@ -152,6 +159,8 @@ async def enabled_with(context: IPluginContext, service: str, extension: Listing
         except NoService as error:
             return Disabled(str(error))
         except ErrorResponse as error:
+            if error.status in refusals:
+                return Disabled(f"{refusals[error.status]}: {error}")
             if error.status in UNSUPPORTED_STATUSES:
                 return Disabled(f"the {service} service has no such extension: {error}")
         except Unavailable:

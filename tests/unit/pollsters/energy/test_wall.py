@@ -219,7 +219,8 @@ async def test_uncertain_energy_is_in_no_sum_and_new_runs_begin(tmp_path: Path, 
     host.skips.skipped.clear()
     host.use(100, busy=TICKS)
     if change == "reset":
-        host.documents[SENSOR] |= {"Reading": 36170.0, "SensorResetTime": "2026-06-01T11:00:00Z"}
+        host.take(0.01)  # it was at 0 in between
+        host.documents[SENSOR]["SensorResetTime"] = "2026-06-01T11:00:00Z"
     elif change == "less":
         host.take(-5.0)
     elif change == "sooner than its power":
