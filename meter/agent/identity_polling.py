@@ -80,13 +80,13 @@ class IdentityPolling:
             self._done = slots
 
     def logging(
-        self, run: Callable[[frozenset[float]], Awaitable[object]], interval: float
+        self, run: Callable[[frozenset[float]], Awaitable[object]], interval: Callable[[], float]
     ) -> Callable[[], Awaitable[None]]:
-        """Return a function that calls ``run`` with ``interval``, and logs that it has to be repeated."""
+        """Return a function that calls ``run`` with the present ``interval``, and logs that it has to be repeated."""
 
         async def attempt() -> None:
             try:
-                await run(frozenset({interval}))
+                await run(frozenset({interval()}))
             except Unavailable as error:
                 self._log.info(
                     "names of projects, domains and users cannot be read: {reason}; trying again", reason=str(error)

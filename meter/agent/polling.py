@@ -106,6 +106,11 @@ class Polling:
         self._ids: dict[str, PollIds] = {}
         self._cycle_lock = Lock()
 
+    def set_limits(self, *, timeout_seconds: float, batch_samples: int) -> None:
+        """Use other limits from the next poll on."""
+        self._timeout = timeout_seconds
+        self._batch_samples = batch_samples
+
     async def cycle(self, pollsters: Sequence[Decision] | None = None) -> CycleResult:
         """Run all pollsters once, or those given, concurrently; returns when the samples are on disk."""
         async with self._cycle_lock:

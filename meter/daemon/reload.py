@@ -59,7 +59,7 @@ class Reloadable:
 class Reload:
     """The settings that are in force in a daemon, and the parts that take other values while they run.
 
-    ``load`` reads the configuration again and raises :class:`~meter.settings.config_file.ConfigError`. Settings for which ``concerns`` is false are
+    ``load`` reads the configuration again and raises :class:`~meter.settings.problems.ConfigError`. Settings for which ``concerns`` is false are
     of other daemons. ``config`` is what is in force. ``in_force`` is called when that has changed, ``refresh`` at every reload: it
     reads again what is in files of its own.
     """

@@ -254,13 +254,26 @@ class Periodic(LoopService):
         self._work = work
         self._interval = interval
         self._first_after = first_after
+        self._due = 0.0
+        self._has_other_interval = False
         self.failures = 0
         self.skipped = 0
         self._repeated_failures = RepeatedFailures(self._log, clock)
 
+    def set_interval(self, interval: float) -> None:
+        """Run every ``interval`` seconds from now on; the next run is not later than it would have been."""
+        self._interval = interval
+        self._due = min(self._due, self._clock.seconds() + interval)
+        if self._pause is not None:
+            self._has_other_interval = True
+            self.wake()
+
     async def _run(self) -> None:
-        due = self._clock.seconds() + self._first_after
-        while await self._sleep_until(due):
+        self._due = self._clock.seconds() + self._first_after
+        while await self._sleep_until(self._due):
+            if self._has_other_interval:  # which ended the sleep
+                self._has_other_interval = False
+                continue
             try:
                 await self._work()
             except Exception:
@@ -268,12 +281,12 @@ class Periodic(LoopService):
                 self._repeated_failures.failed(str(self.name), Failure())
             else:
                 self._repeated_failures.succeeded(str(self.name))
-            due += self._interval
-            late = self._clock.seconds() - due
+            self._due += self._interval
+            late = self._clock.seconds() - self._due
             if late > 0:
                 missed = int(late // self._interval) + 1
                 self.skipped += missed
-                due += missed * self._interval
+                self._due += missed * self._interval
                 self._log.warn(
                     "{work} took longer than its interval: {missed} runs are skipped", work=self.name, missed=missed
                 )

@@ -89,6 +89,10 @@ class RatingService(Service):
         super().stopService()
         return self._periodic.stopService()
 
+    def set_interval(self, interval_seconds: float) -> None:
+        """Run every ``interval_seconds`` from now on."""
+        self._periodic.set_interval(interval_seconds)
+
     def readiness(self) -> Readiness:
         """Return the state: degraded while a step fails."""
         if self._problems:

@@ -27,6 +27,7 @@ from meter.daemon.private_files import make_private_file
 from meter.daemon.private_files import tighten
 from meter.settings import Config
 from meter.settings import MeterSection
+from meter.settings.masked import known_passwords
 from meter.settings.masked import masked
 from meter.settings.masked import masked_settings
 from meter.settings.plain_words import toml_text
@@ -80,6 +81,8 @@ def parse(text: str, daemon: str, path: str = "configuration") -> Config:
     else:
         problems += list(_contradictions(config, daemon))
         if not problems:
+            for location in (config.bus.url, config.store.dsn, config.store.replica_dsn):
+                known_passwords.add(location.get_secret_value())
             return config
     raise ConfigError(placed(problems, path, text))
 

@@ -31,8 +31,6 @@ def compose(daemon: Daemon) -> None:
     lock_resources(daemon, {}, {})
     bus = add_bus(daemon)
     cloud = add_cloud(daemon)
-    add_polling(
-        daemon, bus, [CENTRAL], cloud, leader_group=settings.leader_group, timeout_seconds=settings.timeout_seconds
-    )
+    add_polling(daemon, bus, [CENTRAL], cloud, leader_group=settings.leader_group, section="central")
     add_identity_polling(daemon, bus, cloud, leader_group=settings.leader_group)
     add_heartbeats(daemon, bus)

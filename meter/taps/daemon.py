@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zope.interface import implementer
 
 from meter.agent.cycle import PluginContext
 from meter.agent.polling import Polling
+from meter.daemon.certificate_metrics import CertificateMetrics
 from meter.daemon.metrics import HealthMetrics
 from meter.daemon.metrics import metrics_registry
 from meter.daemon.process_lock import ListenLock
@@ -77,6 +79,8 @@ class Daemon:
         self.registry = metrics_registry(name)
         self.boot = str(uuid.uuid4())
         """Identifies this life of the process in heartbeats and cycle reports."""
+        self.certificate_ends: dict[str, Callable[[], datetime]] = {}
+        """When the certificates of the ports *api* and *status* end, if they speak TLS."""
         self.spool_state: Callable[[], SpoolState | None] = lambda: None
         self.dependencies: list[IDependency] = []
         self.activations: list[Activation] = []
@@ -106,6 +110,7 @@ class Daemon:
         self._user_defined: list[Decision] = []
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
+        CertificateMetrics(self.registry, self.certificate_ends)
         self.health_metrics.count_stop_timeouts(lambda: self.root.timed_out)
 
     def _configured_plugins(self, kinds: Sequence[Kind]) -> list[Decision]:

@@ -59,6 +59,10 @@ class ServerTls:
         """Return what is wrong with the times of the certificate at ``now``, empty if it is valid. Clients would refuse it."""
         return validity_problem(self._certificate, self._contexts.current()[1], now)
 
+    def end(self) -> datetime:
+        """Return when the certificate ends."""
+        return self._contexts.current()[1].not_valid_after_utc
+
     def replace(self, other: ServerTls) -> None:
         """Use the files of ``other`` for new connections."""
         self._certificate, self._key, self._client_ca = other._certificate, other._key, other._client_ca

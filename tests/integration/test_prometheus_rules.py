@@ -104,6 +104,18 @@ CASES = [
         [series("meter_dependency_ready", "0x30", dependency="store")],
         labels={**COLLECTOR, "dependency": "store"},
     ),
+    Case(
+        "MeterReloadFailed",
+        [series("meter_configuration_reloads_total", "0x15 1x10", result="invalid")],
+        labels={**COLLECTOR, "result": "invalid"},
+    ),
+    Case("MeterSettingsWait", [series("meter_configuration_settings_waiting", "2x1600")], 1500),
+    Case(
+        "MeterCertificateEnds",
+        [series("meter_certificate_expiry_timestamp_seconds", "1200000x180", port="api")],
+        150,
+        {**COLLECTOR, "port": "api"},
+    ),
     Case("MeterReactorHeld", lag("0+20x180"), 60, {"instance": "collector:8779"}),
     Case(
         "MeterStoreSlow",
@@ -128,6 +140,10 @@ CASES = [
 ]
 
 HEALTHY = [
+    series("meter_configuration_reloads_total", "0x800 1x799", result="ok"),
+    series("meter_configuration_reloads_total", "2x1600", result="invalid"),
+    series("meter_configuration_settings_waiting", "3x1000 0x599"),
+    series("meter_certificate_expiry_timestamp_seconds", "1400000x1600", port="api"),
     series("up", "1x1600"),
     series("meter_collected_samples_total", "0+60x1600", outcome="stored"),
     series("meter_collected_samples_total", "0x1600", outcome="conflict"),

@@ -167,6 +167,15 @@ class KeystoneTokens:
         self._forbidden = False
         self._next_check = 0.0
 
+    def replace(self, other: KeystoneTokens) -> None:
+        """Validate as ``other`` does, which was made for other settings. Tokens that were validated before are validated again."""
+        self._validate, self._check = other._validate, other._check
+        self._uri, self._challenge = other._uri, other._challenge
+        self._admins, self._revalidate_seconds = other._admins, other._revalidate_seconds
+        self._cache, self._refused = other._cache, other._refused
+        self._limiter = other._limiter
+        self._suspect = True  # the next probe checks the new account
+
     async def requester(self, request: IRequest) -> Requester:
         """Return the owner of the token; ``Unavailable`` while Keystone cannot be reached.
 

@@ -185,15 +185,11 @@ def _issuer(daemon: Daemon) -> Any:
 
 def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:
     """Return the authentication that ``[api.auth]`` names."""
-    from meter.api import PROBE_SECONDS
-    from meter.api import AdminRule
-    from meter.api import KeystoneTokens
     from meter.api import NoAuth
     from meter.api import Requester
     from meter.api import StaticToken
     from meter.api import StaticTokens
     from meter.api import StoredTokens
-    from meter.api import ValidationLimits
 
     auth = daemon.config.api.auth
     if auth.mode == "tokens":
@@ -208,50 +204,14 @@ def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:
         daemon.reload.add(["api.auth.tokens"], lambda config: configured.replace(static_tokens(config)))
         both = StoredTokens(stored, configured, daemon.reactor, max_unchecked_seconds=auth.max_unchecked_seconds)
         daemon.dependencies.append(both)
-        daemon.add(Periodic(both.refresh, auth.refresh_seconds, daemon.reactor, name="reading of tokens"))
+        reading = Periodic(both.refresh, auth.refresh_seconds, daemon.reactor, name="reading of tokens")
+        daemon.reload.add(
+            ["api.auth.refresh_seconds"], lambda config: reading.set_interval(config.api.auth.refresh_seconds)
+        )
+        daemon.add(reading)
         return both
     if auth.mode == "keystone":
-        from meter.http import BadTlsFile
-        from meter.http import TlsOptions
-        from meter.openstack.credentials import BadCredentials
-        from meter.openstack.validation import validating_keystone
+        from meter.taps.parts.keystone_tokens import add_keystone_tokens
 
-        keystone = auth.keystone
-        if keystone.insecure:
-            daemon.warnings.append("[api.auth.keystone] insecure: the certificate of Keystone is not verified")
-        try:
-            asked = validating_keystone(
-                daemon.reactor,
-                TlsOptions(ca_file=keystone.ca_file, insecure=keystone.insecure),
-                auth_url=keystone.auth_url,
-                username=keystone.username,
-                password=keystone.password.get_secret_value() if keystone.password else "",
-                user_domain_name=keystone.user_domain_name,
-                project_name=keystone.project_name,
-                project_domain_name=keystone.project_domain_name,
-            )
-        except (BadCredentials, BadTlsFile) as error:
-            daemon.problems.append(f"[api.auth.keystone] {error}")
-            return StaticTokens(())
-        tokens = KeystoneTokens(
-            asked.validate,
-            daemon.reactor,
-            check=asked.check,
-            uri=keystone.auth_url,
-            public_uri=keystone.www_authenticate_uri,
-            admins=AdminRule(keystone.admin_roles, keystone.admin_scopes, keystone.admin_projects),
-            revalidate_seconds=keystone.revalidate_seconds,
-            max_cached_tokens=keystone.cached_tokens,
-            refused_seconds=keystone.refused_seconds,
-            max_refused_tokens=keystone.max_refused_tokens,
-            limits=ValidationLimits(
-                max_in_progress=keystone.max_validations,
-                max_in_progress_per_address=keystone.max_validations_per_address,
-                max_refusals=keystone.max_refusals,
-            ),
-            addresses=addresses,
-        )
-        daemon.dependencies.append(tokens)
-        daemon.add(Periodic(tokens.probe, PROBE_SECONDS, daemon.reactor, name="keystone check"))
-        return tokens
+        return add_keystone_tokens(daemon, addresses)
     return NoAuth()

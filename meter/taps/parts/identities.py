@@ -48,9 +48,17 @@ def add_identity_polling(daemon: Daemon, bus: IBus, providers: Mapping[Any, Any]
         election = LeaderElection(bus, f"{leader_group}.identities", polling.poll, daemon.reactor)
         daemon.add(election)
         run = election.run_if_leader
-    interval = settings.identity_interval_seconds
-    attempt = polling.logging(run, interval)
-    daemon.add(Periodic(attempt, min(RETRY_SECONDS, interval), daemon.reactor, name="identity polling"))
+    attempt = polling.logging(run, lambda: daemon.config.central.identity_interval_seconds)
+    periodic = Periodic(attempt, _attempt_seconds(settings), daemon.reactor, name="identity polling")
+    daemon.reload.add(
+        ["central.identity_interval_seconds"], lambda config: periodic.set_interval(_attempt_seconds(config.central))
+    )
+    daemon.add(periodic)
+
+
+def _attempt_seconds(settings: CentralSection) -> float:
+    """Return how often it is looked whether names are to be read."""
+    return min(RETRY_SECONDS, settings.identity_interval_seconds)
 
 
 def identity_origin(leader_group: str) -> str:

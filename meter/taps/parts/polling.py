@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
+from typing import Literal
 
 from twisted.application.service import IService
 from twisted.logger import Logger
@@ -61,13 +62,17 @@ def add_polling(
     after_cycle: Callable[[CycleResult], object] = lambda _: None,
     *,
     leader_group: str = "",
-    timeout_seconds: float | None = None,
+    section: Literal["polling", "central"] = "polling",
 ) -> Outbox:
     """Add the outbox and the polling cycles of the pollsters of ``kinds``; return the outbox.
 
-    Of the agents with the same ``leader_group`` on the bus only the elected leader polls. ``timeout_seconds`` limits one pollster;
-    by default ``[polling] timeout_seconds`` does.
+    Of the agents with the same ``leader_group`` on the bus only the elected leader polls. ``timeout_seconds`` of the
+    ``section`` limits one pollster.
     """
+
+    def timeout_seconds(config: Config) -> float:
+        return config.central.timeout_seconds if section == "central" else config.polling.timeout_seconds
+
     settings = daemon.config.polling
     timetable = PollingTimetable(settings)
     thread = CallThread(daemon.reactor, "spool")
@@ -118,7 +123,7 @@ def add_polling(
         outbox.put,
         daemon.keys,
         source=daemon.config.meter.source,
-        timeout_seconds=timeout_seconds or settings.timeout_seconds,
+        timeout_seconds=timeout_seconds(daemon.config),
         batch_samples=settings.batch_samples,
         metrics=metrics,
         after_cycle=after_cycle,
@@ -166,7 +171,11 @@ def add_polling(
         timetable.settings = config.polling
         timetable.change(polling.pollsters)
 
+    def change_limits(config: Config) -> None:
+        polling.set_limits(timeout_seconds=timeout_seconds(config), batch_samples=config.polling.batch_samples)
+
     daemon.reload.add(["polling.interval_seconds", "polling.intervals"], change_intervals)
+    daemon.reload.add([f"{section}.timeout_seconds", "polling.batch_samples"], change_limits)
     candidates = daemon.plugins(*kinds)
     for pattern in settings.intervals:
         if not any(fnmatchcase(each.name, pattern) for each in candidates):

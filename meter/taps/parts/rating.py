@@ -40,12 +40,12 @@ def add_rating(daemon: Daemon, store: PostgresStore) -> None:
             slices=Slices(daemon.reactor),
         ),
     ]
-    daemon.add(
-        RatingService(
-            steps,
-            store.rating.exclusively,
-            daemon.reactor,
-            interval_seconds=daemon.config.rating.interval_seconds,
-            metrics=RatingMetrics(daemon.registry, [step.name for step in steps]),
-        )
+    service = RatingService(
+        steps,
+        store.rating.exclusively,
+        daemon.reactor,
+        interval_seconds=daemon.config.rating.interval_seconds,
+        metrics=RatingMetrics(daemon.registry, [step.name for step in steps]),
     )
+    daemon.reload.add(["rating.interval_seconds"], lambda config: service.set_interval(config.rating.interval_seconds))
+    daemon.add(service)

@@ -40,6 +40,7 @@ def server_tls(daemon: Daemon, section: str) -> ServerTls | None:
         if problem := serving.validity_problem(_now()):
             _log.warn("{problem}", problem=problem)
 
+    daemon.certificate_ends[section] = serving.end
     daemon.reload.add([f"{section}.tls.*"], apply)
     daemon.reload.add_refresh(refresh)
     if problem := serving.validity_problem(_now()):

@@ -222,6 +222,16 @@ def test_bad_pollster_affects_no_other(work, outcome):
     assert agent.count('meter_polls_total{outcome="ok",pollster="lamp"} 1.0')
 
 
+def test_other_limits_apply_from_the_next_poll_on():
+    agent = Agent(Pollster("bad", hangs))
+    agent.polling.set_limits(timeout_seconds=3, batch_samples=1)
+    cycle = Deferred.fromCoroutine(agent.polling.cycle())
+    agent.clock.advance(2.9)
+    assert not cycle.called
+    agent.clock.advance(0.2)
+    assert cycle.called
+
+
 def test_pollster_that_still_hangs_is_not_polled_again():
     asked = []
 

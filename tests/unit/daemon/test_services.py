@@ -117,6 +117,35 @@ def test_periodic_work_repeats_at_its_interval():
     assert clock.getDelayedCalls() == []
 
 
+def test_periodic_work_repeats_at_another_interval_once_it_is_set():
+    clock, runs = Clock(), []
+    wait = Deferred()
+
+    async def work():
+        runs.append(clock.seconds())
+        if len(runs) == 4:
+            await wait
+
+    service = periodic(clock, work)  # every 10 s
+    clock.advance(0)
+    clock.advance(1)
+    service.set_interval(3.0)
+    assert runs == [0]  # the change itself runs nothing
+    for _ in range(6):
+        clock.advance(1)
+    assert runs == [0, 4, 7]
+    service.set_interval(100.0)
+    for _ in range(3):
+        clock.advance(1)
+    assert runs == [0, 4, 7, 10]
+    service.set_interval(5.0)  # during a run
+    wait.callback(None)
+    for _ in range(12):
+        clock.advance(1)
+    assert runs[4:] == [15, 20]
+    service.stopService()
+
+
 def test_periodic_failure_is_counted_and_not_the_end(logged_errors):
     clock, runs = Clock(), []
 

@@ -160,7 +160,7 @@ async def test_poll_that_failed_is_repeated_and_what_worked_is_published() -> No
     stub.on("GET", "/v3/users", reply({}, 500), reply({}, 500), reply({"users": [entry("u1", "ann")]}))
     source = KeystoneIdentities(openstack(stub), clock, origin="keystone")
     polling = IdentityPolling(source, bus.publish, lambda _: KEYS.keys[0], clock)
-    attempt = polling.logging(polling.poll_once, 3600.0)
+    attempt = polling.logging(polling.poll_once, lambda: 3600.0)
     with pytest.raises(Unavailable, match="users"):
         await polling.poll_once(frozenset({3600.0}))
     await attempt()  # logged
@@ -176,7 +176,7 @@ async def test_names_that_no_collector_takes_are_listed_again_until_one_does() -
     stub, clock, bus = cloud(), Clock(), ConfirmingBus()
     source = KeystoneIdentities(openstack(stub), clock, origin="keystone")
     polling = IdentityPolling(source, bus.publish, lambda _: KEYS.keys[0], clock)
-    attempt = polling.logging(polling.poll_once, 3600.0)
+    attempt = polling.logging(polling.poll_once, lambda: 3600.0)
     bus.away = True
     for _ in range(3):
         await attempt()  # logged

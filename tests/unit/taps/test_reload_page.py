@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,16 @@ PAGE = Path(__file__).parents[3] / "docs" / "operating.rst"
 MORE = """
 [signing]
 key = "a key that is only for this test"
+[rating]
+price_directory = "/nowhere"
+[openstack.auth]
+auth_url = "https://keystone.example.org/v3"
+username = "meter"
+password = "x"
+project_name = "service"
 [api.auth]
-mode = "tokens"
+mode = "{2}"
+keystone = {{auth_url = "https://keystone.example.org/v3", password = "x"}}
 [api.tls]
 cert_file = "{0}"
 key_file = "{1}"
@@ -37,7 +47,7 @@ key_file = "{1}"
 
 def documented(page: str) -> set[str]:
     """Return the settings in the first column of the table, as parts register them."""
-    section = page.partition("\nReload\n------\n")[2].partition("\nAlerts\n------\n")[0]
+    section = page.partition("\nReload\n------\n")[2].partition("settings that need a restart")[0]
     found = set()
     for group, name in re.findall(r"^``\[([\w.]+)\]`?`?(?: (\w+)``|, all)?", section, re.MULTILINE):
         if group.endswith(".NAME"):
@@ -47,24 +57,48 @@ def documented(page: str) -> set[str]:
     return found
 
 
+def needing_a_restart(page: str) -> dict[str, set[str]]:
+    """Return the settings in the table of those that need a restart, by section; ``*`` stands for all of a section."""
+    rows = page.partition("settings that need a restart\n")[2].partition("``meter_configuration_settings_waiting``")[0]
+    found = re.findall(r"^``\[([\w.]+)\]`` +(.+)$", rows, re.MULTILINE)
+    return {section: {"*"} if names == "all" else set(re.findall(r"``(\w+)``", names)) for section, names in found}
+
+
 def registered(name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Return the settings that the parts of a daemon can change while it runs."""
     monkeypatch.setattr(composing, "use_monotonic_clock", lambda _: None)
     issued = Authority(directory).issue("api", "localhost")
-    text = CONFIGURATION.format(directory=directory) + MORE.format(issued.cert_file, issued.key_file)
     kinds, add_parts = DAEMONS[name]
-    daemon = composing.Daemon(name, parse(text, name, "test"), kinds, only_checking=True)
-    add_diagnostics(daemon)
-    add_parts(daemon)
-    add_reloads(daemon)
-    assert daemon.problems == []
-    return set(daemon.reload.settings)
+    found: set[str] = set()
+    for mode in ("tokens", "keystone"):
+        text = CONFIGURATION.format(directory=directory) + MORE.format(issued.cert_file, issued.key_file, mode)
+        daemon = composing.Daemon(name, parse(text, name, "test"), kinds, only_checking=True)
+        add_diagnostics(daemon)
+        add_parts(daemon)
+        add_reloads(daemon)
+        assert daemon.problems == []
+        found |= set(daemon.reload.settings)
+    return found
 
 
 def test_page_has_every_setting_that_changes_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = set().union(*(registered(name, tmp_path, monkeypatch) for name in DAEMONS))
     page = documented(PAGE.read_text())
     assert (found - page, page - found) == (set(), set())
+
+
+def test_page_has_every_setting_that_needs_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set().union(*(registered(name, tmp_path, monkeypatch) for name in DAEMONS))
+    needed: dict[str, set[str]] = defaultdict(set)
+    changed: set[str] = set()
+    for section, *key in (each for each in settings_of(Config()) if each[0] not in ("pollsters", "listeners")):
+        section, name = ".".join((section, *key[:-1])), key[-1]
+        if any(fnmatchcase(f"{section}.{name}", pattern) for pattern in found):
+            changed.add(section)
+        else:
+            needed[section].add(name)
+    expected = {section: names if section in changed else {"*"} for section, names in needed.items()}
+    assert needing_a_restart(PAGE.read_text()) == expected
 
 
 def test_every_registered_setting_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

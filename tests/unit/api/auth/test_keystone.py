@@ -300,3 +300,14 @@ def test_failed_validation_is_followed_by_one_check_and_an_outage_by_one_every_5
     assert cloud.checks == 2
     cloud.probe(60)
     assert cloud.checks == 2 + 60 / 5
+
+
+def test_other_settings_apply_to_tokens_that_were_validated_before(cloud: Cloud) -> None:
+    assert cloud("admin", "/v2/audit-log").status == 200
+    other = Cloud(admins=AdminRule(roles=("auditor",)), max_cached_tokens=1)
+    cloud.auth.replace(other.auth)
+    other.failure = Unavailable("Keystone is away")
+    assert not cloud.probe(PROBE_SECONDS).ready  # the new account is checked at the next probe, not half a minute later
+    other.failure = None
+    assert cloud("admin", "/v2/audit-log").status == 403
+    assert (cloud.validated, other.validated) == (["admin"], ["admin"])
