@@ -63,10 +63,11 @@ WHERE meter.name IN ('chaos.polled', 'chaos.cast', 'instance', 'memory', 'vcpus'
 GROUP BY 1, 2
 """
 
+PLAIN_IDS = "SELECT message_id, series_id FROM sample"
+PACKED_IDS = "SELECT unnest(message_ids), series_id FROM packed_samples"
+
 OF_METER = """
-SELECT count(*) FROM (
-    SELECT message_id, series_id FROM sample UNION ALL SELECT unnest(message_ids), series_id FROM packed_samples
-) AS every JOIN series x ON x.id = series_id JOIN meter m ON m.id = x.meter_id WHERE m.name LIKE '{}'
+SELECT count(*) FROM ({ids}) AS every JOIN series x ON x.id = series_id JOIN meter m ON m.id = x.meter_id WHERE m.name LIKE '{meter}'
 """
 
 FINAL_HOURS = """
@@ -168,8 +169,9 @@ class RollingSite(Site):
 
     def stored_of(self, meter: str) -> int:
         """Return how many samples of meters whose names are like ``meter`` are stored."""
+        ids = f"{PLAIN_IDS} UNION ALL {PACKED_IDS}" if self._packs() else PLAIN_IDS
         try:
-            return int(self.postgresql.execute(OF_METER.format(meter), self.dsn)[0][0])
+            return int(self.postgresql.execute(OF_METER.format(ids=ids, meter=meter), self.dsn)[0][0])
         except psycopg2.Error:
             return 0
 
@@ -219,14 +221,18 @@ class RollingSite(Site):
 
     def stored(self) -> Counter[Known]:
         """Return how many rows each sample has, also under a schema without packed weeks."""
-        try:
-            [[packs]] = self.postgresql.execute("SELECT to_regclass('packed_samples') IS NOT NULL", self.dsn)
-        except psycopg2.Error:
-            return Counter()
-        if packs:
+        if self._packs():
             return super().stored()
         try:
             rows = self.postgresql.execute(STORED_WITHOUT_PACKING, self.dsn)
         except psycopg2.Error:
             return Counter()
         return Counter({(resource, meter): count for resource, meter, count in rows})
+
+    def _packs(self) -> bool:
+        """Whether the schema has packed weeks."""
+        try:
+            [[packs]] = self.postgresql.execute("SELECT to_regclass('packed_samples') IS NOT NULL", self.dsn)
+        except psycopg2.Error:
+            return False
+        return bool(packs)
