@@ -22,6 +22,7 @@ from meter.rating.book.book_warnings import match_warning
 from meter.rating.book.book_warnings import price_holes
 from meter.rating.book.book_warnings import state_warnings
 from meter.rating.book.book_warnings import unpriced
+from meter.rating.book.membership_changes import zone_changes
 from meter.rating.book.meter_warnings import meter_warnings
 from meter.rating.book.overlaps import is_member_always
 from meter.rating.book.overlaps import membership_conflicts
@@ -94,14 +95,26 @@ def check_files(
     if any(not each.warning for each in found):
         return CheckedDirectory(None, found)
     accounts = [canonical_account(account) for account, _ in assembly.accounts.values()]
-    return CheckedDirectory(
-        PriceDirectory(
-            books={name: with_text(assembly.book(name), accounts) for name in sorted(assembly.books)},
-            accounts={each.id: each for each in sorted(accounts, key=lambda account: account.id)},
-            budgets={id: assembly.budgets[id][0] for id in sorted(assembly.budgets)},
-        ),
-        found,
+    directory = PriceDirectory(
+        books={name: with_text(assembly.book(name), accounts) for name in sorted(assembly.books)},
+        accounts={each.id: each for each in sorted(accounts, key=lambda account: account.id)},
+        budgets={id: assembly.budgets[id][0] for id in sorted(assembly.budgets)},
     )
+    if meters is not None:
+        found = sorted({*found, *_zone_warnings(directory, assembly)})
+    return CheckedDirectory(directory, found)
+
+
+def _zone_warnings(directory: PriceDirectory, assembly: Assembly) -> Iterator[BookProblem]:
+    for change in zone_changes(directory, [account for account, _ in assembly.accounts.values()]):
+        table = assembly.accounts[change.account.id][1]
+        member = getattr(change.account, change.kind)[change.position]
+        how = "are billed by both accounts" if change.hours > 0 else "are billed by none"
+        text = (
+            f"[[account]] {abs(change.hours):g} hours of {member.id} {how}: {change.day} begins at another time in the book"
+            f" {change.after.name} ({change.after.timezone.key}) than in {change.before.name} ({change.before.timezone.key})"
+        )
+        yield BookProblem.at(table.place_of(change.kind, change.position), text, warning=True)
 
 
 def _warnings(assembly: Assembly) -> Iterator[BookProblem]:

@@ -594,6 +594,57 @@ def test_warning_does_not_make_a_directory_unusable(tmp_path: Path) -> None:
     assert check_directory(tmp_path).directory is not None
 
 
+TWO_ZONES = (
+    BOOK
+    + """default = true
+[[book]]
+name = "japan"
+currency = "JPY"
+timezone = "Asia/Tokyo"
+issuer = "Example Cloud"
+[[account]]
+id = "acme"
+book = "standard"
+projects = ["q", {id = "p", until = 2026-11-15}]
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("account", "expected"),
+    [
+        (
+            'book = "japan"\nprojects = ["o", {id = "p", from = 2026-11-15}]',
+            "8 hours of p are billed by both accounts: 2026-11-15 begins at another time in the book japan (Asia/Tokyo)"
+            " than in standard (Europe/Paris)",
+        ),
+        (
+            'book = "japan"\nprojects = ["o", {id = "p", from = 2026-11-16, until = 2026-12-01}]',
+            "8 hours of p are billed by both accounts: 2026-11-16 begins at another time in the book japan (Asia/Tokyo)"
+            " than in standard (Europe/Paris)",
+        ),
+        (
+            'book = "japan"\nprojects = [{id = "o", until = 2026-07-01}]',
+            "7 hours of o are billed by none: 2026-07-01 begins at another time in the book standard (Europe/Paris)"
+            " than in japan (Asia/Tokyo)",
+        ),
+        ('book = "standard"\nprojects = ["o", {id = "p", from = 2026-11-15}]', None),
+        ('book = "japan"\nprojects = ["o"]', None),
+    ],
+)
+def test_change_to_an_account_with_another_time_zone_is_warned_of(account: str, expected: str | None) -> None:
+    text = f'{TWO_ZONES}[[account]]\nid = "other"\n{account}\n'
+    found = check_files([PriceFile("a.toml", text)], meters={})
+    assert found.directory is not None
+    told = [str(each) for each in found.problems if "hours" in str(each)]
+    if expected is None:
+        assert told == []
+    else:
+        assert expected in told[0]
+        assert told[0].startswith(f"a.toml:{text[: text.rindex('projects')].count(chr(10)) + 1}:")
+        assert len(told) == (2 if "2026-12-01" in account else 1)
+
+
 def test_fault_of_a_book_makes_no_unknown_sku() -> None:
     budget = '[[budget]]\nid = "b"\nproject = "p"\nsku = "egress"\nquantity = 1\n'
     (found,) = problems(BOOK.replace("currency", "curency") + 'currency = "EUR"\n' + SKUS + budget)
