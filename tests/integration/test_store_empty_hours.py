@@ -61,6 +61,7 @@ def polls(days=DAYS, hour=9, meter="cpu", **fields):
 
 
 async def maintained(store, at=START + DAYS * DAY):
+    store.maintenance._mark_empty_hours_at = 0  # an hour has passed
     await store.maintenance.finalize(at)
 
 
@@ -194,7 +195,7 @@ async def test_hours_that_may_have_samples_and_long_gaps_stay_as_they_are(postgr
 
 
 @pytest_twisted.ensureDeferred
-async def test_voided_and_restored_samples_leave_no_wrong_marks(postgresql):
+async def test_hours_in_which_something_has_changed_stay_as_they_are(postgresql):
     dsn = postgresql.dsn_with_schema()
     messages = [message(volume=n, at=START + n * 5 * HOUR, resource_id=f"{n}") for n in range(3)]
     async with running(dsn) as store:
@@ -207,6 +208,28 @@ async def test_voided_and_restored_samples_leave_no_wrong_marks(postgresql):
         await maintained(store)
         assert postgresql.execute(FINAL, dsn) == [(10, 1)]
         await same_answers(store, messages)
+
+
+@pytest_twisted.ensureDeferred
+async def test_late_sample_of_an_hour_of_which_nothing_was_left_is_counted(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    messages = [message(volume=n, at=START + n * 5 * HOUR, resource_id=f"{n}") for n in range(3)]
+    late = message(at=START + 5 * HOUR, resource_id="late")
+    of_hour = f"start = '{START + 5 * HOUR}'"
+    async with running(dsn) as store:
+        await store.write(messages)
+        await maintained(store)
+        # What is left after the only sample of an hour was voided.
+        postgresql.execute(
+            f"INSERT INTO changed_series SELECT start, series_id FROM rollup WHERE hours = 1 AND {of_hour} LIMIT 1;"
+            f"DELETE FROM final_period WHERE {of_hour} OR hours = 24; DELETE FROM rollup WHERE {of_hour};"
+            f"DELETE FROM meter_totals WHERE {of_hour}; DELETE FROM sample WHERE timestamp = '{START + 5 * HOUR}'",
+            dsn,
+        )
+        await store.write([late])
+        assert postgresql.execute("SELECT count(*) FROM changed_series", dsn) == [(2,)]
+        await maintained(store)
+        await same_answers(store, [messages[0], messages[2], late])
 
 
 @pytest_twisted.ensureDeferred
@@ -247,7 +270,6 @@ async def test_empty_hours_of_packed_weeks_are_marked(postgresql):
         pack_all_blocking(dsn)
         postgresql.execute(NOT_FINAL, dsn)
         await maintained(store)
-        store.maintenance._mark_empty_hours_at = 0
         await maintained(store)
         assert postgresql.execute(FINAL, dsn) == [(21, 1)]
         await same_answers(store, messages)
