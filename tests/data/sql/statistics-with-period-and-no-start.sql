@@ -198,15 +198,16 @@ WITH origin AS MATERIALIZED (
             AND (s.timestamp >= (SELECT first FROM origin))
         OFFSET 0
     ) AS partial
-    UNION ALL
-    SELECT sample_series.unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
-    FROM gap CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
-        FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series), gap.start, gap.finish, NULL) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
-        CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
-        WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
-    JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
-    LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
-    WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish AND (s.timestamp >= (SELECT first FROM origin))
+    UNION ALL (
+        SELECT sample_series.unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
+        FROM gap CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series), gap.start, gap.finish, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+            CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
+            WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
+        JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
+        LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+        WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish AND (s.timestamp >= (SELECT first FROM origin))
+        ORDER BY s.series_id, s.timestamp)
     UNION ALL
     SELECT partial.*
     FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
@@ -252,21 +253,22 @@ WITH origin AS MATERIALIZED (
             AND s.timestamp <= sampled_span.finish AND (s.timestamp >= (SELECT first FROM origin))
         OFFSET 0
     ) AS partial
-    UNION ALL
-    SELECT total_series.unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
-    FROM (SELECT *, unnest(ids) AS member FROM total_series) AS total_series
-    JOIN (
-        SELECT s.* FROM (
-            SELECT lower(span) AS start, upper(span) AS finish FROM (
-                SELECT unnest(range_agg(tstzrange(start, finish, '[]'))) AS span FROM sampled_span WHERE start <= finish
-            ) AS spans
-        ) AS spans CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
-            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM total_series), spans.start, spans.finish, NULL) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
-            CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
-            WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
-    ) s ON s.series_id = total_series.member
-    JOIN sampled_span ON sampled_span.n = total_series.n AND s.timestamp >= sampled_span.start AND s.timestamp <= sampled_span.finish
-    WHERE s.timestamp >= greatest(sampled_span.start, total_series.before) AND (s.timestamp >= (SELECT first FROM origin))
+    UNION ALL (
+        SELECT total_series.unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
+        FROM (SELECT *, unnest(ids) AS member FROM total_series) AS total_series
+        JOIN (
+            SELECT s.* FROM (
+                SELECT lower(span) AS start, upper(span) AS finish FROM (
+                    SELECT unnest(range_agg(tstzrange(start, finish, '[]'))) AS span FROM sampled_span WHERE start <= finish
+                ) AS spans
+            ) AS spans CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+                FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM total_series), spans.start, spans.finish, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+                CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
+                WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
+        ) s ON s.series_id = total_series.member
+        JOIN sampled_span ON sampled_span.n = total_series.n AND s.timestamp >= sampled_span.start AND s.timestamp <= sampled_span.finish
+        WHERE s.timestamp >= greatest(sampled_span.start, total_series.before) AND (s.timestamp >= (SELECT first FROM origin))
+        ORDER BY s.series_id, s.timestamp)
 ), windowed AS NOT MATERIALIZED (
     SELECT *, date_bin($3 * interval '1 second', first, (SELECT first FROM origin)) AS window_start FROM partial
 ), aggregated AS (
