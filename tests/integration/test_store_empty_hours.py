@@ -28,6 +28,7 @@ from tests.integration.test_store_rollups import comparable
 from tests.integration.test_store_rollups import running
 from tests.packed import pack_all_blocking
 from tests.plans import count_rows_read
+from tests.spread import spread_database
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -49,6 +50,16 @@ KINDS = {
     "increase by hour": {"period": 3600, "aggregates": (Aggregate("increase"),)},
     "in total": {},
 }
+
+
+@pytest.fixture(params=["one server", "spread"])
+def server_and_dsn(request):
+    if request.param == "spread":
+        with spread_database(request) as found:
+            yield found
+    else:
+        postgresql = request.getfixturevalue("postgresql")
+        yield postgresql, postgresql.dsn_with_schema()
 
 
 def polls(days=DAYS, hour=9, meter="cpu", **fields):
@@ -80,8 +91,8 @@ async def same_answers(store, messages, **more):
 
 
 @pytest_twisted.ensureDeferred
-async def test_hours_between_samples_are_final_and_so_are_days(postgresql):
-    dsn = postgresql.dsn_with_schema()
+async def test_hours_between_samples_are_final_and_so_are_days(server_and_dsn):
+    postgresql, dsn = server_and_dsn
     messages = [*polls(2), message(at=START + 5 * DAY)]
     async with running(dsn) as store:
         await store.write(messages)
@@ -149,8 +160,8 @@ async def test_minutes_of_a_meter_are_not_looked_for_in_hours_of_others(postgres
 
 
 @pytest_twisted.ensureDeferred
-async def test_late_samples_of_empty_hours_are_counted_and_their_series_not_noted(postgresql):
-    dsn = postgresql.dsn_with_schema()
+async def test_late_samples_of_empty_hours_are_counted_and_their_series_not_noted(server_and_dsn):
+    postgresql, dsn = server_and_dsn
     late = [message("cpu", n, at=START + 3 * DAY + timedelta(seconds=n), resource_id=f"late-{n}") for n in range(3)]
     async with running(dsn) as store:
         await store.write(polls())
