@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,6 +14,7 @@ from meter.commands.range_verifier import REPEATED_ID
 from meter.commands.range_verifier import RangeVerifier
 from meter.commands.range_verifier import VerifiedRange
 from meter.commands.row_verifier import Verdict
+from meter.store import LostWeek
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
 
@@ -39,14 +41,20 @@ class Rows:
 class Pages:
     """The pages of a store without damage, voided samples and batches."""
 
-    def __init__(self, *pages: Any) -> None:
+    def __init__(self, *pages: Any, lost: Any = ()) -> None:
         self._pages = pages
+        self._lost = lost
+        self.ranges: list[tuple[datetime | None, datetime | None]] = []
+
+    async def lost_weeks(self, *_: object) -> Any:
+        return [LostWeek(week, "cold", 7, week, 3) for week in self._lost]
 
     async def packed_damage(self, *_: object) -> Any:
         for text in ():
             yield text
 
-    async def pages(self, *_: object) -> Any:
+    async def pages(self, start: datetime | None, end: datetime | None, *_: object) -> Any:
+        self.ranges.append((start, end))
         for page in self._pages:
             yield page
 
@@ -58,8 +66,12 @@ class Pages:
 
 
 def findings(rows: Any, *pages: Any) -> Any:
+    return found_in(Pages(*pages), rows, VerifiedRange())
+
+
+def found_in(store: Any, rows: Any, range: VerifiedRange) -> Any:
     async def work() -> Any:
-        verifier = RangeVerifier(Pages(*pages), rows, VerifiedRange())  # type: ignore[arg-type]
+        verifier = RangeVerifier(store, rows, range)
         return [found async for page in verifier.findings() for found in page]
 
     done: list[Any] = []
@@ -77,3 +89,17 @@ def test_second_row_with_an_id_and_a_time_fails_also_on_the_next_page():
 def test_row_that_fails_already_keeps_its_reason():
     found = findings(Rows("a"), [Row("a"), Row("a")])
     assert [verdict.reason for _, verdict in found] == ["altered", "altered"]
+
+
+def test_weeks_that_are_lost_are_named_and_what_is_around_them_is_read():
+    monday, week = datetime(2026, 11, 16, tzinfo=UTC), timedelta(weeks=1)
+    for start, end, ranges in (
+        (None, None, [(None, monday), (monday + week, None)]),
+        (monday, monday + week, []),
+        (NOON, monday + 2 * week, [(monday + week, monday + 2 * week)]),
+        (monday - week, NOON, [(monday - week, monday)]),
+    ):
+        store = Pages(lost=[monday.date()])
+        [(row, verdict)] = found_in(store, Rows(), VerifiedRange(start, end))
+        assert (row, verdict.state, verdict.count, store.ranges) == (None, "lost", 7, ranges)
+        assert "entry 3 of the audit log" in verdict.reason
