@@ -129,6 +129,11 @@ FACTS: Mapping[int, StepFacts] = MappingProxyType(
             reads=("series",),
             writes=("series",),
         ),
+        20: StepFacts(
+            does="Makes the functions that read archived rows together, and the columns that say which weeks are lost.",
+            locks={"archived_week": ALTERS},
+            earlier_daemons=GO_ON + "; messages whose id may be that of a sample in a lost week wait at theirs",
+        ),
     }
 )
 

@@ -1,8 +1,8 @@
 """Samples that arrive for a week whose other samples are lost with its archive server.
 
 The index of message ids is in the store. An id that it has for the series of a sample, in a row that covers the sample's time, is that of a
-lost sample: the message is a repeat of it. (One in 65 536 entries of a bucket has the same fingerprint; that it is of the same series,
-too, is rare.) What it does not have is new, and is refused: the rollup of its hour cannot be made again.
+lost sample: the message is a repeat of it. (A new sample is taken for one if an entry of its series has the same
+fingerprint: where a week has a thousand series, that is one sample in some 65 000.) What it does not have is new, and is refused: the rollup of its hour cannot be made again.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from twisted.web.server import Site
 
 from meter.api import Api
 from meter.archive_unavailable import ArchiveUnavailable
+from meter.archive_unavailable import SamplesLost
 from meter.interfaces import RequestError
 from meter.testing import MemoryStore
 from tests.api_client import ApiClient
@@ -38,6 +39,13 @@ def test_archive_server_that_is_away_is_503_with_its_name_and_weeks_and_without_
     assert int(response.headers["retry-after"]) > 0
     assert "the weeks of 2026-01-05 to 2026-03-02 are on the archive server cold" in response.faultstring
     assert b"example.org" not in response.body
+
+
+def test_samples_that_are_lost_are_410_with_the_week_and_the_entry_of_the_audit_log() -> None:
+    response = ApiClient(store=FailingStore(SamplesLost("cold", "2026-03-02", "2026-11-28", "17")))("/v2/samples")
+    assert (response.status, "retry-after" in response.headers) == (410, False)
+    assert "The samples of the week of 2026-03-02 are lost" in response.faultstring
+    assert "entry 17 of the audit log" in response.faultstring
 
 
 def test_request_error_of_the_store_is_400_with_its_text() -> None:

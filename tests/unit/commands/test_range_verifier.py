@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,6 +15,7 @@ from meter.commands.range_verifier import REPEATED_ID
 from meter.commands.range_verifier import RangeVerifier
 from meter.commands.range_verifier import VerifiedRange
 from meter.commands.row_verifier import Verdict
+from meter.store import LostWeek
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
 
@@ -40,15 +42,21 @@ class Rows:
 class Pages:
     """The pages of a store without damage, voided samples and batches."""
 
-    def __init__(self, *pages: Any, times: Any = None) -> None:
+    def __init__(self, *pages: Any, lost: Any = (), times: Any = None) -> None:
         self._pages = pages
+        self._lost = lost
         self._times = times or {}
+        self.ranges: list[tuple[datetime | None, datetime | None]] = []
+
+    async def lost_weeks(self, *_: object) -> Any:
+        return [LostWeek(week, "cold", 7, week, 3) for week in self._lost]
 
     async def packed_damage(self, *_: object) -> Any:
         for text in ():
             yield text
 
-    async def pages(self, *_: object) -> Any:
+    async def pages(self, start: datetime | None, end: datetime | None, *_: object) -> Any:
+        self.ranges.append((start, end))
         for page in self._pages:
             yield page
 
@@ -63,8 +71,12 @@ class Pages:
 
 
 def findings(rows: Any, *pages: Any, times: Any = None) -> Any:
+    return found_in(Pages(*pages, times=times), rows, VerifiedRange())
+
+
+def found_in(store: Any, rows: Any, range: VerifiedRange) -> Any:
     async def work() -> Any:
-        verifier = RangeVerifier(Pages(*pages, times=times), rows, VerifiedRange())  # type: ignore[arg-type]
+        verifier = RangeVerifier(store, rows, range)
         return [found async for page in verifier.findings() for found in page]
 
     done: list[Any] = []
@@ -89,3 +101,17 @@ def test_later_row_with_an_id_fails_wherever_the_earlier_one_is():
     found = findings(Rows(), [Row("a"), Row("b", one), Row("c", one)], times={"a": NOON, "b": NOON.replace(hour=2)})
     reasons = [verdict.reason for _, verdict in found]
     assert reasons == [None, EARLIER_ID.format("2026-11-18T02:00:00+00:00"), None]
+
+
+def test_weeks_that_are_lost_are_named_and_what_is_around_them_is_read():
+    monday, week = datetime(2026, 11, 16, tzinfo=UTC), timedelta(weeks=1)
+    for start, end, ranges in (
+        (None, None, [(None, monday), (monday + week, None)]),
+        (monday, monday + week, []),
+        (NOON, monday + 2 * week, [(monday + week, monday + 2 * week)]),
+        (monday - week, NOON, [(monday - week, monday)]),
+    ):
+        store = Pages(lost=[monday.date()])
+        [(row, verdict)] = found_in(store, Rows(), VerifiedRange(start, end))
+        assert (row, verdict.state, verdict.count, store.ranges) == (None, "lost", 7, ranges)
+        assert "entry 3 of the audit log" in verdict.reason

@@ -21,10 +21,12 @@ from meter.commands.row_verifier import RowVerifier
 from meter.commands.verify import Options
 from meter.commands.verify import report
 from meter.message import read
+from meter.sample_identity import week_of
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 from meter.signing_keys import keyring
 from meter.store import BatchRows
+from meter.store import LostWeek
 from meter.store import StoredRow
 from meter.store.write.record import record_of
 from meter.stored_batch import StoredBatch
@@ -67,7 +69,8 @@ BATCH = SENT[0].entry.batch
 class Rows:
     """The rows of a store with one signed batch, whose id is 1."""
 
-    def __init__(self, rows=ROWS, unstored=(), cutoffs=None, **batch):
+    def __init__(self, rows=ROWS, unstored=(), cutoffs=None, lost=(), **batch):
+        self.lost = lost
         self.rows, self.unstored, self.changes, self.cutoffs = list(rows), list(unstored), batch, cutoffs or {}
         self.reads = []
 
@@ -91,6 +94,9 @@ class Rows:
 
     async def retention_cutoffs(self):
         return self.cutoffs
+
+    async def lost_weeks(self, start, end):
+        return [LostWeek(week, "cold", 7, week, 3) for week in self.lost]
 
 
 class ImpatientClock(Clock):
@@ -118,6 +124,15 @@ def verdict_on(row, store=None, **more):
 
 def altered(row=ROW, **fields):
     return replace(row, fields={**row.fields, **fields})
+
+
+def test_message_of_a_batch_in_a_lost_week_is_not_missing():
+    week = week_of(SENT[0].timestamp)
+    for lost, states in (
+        ([week], ["verified"] * 2),
+        ([week - timedelta(weeks=1)], ["missing", "verified", "verified"]),
+    ):
+        assert [each.state for _, each in findings(store=Rows(ROWS[1:], lost=lost))] == states
 
 
 def test_unchanged_rows_are_verified_with_the_batch_that_is_read_once():

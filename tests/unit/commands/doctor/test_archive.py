@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from meter.commands.doctor.archive import archive_findings
 from meter.store import ArchiveHealth
+from meter.store import LostWeek
 from meter.store.archive.archive_servers import ArchiveServer
 
 COLD = ArchiveServer("cold", "archive1", "5433", "archive", 12, None, None, 0)
@@ -18,6 +21,14 @@ def test_nothing_is_wrong_without_archive_servers():
 def test_servers_that_answer_are_counted_with_their_weeks():
     [found] = archive_findings([ArchiveHealth(COLD, ""), ArchiveHealth(WARM, "")])
     assert (found.level, found.text) == ("ok", "2 archive servers answer and have 12 weeks")
+
+
+def test_weeks_that_are_lost_are_a_warning_with_the_entries_of_the_audit_log():
+    lost = [LostWeek(date(2026, 3, day), "cold", 500, date(2026, 11, 28), 17) for day in (2, 9)]
+    warning, rest = archive_findings([], lost)
+    assert (warning.check, warning.level, rest.level) == ("archive", "warning", "ok")
+    assert "1000 samples are lost, those of the weeks of 2026-03-02, 2026-03-09" in warning.text
+    assert "(entry 17)" in warning.advice
 
 
 def test_server_that_is_away_is_a_fault_only_if_it_has_weeks():

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from meter.archive_unavailable import SamplesLost
 from meter.store.postgres.connection import _archive_error
 
 READ = 'SQL statement "SELECT volumes FROM archive_cold a WHERE a.store_id = $1 /* weeks 2026-01-05 to 2026-03-02 of archive cold */"'
@@ -47,6 +48,16 @@ def test_error_of_an_archive_names_it_and_its_weeks(error, server, first):
 )
 def test_other_errors_are_none(error):
     assert _archive_error(error) is None
+
+
+def test_lost_week_is_named_with_the_day_and_the_entry_of_its_record():
+    error = PostgresError("the samples of the week of 2026-03-02 are lost", READ, "MT001")
+    error.diag.message_detail = "2026-03-02 cold 2026-11-28 17"
+    found = _archive_error(error)
+    assert isinstance(found, SamplesLost)
+    assert (found.server, found.end.isoformat()) == ("cold", "2026-03-09T00:00:00+00:00")
+    assert "recorded on 2026-11-28" in found.public_text
+    assert "entry 17 of the audit log" in str(found)
 
 
 def test_end_is_the_first_time_after_the_last_week():
