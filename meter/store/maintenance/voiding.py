@@ -61,6 +61,7 @@ from meter.store.maintenance.voiding_sql import PACKED_SERIES
 from meter.store.maintenance.voiding_sql import PACKED_WITH_IDS
 from meter.store.maintenance.voiding_sql import PROBLEMS
 from meter.store.maintenance.voiding_sql import RESTORED
+from meter.store.maintenance.voiding_sql import SAME_IDS
 from meter.store.maintenance.voiding_sql import SUMMARY
 from meter.store.maintenance.voiding_sql import VOIDED
 from meter.store.maintenance.voiding_sql import packed_of_series
@@ -223,6 +224,8 @@ async def unvoid(session: Session, selection: Selection, act: Act) -> Voiding:
     if not act.dry_run:
         await next_seq(session)
     await _choose(session, selection, table="voided_sample", problem=NOT_RESTORABLE)
+    if session.spread:
+        await session.count(SAME_IDS)
     chosen = await _summary(session, selection, act, missing="no sample with this id is voided")
     if act.dry_run or not chosen.samples:
         return chosen

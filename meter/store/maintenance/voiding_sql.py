@@ -151,27 +151,36 @@ _PACKED_MEANWHILE = packed_by_id(
 
 _FIRST_OF_COMPARED = "date_trunc('week', s.timestamp, 'UTC') - interval '7 days'"
 _END_OF_COMPARED = "date_trunc('week', s.timestamp, 'UTC') + interval '14 days'"
+# In a spread store one statement looks all of them up afterwards: SAME_IDS.
 _STORED_MEANWHILE = alternative(
     f"""
         SELECT FROM sample t WHERE t.message_id = s.message_id
         AND t.timestamp >= {_FIRST_OF_COMPARED} AND t.timestamp < {_END_OF_COMPARED}
     """,
-    f"""
-        SELECT FROM spread_samples_with_ids(ARRAY[s.message_id], {_FIRST_OF_COMPARED}, {_END_OF_COMPARED}, false) t
-        WHERE t.timestamp < {_END_OF_COMPARED}
-    """,
+    "SELECT WHERE false",
 )
+_STORED_AGAIN = "'another sample with its id has been stored meanwhile: void that one first'"
 
 NOT_RESTORABLE = f"""
 CASE
     WHEN {EXPIRED.format(time="s.timestamp")} THEN 'it is older than the retention: samples next to it have been deleted'
     WHEN {_OF_LOST_WEEK} THEN 'other samples of its week are lost: its rollup cannot be made again without them'
     WHEN NOT (s.volume = 0 OR abs(s.volume) BETWEEN {MIN_VOLUME!r} AND {MAX_VOLUME!r}) THEN 'its volume is out of bounds'
-    WHEN EXISTS ({_STORED_MEANWHILE}) OR EXISTS ({_PACKED_MEANWHILE}) THEN 'another sample with its id has been stored meanwhile: void that one first'
+    WHEN EXISTS ({_STORED_MEANWHILE}) OR EXISTS ({_PACKED_MEANWHILE}) THEN {_STORED_AGAIN}
 END
 """
 
 _ALL_CHOSEN = "(SELECT array_agg(message_id) FROM chosen WHERE problem IS NULL)"
+
+SAME_IDS = f"""
+UPDATE chosen s SET problem = {_STORED_AGAIN}
+FROM spread_samples_with_ids(
+    {_ALL_CHOSEN}, (SELECT min({_FIRST_OF_COMPARED}) FROM chosen s), (SELECT max({_END_OF_COMPARED}) FROM chosen s), false
+) t
+WHERE s.problem IS NULL AND t.message_id = s.message_id AND t.timestamp >= {_FIRST_OF_COMPARED} AND t.timestamp < {_END_OF_COMPARED}
+"""
+"""Completes :data:`NOT_RESTORABLE` in a spread store."""
+
 _PLAIN_CHOSEN = alternative(
     "FROM sample s", f"FROM spread_samples_with_ids({_ALL_CHOSEN}, '-infinity', 'infinity', false) s"
 )
