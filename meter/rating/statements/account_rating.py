@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -89,11 +91,14 @@ class AccountRating:
         *,
         corrections: Sequence[RatedLine] = (),
         credits_used: Mapping[str, Decimal] | None = None,
+        without: Mapping[str, Collection[date]] | None = None,
     ) -> Rated:
-        """Return the lines of an account from its kept usage."""
+        """Return the lines of an account from its kept usage, ``without`` that of the given days, by project."""
         rating, payer = rating_of(known, charged=await self._is_charged(known)), known.payer
         if payer.projects:
             async for atom in self.usage.totals(payer.book, payer.period, payer.projects):
+                if without and atom.day in without.get(atom.project_id, ()):
+                    continue
                 await in_slices(rating.begin(atom.sku, atom.day), self._slices)
                 rating.add(atom)
         return await in_slices(rating.results(corrections=corrections, credits_used=credits_used), self._slices)

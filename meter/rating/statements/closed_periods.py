@@ -15,6 +15,7 @@ from meter.rating.money.rated import RatedLine
 from meter.rating.period import BillingPeriod
 from meter.rating.statements.account_rating import AccountRating
 from meter.rating.statements.account_rating import KnownPayer
+from meter.rating.statements.billed_elsewhere import BilledElsewhere
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement import StatementLine
@@ -56,6 +57,8 @@ class ClosedPeriods:
         self._directory_of = directory_of
         self._count = count
         self._directories: dict[str, PriceDirectory] = {}
+        self.elsewhere = BilledElsewhere(statements, self.directory)
+        """What other accounts were billed for."""
 
     async def before(self, known: KnownPayer) -> list[ClosedPeriod]:
         """Return the closed periods before that of ``known``, the oldest first.
@@ -116,7 +119,9 @@ class ClosedPeriods:
         lines: list[RatedLine] = []
         for each in closed:
             known = await self._rating.payer(each.directory, each.account, each.period.name)
-            now = await self._rating.rated(known)
+            # A period without a statement is rated by the present files: what they say of it was not so when others were billed.
+            without = {} if each.billed else await self.elsewhere.days(known)
+            now = await self._rating.rated(known, without=without)
             lines += correction_lines(each.statement_id, now.lines, each.billed, each.corrections)
         return lines
 

@@ -26,6 +26,7 @@ from meter.rating.rating_store import IRatingStore
 from meter.rating.statements.account_rating import AccountRating
 from meter.rating.statements.account_rating import KnownPayer
 from meter.rating.statements.annex_spool import AnnexSpool
+from meter.rating.statements.billed_elsewhere import BilledElsewhere
 from meter.rating.statements.closed_periods import ClosedPeriod
 from meter.rating.statements.closed_periods import ClosedPeriods
 from meter.rating.statements.closed_periods import DirectoryOf
@@ -130,7 +131,9 @@ class Closing:
             account_id = known.payer.account.id
             closed: Sequence[ClosedPeriod] = ()
             try:
-                problems, reasons, signed = await self._examined(rating, ledger, known, act, now)
+                problems, reasons, signed = await self._examined(
+                    rating, closed_periods.elsewhere, ledger, known, act, now
+                )
                 if signed is None and not problems:
                     closed = await closed_periods.before(known)
             except Exception as fault:
@@ -194,7 +197,13 @@ class Closing:
         return [each._replace(payer=replace(each.payer, projects=())) for each in payers]
 
     async def _examined(
-        self, rating: AccountRating, ledger: LedgerReasons, known: KnownPayer, act: ClosingAct, now: datetime
+        self,
+        rating: AccountRating,
+        elsewhere: BilledElsewhere,
+        ledger: LedgerReasons,
+        known: KnownPayer,
+        act: ClosingAct,
+        now: datetime,
     ) -> tuple[list[ClosingProblem], list[ClosingReason | ClosingProblem], SignedStatement | None]:
         """Return all that speaks against closing an account, what was accepted of it, and its statement if it is closed."""
         payer = known.payer
@@ -213,18 +222,22 @@ class Closing:
         problems = list(time_problems(payer, now))
         if same_id:
             problems.append(ClosingProblem("ambiguous account", same_id))
-        order = [*await self._order_problems(rating, known, now), *await self._charge_problems(known)]
+        elif billed := await elsewhere.problem(known):
+            problems.append(billed)
+        order = [*await self._order_problems(rating, elsewhere, known, now), *await self._charge_problems(known)]
         problems += [each for each in order if not (each.acceptable and act.accept_gaps)]
         reasons = [each for each in await ledger.of(payer) if each.code != "period not over"]
         problems += [each for each in ledger_problems(reasons) if not (each.acceptable and act.accept_gaps)]
         return problems, [*reasons, *(each for each in order if each.acceptable)], None
 
-    async def _order_problems(self, rating: AccountRating, known: KnownPayer, now: datetime) -> list[ClosingProblem]:
+    async def _order_problems(
+        self, rating: AccountRating, elsewhere: BilledElsewhere, known: KnownPayer, now: datetime
+    ) -> list[ClosingProblem]:
         """Return whether a later period is closed, or an earlier one with lines is not, although one before it is."""
         payer = known.payer
         latest = await self._store.statements.latest(payer.account.id)
         if latest is None:
-            return await self._unbilled_before(rating, known, now)
+            return await self._unbilled_before(rating, elsewhere, known, now)
         newest = latest.statement.period.name
         if newest > payer.period.name:
             text = f"{newest} is closed already: what belongs to {payer.period.name} is corrected on a later statement"
@@ -237,13 +250,15 @@ class Closing:
             if period.name <= newest:
                 break
             between = await rating.payer(known.directory, payer.account, period.name)
-            if _is_billable(await rating.rated(between)):
+            if _is_billable(await rating.rated(between, without=await elsewhere.days(between))):
                 text = f"{period.name} is not closed, and has something to bill: close it first"
                 problems.append(ClosingProblem("earlier period open", text))
             period = period.previous
         return problems[::-1]
 
-    async def _unbilled_before(self, rating: AccountRating, known: KnownPayer, now: datetime) -> list[ClosingProblem]:
+    async def _unbilled_before(
+        self, rating: AccountRating, elsewhere: BilledElsewhere, known: KnownPayer, now: datetime
+    ) -> list[ClosingProblem]:
         """Return the last periods with usage before the account's first close: that close decides that they are never billed."""
         payer, problems = known.payer, []
         members = {each.id for each in payer.account.projects}
@@ -252,7 +267,8 @@ class Closing:
         for _ in range(PERIODS_BEFORE_FIRST):
             used = set(await rating.projects(payer.book, period))
             if used & members or (used and payer.account.domains):
-                rated = await rating.rated(await rating.payer(known.directory, payer.account, period.name))
+                before = await rating.payer(known.directory, payer.account, period.name)
+                rated = await rating.rated(before, without=await elsewhere.days(before))
                 if any(each.kind == "usage" for each in rated.lines) or rated.unpriced:
                     text = f"{period.name} is not closed, and has usage, which is on no statement once {payer.period.name} is closed"
                     problems.append(ClosingProblem("earlier period open", text, acceptable=True))
