@@ -205,6 +205,7 @@ PLAIN_SAMPLES_READ = {
     "meter/store/cluster/given_ids.py": 2,  # the highest ids on the workers, where nothing is packed
     "meter/store/cluster/spread_voiding.py": 1,  # what was chosen; packed samples have been unpacked
     "meter/store/write/spread_inserts.py": 2,  # packed ones are looked up beside them
+    "meter/store/archive/archive_losses.py": 1,  # counted beside packed ones
     "meter/store/maintenance/voiding_sql.py": 3,  # after unpacking, what was put back, and beside packed ones
 }
 """How often modules read plain samples by themselves: packed ones are read beside them, or cannot be meant."""
