@@ -197,7 +197,7 @@ def commits_are_cut_off(site: Site) -> None:
                         until(lambda journal=journal, begun=begun: len(_hours(journal)) > begun + 1, "more hours", 90)
                         if not ask:
                             hours = [hour for hour, _, _ in _hours(journal)[: begun + 1]]
-                            until(lambda hours=hours: _are_final(site, hours), "final hours", 120)
+                            until(lambda hours=hours: _are_final(site, hours), "final hours", 240)
             for hour, stored, answered in _hours(journal):
                 assert answered == stored, (
                     f"{answered} of {stored} samples were promised as of the time when those of {hour} were stored"
