@@ -33,6 +33,9 @@ SETTINGS = {
     "citus.recover_2pc_interval": "10s",
 }
 
+LATE_RECOVERY = "30s"
+"""Long enough for an hour to become final, or a question to be answered, before it."""
+
 SHARDS_PER_WORKER = 4
 """As many as by default: another worker gets some of them."""
 
@@ -171,11 +174,11 @@ def worker_dies(site: Site) -> None:
 def commits_are_cut_off(site: Site) -> None:
     """Each worker, before it is told to commit samples of an hour that gets no others; at once again, or away for some seconds.
 
-    Citus itself recovers nothing meanwhile: what becomes final, or is promised as of a time, has to wait for it.
+    Citus itself recovers late: what becomes final, or is promised as of a time, has to wait for it.
     """
     server: SpreadServer = site.postgresql
     cluster = server.cluster
-    _set(cluster, "citus.recover_2pc_interval", "-1")
+    _set(cluster, "citus.recover_2pc_interval", LATE_RECOVERY)
     try:
         for journal, *ask in ((site.directory / "promised", "ask"), (site.directory / "finalized",)):
             with ExitStack() as stack:
@@ -191,10 +194,10 @@ def commits_are_cut_off(site: Site) -> None:
                         time.sleep(seconds)
                         cluster.line(worker).accept()
                         begun = len(_hours(journal))
-                        until(lambda journal=journal, begun=begun: len(_hours(journal)) > begun + 1, "more hours")
+                        until(lambda journal=journal, begun=begun: len(_hours(journal)) > begun + 1, "more hours", 90)
                         if not ask:
                             hours = [hour for hour, _, _ in _hours(journal)[: begun + 1]]
-                            until(lambda hours=hours: _are_final(site, hours), "final hours", 120)
+                            until(lambda hours=hours: _are_final(site, hours), "final hours", 240)
             for hour, stored, answered in _hours(journal):
                 assert answered == stored, (
                     f"{answered} of {stored} samples were promised as of the time when those of {hour} were stored"

@@ -1,7 +1,8 @@
 """Stores samples of past hours, each hour by one transaction, and never again: ``doubtful_hours.py DSN JOURNAL [ask]``, until it is killed.
 
-What of an hour is not seen when it becomes final is never counted. With ``ask`` it asks after each hour how many samples there were as of now;
-the answer is a promise. A line of the journal is the start of an hour, how many samples are stored up to it, and what was answered.
+What of an hour is not seen when it becomes final is never counted. With ``ask`` all are of one hour, and after each transaction it asks how
+many samples there were as of now; the answer is a promise. A line of the journal is the start of an hour, how many samples are stored up
+to it, and what was answered.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SAMPLES = 40
 """Of each hour, of as many series: each worker has some."""
 
 HOURS_OF_PARTITIONS = (0, 100, 200)
-PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 2.0
 AGE, AGE_OF_ASKED = timedelta(days=2), timedelta(days=6)
 
 
@@ -73,7 +74,7 @@ async def work(reactor: Any, dsn: str, journal: str, ask: str = "") -> None:
             sample = message("chaos.partition", at=newest - timedelta(hours=hours))
             await _answered(reactor, partial(writer.write, [sample]))
         while True:
-            hour = newest - timedelta(hours=number)
+            hour = newest if ask else newest - timedelta(hours=number)
             samples = [
                 message(METER, resource_id=f"{ask}{number}-{n}", at=hour + timedelta(minutes=n)) for n in range(SAMPLES)
             ]
