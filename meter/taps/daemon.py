@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 
 from twisted.application.service import IService
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from meter.agent.cycle import PluginContext
-from meter.agent.polling import Polling
 from meter.daemon.certificate_metrics import CertificateMetrics
 from meter.daemon.metrics import HealthMetrics
 from meter.daemon.metrics import metrics_registry
@@ -29,9 +28,6 @@ from meter.daemon.services import StagedService
 from meter.daemon.status import OptionalDependency
 from meter.daemon.status import readiness_of
 from meter.daemon.threads import OffReactor
-from meter.declarative.notifications import load_user_definitions
-from meter.declarative.notifications import without_redefined_meters
-from meter.declarative.pollster_files import load_user_pollsters
 from meter.heartbeat import SpoolState
 from meter.interfaces import IDependency
 from meter.interfaces import IHealth
@@ -49,6 +45,11 @@ from meter.settings.config_file import keyring
 from meter.settings.daemon_sections import concerns
 from meter.signing_keys import Keyring
 from meter.taps.monotonic_clock import use_monotonic_clock
+
+# What only some daemons need is imported where they need it: the API has 15 MiB less without the plugins.
+if TYPE_CHECKING:
+    from meter.agent.cycle import PluginContext
+    from meter.agent.polling import Polling
 
 STOP_SECONDS = 75.0
 """How long all parts of a daemon together may take to stop; less than ``TimeoutStopSec`` in ``etc/systemd``."""
@@ -92,7 +93,7 @@ class Daemon:
         self.only_checking = only_checking
         self._keys: Keyring | None = None
         self.declared_meters: frozenset[str] = frozenset()
-        """The meters of all installed plugins, whether this or another daemon runs them."""
+        """The meters of all installed plugins, whether this or another daemon runs them; empty if nobody needs them."""
         self.off_reactor = OffReactor(reactor, "large bodies")  # type: ignore[arg-type]
         self.busy: list[Callable[[], bool]] = []
         """Whether each part does what a full garbage collection must not interrupt."""
@@ -108,12 +109,22 @@ class Daemon:
         self._kinds = kinds
         self._found: list[Decision] = []
         self._user_defined: list[Decision] = []
-        self._plugins = self._configured_plugins(kinds)
+        self._plugins = self._configured_plugins(kinds) if self._looks_at_plugins(kinds) else []
         self.health_metrics = HealthMetrics(self.registry)
         CertificateMetrics(self.registry, self.certificate_ends)
         self.health_metrics.count_stop_timeouts(lambda: self.root.timed_out)
 
+    def _looks_at_plugins(self, kinds: Sequence[Kind]) -> bool:
+        """Return whether this daemon runs plugins, checks their settings, or must know their meters."""
+        config = self.config
+        has_settings = config.pollsters or config.listeners or config.plugins.disable
+        return bool(kinds or self.only_checking or has_settings or config.api.accept_samples)
+
     def _configured_plugins(self, kinds: Sequence[Kind]) -> list[Decision]:
+        from meter.declarative.notifications import load_user_definitions
+        from meter.declarative.notifications import without_redefined_meters
+        from meter.declarative.pollster_files import load_user_pollsters
+
         sections = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}
         own, wrong = load_user_definitions(self.config.notifications.definitions)
         rest, wrong_rest = load_user_pollsters(self.config.central.pollsters_dir)
@@ -136,6 +147,8 @@ class Daemon:
 
         Raises ``ValueError`` if the options of a plugin are wrong. What was read from files of definitions stays.
         """
+        from meter.declarative.notifications import without_redefined_meters
+
         sections = {"pollsters": config.pollsters, "listeners": config.listeners}
         before = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}
         configured = configure(self._found, sections, config.plugins.disable)
@@ -208,6 +221,8 @@ class Daemon:
 
     def plugin_context(self, providers: Mapping[Any, Any] | None = None) -> PluginContext:
         """Return the context of this daemon's plugins; ``providers`` maps interfaces to collaborators."""
+        from meter.agent.cycle import PluginContext
+
         return PluginContext(self.name, self.config, self.reactor, {IHealth: self, **(providers or {})})
 
     def listen_address(self, section: str) -> str:

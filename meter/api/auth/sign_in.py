@@ -7,7 +7,10 @@ error has it.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from typing import Literal
 from typing import Protocol
 from typing import TypeVar
@@ -24,8 +27,11 @@ from meter.api.errors import ApiError
 from meter.api.errors import TryLater
 from meter.api.errors import Unauthenticated
 from meter.interfaces import Unavailable
-from meter.openstack.credentials import Credentials
-from meter.openstack.sign_in import OwnProject
+
+# Without Keystone, the API does not load its client: 5 MiB.
+if TYPE_CHECKING:
+    from meter.openstack.credentials import Credentials
+    from meter.openstack.sign_in import OwnProject
 
 Mode = Literal["none", "tokens", "keystone"]
 
@@ -35,6 +41,18 @@ LIMITS = ValidationLimits(
 """Ten attempts that fail in a burst, then one every six seconds, for one client address."""
 
 T = TypeVar("T")
+
+
+class CredentialsRefused(Exception):
+    """Keystone issues no token; ``reason`` is that of :class:`meter.openstack.sign_in.SignInRefused`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class CredentialsIncomplete(Exception):
+    """What a person has typed cannot be credentials: something is missing."""
 
 
 class _IssuedToken(Protocol):
@@ -80,17 +98,24 @@ class SignIn:
     async def with_credentials(self, fields: dict[str, str], address: str) -> tuple[str, Requester]:
         """Return a new token for credentials, the ``fields`` of :class:`~meter.openstack.credentials.Credentials`, and its owner.
 
-        Raises :class:`~meter.openstack.sign_in.SignInRefused`, ``TryLater``, ``Unavailable``, or
-        :class:`~meter.openstack.credentials.BadCredentials` for incomplete ones.
+        Raises :class:`CredentialsRefused`, :class:`CredentialsIncomplete`, ``TryLater`` or ``Unavailable``.
         """
+        from meter.openstack.credentials import BadCredentials
+        from meter.openstack.credentials import Credentials
+
         issuer = self._keystone()
-        credentials = Credentials(auth_url=issuer.auth_url, **fields)
-        issued = await self._limited(issuer.token(credentials), address)
+        try:
+            credentials = Credentials(auth_url=issuer.auth_url, **fields)
+        except BadCredentials as error:
+            raise CredentialsIncomplete(str(error)) from None
+        with _refusals():
+            issued = await self._limited(issuer.token(credentials), address)
         return issued.id, await self._tokens().owner(issued.id, address)
 
     async def projects(self, token: str) -> Sequence[OwnProject]:
-        """Return the projects that the owner of ``token`` can switch to; raises ``SignInRefused`` or ``Unavailable``."""
-        return await self._keystone().projects(token)
+        """Return the projects that the owner of ``token`` can switch to; raises :class:`CredentialsRefused` or ``Unavailable``."""
+        with _refusals():
+            return await self._keystone().projects(token)
 
     async def end(self, token: str, address: str) -> None:
         """Revoke ``token``, which Keystone issued to Meter; ``Unavailable`` if that is not possible now.
@@ -130,3 +155,14 @@ class SignIn:
         if self._issuer is None:
             raise ApiError(404, "This API does not sign in at Keystone.")
         return self._issuer
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise :class:`CredentialsRefused` where Keystone's client says that."""
+    from meter.openstack.sign_in import SignInRefused
+
+    try:
+        yield
+    except SignInRefused as error:
+        raise CredentialsRefused(error.reason) from None

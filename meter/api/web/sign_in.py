@@ -12,6 +12,8 @@ from meter.api.auth.browser_session import ended_cookies
 from meter.api.auth.browser_session import session_cookie
 from meter.api.auth.browser_session import session_cookies
 from meter.api.auth.requester import Requester
+from meter.api.auth.sign_in import CredentialsIncomplete
+from meter.api.auth.sign_in import CredentialsRefused
 from meter.api.errors import ApiError
 from meter.api.errors import TryLater
 from meter.api.errors import Unauthenticated
@@ -25,8 +27,6 @@ from meter.api.web.page import HTML
 from meter.api.web.page import page_response
 from meter.api.web.session import own_path
 from meter.interfaces import Unavailable
-from meter.openstack.credentials import BadCredentials
-from meter.openstack.sign_in import SignInRefused
 
 NEXT = Parameter("next", "string", "The path of a page of this API to go to afterwards.")
 REASON = Parameter("reason", "string", "Why the browser was sent here.")
@@ -87,12 +87,12 @@ async def sign_in(context: RequestContext) -> RawResponse:
         token, requester = await _token_and_owner(context, method)
     except Unauthenticated:
         return await _form_page(context, problem=WRONG_TOKEN, status=401)
-    except SignInRefused as error:
+    except CredentialsRefused as error:
         wrong = WRONG_CREDENTIAL if method == "application_credential" else WRONG
         return await _form_page(
             context, problem=SECOND_FACTOR if error.reason == "second factor" else wrong, status=401
         )
-    except BadCredentials:
+    except CredentialsIncomplete:
         return await _form_page(
             context, problem="Fill in the fields of one way to sign in: a name and a secret.", status=400
         )
@@ -138,7 +138,7 @@ async def switch_project(context: RequestContext) -> RawResponse:
     fields = {"token": session.token, "project_id": chosen}
     try:
         token, _ = await context.sign_in.with_credentials(fields, session.address)
-    except SignInRefused:
+    except CredentialsRefused:
         return await _project_page(context, problem=NO_EXCHANGE, status=403)
     if session.issued:
         with suppress(ApiError, Unavailable):  # it expires, and no browser has it any more
@@ -207,7 +207,7 @@ async def _project_page(context: RequestContext, *, problem: str = "", status: i
     if session.mode == "keystone" and session.token is not None:
         try:
             projects = await context.sign_in.projects(session.token)
-        except SignInRefused:
+        except CredentialsRefused:
             problem = problem or "Keystone does not list the projects of this token."
         except Unavailable:
             problem, status = problem or "Keystone does not answer, so no project can be chosen now.", 503

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from twisted.application.service import IService
 
-from meter.daemon.manhole import manhole
-from meter.daemon.manhole import namespace
-from meter.daemon.manhole import problems as manhole_problems
 from meter.daemon.metrics import CONTENT_TYPE
 from meter.daemon.metrics import exposition
 from meter.daemon.ports import Port
@@ -47,6 +44,8 @@ def add_diagnostics(daemon: Daemon) -> None:
     settings = daemon.config.manhole
     listen = daemon.listen_address("manhole")
     if listen:
+        from meter.daemon.manhole import problems as manhole_problems  # 1.5 MiB with twisted.conch
+
         wrong = manhole_problems(listen, settings.host_key_file, settings.authorized_keys_file)
         daemon.problems += wrong
         if not wrong:
@@ -56,6 +55,9 @@ def add_diagnostics(daemon: Daemon) -> None:
 
 
 def _manhole(daemon: Daemon, listen: str) -> IService:
+    from meter.daemon.manhole import manhole
+    from meter.daemon.manhole import namespace
+
     async def poll_now(name: str) -> object:
         if daemon.polling is None:
             raise LookupError(f"{daemon.name} does not poll")

@@ -16,9 +16,6 @@ from meter.taps.parts.budgets import add_webhooks
 from meter.taps.parts.budgets import budget_step
 from meter.taps.parts.prices import add_prices
 
-RATING_CONNECTIONS = 3
-"""One holds the lock of whoever rates, one works, one is for transactions beside it."""
-
 
 def add_rating(daemon: Daemon, store: PostgresStore) -> None:
     """Add rating, if there is a price directory. The daemon is ready without it, but degraded while it does not work."""

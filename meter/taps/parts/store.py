@@ -9,7 +9,9 @@ from meter.store import PostgresStore
 from meter.store import Retention
 from meter.store import embedded_directory
 from meter.taps.daemon import Daemon
-from meter.taps.parts.rating import RATING_CONNECTIONS
+
+RATING_CONNECTIONS = 3
+"""One holds the lock of whoever rates, one works, one is for transactions beside it."""
 
 
 def database_dsn(daemon: Daemon) -> str:
