@@ -23,6 +23,7 @@ from meter.testing import MemoryStore
 from tests.contract.test_usage import OVER
 from tests.contract.test_usage import cloud
 from tests.contract.test_usage import instance
+from tests.contract.test_usage import notified
 from tests.contract.test_usage import polled
 from tests.integration.test_store_rollups import running
 from tests.usage_books import EVERY_KIND
@@ -164,6 +165,55 @@ async def test_existence_that_was_computed_before_what_told_it_expired_stays(pos
         assert first == at[1]
     async with rating(dsn) as another:  # has read no lives before
         assert await existed(another) == kept
+
+
+@pytest_twisted.ensureDeferred
+async def test_late_samples_take_nothing_away_that_was_computed_from_samples_that_have_expired(postgresql):
+    """One instance is told of on the 3rd and counted again on the 23rd; another one has samples each day, of which some are late."""
+
+    def day(number, hours=0):
+        return PERIOD.start + timedelta(days=number - 1, hours=1 + hours)
+
+    def counted(volume, at, resource):
+        return polled("cpu", volume, at, resource, type="cumulative")
+
+    async def of_days(store):
+        await store.rating.usage.refresh(PRICES, PERIOD, NOW)
+        atoms = store.rating.usage.atoms(PRICES, PERIOD, ["p1"])
+        return {(atom.resource_id, atom.sku, atom.day.day): atom.quantity async for atom in atoms}
+
+    async with rating(postgresql.dsn_with_schema(), retention=Retention(days=7, rollup_days=0)) as store:
+        await store.write(
+            [
+                *(instance("active", day(n), id) for id, days in DAYS_TOLD.items() for n in days),
+                *(notified("memory", 2, day(n), id) for id, days in DAYS_TOLD.items() for n in days),
+                *(counted(10 * n, day(n), id) for id, days in DAYS_TOLD.items() for n in (*days, 23)),
+                counted(10**9, day(23, 1), "seldom"),
+            ]
+        )
+        before = await of_days(store)
+        assert before["seldom", "memory", 23] == 48
+        assert before["seldom", "cpu", 23] == 10**9 - 30
+        later = day(25)
+        await store.maintenance.finalize(later)
+        await store.maintenance.expire(later)
+        [[first]] = await store.maintenance._pool.rows("SELECT min(timestamp) FROM sample")
+        assert day(3) < first < day(23)
+
+        await store.write([notified("memory", 3, day(23, 1), "often"), counted(1000, day(23, 3), "often")])
+        after = await of_days(store)
+        changed = {("often", "memory", 23): Decimal(2 + 3 * 22 + 2), ("often", "memory", 24): Decimal(2 * 23 + 3)}
+        changed["often", "cpu", 23] = Decimal(1000 - 220)
+        changed["often", "cpu", 24] = Decimal(0)
+        assert {key: value for key, value in after.items() if before.get(key) != value} == {
+            key: value for key, value in changed.items() if value
+        }
+
+        await store.maintenance._pool.run(_execute, VOID, [10**9])
+        assert ("seldom", "cpu", 23) not in await of_days(store)
+
+
+DAYS_TOLD = {"seldom": (3,), "often": range(3, 27)}
 
 
 @pytest_twisted.ensureDeferred

@@ -83,6 +83,9 @@ is found late may have existed then."""
 DAYS_WORTH_LOOKING = 3
 """For more days of a SKU than these it is looked up first when each of its resources has samples, and pages without are not computed."""
 
+STEPPED = frozenset(("integral", "increase", "percentile95"))
+"""Kinds of usage that depend on samples before a day, too."""
+
 COMPUTED_UNTIL = "SELECT FROM usage_day WHERE (sku_id, day) = (%s, %s) AND finish >= %s"
 
 EXPIRED = "SELECT max(before) FROM retention_cutoff WHERE meter IN ('', %s)"
@@ -263,6 +266,8 @@ class UsageRefresh:
         parts, parameters = measuring(measured.sku)
         parameters |= {"sku": id, "day": day.day, "days": [day.day], "start": day.start, "finish": day.finish}
         parameters["as_of"] = as_of
+        neighbours = measured.sku.usage in STEPPED and before is not None and before > day.start - LOOK_BACK
+        parameters["expired"] = before if neighbours else None
         if sampled is None:
             async for within, _ in self.pages([meter], since=day.start - LOOK_BACK):
                 await self._pool.run(keep_measured, parts, {**parameters, **within._asdict()})

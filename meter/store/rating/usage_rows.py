@@ -86,7 +86,39 @@ WHERE wanted.name <> '' AND NOT EXISTS (SELECT FROM project p WHERE p.name = wan
 ORDER BY 1 ON CONFLICT DO NOTHING
 """
 
-DATED = "dated AS MATERIALIZED (SELECT %(day)s::date AS day, computed.* FROM computed)"
+DATED = """
+dated AS MATERIALIZED (
+    SELECT %(day)s::date AS day, c.* FROM computed c WHERE NOT EXISTS (SELECT FROM stays s WHERE s.resource_id = c.resource_id)
+)"""
+
+NONE_STAYS = "stays AS (SELECT 0 AS resource_id WHERE false)"
+
+_BEFORE_DAY = edge_of_series(
+    ("timestamp", "message_id"),
+    "%(expired)s::timestamptz",
+    "%(start)s::timestamptz",
+    series="x.id",
+    condition="s.timestamp < %(start)s",
+    oldest=False,
+)
+
+# Neighbours of the day's samples have expired, of resources of which no sample before the day is left. What was computed with them stays
+# if it is more than what is computed without, unless samples were voided, which somebody wanted to change it.
+EXPIRED_STAYS = f"""
+stays AS MATERIALIZED (
+    SELECT k.resource_id FROM (
+        SELECT u.resource_id, sum(u.quantity) AS quantity FROM usage_atom u
+        WHERE u.sku_id = %(sku)s AND u.day = %(day)s AND u.resource_id > %(after)s AND u.resource_id <= %(through)s
+        GROUP BY u.resource_id
+    ) AS k
+    WHERE k.quantity > coalesce((SELECT sum(c.quantity) FROM computed c WHERE c.resource_id = k.resource_id), 0) AND NOT EXISTS (
+        SELECT FROM meter m CROSS JOIN LATERAL (
+            SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = k.resource_id OFFSET 0
+        ) AS x
+        WHERE m.name = %(meter)s AND (EXISTS ({_BEFORE_DAY}) OR EXISTS (
+            SELECT FROM voided_sample v WHERE v.series_id = x.id AND v.timestamp >= %(expired)s AND v.timestamp < %(finish)s))
+    )
+)"""
 
 # One JSON text: psycopg2 would adapt each element of an array by itself, and hold the reactor for a tenth of a second.
 GIVEN = """
@@ -120,6 +152,7 @@ document AS MATERIALIZED (
     WHERE u.sku_id = %(sku)s AND u.day = ANY(%(days)s::date[]) AND u.resource_id > %(after)s AND u.resource_id <= %(through)s
         AND NOT EXISTS (SELECT FROM fresh f WHERE f.day = u.day AND f.resource_id = u.resource_id
             AND f.project_id = u.project_id AND f.values_id = u.values_id)
+        AND NOT EXISTS (SELECT FROM stays s WHERE s.resource_id = u.resource_id)
     RETURNING u.day
 ), stored AS (
     INSERT INTO usage_atom (sku_id, day, resource_id, project_id, values_id, unmetered_seconds, quantity)
@@ -211,11 +244,15 @@ class ResourceRange(NamedTuple):
 
 
 async def keep_measured(session: Session, parts: str, parameters: dict[str, Any]) -> list[date]:
-    """Keep what the common table expressions ``parts`` compute; return the days that changed."""
+    """Keep what the common table expressions ``parts`` compute; return the days that changed.
+
+    ``expired`` of the parameters: samples before that time have expired, which may be neighbours of those of the day; ``None`` if none has.
+    """
     await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     # Samples are looked up by series and time, whatever the planner believes of a week that was never analyzed.
     await session.count("SET LOCAL enable_seqscan = off")
-    return [day for [day] in await session.rows(f"WITH {parts}, {DATED}, {MERGE}", parameters)]
+    stays = NONE_STAYS if parameters["expired"] is None else EXPIRED_STAYS
+    return [day for [day] in await session.rows(f"WITH {parts}, {stays}, {DATED}, {MERGE}", parameters)]
 
 
 async def keep_given(
@@ -225,7 +262,7 @@ async def keep_given(
     await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     await session.count(ADD_PROJECTS, {"projects": sorted({atom.project for atom in atoms})})
     parameters = {"given": msgspec.json.encode(atoms).decode(), "sku": sku, "days": list(days)}
-    merged = await session.rows(f"WITH {GIVEN}, {MERGE}", {**parameters, **within._asdict()})
+    merged = await session.rows(f"WITH {NONE_STAYS}, {GIVEN}, {MERGE}", {**parameters, **within._asdict()})
     return [day for [day] in merged]
 
 
