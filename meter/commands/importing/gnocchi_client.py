@@ -1,4 +1,4 @@
-"""Requests to the REST API of Gnocchi, with a token of Keystone or by basic authentication."""
+"""Requests to the REST API of Gnocchi, or of another service, with a token of Keystone or by basic authentication."""
 
 from __future__ import annotations
 
@@ -51,19 +51,20 @@ class BasicAuthentication:
 
 
 class KeystoneAuthentication:
-    """Tokens of ``keystone``; without ``url`` Gnocchi is where the catalogue says, at this ``interface`` in this ``region``."""
+    """Tokens of ``keystone``; without ``url`` the service is where the catalogue says, at this ``interface`` in this ``region``."""
 
-    def __init__(self, keystone: Keystone, url: str, *, interface: str, region: str) -> None:
+    def __init__(self, keystone: Keystone, url: str, *, interface: str, region: str, service: str = SERVICE) -> None:
         self._keystone = keystone
+        self._service = service
         self._url = url
         self._interface = interface
         self._region = region
         self._used: Any = None
 
     async def url_and_headers(self) -> tuple[str, Mapping[str, str]]:
-        """Return the URL of Gnocchi and the headers of a request."""
+        """Return the URL of the service and the headers of a request."""
         self._used = token = await self._keystone.token()
-        url = self._url or token.catalogue.url(SERVICE, interface=self._interface, region=self._region)
+        url = self._url or token.catalogue.url(self._service, interface=self._interface, region=self._region)
         return url, {"X-Auth-Token": token.id}
 
     def reject(self) -> bool:
@@ -72,12 +73,31 @@ class KeystoneAuthentication:
         return True
 
 
-class GnocchiClient:
-    """Asks Gnocchi over ``http``. Errors of the network and of the server are :class:`~meter.interfaces.Unavailable`."""
+class Authentication(Protocol):
+    """Where the service is, and who asks."""
 
-    def __init__(self, http: SendsRequests, authentication: BasicAuthentication | KeystoneAuthentication) -> None:
+    async def url_and_headers(self) -> tuple[str, Mapping[str, str]]:
+        """Return the URL of the service and the headers of a request."""
+
+    def reject(self) -> bool:
+        """Take that they were rejected; return whether others may be accepted."""
+
+
+class GnocchiClient:
+    """Asks Gnocchi over ``http``. Errors of the network and of the server are :class:`~meter.interfaces.Unavailable`.
+
+    ``refusal`` is what it means if the user may not ask something.
+    """
+
+    def __init__(
+        self,
+        http: SendsRequests,
+        authentication: Authentication,
+        refusal: str = "Gnocchi does not let this user read all metrics; an administrator may",
+    ) -> None:
         self._http = http
         self._authentication = authentication
+        self._refusal = refusal
 
     async def get(self, *path: str, query: Sequence[tuple[str, str]] = ()) -> Any:
         """Return the JSON at ``path`` under ``/v1``; :class:`~meter.http.client.ErrorResponse` for an error status.
@@ -100,9 +120,7 @@ class GnocchiClient:
             return response.checked().json()
         except ErrorResponse as error:
             if error.status in (UNAUTHORIZED, FORBIDDEN):
-                raise ImportSourceError(
-                    f"Gnocchi does not let this user read all metrics; an administrator may: {error}"
-                ) from error
+                raise ImportSourceError(f"{self._refusal}: {error}") from error
             raise
 
     async def _url_and_headers(self) -> tuple[str, Mapping[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,18 @@ from twisted.python import usage
 
 from meter.commands.command import CommandError
 from meter.commands.importing.ceilometer_tables import CeilometerTables
+from meter.commands.importing.gnocchi_client import SERVICE
 from meter.commands.importing.gnocchi_client import BasicAuthentication
 from meter.commands.importing.gnocchi_client import GnocchiClient
-from meter.commands.importing.gnocchi_client import KeystoneAuthentication
 from meter.commands.importing.gnocchi_csv import GnocchiCsv
 from meter.commands.importing.gnocchi_metrics import GnocchiMetrics
 from meter.commands.importing.import_options import check_aggregation
 from meter.commands.importing.import_source import ImportSource
 from meter.commands.importing.meter_types import MeterTypes
 from meter.commands.importing.meter_types import UnknownMeter
-from meter.http import BadTlsFile
-from meter.http import TlsOptions
+from meter.commands.importing.service_access import keystone_access
+from meter.commands.importing.service_access import plain_client
 from meter.http.client import without_userinfo
-from meter.http.factory import create_client
-from meter.openstack import Keystone
-from meter.openstack.credentials import BadCredentials
-from meter.openstack.credentials import clouds_files
-from meter.openstack.credentials import from_clouds
-from meter.openstack.credentials import from_variables
 from meter.settings import Config
 
 CATALOGUE = "Keystone's catalogue"
@@ -90,35 +83,20 @@ SOURCE_FACTORIES: dict[str, Callable[[Any, Config, Any], ImportSource]] = {
 
 
 def _gnocchi_client(reactor: Any, config: Config, options: Any) -> GnocchiClient:
-    settings = config.openstack
-    tls = TlsOptions(
-        ca_file=settings.ca_file, cert_file=settings.cert_file, key_file=settings.key_file, insecure=settings.insecure
-    )
-    limits = {"timeout_seconds": options["timeout"], "max_body_bytes": settings.max_body_bytes}
-    try:
-        if options["user"] is not None:
-            basic = BasicAuthentication(options["url"], options["user"], _password(options["password-file"]))
-            return GnocchiClient(create_client(reactor, tls, **limits), basic)
-        name = settings.cloud or os.environ.get("OS_CLOUD", "")
-        found = (
-            from_clouds(name, clouds_files(os.environ, settings.clouds_file)) if name else from_variables(os.environ)
-        )
-        if found is None:
-            raise CommandError(
-                "gnocchi: set OS_CLOUD, or the other OS_* variables of OpenStack's clients, or give --user"
-            )
-        http = create_client(reactor, found.tls if tls == TlsOptions() else tls, **limits)
-    except (BadCredentials, BadTlsFile) as error:
-        raise CommandError(f"gnocchi: {error}") from error
-    keystone = Keystone(http.send, found.credentials, reactor)
+    if options["user"] is not None:
+        http = plain_client(reactor, config, command="gnocchi", timeout_seconds=options["timeout"])
+        basic = BasicAuthentication(options["url"], options["user"], _password(options["password-file"]))
+        return GnocchiClient(http, basic)
     return GnocchiClient(
-        http,
-        KeystoneAuthentication(
-            keystone,
-            options["url"],
-            interface=settings.interface or found.interface,
-            region=settings.region or found.region,
-        ),
+        *keystone_access(
+            reactor,
+            config,
+            command="gnocchi",
+            service=SERVICE,
+            url=options["url"],
+            timeout_seconds=options["timeout"],
+            instead="--user",
+        )
     )
 
 

@@ -15,6 +15,7 @@ from meter.commands.rate import close
 from meter.commands.rate import closed_list
 from meter.commands.rate import diff
 from meter.commands.rate import export
+from meter.commands.rate import import_cloudkitty
 from meter.commands.rate import keys
 from meter.commands.rate import preview
 from meter.commands.rate import quote
@@ -40,6 +41,12 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
         "reproduce", reproduce.ReproduceOptions, "Compute a closed statement again, and compare.", reproduce.work
     ),
     Subcommand("budgets", budgets.BudgetOptions, "Show how much of each budget was used.", budgets.work),
+    Subcommand(
+        "import-cloudkitty",
+        import_cloudkitty.ImportCloudkittyOptions,
+        "Make a price book of the rules of CloudKitty's HashMap.",
+        import_cloudkitty.work,
+    ),
     Subcommand("webhooks", webhooks.WebhookOptions, "List webhooks that wait, retry or discard them.", webhooks.work),
 )
 """All subcommands, in the order of a period's life; each stands in a module of its own."""
