@@ -39,7 +39,7 @@ Explain = Callable[[int, str], Awaitable[str | None]]
 """Returns why the audit log does not explain that a sample is voided, by the number of the entry and the message id."""
 
 FIRST_PAUSE_SECONDS = 1.0
-BATCH_WRITING_SECONDS = 16.0
+BATCH_WRITING_SECONDS = 4.0
 """An incomplete batch is read again, after pauses that grow to this: a collector may write it in several transactions."""
 
 MAX_CACHED_BATCHES = 10_000
