@@ -40,8 +40,9 @@ State = Literal["verified", "unsigned", "voided", "failed", "missing", "lost"]
 Explain = Callable[[int, str], Awaitable[str | None]]
 """Returns why the audit log does not explain that a sample is voided, by the number of the entry and the message id."""
 
-BATCH_WRITING_SECONDS = 1.0
-"""An incomplete batch is read again after this time: a collector may write it in several transactions."""
+FIRST_PAUSE_SECONDS = 1.0
+BATCH_WRITING_SECONDS = 4.0
+"""An incomplete batch is read again, after pauses that grow to this: a collector may write it in several transactions."""
 
 MAX_CACHED_BATCHES = 10_000
 """Signed batches whose verification is remembered, because further pages can have rows of them."""
@@ -120,6 +121,7 @@ class RowVerifier:
         self._known: LRUCache[int, _VerifiedRows] = LRUCache(MAX_CACHED_BATCHES)
         self._cutoffs: Mapping[str, datetime] | None = None
         self._lost: Sequence[tuple[str, str]] | None = None
+        self._longest_pause = BATCH_WRITING_SECONDS
         self.batches = 0
 
     async def verdicts(self, rows: Sequence[StoredRow]) -> list[Finding]:
@@ -135,10 +137,16 @@ class RowVerifier:
         wanted = {row.batch_id for row in rows} - {0} - known.keys()
         read = await self._verification.batches(wanted) if wanted else {}
         checked = {id: self._check(each) for id, each in read.items()}
-        if incomplete := [id for id, each in checked.items() if each.is_incomplete]:
-            await sleep(self._clock, BATCH_WRITING_SECONDS)
+        pause = FIRST_PAUSE_SECONDS
+        while incomplete := [id for id, each in checked.items() if each.is_incomplete]:
+            if pause > self._longest_pause:
+                # Something is missing for good, and the remaining rows are read without such delays.
+                self._longest_pause = min(self._longest_pause, FIRST_PAUSE_SECONDS)
+                break
+            await sleep(self._clock, pause)
             again = await self._verification.batches(incomplete)
             checked |= {id: self._check(each) for id, each in again.items()}
+            pause *= 2
         for id in wanted:
             known[id] = None
             if id in checked:

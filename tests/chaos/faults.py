@@ -260,7 +260,9 @@ def archiver_and_archive_die(site: Site) -> None:
         archiver = site.process_of("archiver")
         try:
             before = site.postgresql.execute(ARCHIVED, site.dsn)
-            until(lambda before=before: site.postgresql.execute(ARCHIVED, site.dsn) != before, "rows that are moved")
+            until(
+                lambda before=before: site.postgresql.execute(ARCHIVED, site.dsn) != before, "rows that are moved", 240
+            )
             if n % 3 == 2:
                 archive.kill()
                 time.sleep(4)

@@ -9,6 +9,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from meter.commands import row_verifier
 from meter.commands.range_verifier import RangeVerifier
 from meter.commands.range_verifier import VerifiedRange
 from meter.commands.row_verifier import RowVerifier
@@ -58,8 +59,10 @@ DAMAGE = {
 
 
 @pytest.fixture
-def damaged(postgresql):
+def damaged(postgresql, monkeypatch):
     """Returns what verification says of packed samples, once ``statement`` has changed them, and undoes that."""
+
+    monkeypatch.setattr(row_verifier, "BATCH_WRITING_SECONDS", 0.0)
 
     async def damaged(dsn, statement, meter=None):
         tables = ("packed_samples", "packed_week", "packed_message_id")

@@ -17,6 +17,7 @@ from twisted.python import usage
 
 from meter.ceilometer_signature import signature
 from meter.commands.row_verifier import BATCH_WRITING_SECONDS
+from meter.commands.row_verifier import FIRST_PAUSE_SECONDS
 from meter.commands.row_verifier import RowVerifier
 from meter.commands.verify import Options
 from meter.commands.verify import report
@@ -188,14 +189,41 @@ def test_added_row_fails_and_the_others_do_not():
     assert [(row.message_id, each.state) for row, each in found if each.state != "verified"] == [("another", "failed")]
 
 
-def test_removed_row_is_reported_as_missing_after_another_look():
+def test_removed_row_is_reported_as_missing_after_several_looks():
     store = Rows(ROWS[:2])
     [missing, *others] = findings(store=store)
     assert missing[1].state == "missing"
     assert missing[1].reason == f"message 2 of the batch {BATCH.id}, of which this is a row, is gone"
     assert [each.state for _, each in others] == ["verified", "verified"]
-    assert store.reads == [[1], [1]]
-    assert BATCH_WRITING_SECONDS > 0
+    assert store.reads == [[1]] * 4
+
+
+def test_row_that_is_written_while_the_batch_is_read_is_not_missing():
+    store = Rows(ROWS[:2])
+    read = store.batches
+
+    async def written_later(ids):
+        if len(store.reads) == 2:
+            store.rows = list(ROWS)
+        return await read(ids)
+
+    store.batches = written_later
+    assert [each.state for _, each in findings(store=store)] == ["verified", "verified"]
+    assert store.reads == [[1]] * 3
+
+
+def test_once_something_is_missing_for_good_others_are_waited_for_shortly():
+    store, clock = Rows(ROWS[:2]), ImpatientClock()
+    verifier = RowVerifier(store, UNSIGNED, clock, accept_unsigned=True)
+    Deferred.fromCoroutine(verifier.verdicts(store.rows))
+    assert clock.waited == BATCH_WRITING_SECONDS
+    verifier._known.clear()
+    store.reads.clear()
+
+    Deferred.fromCoroutine(verifier.verdicts(store.rows))
+
+    assert clock.waited == FIRST_PAUSE_SECONDS
+    assert store.reads == [[1]] * 2
 
 
 def test_message_that_retention_may_have_deleted_is_not_missing():
