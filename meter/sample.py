@@ -84,6 +84,18 @@ class MeterDefinition:
     type: SampleType
     unit: str
 
+    def sample(self, volume: int | float, resource_id: str, timestamp: datetime, **more: Any) -> Sample:
+        """Return a sample of this meter; ``more`` are further fields of :class:`Sample`."""
+        return Sample(
+            name=self.name,
+            type=self.type,
+            unit=self.unit,
+            volume=volume,
+            resource_id=resource_id,
+            timestamp=timestamp,
+            **more,
+        )
+
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One measurement. A struct, because creating a frozen dataclass takes ten times as long; ``msgspec.structs.replace`` copies it.

@@ -7,15 +7,15 @@ from collections import Counter
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.daemon.log_window import LogWindow
 from meter.interfaces import Publication
 
-WINDOW_SECONDS = 60.0
 MAX_LINES = 50
 """Maximum number of lines in a window, over all kinds and subjects."""
 
 
 class DeadLetterLog:
-    """Logs the first dead letter of each kind and subject in a window of :data:`WINDOW_SECONDS`, and counts the others.
+    """Logs the first dead letter of each kind and subject in a :class:`LogWindow`, and counts the others.
 
     The subject is the meter or the event type and the listener. The first dead letter after a window also logs how many
     were not logged in it.
@@ -25,16 +25,14 @@ class DeadLetterLog:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._window_ends = 0.0
+        self._window = LogWindow()
         self._logged: set[tuple[object, ...]] = set()
         self._not_logged: Counter[str] = Counter()
 
     def add(self, letter: Publication) -> None:
         """Log or count ``letter``, a dead letter that the bus has confirmed."""
-        now = self._clock.seconds()
-        if now >= self._window_ends:
+        if self._window.begins(self._clock.seconds()):
             self._end_window()
-            self._window_ends = now + WINDOW_SECONDS
         kind = str(letter.headers.get("meter-kind"))
         key = (kind, *(letter.headers.get(f"meter-{name}") for name in ("queue", "meter", "event-type", "listener")))
         if key in self._logged or len(self._logged) >= MAX_LINES:

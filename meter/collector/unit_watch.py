@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.daemon.log_window import LogWindow
 from meter.message import MeteringMessage
 from meter.units import binary_name
 
@@ -19,7 +20,6 @@ MAX_UNITS = 5
 MAX_NAME = 64
 """Characters of a unit that are remembered, compared and logged."""
 
-WINDOW_SECONDS = 60.0
 MAX_LINES = 50
 """Maximum number of lines in a window, over all meters."""
 
@@ -37,7 +37,7 @@ class UnitWatch:
         self._clock = clock
         self._units: dict[str, set[str]] = {}
         self._exceeded: set[str] = set()
-        self._window_ends = 0.0
+        self._window = LogWindow()
         self._lines = 0
         self._not_logged = 0
 
@@ -65,11 +65,10 @@ class UnitWatch:
 
     def _may_log(self) -> bool:
         """Return whether the window has room for a line, and count it."""
-        now = self._clock.seconds()
-        if now >= self._window_ends:
+        if self._window.begins(self._clock.seconds()):
             if self._not_logged:
                 self._log.warn("{count} more samples arrived in a further unit of their meter", count=self._not_logged)
-            self._window_ends, self._lines, self._not_logged = now + WINDOW_SECONDS, 0, 0
+            self._lines, self._not_logged = 0, 0
         if self._lines >= MAX_LINES:
             self._not_logged += 1
             return False

@@ -9,16 +9,18 @@ from twisted.logger import LogEvent
 from twisted.logger import LogLevel
 from zope.interface import implementer
 
+from meter.daemon.log_window import WINDOW_SECONDS
+from meter.daemon.log_window import LogWindow
+
 LIMITED = (LogLevel.warn, LogLevel.error, LogLevel.critical)
 """Other levels are not limited: an access log has a line for each request."""
 
 MAX_EVENTS = 100
-WINDOW_SECONDS = 60.0
 
 
 @implementer(ILogObserver)
 class LogLimit:
-    """Passes at most :data:`MAX_EVENTS` warnings and errors of one namespace with one constant text on, in :data:`WINDOW_SECONDS`.
+    """Passes at most :data:`MAX_EVENTS` warnings and errors of one namespace with one constant text on, in a :class:`LogWindow`.
 
     The first event after such a window is preceded by one that counts those that were not passed on.
     """
@@ -26,13 +28,13 @@ class LogLimit:
     def __init__(self, observer: ILogObserver, max_events: int = MAX_EVENTS) -> None:
         self._observer = observer
         self._max_events = max_events
-        self._window_ends = float("-inf")
+        self._window = LogWindow()
         self._seen: Counter[tuple[str, str]] = Counter()
 
     def __call__(self, event: LogEvent) -> None:
         """Pass ``event`` on or count it."""
         now = event.get("log_time", 0.0)
-        if not self._window_ends - WINDOW_SECONDS <= now < self._window_ends:  # a clock may be set back
+        if self._window.begins(now):
             self._end_window(now)
         if event.get("log_level") in LIMITED:
             kind = str(event.get("log_namespace", "-")), str(event.get("log_format") or event.get("format") or "")
@@ -56,4 +58,3 @@ class LogLimit:
                     }
                 )
         self._seen.clear()
-        self._window_ends = now + WINDOW_SECONDS

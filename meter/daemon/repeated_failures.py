@@ -9,6 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from meter.interfaces import Unavailable
+
 _NUMBERS = re.compile(r"\d+")
 
 
@@ -24,7 +26,7 @@ class _Failing:
 class RepeatedFailures:
     """Logs failures of work that is done again and again, to ``log``.
 
-    The first failure is logged with its traceback, and so is one that differs from the one before it in more than numbers. The
+    The first failure is logged, with its traceback unless a dependency is unavailable, and so is one that differs from the one before it in more than numbers. The
     same failure again is only counted. When the work succeeds again, the count and the duration are logged.
     """
 
@@ -39,12 +41,18 @@ class RepeatedFailures:
         before = self._failing.get(work)
         if before is None:
             self._failing[work] = _Failing(problem, self._clock.seconds())
-            self._log.failure("{work} failed; it is repeated", failure, work=work)
+            self._tell(work, failure, "{work} failed; it is repeated")
             return
         before.times += 1
         if before.problem != problem:
             before.problem = problem
-            self._log.failure("{work} still fails, now for another reason", failure, work=work)
+            self._tell(work, failure, "{work} still fails, now for another reason")
+
+    def _tell(self, work: str, failure: Failure, text: str) -> None:
+        if failure.check(Unavailable):
+            self._log.warn("{work} is not possible now: {reason}", work=work, reason=failure.getErrorMessage())
+        else:
+            self._log.failure(text, failure, work=work)
 
     def succeeded(self, work: str) -> None:
         """Log that ``work`` succeeds again, if it failed the last time."""

@@ -13,8 +13,10 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from meter.daemon.repeated_failures import RepeatedFailures
 from meter.daemon.services import Periodic
 from meter.daemon.services import wall_seconds
 from meter.daemon.start_grace import StartGrace
@@ -72,6 +74,7 @@ class RatingService(Service):
         self._clock = clock
         self._metrics = metrics
         self._problems: dict[str, str] = {}
+        self._failures = RepeatedFailures(self._log, clock)
         self._state = "it has not run yet"
         self._starting = StartGrace(clock)
         self._periodic = Periodic(
@@ -135,15 +138,9 @@ class RatingService(Service):
         return datetime.fromtimestamp(wall_seconds(self._clock), UTC)
 
     def _fail(self, name: str, error: Exception) -> None:
-        problem = str(error) or type(error).__name__
-        if self._problems.get(name) == problem:
-            return
-        self._problems[name] = problem
-        if isinstance(error, Unavailable):
-            self._log.warn("the step {step} of rating is not possible now: {reason}", step=name, reason=problem)
-        else:
-            self._log.failure("the step {step} of rating failed; it is repeated", step=name)
+        self._problems[name] = str(error) or type(error).__name__
+        self._failures.failed(f"the step {name} of rating", Failure(error))
 
     def _succeeded(self, name: str) -> None:
-        if self._problems.pop(name, None) is not None:
-            self._log.info("the step {step} of rating works again", step=name)
+        self._problems.pop(name, None)
+        self._failures.succeeded(f"the step {name} of rating")

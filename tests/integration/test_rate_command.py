@@ -23,37 +23,11 @@ from meter.rating.statements.statement import read_statement
 from meter.rating.statements.statement import statement_sha256
 from meter.store.rating.statements import LOCK
 from tests.integration.test_store_rollups import running
+from tests.price_files import requests_book
 from tests.store_messages import message
 from tests.waiting import until
 
-BOOK = """
-[[book]]
-name = "list"
-currency = "EUR"
-timezone = "Asia/Kolkata"
-issuer = "Example Cloud"
-grace_days = 2
-default = true
-
-[[sku]]
-id = "requests"
-service = "Storage"
-category = "Storage"
-usage = "sum"
-meter = "requests"
-unit = "1000 Requests"
-factor = "1/1000"
-
-[[price]]
-sku = "requests"
-tiers = [{up_to = "10", price = "0.20"}, {price = "0.15"}]
-mode = "graduated"
-
-[[account]]
-id = "acme"
-name = "ACME"
-projects = ["shop", "web"]
-"""
+BOOK = requests_book("requests", timezone="Asia/Kolkata")
 CODE = "from meter.commands.rate.command import main; main()"
 
 

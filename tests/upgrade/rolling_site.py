@@ -20,6 +20,7 @@ import psycopg2
 from tests.chaos.site import Known
 from tests.chaos.site import Site
 from tests.chaos.site import until
+from tests.price_files import requests_book
 from tests.system.daemons import SECRET
 from tests.system.daemons import Daemon
 from tests.system.daemons import fetch
@@ -27,34 +28,7 @@ from tests.upgrade.versions import InstalledVersion
 
 PAST = Path(__file__).with_name("past.py")
 
-PRICES = """
-[[book]]
-name = "list"
-currency = "EUR"
-timezone = "UTC"
-issuer = "Example Cloud"
-grace_days = 2
-default = true
-
-[[sku]]
-id = "requests"
-service = "Storage"
-category = "Storage"
-usage = "sum"
-meter = "past.requests"
-unit = "1000 Requests"
-factor = "1/1000"
-
-[[price]]
-sku = "requests"
-tiers = [{up_to = "1", price = "0.20"}, {price = "0.15"}]
-mode = "graduated"
-
-[[account]]
-id = "acme"
-name = "ACME"
-projects = ["shop", "web"]
-"""
+PRICES = requests_book("past.requests", first_tier="1")
 
 STORED_WITHOUT_PACKING = """
 SELECT resource.name, meter.name, count(*)::integer

@@ -13,7 +13,7 @@ from meter.bus.amqp.channel import HEADERS
 from meter.bus.amqp.channel import NOT_FOUND
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.client import Client
-from meter.bus.amqp.client import ClientFactory
+from meter.bus.amqp.client import open_client
 from meter.bus.amqp.hosts import BrokerHosts
 from meter.bus.amqp.hosts import broker_addresses
 from meter.bus.amqp.url import BrokerAddress
@@ -116,13 +116,7 @@ class Browser:
             await self._client.close(CLOSE_SECONDS)
 
     async def _connected(self, address: BrokerAddress, endpoint: IStreamClientEndpoint) -> Any:
-        client: Any = await endpoint.connect(ClientFactory(lambda: self._make_client(address)))
-        try:
-            await self._with_timeout(client.open())
-        except BaseException:
-            await client.close(CLOSE_SECONDS)
-            raise
-        return client
+        return await open_client(endpoint, lambda: self._make_client(address), self._with_timeout)
 
     def _make_client(self, address: BrokerAddress) -> Client:
         return Client(

@@ -16,12 +16,15 @@ tests/integration/test_amqp_traps.py has a test for each.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -53,6 +56,9 @@ TLS_ALERT = b"\x15\x03"
 """How the answer of a TLS port to AMQP begins; no frame of AMQP does."""
 
 MAX_CHANNELS = 2047
+
+CLOSE_SECONDS = 2.0
+"""How long a connection whose handshake has failed may take to close."""
 
 CAPABILITIES = {
     "authentication_failure_close": True,
@@ -321,3 +327,18 @@ class ClientFactory(Factory):
     def buildProtocol(self, address: object) -> Any:
         """Return the client of a new TCP connection."""
         return self._make()
+
+
+async def open_client(
+    endpoint: IStreamClientEndpoint,
+    make: Callable[[], Client],
+    limit: Callable[[Coroutine[Any, Any, None]], Awaitable[object]] = lambda handshake: handshake,
+) -> Client:
+    """Return the client that ``make`` makes, connected to ``endpoint``, after a handshake within ``limit``; closed if that fails."""
+    client: Client = await endpoint.connect(ClientFactory(make))  # type: ignore[assignment]  # IProtocol
+    try:
+        await limit(client.open())
+    except BaseException:
+        await client.close(CLOSE_SECONDS)
+        raise
+    return client

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 
 from meter.bus.amqp.client import Client
-from meter.bus.amqp.client import ClientFactory
+from meter.bus.amqp.client import open_client
 from meter.bus.amqp.hosts import FAILOVER_SECONDS
 from meter.bus.amqp.hosts import BrokerHosts
 from meter.bus.amqp.url import BrokerAddress
@@ -110,16 +110,15 @@ class ConnectionService(SupervisedService):
 
     async def _open(self, address: BrokerAddress, endpoint: IStreamClientEndpoint) -> Any:
         """Connect to one host and complete the handshake; return the client."""
-        client: Any = await endpoint.connect(ClientFactory(lambda: self._make_client(address)))
         try:
-            await within(self._clock, self._handshake_seconds, client.open())
-        except BaseException as error:
-            await client.close(CLOSE_SECONDS)
-            if isinstance(error, DeferredTimeout):
-                seconds = f"{self._handshake_seconds:g} s"
-                raise Unavailable(f"the AMQP handshake was not completed within {seconds}") from None
-            raise
-        return client
+            return await open_client(
+                endpoint,
+                lambda: self._make_client(address),
+                lambda handshake: within(self._clock, self._handshake_seconds, handshake),
+            )
+        except DeferredTimeout:
+            seconds = f"{self._handshake_seconds:g} s"
+            raise Unavailable(f"the AMQP handshake was not completed within {seconds}") from None
 
     def _attempt_failed(self, error: Exception) -> None:
         is_new, starting = self._set_state(False, f"{self._peer}: {error}"), self._starting.active

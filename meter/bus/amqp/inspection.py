@@ -21,7 +21,7 @@ from meter.bus.amqp.channel import NOT_FOUND
 from meter.bus.amqp.channel import PRECONDITION_FAILED
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.client import Client
-from meter.bus.amqp.client import ClientFactory
+from meter.bus.amqp.client import open_client
 from meter.bus.amqp.hosts import BrokerHosts
 from meter.bus.amqp.hosts import broker_addresses
 from meter.bus.amqp.topology import EXCHANGE
@@ -165,13 +165,7 @@ class BrokerInspection:
         return await self._opened(address, endpoint)
 
     async def _opened(self, address: BrokerAddress, endpoint: IStreamClientEndpoint) -> Any:
-        client: Any = await self._limited(endpoint.connect(ClientFactory(lambda: self._make_client(address))), address)
-        try:
-            await self._limited(client.open(), address)
-        except BaseException:
-            await client.close(CLOSE_SECONDS)
-            raise
-        return client
+        return await self._limited(open_client(endpoint, lambda: self._make_client(address)), address)
 
     def _make_client(self, address: BrokerAddress) -> Client:
         return Client(

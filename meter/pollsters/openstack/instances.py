@@ -122,14 +122,11 @@ class InstancesPollster:
         for server in found.by_id.values():
             by_project.setdefault(server.project_id, Counter())[server.status] += 1
         return [
-            Sample(
-                name=INSTANCES.name,
-                type=INSTANCES.type,
-                unit=INSTANCES.unit,
-                volume=statuses.total(),
-                resource_id=project_id,
+            INSTANCES.sample(
+                statuses.total(),
+                project_id,
+                found.read_at,
                 project_id=project_id,
-                timestamp=found.read_at,
                 resource_metadata={"by_status": dict(statuses)},
             )
             for project_id, statuses in by_project.items()

@@ -139,16 +139,8 @@ def _containers(response: HttpResponse) -> Sequence[Mapping[str, Any]]:
 
 def _samples(project_id: str, response: HttpResponse, skipped: SkippedItems) -> Iterator[Sample]:
     def sample(meter: MeterDefinition, resource: str, value: Any, name: str, metadata: Mapping[str, Any]) -> Sample:
-        return Sample(
-            name=meter.name,
-            type=meter.type,
-            unit=meter.unit,
-            volume=number(value, name),
-            resource_id=resource,
-            timestamp=response.received_at,
-            project_id=project_id,
-            resource_metadata=metadata,
-        )
+        volume = number(value, name)
+        return meter.sample(volume, resource, response.received_at, project_id=project_id, resource_metadata=metadata)
 
     if "marker=" not in response.request.url:
         for meter, header in ACCOUNT:

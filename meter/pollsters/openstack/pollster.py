@@ -237,13 +237,10 @@ class ListingPollster:
                 continue
             for measure in self.metered.measures:
                 try:
-                    yield Sample(
-                        name=measure.meter.name,
-                        type=measure.meter.type,
-                        unit=measure.meter.unit,
-                        volume=measure.volume(item),
-                        resource_id=resource,
-                        timestamp=page.received_at,
+                    yield measure.meter.sample(
+                        measure.volume(item),
+                        resource,
+                        page.received_at,
                         user_id=user_id,
                         project_id=project_id,
                         resource_metadata=metadata,

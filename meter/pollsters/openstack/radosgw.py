@@ -142,15 +142,7 @@ def signature_headers(method: str, path: str, access_key: str, secret_key: str, 
 def _sample(
     response: HttpResponse, project_id: str, meter: MeterDefinition, volume: float, resource: str = ""
 ) -> Sample:
-    return Sample(
-        name=meter.name,
-        type=meter.type,
-        unit=meter.unit,
-        volume=volume,
-        resource_id=resource or project_id,
-        project_id=project_id,
-        timestamp=response.received_at,
-    )
+    return meter.sample(volume, resource or project_id, response.received_at, project_id=project_id)
 
 
 def _bucket_samples(project_id: str, response: HttpResponse, skipped: SkippedItems) -> Iterator[Sample]:

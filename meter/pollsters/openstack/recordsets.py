@@ -74,14 +74,11 @@ class RecordsetsPollster:
         for zone_id, zone in zones.items():
             try:
                 samples.append(
-                    Sample(
-                        name=RECORDSETS.name,
-                        type=RECORDSETS.type,
-                        unit=RECORDSETS.unit,
-                        volume=zone.recordsets,
-                        resource_id=zone_id,
+                    RECORDSETS.sample(
+                        zone.recordsets,
+                        zone_id,
+                        zone.read_at,
                         project_id=zone.project_id,
-                        timestamp=zone.read_at,
                         resource_metadata=with_reserved({"name": zone.name}, run=EXISTED_THROUGHOUT),
                     )
                 )

@@ -76,15 +76,7 @@ class UsageAuditPollster:
             raise Unavailable(f"the answer of os-instance_usage_audit_log cannot be used: {error}") from error
         metadata = _metadata(log)
         return [
-            Sample(
-                name=meter.name,
-                type=meter.type,
-                unit=meter.unit,
-                volume=volumes[field],
-                resource_id=RESOURCE,
-                timestamp=cycle.timestamp,
-                resource_metadata=metadata,
-            )
+            meter.sample(volumes[field], RESOURCE, cycle.timestamp, resource_metadata=metadata)
             for field, meter in FIELDS.items()
         ]
 

@@ -9,6 +9,7 @@ from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
 from meter.daemon.repeated_failures import RepeatedFailures
+from meter.interfaces import Unavailable
 
 
 @pytest.fixture
@@ -39,6 +40,20 @@ def test_a_failure_is_logged_once_and_so_is_its_end(work):
         "maintenance succeeds again; it failed 5 times in 5 s",
     ]
     assert "log_failure" in events[0]
+
+
+def test_dependency_that_is_unavailable_is_a_state_without_a_traceback(work):
+    done, events = work
+    done(Unavailable("the store is away"))
+    done(Unavailable("the store is away"))
+    done(OSError("the disk is full"))
+    done(Unavailable("the store is away"))
+    assert [formatEvent(event) for event in events] == [
+        "maintenance is not possible now: the store is away",
+        "maintenance still fails, now for another reason",
+        "maintenance is not possible now: the store is away",
+    ]
+    assert ["log_failure" in event for event in events] == [False, True, False]
 
 
 def test_another_reason_is_logged(work):
