@@ -115,12 +115,15 @@ class AccountRating:
         *,
         corrections: Sequence[RatedLine] = (),
         credits_used: Mapping[str, Decimal] | None = None,
+        without: Mapping[str, Collection[date]] | None = None,
     ) -> tuple[Rated, Rated]:
-        """Return the lines so far, and those that are expected at the end of the period."""
+        """Return the lines so far, and those that are expected at the end of the period, ``without`` as for :meth:`rated`."""
         charged, payer = await self._is_charged(known), known.payer
         rating, expected = rating_of(known, charged=charged), Forecast(rating_of(known, charged=charged), now)
         if payer.projects:
             async for atom in self.usage.totals(payer.book, payer.period, payer.projects):
+                if without and atom.day in without.get(atom.project_id, ()):
+                    continue
                 for each in (rating, expected):
                     await in_slices(each.begin(atom.sku, atom.day), self._slices)
                     each.add(atom)

@@ -196,7 +196,9 @@ class Previews:
         corrections = await closed.corrections(await closed.before(known))
         shared = credits_of_projects(payer.book)
         used = await statements.credits_used(payer.account.id, payer.period.name, shared, now)
-        rated, expected = await rating.rated_with_forecast(known, now, corrections=corrections, credits_used=used)
+        rated, expected = await rating.rated_with_forecast(
+            known, now, corrections=corrections, credits_used=used, without=await closed.elsewhere.days(known)
+        )
         before = await statements.latest(payer.account.id)
         if before is not None and before.statement.period.name > payer.period.name:
             earlier = await statements.of_account(payer.account.id, "0000-00", payer.period.previous.name)

@@ -71,6 +71,7 @@ async def test_period_that_a_project_has_paid_itself_is_not_billed_to_its_new_ac
     assert (result, code) == ("refused", "billed already")
     assert text.startswith("projects of the account are billed already: lab on 2026-11.lab until 2026-11-30; ")
     assert await totals(accounting) == {"2026-11.acme": Decimal("1.00"), "2026-11.lab": Decimal("0.30")}
+    assert (await accounting.preview("new", "2026-11")).statement.total == 0
 
     accounting.use(moved(date(2026, 12, 1)))
     assert await problems(accounting, "2026-11") == ("nothing to bill", [])
