@@ -47,7 +47,7 @@ class ImportCloudkittyOptions(RateOptions):
         ["currency", None, None, "Currency of CloudKitty's costs, such as EUR."],
         ["timezone", None, "UTC", "Time zone of the book."],
         ["book", None, "cloudkitty", "Name of the book."],
-        ["issuer", None, "", "Who issues the statements."],
+        ["issuer", None, "", "Issuer of the statements."],
         ["url", None, "", "URL of CloudKitty's API. [default: as Keystone's catalogue says]"],
         ["rules", None, None, "File with the answers of CloudKitty's API, which --save has written."],
         ["save", None, None, "Write the answers of the API to this new file."],

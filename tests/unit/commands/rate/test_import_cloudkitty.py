@@ -22,6 +22,7 @@ from meter.commands.rate.subcommand import RateContext
 from meter.rating.book.price_directory import read_directory
 
 RULES = Path(__file__).parents[3] / "data/rating/cloudkitty-hashmap.json"
+PAGE = Path(__file__).parents[4] / "docs/coming-from.rst"
 
 
 def run(*words: str) -> int:
@@ -52,6 +53,12 @@ def test_price_book_is_written_and_what_it_lacks_is_said(tmp_path: Path, capsys:
     with pytest.raises(CommandError, match="exists already"):
         run(*options, str(output))
     assert output.read_bytes() == before
+
+
+def test_page_shows_what_the_command_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--currency", "EUR", "--rules", str(RULES), str(tmp_path / "cloudkitty.toml"))
+    written = capsys.readouterr().out.replace(str(tmp_path), "prices.d")
+    assert "".join(f"    {line}\n" for line in written.splitlines()) in PAGE.read_text()
 
 
 def test_json_has_an_object_for_each_sku_and_each_group_left_out(
