@@ -12,8 +12,8 @@ from twisted.logger import formatEvent
 from meter.collector.unit_watch import MAX_LINES
 from meter.collector.unit_watch import MAX_NAME
 from meter.collector.unit_watch import MAX_UNITS
-from meter.collector.unit_watch import WINDOW_SECONDS
 from meter.collector.unit_watch import UnitWatch
+from meter.daemon.log_window import WINDOW_SECONDS
 from tests.signed import received_together
 from tests.store_messages import KEYS
 from tests.store_messages import sample

@@ -6,8 +6,8 @@ import pytest
 from twisted.logger import LogLevel
 from twisted.logger import formatEvent
 
-from meter.daemon.log_limit import WINDOW_SECONDS
 from meter.daemon.log_limit import LogLimit
+from meter.daemon.log_window import WINDOW_SECONDS
 
 
 @pytest.fixture
