@@ -106,17 +106,16 @@ def both_variants(
     of_group, of_spans = f"= ANY({table}.ids)", table == "total_series"
     ids = f"ARRAY(SELECT unnest(ids) FROM {table})"
     packed = packed_here(columns, bounds, f"p.series_id {of_group}", "true")
+    with_series = tuple(dict.fromkeys((*columns, "series_id")))
     if of_spans:
         plain_of_all = filled(OF_SPANS, ids=ids, wide=wide(columns))
         spans = TimeBounds(Sql("spans.start"), Sql("spans.finish"))
-        archived = filled(
-            ARCHIVED_OF_SPANS, archived=archived_part((*columns, "series_id"), bounds_of_all.within(*spans), ids)
-        )
+        archived = filled(ARCHIVED_OF_SPANS, archived=archived_part(with_series, bounds_of_all.within(*spans), ids))
     else:
         plain_of_all = filled(
             "spread_samples({ids}, {first}, {last}, {wide})", ids=ids, wide=wide(columns), **bounds_of_all._asdict()
         )
-        archived = filled("({archived})", archived=archived_part((*columns, "series_id"), bounds_of_all, ids))
+        archived = filled("({archived})", archived=archived_part(with_series, bounds_of_all, ids))
     return filled(
         "{not_archived} UNION ALL ({archived} ORDER BY s.series_id, s.timestamp)",
         not_archived=alternative(
