@@ -211,15 +211,14 @@ def both_variants(
     of_group, of_spans = f"= ANY({table}.ids)", table == "total_series"
     ids = ids_of(table, "retained_until >= gap.start" if "gap" in selection else "")
     packed = packed_here(columns, bounds, f"p.series_id {of_group}", "true")
+    with_series = tuple(dict.fromkeys((*columns, "series_id")))
     if of_spans:
         source = filled(OF_SPANS, ids=ids, wide=wide(columns))
         spans = TimeBounds(Sql("spans.start"), Sql("spans.finish"))
-        archived = filled(
-            ARCHIVED_OF_SPANS, archived=archived_part((*columns, "series_id"), bounds_of_all.within(*spans), ids)
-        )
+        archived = filled(ARCHIVED_OF_SPANS, archived=archived_part(with_series, bounds_of_all.within(*spans), ids))
     else:
         source = source or _source(columns, bounds_of_all, ids)
-        archived = filled("({archived}) s", archived=archived_part((*columns, "series_id"), bounds_of_all, ids))
+        archived = filled("({archived}) s", archived=archived_part(with_series, bounds_of_all, ids))
     of_spread, added_up = sums or (of_all, None)
     of_archive = {**parts, "spread_condition": selection["condition"]} if "condition" in selection else parts
     return filled(
