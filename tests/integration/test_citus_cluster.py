@@ -10,6 +10,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from meter.archive_unavailable import ArchiveUnavailable
 from meter.commands.db import as_text
 from meter.interfaces import Unavailable
 from meter.query import SampleFilter
@@ -193,3 +194,29 @@ async def test_store_of_which_nothing_is_distributed_works_as_any_other(citus):
         assert (list(report["extensions"]), report["schema_problem"], "workers" in report) == (["citus"], None, False)
         assert "sample" in {each["table"] for each in (await database.size())["tables"]}
     assert await seen_by_the_doctor(dsn) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_write_while_a_worker_is_away_names_the_worker_and_is_tried_once(citus, spread_dsn):
+    """A batch is cut into halves for an archive server that is away; for a worker that would be a transaction for each sample."""
+    worker = citus.workers[1]
+    attempts = 0
+    async with running(spread_dsn, writers=1) as store:
+        await store.write([message(at=START)])  # makes the partition
+        run = store._sample_writer._pool.run
+
+        def counted(*arguments):
+            nonlocal attempts
+            attempts += 1
+            return run(*arguments)
+
+        store._sample_writer._pool.run = counted
+        await deferToThread(worker.kill)
+        try:
+            with pytest.raises(Unavailable, match="a worker of the cluster does not answer|is away|cannot") as refused:
+                await store.write([message(resource_id=f"r{n}", at=START) for n in range(40)])
+        finally:
+            await deferToThread(worker.start)
+            store._sample_writer._pool.run = run
+        assert not isinstance(refused.value, ArchiveUnavailable)
+        assert attempts == 1

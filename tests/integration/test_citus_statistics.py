@@ -12,6 +12,7 @@ from meter.query import Aggregate
 from meter.query import Comparison
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
+from meter.store.cluster.functions import VERSION
 from meter.store.query.statistics import statistics_statement
 from tests.integration.test_store_rollups import START
 from tests.integration.test_store_rollups import running
@@ -123,3 +124,18 @@ async def test_statistics_as_of_a_time_are_added_up_by_the_workers(dsn):
 async def _now(dsn):
     async with session_of(dsn) as session:
         return await session.rows("SELECT clock_timestamp()")
+
+
+@pytest_twisted.ensureDeferred
+async def test_functions_of_an_older_meter_are_made_anew(citus):
+    dsn = citus.dsn_with_schema(spread)
+    citus.execute(
+        "DROP FUNCTION spread_partials; DROP FUNCTION spread_volumes_of; DROP TYPE spread_partial, spread_volumes;"
+        " UPDATE spread_store SET functions = 1",
+        dsn,
+    )
+    async with running(dsn) as store:
+        await store.write([message(volume=5, at=START)])
+        [found] = await store.statistics(StatisticsQuery(filter=ALL, aggregates=aggregates("sum", "increase")))
+    assert found.values["sum"] == 5
+    assert citus.execute("SELECT functions FROM spread_store", dsn) == [(VERSION,)]

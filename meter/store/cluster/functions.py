@@ -241,7 +241,10 @@ async def make_functions(session: Session) -> None:
 
 
 async def renew_functions(session: Session) -> None:
-    """Make the functions anew if they are those of an older Meter."""
-    if await session.rows("SELECT FROM spread_store WHERE functions < %s", [VERSION]):
+    """Make the functions anew, in the transaction of ``session``, if they are those of an older Meter.
+
+    Several sessions find that at once: all but the first wait for it, and then find the new ones.
+    """
+    if await session.rows("SELECT FROM spread_store WHERE functions < %s FOR UPDATE", [VERSION]):
         await make_functions(session)
         await session.count("UPDATE spread_store SET functions = %s", [VERSION])

@@ -308,8 +308,8 @@ class Connection:
         if isinstance(error, CancelledError):
             # txpostgres 1.7.0 turns SQLSTATE 57014 into this, which elsewhere means that Meter itself cancelled.
             return TimedOut("the statement exceeded the statement timeout")
-        if archive := _archive_error(error):
-            return archive
+        if away := _server_away(error, spread=self.spread):
+            return away
         sqlstate = getattr(error, "pgcode", None) or ""
         text = f"{described(self._parameters)}: {self._message(error)}"
         if (
@@ -344,8 +344,8 @@ class Connection:
         return _SEVERITY.sub("", lines[0])
 
 
-def _archive_error(error: Exception) -> ArchiveUnavailable | None:
-    """Return the error for one that an archive server, or the way to it, has caused; this connection goes on then."""
+def _server_away(error: Exception, *, spread: bool) -> Unavailable | None:
+    """Return the error for one that an archive server, a worker of a ``spread`` store, or the way to it has caused; this connection goes on then."""
     diagnostics = getattr(error, "diag", None)
     if diagnostics is None or diagnostics.severity_nonlocalized != "ERROR":
         return None
@@ -360,6 +360,8 @@ def _archive_error(error: Exception) -> ArchiveUnavailable | None:
     remote = REMOTE.search(context)
     if remote or (error.pgcode or "").startswith(SHUTDOWNS):  # type: ignore[attr-defined]  # psycopg2's errors have it
         named = ARCHIVE_CONNECTED.search(f"{reason}\n{context}")
+        if spread and not remote and not named:
+            return Unavailable(f"a worker of the cluster does not answer: {reason}")
         return ArchiveUnavailable(next(filter(None, named.groups()), "") if named else "unknown", None, None, reason)
     return None
 

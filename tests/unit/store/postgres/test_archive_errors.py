@@ -1,4 +1,4 @@
-"""Which errors of PostgreSQL are those of an archive server: they do not end the connection to the store."""
+"""Which errors of PostgreSQL are those of an archive server, or of a worker: they do not end the connection to the store."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from meter.archive_unavailable import ArchiveUnavailable
 from meter.archive_unavailable import SamplesLost
-from meter.store.postgres.connection import _archive_error
+from meter.store.postgres.connection import _server_away
 
 READ = 'SQL statement "SELECT volumes FROM archive_cold a WHERE a.store_id = $1 /* weeks 2026-01-05 to 2026-03-02 of archive cold */"'
 
@@ -23,6 +24,7 @@ class PostgresError(Exception):
         )
 
 
+@pytest.mark.parametrize("spread", [False, True])
 @pytest.mark.parametrize(
     ("error", "server", "first"),
     [
@@ -32,12 +34,13 @@ class PostgresError(Exception):
         (PostgresError("server closed the connection", "remote SQL command: SELECT FROM x", "08006"), "unknown", None),
     ],
 )
-def test_error_of_an_archive_names_it_and_its_weeks(error, server, first):
-    found = _archive_error(error)
+def test_error_of_an_archive_names_it_and_its_weeks(error, server, first, spread):
+    found = _server_away(error, spread=spread)
     assert (found.server, found.first) == (server, first)
     assert found.public_text.startswith("Samples of ")
 
 
+@pytest.mark.parametrize("spread", [False, True])
 @pytest.mark.parametrize(
     "error",
     [
@@ -46,14 +49,20 @@ def test_error_of_an_archive_names_it_and_its_weeks(error, server, first):
         ValueError("no error of PostgreSQL"),
     ],
 )
-def test_other_errors_are_none(error):
-    assert _archive_error(error) is None
+def test_other_errors_are_none(error, spread):
+    assert _server_away(error, spread=spread) is None
+
+
+def test_error_of_a_worker_is_none_of_an_archive():
+    found = _server_away(PostgresError("connection to the remote node db1:5432 failed", "", "08006"), spread=True)
+    assert not isinstance(found, ArchiveUnavailable)
+    assert str(found) == "a worker of the cluster does not answer: connection to the remote node db1:5432 failed"
 
 
 def test_lost_week_is_named_with_the_day_and_the_entry_of_its_record():
     error = PostgresError("the samples of the week of 2026-03-02 are lost", READ, "MT001")
     error.diag.message_detail = "2026-03-02 cold 2026-11-28 17"
-    found = _archive_error(error)
+    found = _server_away(error, spread=False)
     assert isinstance(found, SamplesLost)
     assert (found.server, found.end.isoformat()) == ("cold", "2026-03-09T00:00:00+00:00")
     assert "recorded on 2026-11-28" in found.public_text
@@ -61,5 +70,5 @@ def test_lost_week_is_named_with_the_day_and_the_entry_of_its_record():
 
 
 def test_end_is_the_first_time_after_the_last_week():
-    found = _archive_error(PostgresError("could not connect", READ, "08001"))
+    found = _server_away(PostgresError("could not connect", READ, "08001"), spread=False)
     assert found.end.isoformat() == "2026-03-09T00:00:00+00:00"
