@@ -55,7 +55,7 @@ class BandwidthOptions(BaseModel):
     )
     fallback: bool = Field(
         default=True,
-        description="While that granularity has not arrived, bill the finest one that has. Each collector decides by what it received.",
+        description="While that granularity has not arrived, bill the finest one that has. Each collector decides by what it received, so that of several ones two may bill the same bytes in the first reports after a start; set it to false where Neutron sends the granularity.",
     )
 
 
