@@ -239,6 +239,8 @@ def test_names_cannot_end_a_comment_or_a_text(tmp_path: Path) -> None:
     evil = 'x\n[[tax]]\nname = "'
     document = rules(evil, mappings=[{"cost": "1", "name": evil}])
     assert "\n[[tax]]" not in made_of(document).text
+    document = rules(fields=(evil,), mappings=[{"field": evil, "value": evil, "cost": "1"}])
+    assert "\n[[tax]]" not in made_of(document).text
     document = rules(fields=("flavor_name",), mappings=[{"field": "flavor_name", "value": 'a"b\\', "cost": "1"}])
     [book] = directory_of(made_of(document), tmp_path).books.values()
     assert [dict(each.match) for each in book.prices] == [{"flavor": 'a"b\\'}]
