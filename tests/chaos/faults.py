@@ -267,7 +267,7 @@ def archiver_and_archive_die(site: Site) -> None:
                 archive.kill()
                 time.sleep(4)
                 archive.start()
-                until(lambda: site.postgresql.execute(ARCHIVED, site.dsn)[0][0], "archived rows")
+                until(lambda: site.postgresql.execute(ARCHIVED, site.dsn)[0][0], "archived rows", 240)
         finally:
             archiver.kill()
             archiver.wait()

@@ -234,6 +234,22 @@ async def test_exception_of_the_agent_explains_its_missing_samples(store, health
 
 
 @pytest_twisted.ensureDeferred
+async def test_gaps_of_samples_that_were_dropped_soon_and_late_are_apart(store, healthy):
+    """Those of 600 s were spooled ten seconds after their cycle was due, those of 1200 s at once."""
+    healthy.exception(1, "spool dropped", 610, 611, pollster="", interval=0)
+    healthy.exception(1, "spool dropped", 1200, 1201, pollster="", interval=0)
+    store.fill(healthy)
+    await write(store, [at for at in every_300_seconds(0, 86400) if at not in (600, 1200)])
+
+    gaps = await store.completeness_gaps(HOUR, LATER, 10)
+
+    assert [(gap.start, gap.end, gap.samples) for gap in gaps] == [
+        (after(600), after(900), 1),
+        (after(1200), after(1500), 1),
+    ]
+
+
+@pytest_twisted.ensureDeferred
 async def test_exception_of_one_resource_does_not_explain_the_loss_of_another(store, healthy):
     healthy.metered(1, "r2")
     healthy.exception(1, "domain hung", 600, 900, resource="r2")

@@ -216,6 +216,7 @@ class Ledger:
         for found, attributed in zip(reasons, taken, strict=True):
             possible = found.possible[:dropped]
             attributed += possible
+            attributed.sort(key=lambda each: each.due.at)  # consecutive ones are a gap
             dropped -= len(possible)
             missing -= len(possible)
         for i, (period, expected) in reversed(list(enumerate(expectations))):
