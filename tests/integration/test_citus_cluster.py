@@ -197,11 +197,11 @@ async def test_store_of_which_nothing_is_distributed_works_as_any_other(citus):
 
 
 @pytest_twisted.ensureDeferred
-async def test_write_while_a_worker_is_away_names_the_worker_and_is_tried_once(citus, spread_dsn):
+async def test_write_while_a_worker_is_away_names_the_worker_and_is_tried_once(citus):
     """A batch is cut into halves for an archive server that is away; for a worker that would be a transaction for each sample."""
     worker = citus.workers[1]
     attempts = 0
-    async with running(spread_dsn, writers=1) as store:
+    async with running(citus.dsn_with_schema(spread), writers=1) as store:
         await store.write([message(at=START)])  # makes the partition
         run = store._sample_writer._pool.run
 
@@ -213,7 +213,7 @@ async def test_write_while_a_worker_is_away_names_the_worker_and_is_tried_once(c
         store._sample_writer._pool.run = counted
         await deferToThread(worker.kill)
         try:
-            with pytest.raises(Unavailable, match=r"a worker of the cluster does not answer|is away|cannot") as refused:
+            with pytest.raises(Unavailable, match="a worker of the cluster does not answer") as refused:
                 await store.write([message(resource_id=f"r{n}", at=START) for n in range(40)])
         finally:
             await deferToThread(worker.start)
