@@ -65,6 +65,10 @@ class KeystoneSignIn:
         self._send = send
         self._url = f"{versioned(auth_url, 'v3')}/auth"
 
+    def replace(self, other: KeystoneSignIn) -> None:
+        """Sign in where ``other`` does from now on."""
+        self.auth_url, self._send, self._url = other.auth_url, other._send, other._url
+
     async def token(self, credentials: Credentials) -> Token:
         """Return a token for ``credentials``; raise :class:`SignInRefused`."""
         body = msgspec.json.encode(credentials.request())

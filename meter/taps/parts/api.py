@@ -43,11 +43,12 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
     rules = PostedSampleRules(declared=daemon.declared_meters, **settings.posted_samples.model_dump())
     shares = settings.shares
     addresses = _client_addresses(daemon)
+    auth, issuer = _authentication(daemon, addresses, store.tokens)
     api = Api(
         store,
         daemon.reactor,
-        auth=_authentication(daemon, addresses, store.tokens),
-        issuer=_issuer(daemon),
+        auth=auth,
+        issuer=issuer,
         ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store, rules) if bus else None,
         keys=daemon.keys if bus or has_key(daemon.config) else None,
         limits=RequestLimits(
@@ -167,24 +168,8 @@ def _client_addresses(daemon: Daemon) -> Any:
         return ClientAddresses()
 
 
-def _issuer(daemon: Daemon) -> Any:
-    """Return what issues tokens to people who sign in to the pages, ``None`` without Keystone."""
-    from meter.http import BadTlsFile
-    from meter.http import TlsOptions
-    from meter.openstack.sign_in import keystone_sign_in
-
-    keystone = daemon.config.api.auth.keystone
-    if daemon.config.api.auth.mode != "keystone":
-        return None
-    try:
-        tls = TlsOptions(ca_file=keystone.ca_file, insecure=keystone.insecure)
-        return keystone_sign_in(daemon.reactor, tls, keystone.auth_url)
-    except BadTlsFile:
-        return None  # _authentication() tells it
-
-
-def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:
-    """Return the authentication that ``[api.auth]`` names."""
+def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> tuple[Any, Any]:
+    """Return the authentication that ``[api.auth]`` names, and what issues tokens to people who sign in, if anything does."""
     from meter.api import NoAuth
     from meter.api import Requester
     from meter.api import StaticToken
@@ -209,9 +194,9 @@ def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:
             ["api.auth.refresh_seconds"], lambda config: reading.set_interval(config.api.auth.refresh_seconds)
         )
         daemon.add(reading)
-        return both
+        return both, None
     if auth.mode == "keystone":
         from meter.taps.parts.keystone_tokens import add_keystone_tokens
 
         return add_keystone_tokens(daemon, addresses)
-    return NoAuth()
+    return NoAuth(), None

@@ -13,24 +13,43 @@ from meter.daemon.services import Periodic
 from meter.http import BadTlsFile
 from meter.http import TlsOptions
 from meter.openstack.credentials import BadCredentials
+from meter.openstack.sign_in import KeystoneSignIn
+from meter.openstack.sign_in import keystone_sign_in
 from meter.openstack.validation import validating_keystone
 from meter.settings import Config
 from meter.taps.daemon import Daemon
 
 
-def add_keystone_tokens(daemon: Daemon, addresses: Any) -> Any:
-    """Add the validation, whose settings can be reloaded, and return it. What makes it impossible is a problem of the daemon."""
+def add_keystone_tokens(daemon: Daemon, addresses: Any) -> tuple[Any, KeystoneSignIn | None]:
+    """Add the validation, and return it and the sign-in at Keystone; the settings of both can be reloaded.
+
+    What makes them impossible is a problem of the daemon.
+    """
     if daemon.config.api.auth.keystone.insecure:
         daemon.warnings.append("[api.auth.keystone] insecure: the certificate of Keystone is not verified")
     try:
-        tokens = _validation(daemon, daemon.config, addresses)
+        tokens, issuer = _validation(daemon, daemon.config, addresses), _issuer(daemon, daemon.config)
     except ValueError as error:
         daemon.problems.append(str(error))
-        return StaticTokens(())
-    daemon.reload.add(["api.auth.keystone.*"], lambda config: tokens.replace(_validation(daemon, config, addresses)))
+        return StaticTokens(()), None
+
+    def change(config: Config) -> None:
+        other_tokens, other_issuer = _validation(daemon, config, addresses), _issuer(daemon, config)
+        tokens.replace(other_tokens)
+        issuer.replace(other_issuer)
+
+    daemon.reload.add(["api.auth.keystone.*"], change)
     daemon.dependencies.append(tokens)
     daemon.add(Periodic(tokens.probe, PROBE_SECONDS, daemon.reactor, name="keystone check"))
-    return tokens
+    return tokens, issuer
+
+
+def _issuer(daemon: Daemon, config: Config) -> KeystoneSignIn:
+    """Return what issues tokens to people who sign in to the pages; ``ValueError`` for files that cannot be used."""
+    keystone = config.api.auth.keystone
+    return keystone_sign_in(
+        daemon.reactor, TlsOptions(ca_file=keystone.ca_file, insecure=keystone.insecure), keystone.auth_url
+    )
 
 
 def _validation(daemon: Daemon, config: Config, addresses: Any) -> KeystoneTokens:

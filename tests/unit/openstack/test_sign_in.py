@@ -90,3 +90,13 @@ async def test_a_token_is_ended_also_if_it_has_ended_already(status: int) -> Non
     [request] = cloud.requests
     sent = [request.headers.getRawHeaders(name) for name in ("x-subject-token", "x-auth-token")]
     assert sent == [["t"], ["t"]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_sign_in_goes_on_at_another_keystone_once_it_is_replaced() -> None:
+    former, present = StubCloud(), StubCloud()
+    present.on("POST", TOKENS, captured("keystone-01-auth-tokens-scoped"))
+    issuer = sign_in(former)
+    issuer.replace(KeystoneSignIn(http(present, Clock()).send, "http://other:5000"))
+    assert issuer.auth_url == "http://other:5000"
+    assert (await issuer.token(PASSWORD)).user_name == "ceilometer"
