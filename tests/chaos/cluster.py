@@ -33,8 +33,8 @@ SETTINGS = {
     "citus.recover_2pc_interval": "10s",
 }
 
-LATE_RECOVERY = "30s"
-"""Long enough for an hour to become final, or a question to be answered, before it."""
+LATE_RECOVERY = "15s"
+"""Long enough for an hour to become final, or a question to be answered, before it; below the time limit of a collector's statements."""
 
 SHARDS_PER_WORKER = 4
 """As many as by default: another worker gets some of them."""
