@@ -62,6 +62,9 @@ class ClockRuns:
                 seconds=until - now,
             )
             self._state = ClockState(polled_until=now, set_back_at=now)
+        else:
+            # Samples have this time even if the clock is set back before the poll ends.
+            self._state = replace(self._state, polled_until=now if until is None else max(now, until))
 
     async def end(self, now: float) -> None:
         """End a poll at ``now``; return when the state is kept."""

@@ -79,6 +79,21 @@ async def test_a_clock_that_is_set_back_twice_begins_two_runs(tmp_path):
     assert await metered(samples, "increase") == 1000 * (len(samples) - 3)
 
 
+@pytest.mark.parametrize("minutes_back", [7, 60])
+@pytest.mark.parametrize("is_first_poll", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_clock_that_is_set_back_during_a_poll_begins_a_run_with_the_next_one(
+    tmp_path, minutes_back, is_first_poll
+):
+    runs = agent(tmp_path)
+    samples = [] if is_first_poll else await polled(runs, 60, counted(1000, 60))
+    runs.begin((NOON + timedelta(minutes=65)).timestamp())
+    samples += runs.applied([counted(2000, 65)])
+    await runs.end((NOON + timedelta(minutes=65 - minutes_back)).timestamp())
+    samples += await polled(runs, 70 - minutes_back, counted(3000, 70 - minutes_back))
+    assert len({each.resource_metadata["_meter"]["run"] for each in samples}) == 2
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_clock_that_is_set_back_between_two_polls_keeps_their_order_and_runs(tmp_path):
     """Neither is a clock that is set ahead, or slowed down, a reason to begin a run."""
