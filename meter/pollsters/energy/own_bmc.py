@@ -37,7 +37,7 @@ class WallPoll:
 
 
 class _KeptBmc:
-    """What is kept between polls: what is known of the BMC, and the sums."""
+    """What is kept between polls with the same options: what is known of the BMC, and the sums."""
 
     def __init__(self) -> None:
         self.bmc = KnownBmc()
@@ -67,7 +67,9 @@ class OwnBmc:
         If the BMC cannot be read, the next reading tells what was taken meanwhile. Before the first change of the counter (*starting*), and
         when it is not certain what was taken (*uncertain*), there are no sums.
         """
-        kept: _KeptBmc = _KeptBmc() if cycle.trial else cycle.daemon_cache("energy of own BMC", _KeptBmc)
+        kept: _KeptBmc = (
+            _KeptBmc() if cycle.trial else cycle.daemon_cache(("energy of own BMC", self._options), _KeptBmc)
+        )
         reading = await self._read(cycle, host, kept.bmc)
         ledger = kept.ledger
         if ledger is None:
@@ -103,7 +105,9 @@ class OwnBmc:
 
     def _client(self, context: IPluginContext) -> IHttpClient:
         tls = TlsOptions(ca_file=self._options.ca_file, insecure=self._options.insecure)
-        client: IHttpClient = context.daemon_cache("own BMC client", lambda: self._make_client(context.clock, tls))
+        client: IHttpClient = context.daemon_cache(
+            ("own BMC client", tls), lambda: self._make_client(context.clock, tls)
+        )
         return client
 
 

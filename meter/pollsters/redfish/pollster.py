@@ -101,14 +101,18 @@ class RedfishPollster:
 
     def _client(self, context: IPluginContext) -> IHttpClient:
         tls = TlsOptions(ca_file=self.options.ca_file, insecure=self.options.insecure)
-        client: IHttpClient = context.daemon_cache("redfish client", lambda: self.make_client(context.clock, tls))
+        client: IHttpClient = context.daemon_cache(
+            ("redfish client", tls), lambda: self.make_client(context.clock, tls)
+        )
         return client
 
     async def _poll_bmc(
         self, bmc: BmcOptions, client: IHttpClient, cycle: ICycle, skipped: SkippedItems
     ) -> list[Sample]:
         """Return the samples of a BMC, none if it cannot be read: then its resources are skipped."""
-        known: KnownBmc = KnownBmc() if cycle.trial else cycle.daemon_cache(("redfish", bmc.host), KnownBmc)
+        # With another URL or account, a BMC that has refused the former one is asked at once.
+        key = ("redfish", bmc, self.options.username, self.options.password_file)
+        known: KnownBmc = KnownBmc() if cycle.trial else cycle.daemon_cache(key, KnownBmc)
         try:
             authorization = partial(self.options.authorization, bmc)
             found = await read_bmc(bmc, authorization, client, cycle.clock, known, BMC_SECONDS)

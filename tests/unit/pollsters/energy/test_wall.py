@@ -286,6 +286,20 @@ async def test_it_is_off_unless_a_bmc_is_configured(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_sums_begin_again_with_other_options_of_the_bmc(tmp_path: Path) -> None:
+    host = MeasuredHost(tmp_path)
+    await host.begin(a=0.0)
+    host.skips.skipped.clear()
+    options = host.pollster.options
+    assert options.bmc is not None
+    other = options.model_copy(update={"bmc": options.bmc.model_copy(update={"url": "https://bmc2"})})
+    host.network.bmcs["https://bmc2"] = rack_server()
+    host.pollster = host.pollster.configured(other)
+    assert ("energy.wall", "a") not in await host.poll(a=1.0)
+    assert host.skips.skipped == [("starting", ("a", "hv1"))]
+
+
+@pytest_twisted.ensureDeferred
 async def test_missing_certificates_are_named_and_harm_nothing_else(tmp_path: Path) -> None:
     host = MeasuredHost(tmp_path)
     assert await host.pollster.enabled(host.context) == Enabled()

@@ -24,6 +24,7 @@ from zope.interface.verify import verifyObject
 from meter.http import HttpRequest
 from meter.http import HttpResponse
 from meter.http import IHttpClient
+from meter.http import TlsOptions
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -240,6 +241,32 @@ async def test_a_bmc_that_refuses_the_password_is_not_asked_for_half_an_hour(tmp
     region.network.bmcs["https://bmc1"] = rack_server()
     region.clock.advance(REFUSED_SECONDS)
     assert len(await region.poll()) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bmc_that_has_refused_the_password_is_asked_at_once_with_another_user(tmp_path: Path) -> None:
+    region = Region(tmp_path, 401)
+    await region.poll()
+    region.network.bmcs["https://bmc1"] = rack_server()
+    region.pollster = region.pollster.configured(region.pollster.options.model_copy(update={"username": "other"}))
+    assert len(await region.poll()) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_certificates_apply_after_a_reload(tmp_path: Path) -> None:
+    made: list[bool] = []
+    network = Region(tmp_path, rack_server()).network
+
+    def make_client(_: Any, tls: TlsOptions) -> Network:
+        made.append(tls.insecure)
+        return network
+
+    region = Region(tmp_path, rack_server())
+    for insecure in (False, False, True):
+        options = region.pollster.options.model_copy(update={"insecure": insecure})
+        region.pollster = RedfishPollster(options, make_client=make_client)
+        await region.poll()
+    assert made == [False, True]
 
 
 @pytest_twisted.ensureDeferred
