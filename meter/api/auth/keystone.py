@@ -174,7 +174,10 @@ class KeystoneTokens:
         self._admins, self._revalidate_seconds = other._admins, other._revalidate_seconds
         self._cache, self._refused = other._cache, other._refused
         self._limiter = other._limiter
-        self._suspect = True  # the next probe checks the new account
+        self._suspect, self._next_check = (
+            True,
+            0.0,
+        )  # the next probe checks the new account, whatever was wrong with the former one
 
     async def requester(self, request: IRequest) -> Requester:
         """Return the owner of the token; ``Unavailable`` while Keystone cannot be reached.
@@ -203,28 +206,34 @@ class KeystoneTokens:
         if (requester := self._cached(digest)) is not None:
             return requester
         address = find_address()
-        with self._limiter.waiting(address):
+        limiter = self._limiter
+        with limiter.waiting(address):
             while digest in self._waiters:
                 waiter: Deferred[None] = Deferred()
                 self._waiters[digest].append(waiter)
                 await waiter
             if (requester := self._cached(digest)) is not None:
                 return requester
-            paid = self._limiter.spend(address)
+            paid = limiter.spend(address)
             self._waiters[digest] = []
             failure: Unavailable | None = None
             try:
-                requester = self._store(digest, await self._query_keystone(token))
+                cache, info = self._cache, await self._query_keystone(token)
+                while (
+                    cache is not self._cache
+                ):  # the settings were replaced meanwhile: what the former ones say does not count
+                    cache, info = self._cache, await self._query_keystone(token)
+                requester = self._store(digest, info)
             except Unavailable as error:
                 failure = error
                 if not _is_about_the_token(error):
-                    self._limiter.refund(paid)
+                    limiter.refund(paid)
                 raise
             finally:
                 for waiter in self._waiters.pop(digest):
                     if not waiter.called:  # cancelled if its client has disconnected
                         waiter.callback(None) if failure is None else waiter.errback(failure)
-            self._limiter.accepted(address, paid)
+            limiter.accepted(address, paid)
             return requester
 
     def _cached(self, digest: bytes) -> Requester | None:

@@ -311,3 +311,22 @@ def test_other_settings_apply_to_tokens_that_were_validated_before(cloud: Cloud)
     other.failure = None
     assert cloud("admin", "/v2/audit-log").status == 403
     assert (cloud.validated, other.validated) == (["admin"], ["admin"])
+
+
+def test_other_settings_apply_to_tokens_whose_validation_has_begun_before(cloud: Cloud) -> None:
+    cloud.slow = Deferred()
+    asked = Deferred.fromCoroutine(cloud.auth.owner("admin", "192.0.2.1"))
+    other = Cloud(admins=AdminRule(roles=("auditor",)))
+    cloud.auth.replace(other.auth)
+    cloud.slow.callback(None)
+    owners: list[Any] = []
+    asked.addCallback(owners.append)
+    assert [each.is_admin for each in owners] == [False]
+    assert (cloud.validated, other.validated) == (["admin"], ["admin"])
+
+
+def test_other_credentials_are_checked_at_the_next_probe_after_a_refusal(cloud: Cloud) -> None:
+    cloud.check_failure = ErrorResponse("Keystone does not accept the old password", 401)
+    assert not cloud.probe().ready
+    cloud.auth.replace(Cloud().auth)
+    assert cloud.probe(PROBE_SECONDS).ready
