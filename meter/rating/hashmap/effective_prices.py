@@ -7,7 +7,6 @@ take the place of those of all projects with the same value. A price book has on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -185,8 +184,3 @@ def _joined(prices: Sequence[EffectivePrice]) -> list[EffectivePrice]:
 def values_of(prices: Sequence[EffectivePrice]) -> list[str]:
     """Return the names of the values that prices depend on."""
     return sorted({name for each in prices for name, _ in each.match})
-
-
-def as_table(match: Match) -> Mapping[str, str]:
-    """Return the values by name."""
-    return dict(match)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import replace
+from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 from decimal import Decimal
@@ -43,7 +44,8 @@ def _decimal(value: Any) -> Decimal:
 
 
 def _naive(value: datetime | None) -> datetime | None:
-    return value if value is None else value.replace(tzinfo=None)
+    """Return a time as CloudKitty keeps it: in UTC, without a time zone."""
+    return value if value is None or value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
 
 
 Number = Annotated[Decimal, BeforeValidator(_decimal)]

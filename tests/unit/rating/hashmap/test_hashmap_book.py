@@ -235,6 +235,11 @@ def test_rules_that_are_over_or_deleted_are_not_imported() -> None:
     assert made_of(rules(mappings=[over, {"cost": "2"}])).prices == {"instance": 1}
 
 
+def test_a_time_with_a_zone_is_the_same_time_in_utc() -> None:
+    made = made_of(rules(mappings=[{"cost": "1", "end": "2027-01-01T02:00:00+02:00"}]))
+    assert "until = 2027-01-01" in made.text
+
+
 def test_names_cannot_end_a_comment_or_a_text(tmp_path: Path) -> None:
     evil = 'x\n[[tax]]\nname = "'
     document = rules(evil, mappings=[{"cost": "1", "name": evil}])
