@@ -23,6 +23,7 @@ from meter.store import Act
 from meter.store import Administration
 from meter.store import Retention
 from meter.store import Selection
+from meter.store.archive import archive_losses
 from tests.archived import add_server
 from tests.archived import archive_all
 from tests.integration.test_db_archive import archive_states
@@ -64,7 +65,7 @@ async def recorded_as_lost(meter_db):
 
 @pytest_twisted.ensureDeferred
 async def test_loss_is_recorded_only_if_it_is_one_and_the_number_of_samples_is_known(
-    postgresql, archive_postgresql, tmp_path, capsys
+    postgresql, archive_postgresql, tmp_path, capsys, monkeypatch
 ):
     dsn = postgresql.dsn_with_schema()
     archive_dsn = archive_postgresql.dsn()
@@ -109,6 +110,15 @@ async def test_loss_is_recorded_only_if_it_is_one_and_the_number_of_samples_is_k
     assert (status, "0 samples are lost, not 300" in errors) == (3, True)
     status, out, _ = await meter_db("archive", str(WEEK), "cold")
     assert (status, "lost, recorded on" in out) == (1, True)
+
+    async def looked_at_before(*_):
+        """Return nothing, as if this command had looked at the week before the other one recorded the loss."""
+
+    monkeypatch.setattr(archive_losses, "losses", looked_at_before)
+    status, _, errors = await meter_db(
+        "archive-server", "--expect", "300", "--reason", "again", "lost", "cold", str(WEEK)
+    )
+    assert (status, "is recorded as lost already" in errors) == (3, True)
 
 
 @pytest_twisted.ensureDeferred

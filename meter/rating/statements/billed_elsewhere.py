@@ -80,5 +80,8 @@ class BilledElsewhere:
         ]
         if len(billed) > MAX_TOLD:
             told.append(f"{len(billed) - MAX_TOLD} more")
-        text = f"projects of the account are billed already: {', '.join(told)}; write from when they belong to the account, which is after that"
+        text = (
+            f"projects of the account are billed already: {', '.join(told)}; write from which day on (from) each belongs to the account:"
+            " a day after the last that is billed"
+        )
         return ClosingProblem("billed already", text)

@@ -78,13 +78,8 @@ async def losses(session: Session, server: str, weeks: Sequence[date]) -> list[W
     :class:`ArchiveServerError` if one of ``weeks`` is not there, or is not lost: the server answers and has all its rows.
     """
     await require_server(session, server)
-    there = [week for [week] in await session.rows(WEEKS_OF_SERVER, {"name": server})]
-    if unknown := sorted({*weeks} - {*there}):
-        raise ArchiveServerError(
-            f"the week of {unknown[0]} is not archived on {server}, or is recorded as lost already"
-        )
     found, away = [], False
-    for week in weeks or there:
+    for week in await _weeks_there(session, server, weeks):
         loss, rows = await _loss(session, week)
         rows_there = None if away else await _rows_there(session, server, week)
         away = rows_there is None
@@ -110,8 +105,8 @@ async def record_losses(
 async def _record(session: Session, server: str, weeks: Sequence[date], act: Act) -> tuple[list[WeekLoss], AuditEntry]:
     await lock_packed_samples(session)
     await lock_all_hours(session)
-    there = [week for [week] in await session.rows(WEEKS_OF_SERVER, {"name": server})]
-    found = [(await _loss(session, week))[0] for week in (weeks or there)]
+    # Another administrator may have recorded the loss, or brought a week back, since they were looked at.
+    found = [(await _loss(session, week))[0] for week in await _weeks_there(session, server, weeks)]
     samples = sum(each.samples for each in found)
     if samples != act.expected:
         raise UnexpectedLoss(f"{samples} samples are lost, not {act.expected}: nothing was changed")
@@ -130,6 +125,16 @@ async def _record(session: Session, server: str, weeks: Sequence[date], act: Act
     if not weeks:
         await session.count(FORGET_ALL_REMOVALS, {"server": server})
     return found, entry
+
+
+async def _weeks_there(session: Session, server: str, weeks: Sequence[date]) -> Sequence[date]:
+    """Return ``weeks``, or all weeks of ``server``; :class:`ArchiveServerError` if one of ``weeks`` is not there, or is lost already."""
+    there = [week for [week] in await session.rows(WEEKS_OF_SERVER, {"name": server})]
+    if unknown := sorted({*weeks} - {*there}):
+        raise ArchiveServerError(
+            f"the week of {unknown[0]} is not archived on {server}, or is recorded as lost already"
+        )
+    return weeks or there
 
 
 async def _loss(session: Session, week: date) -> tuple[WeekLoss, int]:

@@ -247,7 +247,8 @@ def _source(columns: tuple[str, ...], bounds: TimeBounds, ids: str, recorded_unt
     """Return the item ``s`` with the samples that the workers send: those of the series with ``ids``, an array."""
     as_arrays = COLUMNS_OF_VOLUMES.issuperset(columns)
     if not as_arrays and recorded_until is not NO_END:
-        raise ValueError(f"arrays have no {', '.join(columns)}")
+        missing = ", ".join(sorted({*columns} - COLUMNS_OF_VOLUMES))
+        raise ValueError(f"samples as of a time are read as arrays, which have no {missing}")
     return filled(
         VOLUMES if as_arrays else SAMPLES,
         series=ids,
