@@ -124,7 +124,9 @@ def _by_values(active: Sequence[Rule], project: str) -> Iterator[tuple[tuple[str
         if rule.level is None and rule.tenant == project:
             key = (rule.field, rule.value if rule.field else "")
             if key in seen:
-                raise NotCarried([f"two mappings are for the same, of which CloudKitty takes any: {rule}; {seen[key]}"])
+                raise NotCarried(
+                    [f"two mappings are for the same value, and CloudKitty may take either: {rule}; {seen[key]}"]
+                )
             seen[key] = rule
             yield key, rule
 
@@ -148,7 +150,7 @@ def _threshold(active: Sequence[Rule], project: str) -> Rule | None:
         for rule in active:
             if rule.level is not None and rule.level <= 1 and rule.tenant == tenant:
                 if rule.level in by_level and by_level[rule.level].tenant == tenant:
-                    raise NotCarried([f"two thresholds have the same level, of which CloudKitty takes any: {rule}"])
+                    raise NotCarried([f"two thresholds have the same level, and CloudKitty may take either: {rule}"])
                 by_level[rule.level] = rule
     return by_level[max(by_level)] if by_level else None
 

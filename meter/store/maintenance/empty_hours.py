@@ -77,7 +77,10 @@ ON CONFLICT DO NOTHING
 
 
 async def unused_gaps(session: Session) -> list[tuple[datetime, datetime]]:
-    """Return the times between final hours that are not final, nor were, and may have no samples; the oldest first."""
+    """Return the times between final hours that are not final and probably have no samples, the oldest first.
+
+    They have no rollups and no changed series; whether they have samples, :func:`mark_empty_hours` looks up.
+    """
     return [(start, finish) for start, finish in await session.rows(UNUSED_GAPS)]
 
 

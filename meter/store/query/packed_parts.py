@@ -60,7 +60,8 @@ def packed_part(
 ) -> Sql:
     """Return the subquery of the packed samples of the rows ``p`` that meet the conditions ``series`` and ``condition``.
 
-    ``condition`` says no more than ``recorded_since``, if that is given: it is what archived rows must meet.
+    On archive servers ``recorded_since``, the time since which a row must have recorded samples, takes the place of ``condition``. So what
+    ``condition`` excludes beyond that, the statement must exclude again by conditions on the samples.
     """
     return filled(
         PACKED_ANYWHERE,

@@ -220,8 +220,8 @@ def partials_query(
     ``columns`` of the partials. It reads rollups of up to ``longest_rollup`` hours; with 0 it reads samples only. For ``steps`` it
     also reads the samples in between that do not match (:func:`matching_partial` tells them apart), and no rollups that overlap in
     time with others unless their samples have expired. ``recorded`` is one more condition on samples that are read beside
-    rollups. Each partial lies within one of ``windows``; where these cut hours, expired samples are not read. If it ``adds_up``, a partial
-    can be of several samples of a series and window.
+    rollups. Each partial lies within one of ``windows``; where these cut hours, expired samples are not read. If it ``adds_up``, which is not
+    possible with ``recorded``, a partial can be of several samples of a series and window.
     """
     needs_metadata = bool(metadata_keys) or conditions.metadata != TRUE
     columns = (*columns, METADATA_ID) if needs_metadata else tuple(columns)

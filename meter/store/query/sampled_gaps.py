@@ -1,6 +1,6 @@
 """SQL for whether a ``gap``, a time without final hours, has samples at all, whatever their series.
 
-A gap without any is looked at once then, and not for each series. OFFSET 0 makes each look-up one walk along an index.
+A gap without samples is then looked at once, and not once for each series. OFFSET 0 makes each look-up one walk along an index.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ _SAMPLED_GAP = f"""sampled_gap AS MATERIALIZED (
 
 
 def sampled_gaps_table(range: Sql) -> Sql:
-    """Return the common table expression ``sampled_gap``: of the table ``gap`` what may have samples in ``range``; in a spread store all.
+    """Return the common table expression ``sampled_gap``: those rows of the table ``gap`` that may have samples in ``range``.
 
-    There all series of a gap are read at once, and looking at it before would take as long. ``range`` is a condition on a sample ``s``.
+    ``range`` is a condition on a sample ``s``. In a spread store it has all rows of ``gap``: there all series of a gap are read at once, and
+    looking at the gap before would take as long.
     """
     return alternative(
         filled(_SAMPLED_GAP, range=range), "sampled_gap AS MATERIALIZED (SELECT gap.start, gap.finish FROM gap)"
