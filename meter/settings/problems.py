@@ -21,6 +21,9 @@ from meter.toml_lines import toml_lines
 SECRETS = frozenset({"key", "url", "dsn", "password", "application_credential_secret", "token", "secret"})
 """Settings whose values are not shown."""
 
+MAX_POSITION_DIGITS = 9
+"""What is longer is a key: Python refuses to convert thousands of digits."""
+
 _PLACE = re.compile(r"\[(?P<section>[^\]]*)\](?: (?P<key>[\w.-]+):)?")
 
 
@@ -62,9 +65,13 @@ def _line(problem: str, lines: dict[tuple[str | int, ...], int]) -> str:
     section, key = matched["section"].split("."), matched["key"]
     whole, in_parts = [*section, *([key] if key else [])], [*section, *(key.split(".") if key else [])]
     prefixes = [names[:length] for names in (whole, in_parts) for length in range(len(section), len(names) + 1)]
-    places = [tuple(int(name) if name.isdecimal() else name for name in names) for names in prefixes]
+    places = [tuple(_key_or_position(name) for name in names) for names in prefixes]
     found = max((place for place in places if place in lines), key=len, default=None)
     return f", line {lines[found]}" if found else ""
+
+
+def _key_or_position(name: str) -> str | int:
+    return int(name) if name.isdecimal() and len(name) <= MAX_POSITION_DIGITS else name
 
 
 def _suggestion(section: Sequence[str], name: str) -> str:

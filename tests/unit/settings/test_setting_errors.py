@@ -95,6 +95,12 @@ def test_every_section_refuses_a_key_that_it_does_not_know_with_what_it_knows():
         )
 
 
+@pytest.mark.parametrize("text", ["[{}]\nx = 1", "[api]\n{} = 1"])
+def test_a_name_of_thousands_of_digits_is_an_unknown_one(text):
+    [found] = told(text.format("1" * 5000))
+    assert re.search(r"1\]?: unknown (key|section)", found)
+
+
 def test_values_are_shown_as_toml():
     values = [
         True,
