@@ -254,16 +254,9 @@ class EnergyPollster:
         project_id: str | None = None,
         user_id: str | None = None,
     ) -> Sample:
-        return Sample(
-            name=meter.name,
-            type=meter.type,
-            unit=meter.unit,
-            volume=volume,
-            resource_id=resource_id,
-            timestamp=at,
-            project_id=project_id,
-            user_id=user_id,
-            resource_metadata=with_reserved(metadata, run=run),
+        described = with_reserved(metadata, run=run)
+        return meter.sample(
+            volume, resource_id, at, project_id=project_id, user_id=user_id, resource_metadata=described
         )
 
 

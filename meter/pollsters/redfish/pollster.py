@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
-from typing import Any
 from typing import ClassVar
 
 from twisted.internet.defer import Deferred
@@ -133,7 +130,7 @@ def resource_of(bmc: BmcOptions, chassis: str) -> str:
 
 
 def _skipped(bmc: BmcOptions, error: BadItem, known: KnownBmc, cycle: ICycle, skipped: SkippedItems) -> list[Sample]:
-    """Skip a BMC, whose resources may not be known since the daemon started; return no samples."""
+    """Skip a BMC, whose resources may not be known yet with these settings; return no samples."""
     skipped.add(bmc.host, error, resources=known.resources)
     if not known.resources:
         with suppress(LookupError):
@@ -150,21 +147,7 @@ def _samples(bmc: BmcOptions, readings: ChassisReadings, known: KnownBmc) -> Ite
         described = with_reserved(metadata, run=run_text(resource, since)) if since else metadata
         reset_at = known.reset_at(readings)
         if reset_at is not None:
-            yield _sample(ENERGY, 0, resource, reset_at, described)
-        yield _sample(ENERGY, readings.energy.joules, resource, readings.read_at, described)
+            yield ENERGY.sample(0, resource, reset_at, resource_metadata=described)
+        yield ENERGY.sample(readings.energy.joules, resource, readings.read_at, resource_metadata=described)
     if readings.watts is not None:
-        yield _sample(POWER, readings.watts, resource, readings.read_at, metadata)
-
-
-def _sample(
-    meter: MeterDefinition, volume: int | float, resource_id: str, at: datetime, metadata: Mapping[str, Any]
-) -> Sample:
-    return Sample(
-        name=meter.name,
-        type=meter.type,
-        unit=meter.unit,
-        volume=volume,
-        resource_id=resource_id,
-        timestamp=at,
-        resource_metadata=metadata,
-    )
+        yield POWER.sample(readings.watts, resource, readings.read_at, resource_metadata=metadata)
