@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from meter.api import PROBE_SECONDS
@@ -311,3 +312,20 @@ def test_other_settings_apply_to_tokens_that_were_validated_before(cloud: Cloud)
     other.failure = None
     assert cloud("admin", "/v2/audit-log").status == 403
     assert (cloud.validated, other.validated) == (["admin"], ["admin"])
+
+
+@pytest.mark.parametrize("token", ["admin", "unknown"])
+def test_validation_by_former_settings_does_not_count(cloud: Cloud, token: str) -> None:
+    other = Cloud(admins=AdminRule(roles=("auditor",)))
+    other.tokens["unknown"] = other.tokens["admin"]
+    cloud.slow = Deferred()
+    answers = [Deferred.fromCoroutine(cloud.auth.owner(token, "192.0.2.1")) for _ in range(2)]
+    cloud.auth.replace(other.auth)
+    other.failure = Unavailable("Keystone is away")
+    during = Deferred.fromCoroutine(cloud.auth.owner(token, "192.0.2.1"))
+    assert isinstance(during.result, Failure)  # it does not wait for the former Keystone
+    during.addErrback(lambda _: None)
+    other.failure = None
+    cloud.slow.callback(None)
+    assert [(each.result.is_admin, each.result.project_id) for each in answers] == [(False, "red")] * 2
+    assert (cloud.validated, other.validated) == ([token], [token, token])
