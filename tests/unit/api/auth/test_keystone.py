@@ -319,10 +319,10 @@ def test_validation_by_former_settings_does_not_count(cloud: Cloud, token: str) 
     other = Cloud(admins=AdminRule(roles=("auditor",)))
     other.tokens["unknown"] = other.tokens["admin"]
     cloud.slow = Deferred()
-    answers = [Deferred.fromCoroutine(cloud.auth.owner(token, "192.0.2.1")) for _ in range(2)]
+    answers: list[Any] = [Deferred.fromCoroutine(cloud.auth.owner(token, "192.0.2.1")) for _ in range(2)]
     cloud.auth.replace(other.auth)
     other.failure = Unavailable("Keystone is away")
-    during = Deferred.fromCoroutine(cloud.auth.owner(token, "192.0.2.1"))
+    during: Any = Deferred.fromCoroutine(cloud.auth.owner(token, "192.0.2.1"))
     assert isinstance(during.result, Failure)  # it does not wait for the former Keystone
     during.addErrback(lambda _: None)
     other.failure = None
