@@ -129,10 +129,11 @@ def _read_secret_files(raw: dict[str, Any]) -> Iterator[str]:
         try:
             table[name] = Path(path).read_text(encoding="utf-8").strip()
         except OSError as error:
-            yield f"[{section}] {name}_file: cannot be read: {path}: {error.strerror}"
+            # Somebody may have written the secret itself.
+            yield f"[{section}] {name}_file: cannot be read: {masked_settings(path)}: {error.strerror}"
         except ValueError as error:
             reason = "is not in UTF-8" if isinstance(error, UnicodeDecodeError) else "is not a path of a file"
-            yield f"[{section}] {name}_file: {toml_text(path)} {reason}"
+            yield f"[{section}] {name}_file: {toml_text(masked_settings(path))} {reason}"
         else:
             if not table[name]:
                 yield f"[{section}] {name}_file: {path} is empty"

@@ -18,8 +18,8 @@ from meter.settings.plain_words import toml_text
 from meter.settings.root import Config
 from meter.toml_lines import toml_lines
 
-SECRETS = frozenset({"key", "url", "dsn", "password", "application_credential_secret", "token", "secret"})
-"""Settings whose values are not shown."""
+SECRETS = frozenset({"key", "url", "dsn", "password", "application_credential_secret", "token", "secret", "sha256"})
+"""Settings whose values are not shown; what is no ``sha256`` may be the token itself."""
 
 MAX_POSITION_DIGITS = 9
 """What is longer is a key: Python refuses to convert thousands of digits."""

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -17,6 +18,7 @@ from meter.daemon.process_lock import command_of
 from meter.daemon.status import readiness_of
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
+from meter.pollsters.redfish.options import RedfishOptions
 from meter.settings.config_file import effective
 from meter.settings.config_file import parse
 from meter.settings.differences import settings_of
@@ -56,6 +58,29 @@ def test_error_in_the_configuration_shows_no_password() -> None:
         parse('[polling]\ninterval_seconds = "http://a:hunter2@b"\n[api]\nlisten = "http://a:hunter2@b"\n', "meter-api")
     assert PASSWORD not in str(caught.value)
     assert "http://a:***@b" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        '[api.auth]\ntokens = [{sha256 = "hunter2-is-the-token-itself"}]\n',
+        '[bus]\nurl_file = "amqp://meter:a hunter2@bus/"\n',
+        '[store]\ndsn_file = "postgresql://meter:a hunter2@db/\\u0000"\n',
+    ],
+)
+def test_error_about_a_secret_in_the_wrong_place_does_not_show_it(settings: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(settings, "meter-api")
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", [PASSWORD, f"a {PASSWORD}"])
+def test_error_about_the_url_of_a_bmc_shows_no_password(password: str) -> None:
+    host = {"host": "hv1", "url": f"https://root:{password}@bmc1.example.org"}
+    with pytest.raises(ValidationError) as caught:
+        RedfishOptions.model_validate({"hosts": [host], "username": "meter", "password_file": "/a"})
+    [error] = caught.value.errors(include_input=False)
+    assert (PASSWORD in error["msg"], "https://root:***@bmc1" in error["msg"]) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -174,10 +174,10 @@ class KeystoneTokens:
         self._admins, self._revalidate_seconds = other._admins, other._revalidate_seconds
         self._cache, self._refused = other._cache, other._refused
         self._limiter = other._limiter
-        self._suspect, self._next_check = (
-            True,
-            0.0,
-        )  # the next probe checks the new account, whatever was wrong with the former one
+        # A validation that is in progress is one by the former settings: whoever waits for it, and whoever comes, validates anew.
+        self._waiters = {}
+        # The next probe checks the new account, whatever was wrong with the former one.
+        self._suspect, self._next_check = True, 0.0
 
     async def requester(self, request: IRequest) -> Requester:
         """Return the owner of the token; ``Unavailable`` while Keystone cannot be reached.
@@ -214,27 +214,27 @@ class KeystoneTokens:
                 await waiter
             if (requester := self._cached(digest)) is not None:
                 return requester
+            limiter, waiters = self._limiter, self._waiters
             paid = limiter.spend(address)
-            self._waiters[digest] = []
+            waiters[digest] = []
             failure: Unavailable | None = None
             try:
-                cache, info = self._cache, await self._query_keystone(token)
-                while (
-                    cache is not self._cache
-                ):  # the settings were replaced meanwhile: what the former ones say does not count
-                    cache, info = self._cache, await self._query_keystone(token)
-                requester = self._store(digest, info)
+                info = await self._query_keystone(token)
+                if waiters is self._waiters:  # the settings have not been replaced meanwhile
+                    requester = self._store(digest, info)
             except Unavailable as error:
                 failure = error
                 if not _is_about_the_token(error):
                     limiter.refund(paid)
                 raise
             finally:
-                for waiter in self._waiters.pop(digest):
+                for waiter in waiters.pop(digest):
                     if not waiter.called:  # cancelled if its client has disconnected
                         waiter.callback(None) if failure is None else waiter.errback(failure)
-            limiter.accepted(address, paid)
-            return requester
+            if requester is not None:
+                limiter.accepted(address, paid)
+                return requester
+        return await self._owner(token, lambda: address)
 
     def _cached(self, digest: bytes) -> Requester | None:
         """Return the requester of a cached token, ``None`` if it is not cached; :class:`Unauthenticated` if it was refused."""
@@ -246,8 +246,9 @@ class KeystoneTokens:
         return None
 
     async def _query_keystone(self, token: str) -> TokenInfo | None:
+        validate = self._validate
         try:
-            info = await self._validate(token)
+            info = await validate(token)
         except Unavailable as error:
             self._suspect = True
             if getattr(error, "status", None) == 403:  # our account lacks the permission, whatever the token
@@ -255,7 +256,8 @@ class KeystoneTokens:
                 self._problem = str(error)
                 self._next_check = min(self._next_check, self._clock.seconds() + PROBE_SECONDS)
             raise
-        self._on_success()
+        if validate is self._validate:
+            self._on_success()
         return info
 
     def _on_success(self) -> None:

@@ -13,6 +13,8 @@ from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import model_validator
 
+from meter.settings.masked import masked_settings
+
 
 def _bmc_url(value: str) -> str:
     """Return the URL without a slash at its end. A password is not sent without TLS, nor written into a URL."""
@@ -22,7 +24,9 @@ def _bmc_url(value: str) -> str:
     except ValueError:
         right = False
     if not right or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(f'should be https:// with host and port only, "https://bmc1.example.org", not {value!r:.100}')
+        raise ValueError(
+            f'should be https:// with host and port only, "https://bmc1.example.org", not "{masked_settings(value):.100}"'
+        )
     return value.rstrip("/")
 
 

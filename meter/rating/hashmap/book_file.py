@@ -43,7 +43,7 @@ class LeftOut:
     reasons: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{described(self.service, self.group)} is left out: {'; '.join(self.reasons)}"
+        return _inline(f"{described(self.service, self.group)} is left out: {'; '.join(self.reasons)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def _text(value: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """Return ``text`` for a comment: whatever is not printable is escaped, so that nothing ends the comment."""
+    """Return ``text`` for a comment or a terminal: whatever is not printable is escaped, so that nothing ends the comment."""
     return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 

@@ -6,7 +6,9 @@ take the place of those of all projects with the same value. A price book has on
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -25,6 +27,8 @@ from meter.rating.hashmap.rules import Rule
 from meter.rating.hashmap.rules import RuleGroup
 
 MAX_COMBINATIONS = 2_000
+MAX_COMPUTED = 2_000_000
+"""Costs that are computed for a group: of each combination, or rule, for each project, from each time at which a rule begins or ends."""
 
 Match = tuple[tuple[str, str], ...]
 
@@ -56,6 +60,14 @@ def effective_prices(
         raise NotCarried(reasons)
     found: list[EffectivePrice] = []
     times = sorted({time for rule in group.rules for time in (rule.start, rule.end) if time is not None and time > at})
+    projects = len({rule.tenant for rule in group.rules if rule.tenant})
+    computed = (len(times) + 1) * (projects + 1) * max(len(group.rules), min(_count(group.rules), MAX_COMBINATIONS))
+    if computed > MAX_COMPUTED:
+        raise NotCarried(
+            [
+                f"its {len(group.rules)} rules, for {projects} single projects and with {len(times)} times of change, are too many prices"
+            ]
+        )
     for begin, end in zip([None, *times], [*times, None], strict=True):
         active = [rule for rule in group.rules if rule.active_at(at if begin is None else begin)]
         for project, match, cost in _costs(active, service):
@@ -133,14 +145,25 @@ def _by_values(active: Sequence[Rule], project: str) -> Iterator[tuple[tuple[str
 
 def _combinations(active: Sequence[Rule]) -> Iterator[Match]:
     """Yield all combinations of values that mappings name, each field with a value or without one."""
-    values: dict[str, list[str]] = {}
-    for rule in active:
-        if rule.field and rule.level is None and rule.value not in values.setdefault(rule.field, []):
-            values[rule.field].append(rule.value)
-    if (count := prod(len(each) + 1 for each in values.values())) > MAX_COMBINATIONS:
+    values = _values(active)
+    if (count := _count(active)) > MAX_COMBINATIONS:
         raise NotCarried([f"its values have {count} combinations, more than {MAX_COMBINATIONS}"])
     for chosen in product(*([None, *each] for each in values.values())):
         yield tuple((field, value) for field, value in zip(values, chosen, strict=True) if value is not None)
+
+
+def _values(rules: Sequence[Rule]) -> Mapping[str, Collection[str]]:
+    """Return the values that mappings name, by field, in their order."""
+    values: dict[str, dict[str, None]] = {}
+    for rule in rules:
+        if rule.field and rule.level is None:
+            values.setdefault(rule.field, {})[rule.value] = None
+    return values
+
+
+def _count(rules: Sequence[Rule]) -> int:
+    """Return the number of combinations of the values that mappings name."""
+    return prod(len(each) + 1 for each in _values(rules).values())
 
 
 def _threshold(active: Sequence[Rule], project: str) -> Rule | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import UTC
+from datetime import date
 from datetime import datetime
 from datetime import timedelta
 from decimal import Decimal
@@ -23,6 +24,8 @@ from pydantic import ValidationError
 from meter.rating.book.values import MAX_DECIMALS
 
 MAX_RULES = 100_000
+MAX_MAGNITUDE = 60
+"""Decimal places of a number before and after the point: ``1E+999999999`` is a short text, and takes gigabytes as an integer."""
 
 Kind = Literal["flat", "rate"]
 
@@ -40,7 +43,9 @@ def _decimal(value: Any) -> Decimal:
         raise ValueError("should be a number, or the text of one") from None
     if not number.is_finite():
         raise ValueError("should be a finite number")
-    return number
+    if number and abs(number.adjusted()) > MAX_MAGNITUDE:
+        raise ValueError(f"should be from 1e-{MAX_MAGNITUDE} to 1e{MAX_MAGNITUDE}")
+    return number or Decimal(0)
 
 
 def _naive(value: datetime | None) -> datetime | None:
@@ -186,7 +191,8 @@ def _rules(read: RulesDocument) -> Iterator[tuple[str, MappingEntry | ThresholdE
         cost, exact = _cost(mapping.cost)
         end = mapping.end
         if end is not None and (end.hour, end.minute, end.second) == (23, 59, 59):
-            end = end.replace(microsecond=0) + timedelta(seconds=1)  # CloudKitty makes this of a day
+            # CloudKitty makes this of a day. After the last day that there is, no other follows.
+            end = None if end.date() == date.max else end.replace(microsecond=0) + timedelta(seconds=1)
         rule = Rule(
             mapping.type,
             cost,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 
 from meter.store.packing.packed_batches import packed_of_batch
+from meter.store.packing.packed_ids import candidates
 from meter.store.packing.packed_ids import packed_by_id
 from meter.store.packing.packed_rows import ROW_ID
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
@@ -99,6 +100,10 @@ WITH_IDS = """(
 ) s"""
 PLAIN_WITH_IDS = "SELECT {columns} FROM sample s WHERE s.message_id = ANY({ids})"
 SPREAD_WITH_IDS = "SELECT {columns} FROM spread_samples_with_ids({ids}, {first}, {last}, {wide}) s"
+VISIBLE_IDS = """ARRAY(
+    SELECT given.id FROM unnest({ids}) AS given (id)
+    WHERE EXISTS (SELECT FROM ({candidates}) AS c JOIN series x ON x.id = c.series_id WHERE {visible})
+)"""
 
 OF_BATCHES = """(
     {plain}
@@ -213,8 +218,16 @@ def packed_samples(columns: tuple[str, ...], bounds: TimeBounds, *, recorded_sin
     return filled("({packed}) s", packed=packed_part(columns, bounds, "true", condition, recorded_since=recorded_since))
 
 
-def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> Sql:
-    """Return the FROM item ``s`` of all samples with one of ``ids``, an array, and with ``columns``."""
+def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql, *, visible: Sql | str = "true") -> Sql:
+    """Return the FROM item ``s`` of all samples with one of ``ids``, an array, and with ``columns``.
+
+    ``visible`` is a condition on series ``x``. An archive server is asked only about ids that one of these may have: that it is away, or that
+    its samples are lost, tells nobody that an id is one of somebody else.
+    """
+    archived_ids = ids
+    if str(visible) != "true":
+        of_id = within(candidates("given.id", first="{first}", last="{last}"), bounds)
+        archived_ids = filled(VISIBLE_IDS, ids=ids, candidates=of_id, visible=visible)
     return filled(
         WITH_IDS,
         plain=alternative(
@@ -228,7 +241,7 @@ def samples_with_ids(columns: tuple[str, ...], bounds: TimeBounds, ids: Sql) -> 
         packed=within(packed_by_id(columns, "given.id", first="{first}", last="{last}", archived=False), bounds),
         archived=filled(
             archived_with_ids(tuple(dict.fromkeys((*columns, "message_id"))), "{ids}", first="{first}", last="{last}"),
-            ids=ids,
+            ids=archived_ids,
             **bounds._asdict(),
         ),
         **bounds._asdict(),

@@ -301,7 +301,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
     values = " ".join(column.value for column in columns)
     read = sample_columns(COLUMNS_OF_PAGE, joins, condition, values)
     if conditions.access_path is AccessPath.MESSAGE_ID:
-        samples = samples_with_ids(read, conditions.bounds, conditions.message_ids)
+        samples = samples_with_ids(read, conditions.bounds, conditions.message_ids, visible=conditions.visible)
     elif newest_first and conditions.access_path is AccessPath.TIMESTAMP:
         samples = Sql("sample s")
         condition = conjunction(Sql(f"{IN_ORDER_OF_TIME} AND {AFTER_PACKED}"), condition)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from meter.api import PROBE_SECONDS
@@ -330,3 +331,20 @@ def test_other_credentials_are_checked_at_the_next_probe_after_a_refusal(cloud: 
     assert not cloud.probe().ready
     cloud.auth.replace(Cloud().auth)
     assert cloud.probe(PROBE_SECONDS).ready
+
+
+@pytest.mark.parametrize("token", ["admin", "unknown"])
+def test_validation_by_former_settings_does_not_count(cloud: Cloud, token: str) -> None:
+    other = Cloud(admins=AdminRule(roles=("auditor",)))
+    other.tokens["unknown"] = other.tokens["admin"]
+    cloud.slow = Deferred()
+    answers: list[Any] = [Deferred.fromCoroutine(cloud.auth.owner(token, "192.0.2.1")) for _ in range(2)]
+    cloud.auth.replace(other.auth)
+    other.failure = Unavailable("Keystone is away")
+    during: Any = Deferred.fromCoroutine(cloud.auth.owner(token, "192.0.2.1"))
+    assert isinstance(during.result, Failure)  # it does not wait for the former Keystone
+    during.addErrback(lambda _: None)
+    other.failure = None
+    cloud.slow.callback(None)
+    assert [(each.result.is_admin, each.result.project_id) for each in answers] == [(False, "red")] * 2
+    assert (cloud.validated, other.validated) == ([token], [token, token])
