@@ -57,15 +57,20 @@ def packed_part(
     condition: Sql | str,
     *,
     recorded_since: Sql | str = "",
+    visible: Sql | str = "true",
 ) -> Sql:
     """Return the subquery of the packed samples of the rows ``p`` that meet the conditions ``series`` and ``condition``.
 
-    ``condition`` says no more than ``recorded_since``, if that is given: it is what archived rows must meet.
+    ``condition`` says no more than ``recorded_since``, if that is given: it is what archived rows must meet. ``visible`` is a condition on
+    series ``x``: if any series is meant, archive servers are asked only about those that meet it.
     """
+    ids = ids_of_series(series)
+    if str(ids) == "NULL" and str(visible) != "true":
+        ids = filled("ARRAY(SELECT x.id FROM series x WHERE {visible})", visible=visible)
     return filled(
         PACKED_ANYWHERE,
         here=packed_here(columns, bounds, series, condition),
-        archived=archived_part(columns, bounds, ids_of_series(series), recorded_since=recorded_since),
+        archived=archived_part(columns, bounds, ids, recorded_since=recorded_since),
     )
 
 
