@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from twisted.internet.threads import deferToThread
 
 from meter.archive_unavailable import ArchiveUnavailable
 from meter.archive_unavailable import SamplesLost
+from meter.query import Comparison
+from meter.query import Order
 from meter.query import SampleFilter
 from tests.archived import add_server
 from tests.archived import archive_all
@@ -17,9 +20,12 @@ from tests.integration.test_archive_lost import NEXT_WEEK
 from tests.integration.test_archive_lost import recorded_as_lost
 from tests.integration.test_db_archive import in_process
 from tests.integration.test_store_packing import NOW
+from tests.integration.test_store_packing import OLD
 from tests.integration.test_store_packing import varied
 from tests.integration.test_store_rollups import running
 from tests.packed import pack_all_blocking
+
+RECORDED = Comparison("recorded_at", ">=", OLD)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -49,6 +55,9 @@ async def test_id_of_another_project_is_answered_as_one_that_nobody_has(
                     await recorded_as_lost(in_process(dsn, tmp_path / "meter.toml", capsys))
                 assert await store.sample(id_, mine) is None
                 assert await store.proof(id_, mine) is None
+                assert await store.samples(replace(mine, expression=RECORDED), 10) == []
+                assert await store.samples(mine, 10) == []
+                assert await store.samples(mine, 10, [Order("timestamp")]) == []
                 with pytest.raises(SamplesLost if lost else ArchiveUnavailable):
                     await store.sample(id_, theirs)
         finally:

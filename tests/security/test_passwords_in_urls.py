@@ -166,6 +166,8 @@ def test_url_of_the_broker_with_an_odd_password_is_refused_without_it(url: str) 
     [
         "postgresql://u:12/hunter2@a/meter",
         "postgresql://u:hun/ter2@a,b/meter",
+        "postgresql://u:hun@ter2@a/meter",
+        "postgresql://u:hun@ter2@a,b:5433/meter?sslmode=require",
         "postgresql://u:%zzhunter2@a/meter",
         "u:hunter2@a",
         "password = a hunter2",

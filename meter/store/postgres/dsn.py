@@ -17,8 +17,8 @@ from zope.interface import implementer
 _QUOTED_DSN = re.compile(r'((?<!parameter): |after )".*"', re.DOTALL)
 """What libpq quotes of a DSN that it cannot parse. The names of unknown parameters, which it quotes too, are no secret."""
 
-_AT_IN_PATH = re.compile(r"postgres(?:ql)?://[^/?]*/[^?]*@")
-"""A URL whose name of the database would be the rest of a password, which has an unescaped slash."""
+_REST_OF_PASSWORD = re.compile(r"postgres(?:ql)?://(?:[^/?]*@[^/?]*|[^/?]*/[^?]*)@")
+"""A URL whose host or name of the database would be the rest of a password, which has an unescaped @ or slash."""
 
 KEEPALIVES = {"keepalives_idle": "60", "keepalives_interval": "10", "keepalives_count": "3"}
 
@@ -77,9 +77,9 @@ def _parse(dsn: str) -> dict[str, str]:
         given: dict[str, str] = parse_dsn(dsn)
     except psycopg2.Error as error:
         raise ValueError(_QUOTED_DSN.sub(r"\1***", str(error).strip())) from None
-    if _AT_IN_PATH.match(dsn):
+    if _REST_OF_PASSWORD.match(dsn):
         raise ValueError(
-            "there is an @ after the host; in a password, the characters / # ? and @ must be percent-encoded (%2F %23 %3F %40)"
+            "there is another @ in or after the host; in a password, the characters / # ? and @ must be percent-encoded (%2F %23 %3F %40)"
         )
     return given
 

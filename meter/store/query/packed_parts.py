@@ -57,16 +57,21 @@ def packed_part(
     condition: Sql | str,
     *,
     recorded_since: Sql | str = "",
+    visible: Sql | str = "true",
 ) -> Sql:
     """Return the subquery of the packed samples of the rows ``p`` that meet the conditions ``series`` and ``condition``.
 
     On archive servers ``recorded_since``, the time since which a row must have recorded samples, takes the place of ``condition``. So what
     ``condition`` excludes beyond that, the statement must exclude again by conditions on the samples.
+    ``visible`` is a condition on series ``x``: if any series is meant, archive servers are asked only about those that meet it.
     """
+    ids = ids_of_series(series)
+    if str(ids) == "NULL" and str(visible) != "true":
+        ids = filled("ARRAY(SELECT x.id FROM series x WHERE {visible})", visible=visible)
     return filled(
         PACKED_ANYWHERE,
         here=packed_here(columns, bounds, series, condition),
-        archived=archived_part(columns, bounds, ids_of_series(series), recorded_since=recorded_since),
+        archived=archived_part(columns, bounds, ids, recorded_since=recorded_since),
     )
 
 

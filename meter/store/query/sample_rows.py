@@ -164,13 +164,15 @@ def samples_between(
     plain: Sql | str = "",
     packed: Sql | str = "true",
     recorded_since: Sql | str = "",
+    visible: Sql | str = "true",
     archived: bool = True,
 ) -> Sql:
     """Return the FROM item ``s`` of all samples with ``columns``; without ``archived``, of those that are not on archive servers.
 
     ``series`` is the condition on the series of a row ``p`` of ``packed_samples``, and ``packed`` another one on that row. They
     only exclude what is not asked for: the statement repeats all conditions for ``s``. ``plain`` is a condition on plain rows that
-    lets them use an index. ``recorded_since``, if it is given, is the time of recording from which on samples are asked for.
+    lets them use an index. ``recorded_since``, if it is given, is the time of recording from which on samples are asked for. ``visible``
+    is a condition on the series ``x`` about which archive servers are asked if ``series`` restricts none.
     """
     arguments: dict[str, Sql | str] = {
         "columns": listed(columns, spread=True),
@@ -190,7 +192,7 @@ def samples_between(
             if str(recorded_since)
             else filled(SPREAD_BETWEEN, series=ids_of_series(series), **arguments),
         ),
-        packed=packed_part(columns, bounds, series, packed, recorded_since=recorded_since)
+        packed=packed_part(columns, bounds, series, packed, recorded_since=recorded_since, visible=visible)
         if archived
         else packed_here(columns, bounds, series, packed),
     )

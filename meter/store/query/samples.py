@@ -307,7 +307,13 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
         condition = conjunction(Sql(f"{IN_ORDER_OF_TIME} AND {AFTER_PACKED}"), condition)
     else:
         samples = samples_between(
-            read, conditions.bounds, series=of_series, plain=plain, packed=packed, recorded_since=recorded_since
+            read,
+            conditions.bounds,
+            series=of_series,
+            plain=plain,
+            packed=packed,
+            recorded_since=recorded_since,
+            visible=conditions.visible,
         )
     page = filled(
         PAGE,
