@@ -14,6 +14,7 @@ from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import SubcommandOptions
+from meter.commands.command import unreadable
 from meter.commands.operator import REASON
 from meter.commands.operator import WHO
 from meter.commands.operator import act
@@ -179,6 +180,8 @@ async def unarchive(
     state = await administration.archive_state(week)
     if state.where is None:
         raise CommandError(f"the week of {week} is not archived")
+    if state.where.lost:
+        raise CommandError(f"the week of {week} cannot be brought back: its samples are {state.where.text}")
     server = state.where.server
     acting = act(config, options, needs_reason=False)
     await administration.record(acting, "unarchive", {"week": str(week), "server": server})
@@ -281,7 +284,7 @@ def _password(path: str | None) -> str:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise CommandError(f"{path} cannot be read: {error}") from error
+        raise CommandError(f"{path} cannot be read: {unreadable(error)}") from error
     return text.removesuffix("\n").removesuffix("\r")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Awaitable
 from collections.abc import Callable
@@ -91,6 +92,27 @@ class SubcommandOptions(_VersionOption):
         return f"Usage: {name} [--config FILE] {command.subCommand} {getattr(self, 'synopsis', '[options]')}"
 
 
+def unreadable(error: OSError | ValueError) -> str:
+    """Return why a file cannot be read as text, without words of Python."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "it is not in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+_NOT_A_NUMBER = re.compile(
+    r"Parameter type enforcement failed: (?:(?P<whole>invalid literal for int\(\) with base 10)|could not convert string to float): (?P<given>.*)",
+    re.DOTALL,
+)
+"""What Twisted says about the value of an option whose type is ``int`` or ``float``."""
+
+
+def _plain_usage(error: usage.UsageError) -> str:
+    """Return what is wrong with a command line, without words of Python."""
+    if found := _NOT_A_NUMBER.fullmatch(str(error)):
+        return f"{found['given']} is not a {'whole ' if found['whole'] else ''}number"
+    return str(error).removeprefix("Parameter type enforcement failed: ")
+
+
 def options_first(words: Sequence[str], with_value: Sequence[str]) -> list[str]:
     """Return the words of a command line, options before arguments; those in ``with_value`` take the next word along."""
     options, arguments = [], []
@@ -119,7 +141,7 @@ def run(options: usage.Options, arguments: Sequence[str], work: Work) -> NoRetur
     except usage.UsageError as error:
         subcommand: Any = getattr(options, "subOptions", None)  # a dictionary, empty if it has no options
         given: Any = options if subcommand is None else subcommand
-        sys.stderr.write(f"{error}\n{given.getSynopsis()}\nTry --help.\n")
+        sys.stderr.write(f"{_plain_usage(error)}\n{given.getSynopsis()}\nTry --help.\n")
         sys.exit(EXIT_USAGE)
     except SystemExit:
         # The help was written.

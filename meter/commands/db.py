@@ -257,8 +257,14 @@ def as_text(report: Report) -> str:
             lines += _table(value)
         else:
             text = ", ".join(f"{key}: {each}" for key, each in value.items()) if isinstance(value, dict) else value
-            lines.append(f"{name.replace('_', ' ')}: {'none' if text in (None, '', []) else text}")
+            lines.append(f"{name.replace('_', ' ')}: {_word(text)}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "", []) else str(value)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -282,7 +282,7 @@ def _problem(detail: Any, options: BaseModel) -> str:
     if detail["type"] == "extra_forbidden":
         known = ", ".join(type(options).model_fields) if len(detail["loc"]) == 1 else ""
         return f"{where}: unknown option" + (f"; known are {known}" if known else "")
-    return f"{where}: {plain(detail['msg'])}"
+    return f"{where}: {'is missing' if detail['type'] == 'missing' else plain(detail['msg'])}"
 
 
 # --- activation ----------------------------------------------------------------------------------------------------

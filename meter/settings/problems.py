@@ -66,6 +66,8 @@ def _line(problem: str, lines: dict[tuple[str | int, ...], int]) -> str:
     whole, in_parts = [*section, *([key] if key else [])], [*section, *(key.split(".") if key else [])]
     prefixes = [names[:length] for names in (whole, in_parts) for length in range(len(section), len(names) + 1)]
     places = [tuple(_key_or_position(name) for name in names) for names in prefixes]
+    # Where a table should stand there may be an array of tables, whose lines are those of its elements.
+    places += [(*place, 0) for place in places[-1:]]
     found = max((place for place in places if place in lines), key=len, default=None)
     return f", line {lines[found]}" if found else ""
 

@@ -227,7 +227,7 @@ class MemoryLedger:
                 host=agent.host,
                 first_due=min(boot.first_due for boot in agent.boots).timestamp(),
                 last_due=newest.last_due.timestamp(),
-                stopped=newest.stopped,
+                stopped=next((boot.stopped for boot in agent.boots if boot.boot == agent.newest_boot), newest.stopped),
                 interval=min(recent, default=None),
                 resources=len(
                     {

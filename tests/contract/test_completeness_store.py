@@ -512,6 +512,16 @@ async def test_stopping_agent_is_known_to_have_stopped(store):
     assert [(boot.stopped, boot.last_due) for boot in agent.boots] == [(True, at(30))]
 
 
+@pytest_twisted.ensureDeferred
+async def test_agent_that_was_started_again_with_an_earlier_clock_is_not_stopped(store):
+    before = ConfirmedReport(boot=str(BOOT), sequence=2)
+    await told(store, cycle(BOOT, 1, at(0), poll()), cycle(BOOT, 2, at(30), stopping=True))
+    await told(store, cycle(OTHER, 1, at(-3570), poll(), confirmed=before))
+
+    [agent] = await store.agent_states(at(-3570))
+    assert (agent.state, agent.last_due) == ("running", at(30))
+
+
 GROUPS = tuple(SeriesGroup((meter,), (resource,), "p") for meter in "ab" for resource in "rs")
 
 

@@ -107,9 +107,15 @@ async def test_loss_is_recorded_only_if_it_is_one_and_the_number_of_samples_is_k
     finally:
         await deferToThread(archive_postgresql.start)
     status, _, errors = await recorded_as_lost(meter_db)
-    assert (status, "0 samples are lost, not 300" in errors) == (3, True)
+    assert (status, "its weeks are recorded as lost already" in errors) == (3, True)
+    status, _, errors = await meter_db("archive-server", "lost", "cold")
+    assert (status, "meter-db archive-server remove cold" in errors) == (3, True)
     status, out, _ = await meter_db("archive", str(WEEK), "cold")
     assert (status, "lost, recorded on" in out) == (1, True)
+    status, out, errors = await meter_db("unarchive", str(WEEK))
+    assert (status, out, "cannot be brought back: its samples are lost" in errors) == (3, "", True)
+    [[last]] = postgresql.execute("SELECT action FROM audit_entry ORDER BY seq DESC LIMIT 1", dsn)
+    assert last == "archive"
 
     async def looked_at_before(*_):
         """Return nothing, as if this command had looked at the week before the other one recorded the loss."""

@@ -10,6 +10,9 @@ from meter.store import ArchiveHealth
 from meter.store import LostWeek
 from meter.store import listed
 
+_START = "start it, correct its address with meter-db archive-server add"
+_RESTORE = ", or restore its backup; without one, meter-db archive-server lost"
+
 
 def archive_findings(servers: Collection[ArchiveHealth], lost: Collection[LostWeek] = ()) -> Iterator[Finding]:
     """Yield what is wrong with the archive servers, or that nothing is, and which weeks are ``lost``."""
@@ -29,7 +32,12 @@ def archive_findings(servers: Collection[ArchiveHealth], lost: Collection[LostWe
             "archive",
             "fault" if server.weeks else "warning",
             f"the archive server {server.name} at {server.host}:{server.port or 5432}: {problem}; {affected}",
-            "start it, correct its address with meter-db archive-server add, or restore its backup; without one, meter-db archive-server lost",
+            _START
+            + (
+                _RESTORE
+                if server.weeks or server.removals
+                else f"; meter-db archive-server remove {server.name} forgets it"
+            ),
         )
     if not servers:
         yield Finding("archive", "ok", "there is no archive server")

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.python import usage
 
 from meter.commands.command import CommandError
+from meter.commands.command import unreadable
 from meter.commands.importing.ceilometer_tables import CeilometerTables
 from meter.commands.importing.gnocchi_client import SERVICE
 from meter.commands.importing.gnocchi_client import BasicAuthentication
@@ -104,4 +105,4 @@ def _password(path: str | None) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n") if path else ""
     except (OSError, ValueError) as error:
-        raise CommandError(f"--password-file {path} cannot be read: {error}") from error
+        raise CommandError(f"--password-file {path} cannot be read: {unreadable(error)}") from error

@@ -41,11 +41,20 @@ def read_file(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise CommandError(f"{path} has more than {MAX_FILE_BYTES} bytes")
-        return json.loads(path.read_bytes(), parse_float=str)
+        content = path.read_bytes()
+        if not content.strip():
+            raise CommandError(f"{path} is empty: it should have what --save has written")
+        return json.loads(content, parse_float=str)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CommandError(f"{path} is not JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{path} is not in UTF-8") from error
+    except RecursionError as error:
+        raise CommandError(f"{path} is not JSON: it is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise CommandError(f"{path}:{error.lineno} is not JSON: {error.msg}, column {error.colno}") from error
+    except ValueError as error:  # a number with too many digits for Python
+        raise CommandError(f"{path} is not JSON: a number in it is too long") from error
 
 
 def cloudkitty_client(reactor: Any, config: Config, *, url: str, authenticate: bool, timeout: float) -> GnocchiClient:

@@ -97,12 +97,12 @@ async def work(context: RateContext, options: Any) -> int:
         issuer=options["issuer"],
         period_seconds=options["period"],
     )
+    source = options["rules"] or without_userinfo(options["url"]) or CATALOGUE
     try:
         services = metered_services(Path(options["services"]) if options["services"] else None)
-        source = options["rules"] or without_userinfo(options["url"]) or CATALOGUE
         made = book_file(rule_groups(document, now), services, settings, source=source, at=now)
     except BadRules as error:
-        raise CommandError(f"these are not the rules of HashMap: {error}") from error
+        raise CommandError(f"{source}: these are not the rules of HashMap: {error}") from error
     except BadServices as error:
         raise CommandError(str(error)) from error
     _check(made.text)

@@ -133,11 +133,17 @@ def _text(value: Any, *, most: int, lines: bool = False) -> str:
         raise _wrong(f"must be a text in quotes, not {shown(value)}")
     if len(value) > most:
         raise _wrong(f"may have {most} characters; it has {len(value)}")
-    for each in value:
-        category = unicodedata.category(each)
-        if (category in ("Cc", "Cs", "Zl", "Zp") or each in _BIDIRECTIONAL) and not (lines and each in "\n\t"):
-            raise _wrong(f"must not contain the control character U+{ord(each):04X}")
+    if (control := control_character(value, "\n\t" if lines else "")) is not None:
+        raise _wrong(f"must not contain the control character U+{ord(control):04X}")
     return value
+
+
+def control_character(text: str, allowed: str = "") -> str | None:
+    """Return the first character that no text of a price book may have, but for those in ``allowed``; ``None`` if there is none."""
+    for each in text:
+        if (unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") or each in _BIDIRECTIONAL) and each not in allowed:
+            return each
+    return None
 
 
 def _name(value: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from meter.rating.book.values import control_character
 from meter.rating.exact import plain
 from meter.rating.hashmap.effective_prices import EffectivePrice
 from meter.rating.hashmap.effective_prices import NotCarried
@@ -80,6 +81,8 @@ def book_file(
                     [f"Meter does not know how {shown(group.service)} is measured: describe it in a file (--services)"]
                 )
             found = effective_prices(group, service, at, settings.period_seconds)
+            if (control := control_character("".join(_texts(group)))) is not None:
+                raise NotCarried([f"a name or value of its rules has the control character U+{ord(control):04X}"])
         except NotCarried as error:
             left_out.append(LeftOut(group.service, group.group, error.reasons))
             lines += _left_out(group, error.reasons)
@@ -104,6 +107,13 @@ def _head(settings: BookSettings, source: str, at: datetime) -> Iterator[str]:
     yield f"currency = {_text(settings.currency)}"
     yield f"timezone = {_text(settings.timezone)}"
     yield f"issuer = {_text(settings.issuer)}"
+
+
+def _texts(group: RuleGroup) -> Iterator[str]:
+    """Yield the texts of CloudKitty that stand in prices."""
+    yield from (group.service, group.group)
+    for rule in group.rules:
+        yield from (rule.value, rule.tenant)
 
 
 def _left_out(group: RuleGroup, reasons: Sequence[str]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from pydantic import Field
 from pydantic import ValidationError
 
 from meter.rating.book.values import MAX_DECIMALS
+from meter.settings.plain_words import plain
 
 MAX_RULES = 100_000
 MAX_MAGNITUDE = 60
@@ -169,7 +170,9 @@ def rule_groups(document: Any, at: datetime) -> list[RuleGroup]:
     except ValidationError as error:
         detail = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, detail["loc"])) or "the document"
-        raise BadRules(f"{where}: {detail['msg']}") from None
+        raise BadRules(
+            f"{where}: {'is missing' if detail['type'] == 'missing' else _in_json(plain(detail['msg']))}"
+        ) from None
     services = {each.service_id: each.name for each in read.services}
     fields = {each.field_id: each for each in read.fields}
     groups = {each.group_id: each.name for each in read.groups}
@@ -184,6 +187,11 @@ def rule_groups(document: Any, at: datetime) -> list[RuleGroup]:
             continue
         found.setdefault((service, group), []).append(_in_field(rule, field.name if field else ""))
     return [RuleGroup(service, group, tuple(rules)) for (service, group), rules in sorted(found.items())]
+
+
+def _in_json(message: str) -> str:
+    """Return ``message``, which has the words of TOML, with those of JSON."""
+    return message.replace("a table", "an object")
 
 
 def _rules(read: RulesDocument) -> Iterator[tuple[str, MappingEntry | ThresholdEntry, Rule]]:

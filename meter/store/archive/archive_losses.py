@@ -15,6 +15,7 @@ from meter.archive_unavailable import ArchiveUnavailable
 from meter.query import AuditEntry
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
+from meter.store.archive.archive_servers import IS_USED
 from meter.store.archive.archive_servers import ArchiveServerError
 from meter.store.archive.archive_servers import foreign_table
 from meter.store.archive.archive_servers import require_server
@@ -75,11 +76,18 @@ class UnexpectedLoss(Exception):
 async def losses(session: Session, server: str, weeks: Sequence[date]) -> list[WeekLoss]:
     """Return what is lost with the archive server ``server``: all its weeks, or those of ``weeks``, outside of a transaction.
 
-    :class:`ArchiveServerError` if one of ``weeks`` is not there, or is not lost: the server answers and has all its rows.
+    :class:`ArchiveServerError` if one of ``weeks`` is not there, or is not lost: the server answers and has all its rows;
+    or if it has neither weeks nor rows that are still to be deleted.
     """
     await require_server(session, server)
+    there = await _weeks_there(session, server, weeks)
+    if not there and not (await session.rows(IS_USED, {"name": server}))[0][0]:
+        raise ArchiveServerError(
+            f"no week of this store is on {server}, or its weeks are recorded as lost already: nothing more can be lost there;"
+            f" meter-db archive-server remove {server} forgets the server"
+        )
     found, away = [], False
-    for week in await _weeks_there(session, server, weeks):
+    for week in there:
         loss, rows = await _loss(session, week)
         rows_there = None if away else await _rows_there(session, server, week)
         away = rows_there is None

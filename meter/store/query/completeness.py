@@ -74,7 +74,8 @@ WHERE d.level = {{level}} AND d.start = ANY({{starts}}::timestamptz[]) AND {{sco
 GROUP_COLUMNS = {None: "NULL", "agent": "a.name", "project_id": "d.project", "meter": "d.meter"}
 
 AGENT_STATES = f"""
-SELECT a.name, a.daemon, a.host, {SECONDS.format("boots.first_due")}, {SECONDS.format("boots.last_due")}, boots.stopped,
+SELECT a.name, a.daemon, a.host, {SECONDS.format("boots.first_due")}, {SECONDS.format("boots.last_due")},
+    coalesce((SELECT b.stopped FROM agent_boot b WHERE b.agent_id = a.id AND b.boot = a.newest_boot), boots.stopped),
     (SELECT min(c.interval) FROM cycle_run c WHERE c.agent_id = a.id AND c.last_due > boots.last_due - interval '1 day'),
     (SELECT count(DISTINCT resource) FROM metered_resource r WHERE r.agent_id = a.id AND r.until_due = 'infinity'),
     (SELECT count(*) FROM waiting_report w WHERE w.agent_id = a.id)

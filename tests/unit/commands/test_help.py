@@ -52,6 +52,21 @@ def test_usage_of_a_subcommand_names_it_once_and_no_other(
     assert usage.split().count(name) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["archive-server", "--expect", "many", "lost", "cold"], "'many' is not a whole number"),
+        (["pack", "--after-days", "fast", "2026-03-02"], "'fast' is not a number"),
+    ],
+)
+def test_value_that_is_no_number_is_told_without_words_of_python(
+    words: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(db.Options(), words, rate.work)
+    assert capsys.readouterr().err.splitlines()[0] == problem
+
+
 @pytest.mark.parametrize(("command", "name"), SUBCOMMANDS)
 def test_wrong_command_line_is_answered_with_the_usage_of_the_subcommand(
     command: str, name: str, capsys: pytest.CaptureFixture[str]

@@ -125,3 +125,7 @@ def test_values_are_shown_as_toml():
         "01:02:00",
     ]
     assert len(toml_text("x" * 1000)) == 80
+
+
+def test_array_where_a_table_should_stand_is_told_with_its_line():
+    assert told("# first\n[[store]]\nreaders = 1\n") == ["meter.toml, line 2: [store]: should be a table"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 from meter.commands.doctor.archive import archive_findings
@@ -40,3 +41,10 @@ def test_server_that_is_away_is_a_fault_only_if_it_has_weeks():
     )
     assert "archive2:5432" in warm.text
     assert "meter-db archive-server add" in cold.advice
+
+
+def test_server_with_nothing_of_the_store_can_be_forgotten():
+    [found] = archive_findings([ArchiveHealth(WARM, "could not connect")])
+    assert "meter-db archive-server remove warm" in found.advice
+    [found] = archive_findings([ArchiveHealth(replace(WARM, removals=1), "could not connect")])
+    assert found.advice.endswith("meter-db archive-server lost")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
@@ -79,9 +80,11 @@ def test_exit_status_is_0_if_everything_is_carried(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("{", "is not JSON"),
-        ("[]", "not the rules of HashMap"),
-        ('{"services": 1}', "services: "),
+        ("{", r"rules\.json:1 is not JSON"),
+        (" ", r"rules\.json is empty"),
+        ("[]", r"rules\.json: these are not the rules of HashMap: the document: should be an object$"),
+        ("{}", "services: is missing$"),
+        ('{"services": 1}', "services: should be an array$"),
         (None, "No such file"),
     ],
 )
@@ -94,6 +97,20 @@ def test_file_that_has_no_rules_is_refused_and_nothing_written(
     with pytest.raises(CommandError, match=problem):
         run("--currency", "EUR", "--rules", str(rules), str(tmp_path / "a.toml"))
     assert not (tmp_path / "a.toml").exists()
+
+
+def test_rules_with_control_characters_are_left_out_and_the_others_carried(tmp_path: Path) -> None:
+    document = json.loads(RULES.read_text())
+    instance = next(each["service_id"] for each in document["services"] if each["name"] == "instance")
+    field = next(each["field_id"] for each in document["fields"] if each["service_id"] == instance)
+    for each in document["mappings"]:
+        if each["field_id"] == field:
+            each["value"] += '"\n[[book]]\n\x1b'
+    rules, output = tmp_path / "rules.json", tmp_path / "a.toml"
+    rules.write_text(json.dumps(document))
+    assert run("--currency", "EUR", "--rules", str(rules), str(output)) == EXIT_FOUND_PROBLEMS
+    assert "has the control character U+000A" in output.read_text()
+    assert {each["id"] for each in tomllib.loads(output.read_text())["sku"]} >= {"ip.floating", "volume.size"}
 
 
 def test_currency_that_does_not_exist_is_refused_before_anything_is_written(tmp_path: Path) -> None:

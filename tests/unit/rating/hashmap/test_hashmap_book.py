@@ -255,7 +255,7 @@ def test_names_cannot_end_a_comment_or_a_text(tmp_path: Path) -> None:
     ("document", "text"),
     [
         ([], "the document: "),
-        ({"services": [{"name": "x"}]}, "services.0.service_id: Field required"),
+        ({"services": [{"name": "x"}]}, "services.0.service_id: is missing"),
         (rules(mappings=[{"cost": "much"}]), "mappings.0.cost: "),
         (rules(mappings=[{"cost": "NaN"}]), "finite"),
         (rules(mappings=[{"cost": "1", "group_id": "other"}]), "mappings.0: its service, field or group is not"),
