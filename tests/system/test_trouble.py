@@ -61,7 +61,7 @@ def test_all_mistakes_are_told_at_once_and_the_status_is_1(house, name, how):
 
     assert ran.returncode == 1
     assert "[polling] interval_second: unknown key; did you mean interval_seconds?" in ran.stderr
-    assert "[polling] timeout_seconds: should be a number, not 'soon'" in ran.stderr
+    assert '[polling] timeout_seconds: should be a number, not "soon"' in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
