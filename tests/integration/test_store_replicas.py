@@ -60,8 +60,8 @@ def dsn_of(*servers, **parameters):
 
 
 def has_replayed(standby, primary):
-    """Return whether the replica has all that the primary has committed."""
-    [[position]] = primary.execute("SELECT pg_current_wal_lsn()::text")
+    """Return whether the replica has all that the primary has committed, also what is not written yet: tests commit asynchronously."""
+    [[position]] = primary.execute("SELECT pg_current_wal_insert_lsn()::text")
     return standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") == [(True,)]
 
 
