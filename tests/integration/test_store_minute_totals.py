@@ -132,7 +132,14 @@ async def test_late_sample_makes_totals_of_its_meter_again_if_they_are_few(postg
         await store.write([_late(START + 5 * MINUTE)])
         await finalized(store)
         again = postgresql.execute(TOTALS, dsn)
-        assert [_elements(a) == _elements(b) for a, b in zip(before, again, strict=True)] == [False, False, True, True, True, True]
+        assert [_elements(a) == _elements(b) for a, b in zip(before, again, strict=True)] == [
+            False,
+            False,
+            True,
+            True,
+            True,
+            True,
+        ]
         postgresql.execute("TRUNCATE rollup, final_period, minute_totals", dsn)
         await finalized(store)
         assert sorted(map(_elements, again)) == sorted(map(_elements, postgresql.execute(TOTALS, dsn)))
