@@ -86,8 +86,10 @@ def test_arbitrary_sample_is_accepted_or_rejected(fields: dict[str, Any]) -> Non
 @settings(max_examples=50, deadline=None)
 @given(TEXTS)
 def test_arbitrary_path_gets_a_valid_response(text: str) -> None:
-    for path in ("/v2/samples/", "/v2/meters/", "/v2/resources/", "/v1/projects/", "/"):
+    for path in ("/v2/samples/", "/v2/meters/", "/v2/resources/", "/v1/projects/"):
         assert is_valid(API(path + quote(text, safe="")))
+    # Hypothesis finds names in the code: of pages, such as "prices", and of addresses of Prometheus, whose errors have another form.
+    assert API("/" + quote(text, safe="")).status < 500
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*b", "((((a*)*)*)*)*b", "[", "\\", "*"])
