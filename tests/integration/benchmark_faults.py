@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+FIRST_MESSAGE_IS_LOST = """
+from meter.bus.amqp import AmqpBus
+whole, lost = AmqpBus.publish, []
+async def publish(self, publication):
+    if lost:
+        await whole(self, publication)
+    lost.append(publication)
+AmqpBus.publish = publish
+"""
+
 # What is done to Meter, in the process of the benchmark, before it runs.
 FAULTS = {
     "pages break off": (
@@ -134,27 +144,11 @@ Ledger._expected = expected
     ),
     "a message is lost on the way to the broker": (
         "collector",
-        """
-from meter.bus.amqp import AmqpBus
-whole, lost = AmqpBus.publish, []
-async def publish(self, publication):
-    if lost:
-        await whole(self, publication)
-    lost.append(publication)
-AmqpBus.publish = publish
-""",
+        FIRST_MESSAGE_IS_LOST,
     ),
     "messages are lost on the way to an idle collector": (
         "daemons",
-        """
-from meter.bus.amqp import AmqpBus
-whole, lost = AmqpBus.publish, []
-async def publish(self, publication):
-    if lost:
-        await whole(self, publication)
-    lost.append(publication)
-AmqpBus.publish = publish
-""",
+        FIRST_MESSAGE_IS_LOST,
     ),
     "a message is published twice": (
         "collector",
@@ -248,15 +242,7 @@ Packer.pack, PostgresStore.statistics = pack_and_note, statistics
     ),
     "a message is lost on its way to the collectors": (
         "road",
-        """
-from meter.bus.amqp import AmqpBus
-whole, lost = AmqpBus.publish, []
-async def publish(self, publication):
-    if lost:
-        await whole(self, publication)
-    lost.append(publication)
-AmqpBus.publish = publish
-""",
+        FIRST_MESSAGE_IS_LOST,
     ),
     "statistics change while samples are written": (
         "store_read_and_write",
