@@ -86,17 +86,23 @@ async def counted(dsn):
         return sum(each.values["count"] for each in await store.statistics(HOURLY))
 
 
-@pytest_twisted.ensureDeferred
-async def test_each_sample_is_imported_into_an_archived_week_once(
-    meter_import, postgresql, archive_postgresql, tmp_path
-):
+async def imported_and_archived(meter_import, postgresql, archive_postgresql, tmp_path):
+    """Import thirty samples of a resource, and archive their week; return the tables they are from, and the resource."""
     tables = SqliteTables(tmp_path / "ceilometer.sqlite", empty=True)
     resource = tables.resource("vm1")
     tables.samples(resource, [(at(5 * n), n) for n in range(30)])
     assert (await meter_import("ceilometer", *UNTIL, tables.url))[0] == EXIT_OK
+    await archived(meter_import.dsn, archive_postgresql.dsn())
+    assert postgresql.execute(HELD, meter_import.dsn) == [(1, 1)]
+    return tables, resource
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_sample_is_imported_into_an_archived_week_once(
+    meter_import, postgresql, archive_postgresql, tmp_path
+):
+    tables, resource = await imported_and_archived(meter_import, postgresql, archive_postgresql, tmp_path)
     dsn = meter_import.dsn
-    await archived(dsn, archive_postgresql.dsn())
-    assert postgresql.execute(HELD, dsn) == [(1, 1)]
     before = all_samples(postgresql, dsn)
     tables.samples(resource, [(at(5 * n + 1), n) for n in range(20)])
 
@@ -119,13 +125,8 @@ async def test_each_sample_is_imported_into_an_archived_week_once(
 async def test_import_says_which_samples_are_of_a_week_that_is_lost(
     meter_import, postgresql, archive_postgresql, tmp_path
 ):
-    tables = SqliteTables(tmp_path / "ceilometer.sqlite", empty=True)
-    resource = tables.resource("vm1")
-    tables.samples(resource, [(at(5 * n), n) for n in range(30)])
-    assert (await meter_import("ceilometer", *UNTIL, tables.url))[0] == EXIT_OK
+    tables, resource = await imported_and_archived(meter_import, postgresql, archive_postgresql, tmp_path)
     dsn = meter_import.dsn
-    await archived(dsn, archive_postgresql.dsn())
-    assert postgresql.execute(HELD, dsn) == [(1, 1)]
     postgresql.execute(LOSE, dsn)
     tables.samples(resource, [(at(1), 1), (at(60 * 24 * 8), 2)])
 
