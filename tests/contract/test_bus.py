@@ -308,11 +308,11 @@ async def test_who_listens_in_hears_what_others_get_and_may_begin_again(bus, sub
 
     await subscribed(SAMPLES, receive)
     listening = bus.subscribe(BESIDE, hear)
-    for _ in range(2):
+    for count in (1, 2):
         listening.startService()
-        await until(lambda: getattr(listening, "ready", True))
+        await until(lambda: listening.ready)
         await bus.publish(CPU)
-        await until(lambda: heard and len(heard) == len(got))
+        await until(lambda count=count: len(heard) == len(got) == count)
         await listening.stopService()
     await bus.publish(CPU)
     await until(lambda: len(got) == 3)

@@ -89,7 +89,7 @@ async def work(context: RateContext, options: Any) -> int:
     """Write the file, and what it has and lacks; return the exit status."""
     output = _new_file(options["output"])
     document = read_file(Path(options["rules"])) if options["rules"] else await _asked(context, options)
-    now = context.now().astimezone(UTC).replace(tzinfo=None, microsecond=0)
+    now = context.now().astimezone(UTC).replace(tzinfo=None)
     settings = BookSettings(
         name=options["book"],
         currency=options["currency"],

@@ -28,6 +28,9 @@ MAX_RULES = 100_000
 MAX_MAGNITUDE = 60
 """Decimal places of a number before and after the point: ``1E+999999999`` is a short text, and takes gigabytes as an integer."""
 
+JUST_MADE = timedelta(minutes=1)
+"""A mapping without a start begins when it is made, by the clock of CloudKitty's host, and MySQL rounds that up to a whole second."""
+
 Kind = Literal["flat", "rate"]
 
 
@@ -177,7 +180,7 @@ def rule_groups(document: Any, at: datetime) -> list[RuleGroup]:
     fields = {each.field_id: each for each in read.fields}
     groups = {each.group_id: each.name for each in read.groups}
     found: dict[tuple[str, str], list[Rule]] = {}
-    for where, entry, rule in _rules(read):
+    for where, entry, rule in _rules(read, at):
         field = fields.get(entry.field_id) if entry.field_id else None
         service = services.get(field.service_id if field else entry.service_id or "")
         group = groups.get(entry.group_id) if entry.group_id else ""
@@ -194,7 +197,7 @@ def _in_json(message: str) -> str:
     return message.replace("a table", "an object")
 
 
-def _rules(read: RulesDocument) -> Iterator[tuple[str, MappingEntry | ThresholdEntry, Rule]]:
+def _rules(read: RulesDocument, at: datetime) -> Iterator[tuple[str, MappingEntry | ThresholdEntry, Rule]]:
     for number, mapping in enumerate(read.mappings):
         cost, exact = _cost(mapping.cost)
         end = mapping.end
@@ -206,7 +209,7 @@ def _rules(read: RulesDocument) -> Iterator[tuple[str, MappingEntry | ThresholdE
             cost,
             value=mapping.value or "",
             tenant=mapping.tenant_id or "",
-            start=mapping.start,
+            start=None if mapping.start is not None and _just_made(mapping.start, at) else mapping.start,
             end=end,
             name=mapping.name or "",
             cost_is_exact=exact,
@@ -216,6 +219,10 @@ def _rules(read: RulesDocument) -> Iterator[tuple[str, MappingEntry | ThresholdE
         cost, exact = _cost(threshold.cost)
         rule = Rule(threshold.type, cost, level=threshold.level, tenant=threshold.tenant_id or "", cost_is_exact=exact)
         yield f"thresholds.{number}", threshold, rule
+
+
+def _just_made(start: datetime, at: datetime) -> bool:
+    return at < start <= at + JUST_MADE and start.time() != datetime.min.time()
 
 
 def _in_field(rule: Rule, field: str) -> Rule:

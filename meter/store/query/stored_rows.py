@@ -65,7 +65,7 @@ LEFT JOIN "user" u ON u.id = s.user_id
 LEFT JOIN project p ON p.id = s.project_id
 LEFT JOIN source o ON o.id = s.source_id
 LEFT JOIN run ON run.id = s.run_id
-LEFT JOIN metadata d ON d.id = s.metadata_id
+LEFT JOIN LATERAL (SELECT d.text FROM metadata d WHERE d.id = s.metadata_id OFFSET 0) d ON true
 LEFT JOIN wire_format f ON f.id = s.wire_format_id
 ORDER BY s.timestamp, s.message_id, s.row_id
 """

@@ -409,5 +409,5 @@ def _document(sku: Sku) -> tuple[str, str, dict[str, Any]]:
             parameters[f"path_{n}_{m}"] = path
         parameters[f"by_{n}"] = name
         pairs.append(f"%(by_{n})s::text, coalesce(left(coalesce({texts}) #>> '{{}}', {LONGEST_VALUE}), '')")
-    joined = "LEFT JOIN metadata AS d_ ON d_.id = d.metadata_id"
+    joined = "LEFT JOIN LATERAL (SELECT m.document FROM metadata m WHERE m.id = d.metadata_id OFFSET 0) AS d_ ON true"
     return f"jsonb_build_object({', '.join(pairs)})".replace("d.document", "d_.document"), joined, parameters

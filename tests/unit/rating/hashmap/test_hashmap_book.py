@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,19 @@ def test_all_rules_of_the_captured_document_are_carried_or_named() -> None:
     commented = [line for line in made.text.splitlines() if line.startswith("#   ")]
     assert any("mapping of disk_format = 'raw': flat 0.00001" in line for line in commented)
     assert any("threshold of the quantity from 10240 on: flat 0.01" in line for line in commented)
+
+
+def test_mapping_that_was_made_this_moment_has_begun():
+    """It begins when it is made: up to a second later in MySQL, and by a clock that may be ahead."""
+    made = made_of(rules(mappings=[{"cost": "1", "start": "2026-12-01T00:00:00.400000"}]))
+    assert not made.left_out
+    assert "from =" not in made.text
+    later = made_of(rules(mappings=[{"cost": "1", "start": "2026-12-01T00:01:01"}]))
+    assert [each.service for each in later.left_out] == ["instance"]
+    at_midnight = rules(mappings=[{"cost": "1", "start": "2026-12-02"}])
+    before = AT + timedelta(days=1) - timedelta(seconds=30)
+    [price] = rule_groups(at_midnight, before)[0].rules
+    assert price.start == datetime.fromisoformat("2026-12-02")
 
 
 @pytest.mark.parametrize(
