@@ -19,6 +19,7 @@ from typing import Any
 from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.access_paths import OWNER_SERIES
 from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import OF_ANY_SERIES
@@ -50,13 +51,12 @@ WITH minute AS MATERIALIZED (
 ), total AS (
     SELECT meter_id, 0 AS series_id, {arrays} FROM of_meter GROUP BY meter_id HAVING {is_worthwhile}
     UNION ALL
-    SELECT of_owner.meter_id, o.id, first, last, count, min_volume, max_volume, sum_volume, squared_deviations
+    SELECT x.meter_id, o.id, first, last, count, min_volume, max_volume, sum_volume, squared_deviations
     FROM (
         SELECT meter_id, user_id, project_id, source_id, {arrays} FROM minute
         GROUP BY meter_id, user_id, project_id, source_id HAVING {is_worthwhile}
-    ) AS of_owner
-    JOIN series o ON (o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id, o.run_kind, o.run_id, o.polling_interval)
-        = (of_owner.meter_id, 0, of_owner.user_id, of_owner.project_id, of_owner.source_id, 0, 0, 0)
+    ) AS x
+    CROSS JOIN {owner_series}
 )
 INSERT INTO minute_totals
     (start, meter_id, series_id, first, last, count, min_volume, max_volume, sum_volume, squared_deviations)
@@ -81,6 +81,7 @@ MAKE_OF_HOUR = MAKE.format(
     samples=f"SELECT s.series_id, s.timestamp, s.volume FROM {SAMPLES} WHERE {WITHIN_HOUR}",
     arrays=ARRAYS,
     is_worthwhile=IS_WORTHWHILE,
+    owner_series=OWNER_SERIES,
 )
 
 # The rollups of the hour, which have been made before, name its series.
@@ -95,6 +96,7 @@ MAKE_OF_METERS = MAKE.format(
         ) AS s""",
     arrays=ARRAYS,
     is_worthwhile=IS_WORTHWHILE,
+    owner_series=OWNER_SERIES,
 )
 
 CHANGED_METERS = """
@@ -112,8 +114,7 @@ DELETE_OF_SERIES = f"""
 {DELETE_OF_HOUR} AND (meter_id, series_id) IN (
     SELECT x.meter_id, 0 FROM series x WHERE x.id = ANY(%(series)s)
     UNION ALL
-    SELECT o.meter_id, o.id FROM series x JOIN series o
-        ON (o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id) = (x.meter_id, 0, x.user_id, x.project_id, x.source_id)
+    SELECT x.meter_id, o.id FROM series x CROSS JOIN {OWNER_SERIES}
     WHERE x.id = ANY(%(series)s)
 )
 """

@@ -27,6 +27,7 @@ from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.access_paths import OWNER_SERIES
 from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.partials import GAPS
@@ -183,28 +184,30 @@ FROM_HOURS = AGGREGATE.format(
 
 IN_PERIOD = f"{ROLLUPS_BY_START.format('r')} AND r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
 
-SAME_OWNER = (
-    "(o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id, o.run_kind, o.run_id, o.polling_interval)"
-    " = (x.meter_id, 0, x.user_id, x.project_id, x.source_id, 0, 0, 0)"
-)
-
 # Existing series are filtered out first: an insert takes an id from the sequence even if the row exists.
 OWNER_ROLLUPS = f"""
 DELETE FROM rollup r USING series x WHERE {IN_PERIOD} AND x.resource_id = 0;
 INSERT INTO series (meter_id, resource_id, user_id, project_id, source_id, retained_until)
-SELECT x.meter_id, 0, x.user_id, x.project_id, x.source_id, max(x.retained_until)
-FROM rollup r, series x
-WHERE {IN_PERIOD} AND NOT EXISTS (SELECT FROM series o WHERE {SAME_OWNER} AND o.retained_until >= x.retained_until)
-GROUP BY x.meter_id, x.user_id, x.project_id, x.source_id
+SELECT x.meter_id, 0, x.user_id, x.project_id, x.source_id, x.retained_until
+FROM (
+    SELECT x.meter_id, x.user_id, x.project_id, x.source_id, max(x.retained_until) AS retained_until
+    FROM rollup r, series x WHERE {IN_PERIOD}
+    GROUP BY x.meter_id, x.user_id, x.project_id, x.source_id
+) AS x LEFT JOIN {OWNER_SERIES} ON true
+WHERE o.id IS NULL OR o.retained_until < x.retained_until
 ORDER BY x.meter_id, x.user_id, x.project_id, x.source_id
 ON CONFLICT ({SERIES_KEY})
 DO UPDATE SET retained_until = greatest(series.retained_until, excluded.retained_until);
 INSERT INTO rollup (start, hours, series_id, metadata_run, metadata_id, {COLUMNS}, overlap)
-SELECT %(start)s, %(hours)s, o.id, 0, 0, min(first), max(last), sum(count), min(min_volume), max(max_volume), sum(sum_volume),
-    (merge_deviations(ARRAY[count, sum_volume, squared_deviations]))[3], 0, 0, 0, 0, 0
-FROM rollup r, series x JOIN series o ON {SAME_OWNER}
-WHERE {IN_PERIOD}
-GROUP BY o.id ORDER BY o.meter_id, o.id
+SELECT %(start)s, %(hours)s, o.id, 0, 0, first, last, count, min_volume, max_volume, sum_volume, squared_deviations, 0, 0, 0, 0, 0
+FROM (
+    SELECT x.meter_id, x.user_id, x.project_id, x.source_id, min(first) AS first, max(last) AS last, sum(count) AS count,
+        min(min_volume) AS min_volume, max(max_volume) AS max_volume, sum(sum_volume) AS sum_volume,
+        (merge_deviations(ARRAY[count, sum_volume, squared_deviations]))[3] AS squared_deviations
+    FROM rollup r, series x WHERE {IN_PERIOD}
+    GROUP BY x.meter_id, x.user_id, x.project_id, x.source_id
+) AS x CROSS JOIN {OWNER_SERIES}
+ORDER BY x.meter_id, o.id
 """
 """Replaces the owner rollups of an hour or a day by the totals of its other rollups, without increase and integral: these are
 between samples of one resource."""

@@ -24,6 +24,18 @@ SERIES_OF_SAMPLE = "CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = s.se
 METADATA_OF_SAMPLE = "CROSS JOIN LATERAL (SELECT d.document FROM metadata d WHERE d.id = s.metadata_id OFFSET 0) d"
 """Joins the metadata ``d`` of each sample ``s``, in the same way."""
 
+OWNER_SERIES = """LATERAL (
+    SELECT o.id, o.retained_until FROM series o
+    WHERE (o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id, o.run_kind, o.run_id, o.polling_interval)
+        = (x.meter_id, 0, x.user_id, x.project_id, x.source_id, 0, 0, 0)
+    OFFSET 0
+) o"""
+"""The series ``o`` without a resource of the owner of ``x``, looked up by its key.
+
+PostgreSQL takes the conditions for independent and expects one such series, where each owner of each meter has one: it would
+compare all of them with each row.
+"""
+
 NEWEST_FIRST = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; "
 """Begins a statement that reads a few samples in the order of an index, so that PostgreSQL does not sort a whole range instead.
 

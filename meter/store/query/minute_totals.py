@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import OWNER_SERIES
 from meter.store.query.conditions import conjunction
 from meter.store.query.partials import COVERED
 from meter.store.query.time_range import TimeRange
@@ -33,12 +34,11 @@ GROUP BY {key_expressions}, x.meter_id
 """
 
 # An owner without rollups has no totals either: the id -1 has no rows.
-SERIES_OF_OWNERS = """
-SELECT {keys}, x.meter_id, coalesce(o.id, -1) AS owner_id, array_agg(x.id) AS ids
-FROM {sampled} x JOIN meter m ON m.id = x.meter_id
-LEFT JOIN series o ON (o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id, o.run_kind, o.run_id, o.polling_interval)
-    = (x.meter_id, 0, x.user_id, x.project_id, x.source_id, 0, 0, 0)
-GROUP BY {key_expressions}, x.meter_id, o.id
+SERIES_OF_OWNERS = f"""
+SELECT {{keys}}, x.meter_id, coalesce(o.id, -1) AS owner_id, array_agg(x.id) AS ids
+FROM {{sampled}} x JOIN meter m ON m.id = x.meter_id
+LEFT JOIN {OWNER_SERIES} ON true
+GROUP BY {{key_expressions}}, x.meter_id, o.id
 """
 
 # A minute is whole if its first and last sample lie in one window and in the range: the whole minutes of an hour and window are one

@@ -127,8 +127,12 @@ WITH origin AS MATERIALIZED (
         FROM (
             SELECT m.unit AS unit, x.meter_id, coalesce(o.id, -1) AS owner_id, array_agg(x.id) AS ids
             FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
-            LEFT JOIN series o ON (o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id, o.run_kind, o.run_id, o.polling_interval)
-            = (x.meter_id, 0, x.user_id, x.project_id, x.source_id, 0, 0, 0)
+            LEFT JOIN LATERAL (
+                SELECT o.id, o.retained_until FROM series o
+                WHERE (o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id, o.run_kind, o.run_id, o.polling_interval)
+                = (x.meter_id, 0, x.user_id, x.project_id, x.source_id, 0, 0, 0)
+                OFFSET 0
+            ) o ON true
             GROUP BY m.unit, x.meter_id, o.id
         ) AS total_series LEFT JOIN cutoff ON cutoff.meter_id = total_series.meter_id
     ), cut_range AS MATERIALIZED (
