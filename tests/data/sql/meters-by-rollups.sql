@@ -18,7 +18,7 @@ WITH cutoff AS MATERIALIZED (
     ) AS gap WHERE EXISTS (
         SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND true OFFSET 0
     ) OR EXISTS (
-        SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+        SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= ((gap.start) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' OFFSET 0
     )
 )
 SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, listed.candidates
@@ -101,7 +101,7 @@ CROSS JOIN LATERAL (
             UNION ALL (
                 SELECT s.timestamp, s.message_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= (('-infinity'::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT
@@ -153,7 +153,7 @@ CROSS JOIN LATERAL (
                 UNION ALL (
                     SELECT s.timestamp, s.message_id FROM (
                         SELECT p.* FROM packed_samples p
-                        WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                        WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $2::timestamptz AND p.first >= (($2::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                         ORDER BY p.first DESC, p.part DESC OFFSET 0
                     ) p CROSS JOIN LATERAL (
                         SELECT
@@ -196,7 +196,7 @@ CROSS JOIN LATERAL (
                     UNION ALL (
                         SELECT s.timestamp, s.message_id FROM (
                             SELECT p.* FROM packed_samples p
-                            WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= known.last AND p.first >= known.last - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                            WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= known.last AND p.first >= ((known.last) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                             ORDER BY p.first DESC, p.part DESC OFFSET 0
                         ) p CROSS JOIN LATERAL (
                             SELECT
@@ -255,7 +255,7 @@ WITH cutoff AS MATERIALIZED (
     ) AS gap WHERE EXISTS (
         SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND true OFFSET 0
     ) OR EXISTS (
-        SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+        SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= ((gap.start) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' OFFSET 0
     )
 )
 SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, listed.candidates
@@ -290,7 +290,7 @@ CROSS JOIN LATERAL (
             UNION ALL (
                 SELECT s.timestamp, s.message_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= (('-infinity'::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT
@@ -342,7 +342,7 @@ CROSS JOIN LATERAL (
                 UNION ALL (
                     SELECT s.timestamp, s.message_id FROM (
                         SELECT p.* FROM packed_samples p
-                        WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $1::timestamptz AND p.first >= $1::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                        WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $1::timestamptz AND p.first >= (($1::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                         ORDER BY p.first DESC, p.part DESC OFFSET 0
                     ) p CROSS JOIN LATERAL (
                         SELECT
@@ -385,7 +385,7 @@ CROSS JOIN LATERAL (
                     UNION ALL (
                         SELECT s.timestamp, s.message_id FROM (
                             SELECT p.* FROM packed_samples p
-                            WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= known.last AND p.first >= known.last - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                            WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= known.last AND p.first >= ((known.last) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                             ORDER BY p.first DESC, p.part DESC OFFSET 0
                         ) p CROSS JOIN LATERAL (
                             SELECT

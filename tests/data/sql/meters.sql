@@ -31,7 +31,7 @@ CROSS JOIN LATERAL (
             UNION ALL (
                 SELECT s.timestamp, s.message_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= (($2::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT
@@ -82,7 +82,7 @@ CROSS JOIN LATERAL (
             UNION ALL (
                 SELECT s.timestamp, s.message_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= (($2::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT

@@ -18,7 +18,7 @@ WITH cutoff AS MATERIALIZED (
     ) AS gap WHERE EXISTS (
         SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND true OFFSET 0
     ) OR EXISTS (
-        SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+        SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= ((gap.start) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' OFFSET 0
     )
 )
 SELECT selected.name, u.name, p.name, o.name, summary.first_sample, summary.last_sample, d.text,
@@ -52,7 +52,7 @@ CROSS JOIN LATERAL (
             UNION ALL (
                 SELECT s.timestamp, s.message_id, s.metadata_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $1::timestamptz AND p.first >= $1::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $1::timestamptz AND p.first >= (($1::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT
@@ -95,7 +95,7 @@ CROSS JOIN LATERAL (
                 UNION ALL (
                     SELECT s.timestamp, s.message_id, s.metadata_id FROM (
                         SELECT p.* FROM packed_samples p
-                        WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= known.last AND p.first >= known.last - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                        WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= known.last AND p.first >= ((known.last) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                         ORDER BY p.first DESC, p.part DESC OFFSET 0
                     ) p CROSS JOIN LATERAL (
                         SELECT
@@ -134,7 +134,7 @@ CROSS JOIN LATERAL (
                     UNION ALL (
                         SELECT s.timestamp, s.message_id FROM (
                             SELECT p.* FROM packed_samples p
-                            WHERE p.series_id = x.id AND p.first <= sampled_gap.finish AND p.last >= sampled_gap.start AND p.first >= sampled_gap.start - interval '7 days' AND p.first <= (SELECT CASE WHEN count(*) < 1 THEN 'infinity' ELSE max(s.timestamp) END FROM plain s)
+                            WHERE p.series_id = x.id AND p.first <= sampled_gap.finish AND p.last >= sampled_gap.start AND p.first >= ((sampled_gap.start) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.first <= (SELECT CASE WHEN count(*) < 1 THEN 'infinity' ELSE max(s.timestamp) END FROM plain s)
                             ORDER BY p.first ASC, p.part ASC OFFSET 0
                         ) p CROSS JOIN LATERAL (
                             SELECT

@@ -30,7 +30,7 @@ CROSS JOIN LATERAL (
         UNION ALL (
             SELECT s.timestamp, s.message_id, s.metadata_id FROM (
                 SELECT p.* FROM packed_samples p
-                WHERE p.series_id = x.id AND p.first <= $4::timestamptz AND p.last >= $3::timestamptz AND p.first >= $3::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                WHERE p.series_id = x.id AND p.first <= $4::timestamptz AND p.last >= $3::timestamptz AND p.first >= (($3::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                 ORDER BY p.first DESC, p.part DESC OFFSET 0
             ) p CROSS JOIN LATERAL (
                 SELECT
@@ -64,7 +64,7 @@ CROSS JOIN LATERAL (
         UNION ALL (
             SELECT s.timestamp, s.message_id FROM (
                 SELECT p.* FROM packed_samples p
-                WHERE p.series_id = x.id AND p.first <= $4::timestamptz AND p.last >= $3::timestamptz AND p.first >= $3::timestamptz - interval '7 days' AND p.first <= (SELECT CASE WHEN count(*) < 1 THEN 'infinity' ELSE max(s.timestamp) END FROM plain s)
+                WHERE p.series_id = x.id AND p.first <= $4::timestamptz AND p.last >= $3::timestamptz AND p.first >= (($3::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.first <= (SELECT CASE WHEN count(*) < 1 THEN 'infinity' ELSE max(s.timestamp) END FROM plain s)
                 ORDER BY p.first ASC, p.part ASC OFFSET 0
             ) p CROSS JOIN LATERAL (
                 SELECT
