@@ -4,7 +4,7 @@
 -- $4 = 100
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
-SELECT m.name, m.type, m.unit
+SELECT m.name, m.type, m.unit, true
 FROM meter m
 CROSS JOIN LATERAL (
     SELECT FROM series x
