@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
@@ -24,15 +25,18 @@ from meter.query import SampleFilter
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
+from meter.store.maintenance.partitions import end_of_week
 from meter.store.packing.packed_ids import MONDAY
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
+from meter.store.query.partials import SPARSE_GAPS
 from meter.store.query.series_ends import EndWeeks
 
 FIRST_WEEKS = 2
 """The week of the newest samples and the one before it, as the former may have begun a moment ago."""
 
 TICK = timedelta(microseconds=1)
+EARLIEST = datetime.min.replace(tzinfo=UTC) + TICK
 
 GROWTH = 4
 """How many times as many weeks are asked for if a page is not full."""
@@ -40,13 +44,19 @@ GROWTH = 4
 SPARED_WEEKS = 4
 """How many weeks a statement must leave out at least: fewer are planned in less time than another statement takes if the page is not full."""
 
+MAX_RANGES = 8
+"""Of so many ranges of weeks with hours that are not final a list is asked at most; where there are more, of all weeks."""
+
+GAPS = Sql(
+    f"SELECT nullif(gap.start, '-infinity'), nullif(gap.finish, 'infinity') FROM ({SPARSE_GAPS}) AS gap ORDER BY gap.start LIMIT 100"
+)
+
 KNOWN_SECONDS = 30.0
 """How long it is remembered which weeks there are."""
 
 # One row: a :class:`StoredWeeks`.
 STORED_WEEKS = Sql(f"""
-SELECT week.first, week.last, archived.until,
-    (SELECT p.start FROM final_period p WHERE p.hours = 1 AND p.start > '-infinity' ORDER BY p.start LIMIT 1) AS first_final
+SELECT week.first, week.last, archived.until
 FROM (
     SELECT {MONDAY.format("min(name)::date")} AS first, {MONDAY.format("max(name)::date")} AS last
     FROM (
@@ -65,23 +75,30 @@ CROSS JOIN LATERAL (SELECT r.start FROM rollup r WHERE r.hours = 1 AND r.series_
 
 @dataclass(frozen=True, slots=True)
 class StoredWeeks:
-    """The Mondays of the first and the last week that has a partition, plain or packed, until when weeks are archived, and the first final hour.
+    """The Mondays of the first and the last week that has a partition, plain or packed, and until when weeks are archived; ``None`` where there are none.
 
-    Each is ``None`` where there is none.
+    ``gaps`` are times without final hours, the first without a start and the last without an end.
     """
 
     first: datetime | None = None
     last: datetime | None = None
     archived_until: datetime | None = None
-    first_final: datetime | None = None
+    gaps: Sequence[tuple[datetime | None, datetime | None]] = ()
 
     def ends(self, now: datetime) -> EndWeeks | None:
-        """Return the weeks that have hours that are not final if all is as it mostly is; ``None`` where that would leave out few weeks."""
-        if self.first_final is None:
+        """Return the weeks that have hours that are not final, and the newest ones; ``None`` where that would leave out few weeks."""
+        newest = next(self.starts(SampleFilter(), None, now), None)
+        if newest is None:
             return None
-        start = next(self.starts(SampleFilter(), None, now), None)
-        until = start_of_week(week_of(self.first_final)) + WEEK
-        return EndWeeks(until, start) if start and start >= until + SPARED_WEEKS * WEEK else None
+        ranges: list[tuple[datetime | None, datetime | None]] = []
+        for start, finish in [*self.gaps, (newest, None)]:
+            since = start and min(start_of_week(week_of(start)), newest)
+            until = finish and end_of_week(max(finish, EARLIEST) - TICK)
+            if ranges and (since is None or (before := ranges[-1][1]) is None or since <= before):
+                ranges[-1] = ranges[-1][0], until and before and max(until, before)
+            else:
+                ranges.append((since, until))
+        return EndWeeks(ranges) if len(ranges) <= MAX_RANGES else None
 
     def starts(self, filter: SampleFilter, after: Marker | None, now: datetime) -> Iterator[datetime]:
         """Yield since when the samples of ``filter`` that come after ``after`` are to be asked for, one time after the other.
@@ -120,7 +137,7 @@ class StoredWeeksReader:
         """Return which weeks there are, or were a moment ago."""
         if self._clock.seconds() >= self._known_until:
             found = await self._query(STORED_WEEKS)
-            self._weeks = StoredWeeks(*found[0]) if found else StoredWeeks()
+            self._weeks = StoredWeeks(*found[0], gaps=await self._query(GAPS)) if found else StoredWeeks()
             self._known_until = self._clock.seconds() + KNOWN_SECONDS
         return self._weeks
 

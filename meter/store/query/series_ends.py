@@ -9,10 +9,13 @@ the statement tells whether they have; only if they have not is the answer not c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import both
+from meter.store.postgres.sql import either
 from meter.store.postgres.sql import filled
 from meter.store.query.packed_parts import NO_END
 from meter.store.query.packed_parts import TimeBounds
@@ -34,7 +37,7 @@ ENDS_TABLES = f"""WITH {CUTOFF}, gap AS MATERIALIZED ({SPARSE_GAPS}), gaps_known
     SELECT gap.start, gap.finish FROM gap WHERE {{may_have_samples}}
 )"""
 
-KNOWN = "NOT EXISTS (SELECT FROM gap WHERE NOT (gap.finish <= {until} OR gap.start >= {since}))"
+KNOWN = "NOT EXISTS (SELECT FROM gap WHERE NOT (true{in_weeks}))"
 
 ROLLUP = """
     SELECT {columns} FROM rollup r
@@ -93,25 +96,31 @@ SINCE_LAST = EVER.within("known.last", NO_END)
 
 @dataclass(frozen=True, slots=True)
 class EndWeeks:
-    """The weeks before ``until`` and those from ``since`` on, both Mondays: they mostly have all samples of hours that are not final."""
+    """Ranges of whole weeks that mostly have all samples of hours that are not final: each from a Monday to another, ``None`` without limit."""
 
-    until: datetime
-    since: datetime
+    ranges: Sequence[tuple[datetime | None, datetime | None]]
 
     @property
     def of_samples(self) -> Sql:
-        """The condition that a sample ``s`` is of these weeks."""
-        return Sql(" AND (s.timestamp < %s OR s.timestamp >= %s)", (self.until, self.since))
+        """The condition that a sample ``s`` is of these weeks, after others."""
+        return self._within("s.timestamp", "s.timestamp", "<")
 
     @property
     def of_rows(self) -> Sql:
-        """The condition that a packed row ``p`` is of these weeks."""
-        return Sql(" AND (p.first < %s OR p.first >= %s)", (self.until, self.since))
+        """The condition that a packed row ``p`` is of these weeks, after others."""
+        return self._within("p.first", "p.first", "<")
 
     @property
     def gaps_known(self) -> Sql:
         """The condition that no ``gap`` is in other weeks."""
-        return filled(KNOWN, until=Sql("%s", (self.until,)), since=Sql("%s", (self.since,)))
+        return filled(KNOWN, in_weeks=self._within("gap.start", "gap.finish", "<="))
+
+    def _within(self, first: str, last: str, until: str) -> Sql:
+        parts = []
+        for start, end in self.ranges:
+            since = [] if start is None else [Sql(f"{first} >= %s", (start,))]
+            parts.append(both([*since, *([] if end is None else [Sql(f"{last} {until} %s", (end,))])]))
+        return filled(" AND ({parts})", parts=either(parts))
 
 
 ALL = Sql("")
