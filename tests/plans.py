@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Awaitable
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from meter.store.query.access_paths import BY_INDEXES
 from meter.store.query.access_paths import NEWEST_FIRST
 
 EXPLAIN = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
+EXPLAIN_ONLY = "EXPLAIN (FORMAT JSON) "
+PARTITION = re.compile(r"(sample|packed_samples)_(\d{4}_\d\d_\d\d|default)")
 REMOVED = ("Rows Removed by Filter", "Rows Removed by Index Recheck", "Rows Removed by Join Filter")
 
 
@@ -99,10 +102,26 @@ async def count_rows_read(pool: Any, query: Callable[[], Awaitable[Any]]) -> tup
         result = await query()
     read = RowsRead()
     for statement, parameters in statements:
-        settings = next((each for each in (BY_INDEXES, NEWEST_FIRST) if statement.startswith(each)), "")
-        [[[output]]] = await pool.rows(
-            f"{settings}{EXPLAIN}{statement.removeprefix(settings)}",
-            parameters,
-        )
-        read.add(output["Plan"])
+        read.add(await _plan(pool, EXPLAIN, statement, parameters))
     return result, read
+
+
+async def count_partitions(pool: Any, query: Callable[[], Awaitable[Any]]) -> tuple[Any, list[int]]:
+    """Return the result of ``query`` and of each of its statements how many scans of a week's partition have been planned.
+
+    Those are counted, too, that PostgreSQL leaves out when it begins to execute the plan: it has planned them.
+    """
+    with _recorded(pool) as statements:
+        result = await query()
+    plans = [await _plan(pool, EXPLAIN_ONLY, *each) for each in statements]
+    return result, [sum(map(_partitions, _nodes(plan))) for plan in plans]
+
+
+def _partitions(node: Any) -> int:
+    return bool(PARTITION.fullmatch(node.get("Relation Name", ""))) + node.get("Subplans Removed", 0)
+
+
+async def _plan(pool: Any, explain: str, statement: str, parameters: Any) -> Any:
+    settings = next((each for each in (BY_INDEXES, NEWEST_FIRST) if statement.startswith(each)), "")
+    [[[output]]] = await pool.rows(f"{settings}{explain}{statement.removeprefix(settings)}", parameters)
+    return output["Plan"]

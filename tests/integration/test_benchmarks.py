@@ -58,6 +58,7 @@ SMALLEST = {
         *("--settle-seconds", "0", "--idle-seconds", "1", "--samples", "300", "--instances", "10", "--runs", "1"),
         *("--stalled-seconds", "60"),
     ],
+    "growth_of_plans": ["--weeks", "2", "8", "--runs", "1"],
     "hostile_tenant": [
         *("--samples", "10000", "--runs", "1", "--requests", "3", "--posts", "1", "--before-seconds", "1"),
     ],
@@ -104,6 +105,7 @@ POSTGRESQL = {
     "collector",
     "completeness",
     "daemons",
+    "growth_of_plans",
     "hostile_tenant",
     "packing",
     "promql",

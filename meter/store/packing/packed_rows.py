@@ -260,12 +260,19 @@ def _arrays_of(columns: Collection[str]) -> list[str]:
     return list(dict.fromkeys(array for column in columns for array in _ARRAYS[column]))
 
 
+WEEKS_SINCE = "p.first >= (({first}) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC'"
+"""The condition that the row ``p`` of ``packed_samples`` is of a week that has times since ``first``.
+
+Without a time zone in between, the result of the subtraction would not be a constant for PostgreSQL, which then plans all weeks.
+"""
+
+
 def overlaps(first: str, last: str) -> str:
     """Return the condition that the row ``p`` of ``packed_samples`` may have samples from ``first`` to ``last``, SQL for times.
 
     The third part excludes the partitions of earlier weeks.
     """
-    return f"p.first <= {last} AND p.last >= {first} AND p.first >= {first} - interval '7 days'"
+    return f"p.first <= {last} AND p.last >= {first} AND {WEEKS_SINCE.format(first=first)}"
 
 
 PACKED_COLUMNS = (

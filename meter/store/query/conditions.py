@@ -121,6 +121,11 @@ class FilterConditions:
         return conjunction(self.range, self.rest, self.metadata, self.marker)
 
     @property
+    def of_all_samples(self) -> bool:
+        """Whether all samples of a matching series match."""
+        return self.sample == TRUE
+
+    @property
     def sample_of_any_series(self) -> Sql:
         """The same for a statement that finds samples of all projects and joins their series ``x``.
 

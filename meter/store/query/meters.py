@@ -14,8 +14,10 @@ from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.resource_owner import DESCRIBES
 from meter.store.query.resource_owner import OWNER
-from meter.store.query.series_ends import ENDS_TABLES
 from meter.store.query.series_ends import IS_PROVED
+from meter.store.query.series_ends import EndWeeks
+from meter.store.query.series_ends import any_in_weeks
+from meter.store.query.series_ends import ends_tables
 from meter.store.query.series_ends import newest_by_rollups
 from meter.store.query.spread_edges import any_of_each
 from meter.store.query.spread_edges import edge_of_each
@@ -24,6 +26,9 @@ from meter.store.query.spread_edges import edge_tables
 FEW_SERIES = 5000
 """The series of a meter are all read and sorted, which takes a few milliseconds, unless there are more than these."""
 
+LATEST_SERIES = 50
+"""Of so many series of a meter, those that may have the latest samples, at least one has a rollup or a sample of late, if any has."""
+
 MAX_CANDIDATES = 2500
 """A page for which more candidates would be looked up reads all series at once."""
 
@@ -31,7 +36,7 @@ MAX_CANDIDATES = 2500
 # no more than it shows. Where all series have one owner, as nearly always, it suffices that one of them has a sample.
 METERS = """
 {tables}
-SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, listed.candidates
+SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, newest.decided, listed.candidates
 FROM (
     SELECT m.name, m.type, m.unit, x.*, r.name AS resource, x.of_several OR x.of_several_users AS by_newest
     FROM (
@@ -47,10 +52,10 @@ FROM (
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
 ) listed
 CROSS JOIN LATERAL (
-    SELECT listed.user_id, listed.project_id, listed.source_id WHERE NOT listed.by_newest AND {is_proved}
+    SELECT listed.user_id, listed.project_id, listed.source_id, true AS decided WHERE NOT listed.by_newest AND {is_proved}
     UNION ALL
     (
-        SELECT x.user_id, x.project_id, x.source_id
+        SELECT x.user_id, x.project_id, x.source_id, true
         FROM series x
         CROSS JOIN LATERAL ({any}) sample
         WHERE NOT listed.by_newest AND x.id = ANY(listed.ids)
@@ -58,13 +63,14 @@ CROSS JOIN LATERAL (
     )
     UNION ALL
     (
-        SELECT x.user_id, x.project_id, x.source_id
+        SELECT x.user_id, x.project_id, x.source_id, {decided}
         FROM (SELECT WHERE listed.by_newest) several {owner}
         CROSS JOIN series x
         CROSS JOIN LATERAL ({newest}) sample
         WHERE x.id = ANY(listed.ids)
         ORDER BY {describing_first} sample.timestamp DESC, sample.message_id DESC LIMIT 1
     )
+    {or_undecided}
     LIMIT 1
 ) newest
 LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = newest.user_id OFFSET 0) u ON true
@@ -72,6 +78,12 @@ LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id O
 LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = newest.source_id OFFSET 0) o ON true
 ORDER BY listed.name, listed.resource, listed.type, listed.unit LIMIT {limit}
 """
+
+# Samples of one time of which the ids are not known are ordered by nothing.
+DECIDED = """(SELECT known FROM gaps_known)
+            AND (sample.message_id IS NOT NULL OR count(*) OVER (PARTITION BY {describing_first} sample.timestamp) = 1)"""
+OR_UNDECIDED = """UNION ALL
+    SELECT listed.user_id, listed.project_id, listed.source_id, false WHERE NOT listed.by_newest OR NOT (SELECT known FROM gaps_known)"""
 
 MATCHING_SERIES = "(SELECT *, 0 AS candidates FROM series x WHERE {series} OFFSET 0)"
 
@@ -131,7 +143,7 @@ FIRST_SERIES = """(
 # LIMIT 1 keeps PostgreSQL from reading all samples of a series.
 UNIQUE_METERS = """
 {tables}
-SELECT m.name, m.type, m.unit
+SELECT m.name, m.type, m.unit, true
 FROM meter m
 CROSS JOIN LATERAL (
     SELECT FROM series x
@@ -146,7 +158,7 @@ ORDER BY m.name, m.type, m.unit LIMIT {limit}
 # projects in the order of an index by meter.
 UNIQUE_METERS_OF_PROJECT = """
 {tables}
-SELECT m.name, m.type, m.unit
+SELECT m.name, m.type, m.unit, true
 FROM (
     SELECT x.meter_id, array_agg(x.id) AS ids FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x GROUP BY x.meter_id OFFSET 0
 ) listed
@@ -159,6 +171,33 @@ CROSS JOIN LATERAL (
 ) existing
 ORDER BY m.name, m.type, m.unit LIMIT {limit}
 """
+
+# The same for all samples, of which only those of some weeks are looked for: rollups prove most meters. The last column is false where nothing
+# was found that proves a meter. Of all series of a meter, those that have samples of late are looked at.
+UNIQUE_METERS_IN_WEEKS = """
+{tables}
+SELECT m.name, m.type, m.unit, existing.decided
+FROM {meters}
+CROSS JOIN LATERAL (
+    SELECT true AS decided WHERE {is_proved}
+    UNION ALL
+    (SELECT true FROM unnest(listed.ids) AS x (id) CROSS JOIN LATERAL ({any}) s LIMIT 1)
+    UNION ALL
+    SELECT false WHERE cardinality(listed.ids) > 0
+    LIMIT 1
+) existing
+ORDER BY m.name, m.type, m.unit LIMIT {limit}
+"""
+ALL_METERS = f"""meter m CROSS JOIN LATERAL (
+    SELECT m.id AS meter_id, ARRAY(
+        SELECT x.id FROM series x WHERE x.meter_id = m.id ORDER BY x.retained_until DESC LIMIT {LATEST_SERIES}
+    ) AS ids
+    OFFSET 0
+) listed"""
+METERS_OF_SERIES = """(
+    SELECT x.meter_id, array_agg(x.id) AS ids FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x GROUP BY x.meter_id OFFSET 0
+) listed
+CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = listed.meter_id OFFSET 0) m"""
 
 
 class StoredMeterRow(NamedTuple):
@@ -183,34 +222,57 @@ def candidates_of(conditions: FilterConditions, limit: int, *, unique: bool) -> 
 
 
 def meters_query(
-    conditions: FilterConditions, limit: int, recent: datetime, *, unique: bool, candidates: int | None = None
+    conditions: FilterConditions,
+    limit: int,
+    recent: datetime,
+    *,
+    unique: bool,
+    candidates: int | None = None,
+    weeks: EndWeeks | None = None,
 ) -> Sql:
-    """Return the statement for ``IStore.meters``: rows of :class:`StoredMeterRow`, and after its fields, unless ``unique``, how many were looked up.
+    """Return the statement for ``IStore.meters``.
 
-    Most series are expected to have samples since ``recent``; the answer does not depend on it. With ``candidates``, only so many
+    Its rows are those of :class:`StoredMeterRow`, or the first fields of one if they are ``unique``; then whether it is right, and unless they are
+    ``unique``, how many were looked up. Samples are only looked for in ``weeks``, which ``conditions`` of all samples
+    allow: then the answer is right if all rows are. Most series are expected to have samples since ``recent``; the answer does not depend on it. With ``candidates``, only so many
     meters of resources are looked up, the first ones. If fewer than ``limit`` of them have samples, and not all were looked up, the answer is
     incomplete.
     """
     within_project = conditions.visible != TRUE
-    by_rollups = conditions.sample == TRUE and not unique
+    by_rollups = conditions.of_all_samples and not unique
+    if unique and weeks:
+        return _unique_meters_in_weeks(conditions, limit, weeks)
     columns = "s.timestamp, s.message_id"
     edges, newest = edge_tables(conditions, oldest=False), edge_of_each(conditions, columns)
     listed = METERS if not unique else UNIQUE_METERS_OF_PROJECT if within_project else UNIQUE_METERS
     return filled(
         f"{NEWEST_FIRST}{listed}",
-        tables=combined(ENDS_TABLES, edges) if by_rollups else edges,
+        tables=combined(ends_tables(weeks), edges) if by_rollups else edges,
         is_proved=alternative(IS_PROVED.format(ids="listed.ids", meter="listed.meter_id"), "false")
         if by_rollups
         else "false",
         owner="" if within_project else OWNER.format(resource="listed.resource_id", condition="AND listed.of_several"),
         describing_first="" if within_project else f"{DESCRIBES} DESC,",
-        newest=combined(newest_by_rollups(columns, Sql("%s::timestamptz", (recent,))), newest)
+        newest=combined(newest_by_rollups(columns, Sql("%s::timestamptz", (recent,)), weeks), newest)
         if by_rollups
         else newest,
-        any=any_of_each(conditions),
+        any=any_in_weeks(weeks) if weeks else any_of_each(conditions),
+        decided=DECIDED.format(describing_first="" if within_project else f"{DESCRIBES},") if weeks else "true",
+        or_undecided=OR_UNDECIDED if weeks else "",
         series=conditions.series,
         listed_series=filled(MATCHING_SERIES, series=conditions.series)
         if candidates is None
         else filled(FIRST_SERIES, candidates=Sql("%s", (candidates,)), few_series=str(FEW_SERIES)),
+        limit=Sql("%s", (limit,)),
+    )
+
+
+def _unique_meters_in_weeks(conditions: FilterConditions, limit: int, weeks: EndWeeks) -> Sql:
+    return filled(
+        f"{NEWEST_FIRST}{UNIQUE_METERS_IN_WEEKS}",
+        tables=ends_tables(weeks),
+        meters=ALL_METERS if conditions.series == TRUE else filled(METERS_OF_SERIES, series=conditions.series),
+        is_proved=IS_PROVED.format(ids="listed.ids", meter="listed.meter_id"),
+        any=any_in_weeks(weeks),
         limit=Sql("%s", (limit,)),
     )

@@ -104,6 +104,23 @@ SELECT start, finish FROM (
 """
 """The time ranges before, between and after the hours and days in ``spans``, which must not overlap."""
 
+_DAYS = "(SELECT p.start, p.hours FROM final_period p WHERE p.hours = 24)"
+SPARSE_GAPS = f"""
+SELECT gap.start, gap.finish
+FROM ({GAPS.format(spans=_DAYS)}) AS day_gap
+CROSS JOIN LATERAL (
+    SELECT start, finish FROM (
+        SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), day_gap.finish) AS finish
+        FROM (
+            SELECT p.start, p.start + interval '1 hour' AS finish FROM final_period p
+            WHERE p.hours = 1 AND p.start >= day_gap.start AND p.start < day_gap.finish
+            UNION ALL SELECT day_gap.start, day_gap.start
+        ) AS _
+    ) AS gap WHERE start < finish
+) AS gap
+"""
+"""The time ranges before, between and after final days and hours. Of the hours, those of final days are not read: that many years have few rows."""
+
 COVERED = """
 SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
 FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM {spans} AS span) AS _

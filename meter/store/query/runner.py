@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
@@ -45,12 +44,14 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.sql import Sql
 from meter.store.query.activity import ActivityReader
 from meter.store.query.as_of import wait_for_writers_before
+from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import split_filter
 from meter.store.query.dimension_cache import DimensionCaches
 from meter.store.query.life_queries import LifeQueries
 from meter.store.query.meters import StoredMeterRow
 from meter.store.query.meters import candidates_of
 from meter.store.query.meters import meters_query
+from meter.store.query.newest_weeks import StoredWeeksReader
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.page_rows import PageRows
 from meter.store.query.resource_owner import NamesOfOthers
@@ -64,6 +65,7 @@ from meter.store.query.samples import CONVERTED_ROWS
 from meter.store.query.samples import SampleRow
 from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
+from meter.store.query.series_ends import EndWeeks
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
 from meter.store.query.stored_rows import ROW_COLUMNS
@@ -99,7 +101,8 @@ class QueryRunner:
         self._clock = clock
         self._seconds = seconds
         self._dimensions = DimensionCaches(pool)
-        self._page_rows = PageRows(self._query, clock, spread=lambda: pool.spread)
+        self._weeks = StoredWeeksReader(self._query, clock)
+        self._page_rows = PageRows(self._query, self._weeks, spread=lambda: pool.spread)
         self._lives = LifeQueries(self._query, self._dimensions)
         self.activity = ActivityReader(self._query)
 
@@ -246,29 +249,50 @@ class QueryRunner:
         conditions = split_filter(filter)
         candidates = candidates_of(conditions, limit, unique=unique)
         await self._wait_for_writers(filter)
-        rows = await self._query(meters_query(conditions, limit, self._recent(), unique=unique, candidates=candidates))
+        rows = await self._meter_rows(conditions, limit, candidates, unique=unique)
         all_looked_up = candidates is None or bool(rows and rows[0][-1] < candidates)
         if len(rows) < limit and not all_looked_up:
             # Some candidates have no samples any more; others after them may have.
-            rows = await self._query(meters_query(conditions, limit, self._recent(), unique=unique))
+            rows = await self._meter_rows(conditions, limit, None, unique=unique)
         meters: list[StoredMeter] = []
-        width = len(StoredMeterRow._fields)
+        width = 3 if unique else len(StoredMeterRow._fields)
         async for batch in self._own_slices().batches(rows, CONVERTED_ROWS):
             meters += [StoredMeter(**StoredMeterRow(*row[:width])._asdict()) for row in batch]
         return meters
 
+    async def _meter_rows(
+        self, conditions: FilterConditions, limit: int, candidates: int | None, *, unique: bool
+    ) -> list[tuple[Any, ...]]:
+        recent, decided = self._recent(), 3 if unique else len(StoredMeterRow._fields)
+        if weeks := await self._end_weeks(conditions):
+            statement = meters_query(conditions, limit, recent, unique=unique, candidates=candidates, weeks=weeks)
+            rows = await self._query(statement)
+            if all(row[decided] for row in rows):
+                return rows
+        return await self._query(meters_query(conditions, limit, recent, unique=unique, candidates=candidates))
+
+    async def _end_weeks(self, conditions: FilterConditions) -> EndWeeks | None:
+        """Return the weeks that a list is asked of first; ``None`` if it is asked of all at once."""
+        if self._pool.spread or not conditions.of_all_samples:
+            return None
+        return (await self._weeks.read()).ends(self._weeks.now())
+
     def _recent(self) -> datetime:
         """Return the time since which most series are expected to have samples."""
-        return datetime.fromtimestamp(self._clock.seconds(), UTC) - RECENT
+        return self._weeks.now() - RECENT
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """See ``IStore.resources``."""
-        query = resources_query(split_filter(filter), limit, self._recent())
+        conditions, recent = split_filter(filter), self._recent()
         await self._wait_for_writers(filter)
-        rows = await self._query(query)
+        rows: list[tuple[Any, ...]] = []
+        if weeks := await self._end_weeks(conditions):
+            rows = await self._query(resources_query(conditions, limit, recent, weeks))
+        if not rows or not all(row[-1] for row in rows):
+            rows = await self._query(resources_query(conditions, limit, recent))
         resources: list[StoredResource] = []
         async for batch in self._own_slices().batches(rows, 1):  # their metadata can be long
-            resources += map(_stored_resource, map(ResourceRow._make, batch))
+            resources += [_stored_resource(ResourceRow(*row[:-1])) for row in batch]
         return resources
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:

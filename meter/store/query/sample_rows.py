@@ -18,6 +18,7 @@ from meter.store.packing.packed_ids import candidates
 from meter.store.packing.packed_ids import packed_by_id
 from meter.store.packing.packed_rows import ROW_ID
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
+from meter.store.packing.packed_rows import WEEKS_SINCE
 from meter.store.packing.packed_rows import archived_with_ids
 from meter.store.packing.packed_rows import overlaps
 from meter.store.packing.packed_rows import slices_from_end
@@ -125,8 +126,7 @@ SPREAD_OF_BATCHES = "SELECT {columns} FROM spread_samples_of_batches({ids}, {fir
 RECORDED_SINCE = "p.part >= 0 AND p.last_recorded >= {since}"
 """The condition of the packed rows ``p`` with samples that were recorded since a time. The first part is true of every row."""
 
-AFTER_PACKED = f"s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}), '-infinity')"
-"""The condition that a plain sample is newer than all that are packed."""
+AFTER_PACKED = f"s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES} AND {{of_weeks}}), '-infinity')"
 
 # A time as min() and max() is one step on the index of each week.
 PLAIN_EDGE_OF_SERIES = """
@@ -286,11 +286,13 @@ def first_of_series(
     plain: Sql | str = "",
     spread: Sql | str = "",
     oldest: bool = False,
+    of_rows: Sql | str = "",
 ) -> Sql:
     """Return the subquery of the newest samples of one series that meet ``condition``, or the ``oldest``, in this order.
 
     ``columns`` must include the message id. ``series`` is SQL for the id of the series. ``joins`` is what the condition needs.
-    ``plain`` replaces the subquery that finds the plain ones, and ``spread`` the one that does in a spread store.
+    ``plain`` replaces the subquery that finds the plain ones, and ``spread`` the one that does in a spread store. ``of_rows`` is what the
+    condition means for packed rows ``p``, and follows others.
     """
     direction = "ASC" if oldest else "DESC"
     names = listed(columns)
@@ -315,7 +317,7 @@ def first_of_series(
         columns=names,
         series=series,
         overlaps=within(overlaps("{first}", "{last}"), bounds),
-        of_rows="",
+        of_rows=of_rows,
         beyond=BEYOND[direction].format(limit=limit),
         direction=direction,
         ends=within(slices_from_end(limit, first="{first}", last="{last}", oldest=oldest), bounds),
@@ -324,6 +326,11 @@ def first_of_series(
         condition=condition,
         limit=str(limit),
     )
+
+
+def after_packed(bounds: TimeBounds) -> Sql:
+    """Return the condition that a plain sample is newer than all packed ones after the first time of ``bounds``."""
+    return filled(AFTER_PACKED, of_weeks=filled(WEEKS_SINCE, first=bounds.first))
 
 
 def spread_in_order(

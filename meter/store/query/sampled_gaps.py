@@ -22,17 +22,28 @@ PLAIN_IN_SPREAD_STORE = """
 PLAIN_OF_GAP = alternative(PLAIN_ON_ONE_SERVER.format(range="true"), PLAIN_IN_SPREAD_STORE)
 """The subquery that has a row if a sample that is not packed lies in ``gap``."""
 
-PACKED_OF_GAP = f"""
-        SELECT FROM packed_samples p WHERE {OF_ANY_SERIES} AND {overlaps("gap.start", "gap.finish")} OFFSET 0
+_PACKED = f"""
+        SELECT FROM packed_samples p WHERE {OF_ANY_SERIES} AND {overlaps("gap.start", "gap.finish")}{{of_rows}} OFFSET 0
 """
+PACKED_OF_GAP = _PACKED.format(of_rows="")
 """The subquery that has a row if a packed sample may lie in ``gap``: its row has samples before, in or after it."""
-
-MAY_HAVE_SAMPLES = filled("EXISTS ({plain}) OR EXISTS ({packed})", plain=PLAIN_OF_GAP, packed=PACKED_OF_GAP)
-"""The condition that ``gap`` may have samples."""
 
 _SAMPLED_GAP = f"""sampled_gap AS MATERIALIZED (
     SELECT gap.start, gap.finish FROM gap WHERE EXISTS ({PLAIN_ON_ONE_SERVER}) OR EXISTS ({PACKED_OF_GAP})
 )"""
+
+
+def may_have_samples(of_samples: Sql | str = "", of_rows: Sql | str = "") -> Sql:
+    """Return the condition that ``gap`` may have samples; where the store is on one server, samples of the weeks that the conditions select.
+
+    Those are ``of_samples``, on plain ones, and ``of_rows``, on packed ones, which both follow others.
+    """
+    plain = filled(PLAIN_ON_ONE_SERVER, range=filled("true{of_samples}", of_samples=of_samples))
+    return filled(
+        "EXISTS ({plain}) OR EXISTS ({packed})",
+        plain=alternative(plain, PLAIN_IN_SPREAD_STORE),
+        packed=filled(_PACKED, of_rows=of_rows),
+    )
 
 
 def sampled_gaps_table(range: Sql) -> Sql:

@@ -14,6 +14,7 @@ from meter.interfaces import RequestError
 from meter.query import Marker
 from meter.query import Order
 from meter.query import StoredSample
+from meter.store.packing.packed_rows import WEEKS_SINCE
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
@@ -32,9 +33,9 @@ from meter.store.query.expressions import METADATA_PREFIX
 from meter.store.query.expressions import Column
 from meter.store.query.expressions import column_of
 from meter.store.query.packed_parts import NO_END
-from meter.store.query.sample_rows import AFTER_PACKED
 from meter.store.query.sample_rows import OF_ANY_SERIES
 from meter.store.query.sample_rows import RECORDED_SINCE
+from meter.store.query.sample_rows import after_packed
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_between
 from meter.store.query.sample_rows import samples_with_ids
@@ -67,8 +68,12 @@ ORDER BY {order} s.timestamp DESC, s.message_id DESC LIMIT {limit}
 # The ids of the matching series, as far as they are few, and one more. Few is the square root of the number of all series: so
 # many index lookups, one for each, are cheap.
 MATCHING_SERIES = """
-SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE {series} LIMIT threshold.few + 1) AS ids
-FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold
+SELECT found.*, (SELECT nullif(max(x.retained_until), 'infinity') FROM series x WHERE x.id = ANY(found.ids)) AS until
+FROM (
+    SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE {series} LIMIT threshold.few + 1) AS ids
+    FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold
+    OFFSET 0
+) AS found
 """
 
 NEWEST_OF_FEW_SERIES = """
@@ -118,7 +123,7 @@ REACH = """reach AS MATERIALIZED (
         SELECT p.last
         FROM (
             SELECT p.last, p.series_id FROM packed_samples p
-            WHERE {of_any_series} AND p.last > {first} AND p.last < {last}
+            WHERE {of_any_series} AND p.last > {first} AND p.last < {last} AND {of_weeks}
             ORDER BY p.last DESC LIMIT {rows}
         ) p
         WHERE EXISTS (SELECT FROM series x WHERE x.id = p.series_id AND {series} OFFSET 0)
@@ -131,9 +136,9 @@ REACHING_PAGES = 10
 
 # The plain samples are few: a page of those that are newer than all packed ones was not full.
 WITHIN_REACH = """({since} = '-infinity' OR x.id IN (
-    SELECT p.series_id FROM packed_samples p WHERE {of_any_series} AND p.last >= {since}
+    SELECT p.series_id FROM packed_samples p WHERE {of_any_series} AND p.last >= {since} AND {of_weeks}
     UNION ALL
-    SELECT s.series_id FROM sample s WHERE {in_order} AND s.timestamp >= {since} AND s.timestamp <= {last}
+    SELECT s.series_id FROM sample s WHERE {in_order} AND s.timestamp >= {since} AND s.timestamp >= {first} AND s.timestamp <= {last}
 ))"""
 
 
@@ -159,11 +164,18 @@ _series_id, _metadata_id, _wire_format_id = (
 class MatchingSeries(NamedTuple):
     """The row of :func:`matching_series_query`.
 
-    ``few`` is how many series count as few; ``ids`` has those that match, and at most one more than ``few``.
+    ``few`` is how many series count as few; ``ids`` has those that match, and at most one more than ``few``. None of ``ids`` has a
+    sample after ``until``; ``None`` if that is not known.
     """
 
     few: int
     ids: Sequence[int]
+    until: datetime | None
+
+    @property
+    def are_few(self) -> bool:
+        """Whether ``ids`` are all that match."""
+        return len(self.ids) <= self.few
 
 
 def matching_series_query(conditions: FilterConditions) -> Sql | None:
@@ -194,7 +206,7 @@ def recent_samples_query(conditions: FilterConditions, limit: int, after: Marker
             NEWEST_AMONG_RECENT,
             in_order=IN_ORDER_OF_TIME,
             time_range=conjunction(conditions.range, after_marker(after)),
-            after_packed=AFTER_PACKED,
+            after_packed=after_packed(conditions.bounds),
             recent=RECENT_PAGES * limit,
             joins=f"{SERIES_OF_SAMPLE} {conditions.joined_metadata}",
             condition=conjunction(conditions.series, conditions.sample_of_any_series),
@@ -236,6 +248,7 @@ def samples_of_many_series_query(conditions: FilterConditions, limit: int, after
     matching = series
     if by_reach:
         first, last = conditions.bounds
+        of_weeks = filled(WEEKS_SINCE, first=first)
         reach = filled(
             REACH,
             limit=limit,
@@ -243,13 +256,20 @@ def samples_of_many_series_query(conditions: FilterConditions, limit: int, after
             of_any_series=OF_ANY_SERIES,
             first=first,
             last=last,
+            of_weeks=of_weeks,
             series=series,
         )
         newest = conditions.within(Sql(SINCE_REACH), NO_END)
         condition = conjunction(Sql(f"s.timestamp >= {SINCE_REACH}"), conditions.sample)
         if conditions.series == TRUE:
             within = filled(
-                WITHIN_REACH, since=SINCE_REACH, of_any_series=OF_ANY_SERIES, in_order=IN_ORDER_OF_TIME, last=last
+                WITHIN_REACH,
+                since=SINCE_REACH,
+                of_any_series=OF_ANY_SERIES,
+                of_weeks=of_weeks,
+                in_order=IN_ORDER_OF_TIME,
+                first=first,
+                last=last,
             )
             matching = conjunction(series, within)
     since = conjunction(Sql("s.timestamp >= oldest.timestamp"), conditions.sample)
@@ -304,7 +324,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
         samples = samples_with_ids(read, conditions.bounds, conditions.message_ids, visible=conditions.visible)
     elif newest_first and conditions.access_path is AccessPath.TIMESTAMP:
         samples = Sql("sample s")
-        condition = conjunction(Sql(f"{IN_ORDER_OF_TIME} AND {AFTER_PACKED}"), condition)
+        condition = conjunction(Sql(IN_ORDER_OF_TIME), after_packed(conditions.bounds), condition)
     else:
         samples = samples_between(
             read,

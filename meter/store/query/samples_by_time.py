@@ -8,6 +8,7 @@ a page costs as much as a span of ten minutes.
 from __future__ import annotations
 
 from meter.store.packing.packed_rows import ROW_ID
+from meter.store.packing.packed_rows import WEEKS_SINCE
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
@@ -57,7 +58,7 @@ SPANS_BACKWARD = f"""
 SELECT CASE WHEN n = {SPANS} OR begins = '-infinity' THEN '-infinity' ELSE begins - (2 ^ n - 1) * {SHORTEST_SPAN} END AS first,
     CASE n WHEN 0 THEN 'infinity' ELSE begins - (2 ^ (n - 1) - 1) * {SHORTEST_SPAN} - {TICK} END AS last
 FROM (
-    SELECT least({{last}}, coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES}), '-infinity')) AS begins
+    SELECT least({{last}}, coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES} AND {WEEKS_SINCE}), '-infinity')) AS begins
 ) AS packed CROSS JOIN generate_series(0, CASE WHEN begins > '-infinity' THEN {SPANS} ELSE 0 END) AS n"""
 
 

@@ -14,7 +14,7 @@ WITH recent AS MATERIALIZED (
         UNION ALL (
             SELECT s.timestamp, s.recorded_at, s.message_id, s.series_id FROM (
                 SELECT p.* FROM packed_samples p
-                WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $2::timestamptz - interval '1 day' AND p.first >= $2::timestamptz - interval '1 day' - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 100 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $2::timestamptz - interval '1 day' AND p.first >= (($2::timestamptz - interval '1 day') AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 100 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                 ORDER BY p.first DESC, p.part DESC OFFSET 0
             ) p CROSS JOIN LATERAL (
                 SELECT

@@ -25,7 +25,7 @@ WITH recent AS MATERIALIZED (
             CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.recorded_times[slice.lower:slice.upper], p.delays[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                 SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.recorded_times[slice.lower - shift:slice.upper - shift], p.delays[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, recorded_times, delays, message_ids)
             CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.recorded_times, held.delays, held.message_ids) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, n)
-            WHERE true AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND p.part >= 0 AND p.last_recorded >= $1::timestamptz
+            WHERE true AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= (('-infinity'::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.part >= 0 AND p.last_recorded >= $1::timestamptz
             OFFSET 0
         )
         UNION ALL

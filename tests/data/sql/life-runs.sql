@@ -40,7 +40,7 @@ WITH read AS MATERIALIZED (
             SELECT gap.start, gap.finish FROM gap WHERE EXISTS (
                 SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND true OFFSET 0
             ) OR EXISTS (
-                SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+                SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= ((gap.start) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' OFFSET 0
             )
         ), cutoff AS MATERIALIZED (
             SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
@@ -78,7 +78,7 @@ WITH read AS MATERIALIZED (
                     CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                         SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift], p.metadata_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, message_ids, volumes, metadata_ids)
                     CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids, held.volumes, held.metadata_ids) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n)
-                    WHERE p.series_id = ANY(sample_series.ids) AND p.first <= gap.finish AND p.last >= greatest(gap.start, cutoff.before) AND p.first >= greatest(gap.start, cutoff.before) - interval '7 days' AND true
+                    WHERE p.series_id = ANY(sample_series.ids) AND p.first <= gap.finish AND p.last >= greatest(gap.start, cutoff.before) AND p.first >= ((greatest(gap.start, cutoff.before)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                     OFFSET 0
                 )
             ) s
@@ -131,7 +131,7 @@ WITH read AS MATERIALIZED (
                             CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                                 SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift], p.metadata_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, message_ids, volumes, metadata_ids)
                             CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids, held.volumes, held.metadata_ids) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, metadata_ids, n)
-                            WHERE p.series_id = r.series_id AND p.first <= r.last AND p.last >= r.first AND p.first >= r.first - interval '7 days' AND true
+                            WHERE p.series_id = r.series_id AND p.first <= r.last AND p.last >= r.first AND p.first >= ((r.first) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                             OFFSET 0
                         )
                         UNION ALL

@@ -1,3 +1,14 @@
+SELECT week.first, week.last, archived.until,
+(SELECT p.start FROM final_period p WHERE p.hours = 1 AND p.start > '-infinity' ORDER BY p.start LIMIT 1) AS first_final
+FROM (
+    SELECT ((min(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS first, ((max(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS last
+    FROM (
+        SELECT replace(right(c.relname, 10), '_', '-') AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent IN ('sample'::regclass, 'packed_samples'::regclass) AND c.relname ~ '^(sample|packed_samples)(_[0-9]+){3}$'
+    ) AS _
+) AS week
+CROSS JOIN (SELECT ((max(week) + 7) + time '00:00') AT TIME ZONE 'UTC' AS until FROM archived_week) AS archived;
+
 -- $1 = 250
 -- $2 = 1969-12-31 00:00:00+00:00
 -- $3 = 100
@@ -6,22 +17,37 @@ SET LOCAL enable_sort = off;
 WITH cutoff AS MATERIALIZED (
     SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
     GROUP BY m.id
-), sampled_gap AS MATERIALIZED (
-    SELECT gap.start, gap.finish FROM (
+), gap AS MATERIALIZED (
+    SELECT gap.start, gap.finish
+    FROM (
         SELECT start, finish FROM (
             SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
             FROM (
-                SELECT start, start + make_interval(hours => hours) AS finish FROM (SELECT p.start, p.hours FROM final_period p WHERE p.hours = 1) AS span
+                SELECT start, start + make_interval(hours => hours) AS finish FROM (SELECT p.start, p.hours FROM final_period p WHERE p.hours = 24) AS span
                 UNION ALL SELECT '-infinity', '-infinity'
             ) AS _
         ) AS gap WHERE start < finish
-    ) AS gap WHERE EXISTS (
+    ) AS day_gap
+    CROSS JOIN LATERAL (
+        SELECT start, finish FROM (
+            SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), day_gap.finish) AS finish
+            FROM (
+                SELECT p.start, p.start + interval '1 hour' AS finish FROM final_period p
+                WHERE p.hours = 1 AND p.start >= day_gap.start AND p.start < day_gap.finish
+                UNION ALL SELECT day_gap.start, day_gap.start
+            ) AS _
+        ) AS gap WHERE start < finish
+    ) AS gap
+), gaps_known AS MATERIALIZED (
+    SELECT true AS known
+), sampled_gap AS MATERIALIZED (
+    SELECT gap.start, gap.finish FROM gap WHERE EXISTS (
         SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND true OFFSET 0
     ) OR EXISTS (
-        SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+        SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= ((gap.start) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' OFFSET 0
     )
 )
-SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, listed.candidates
+SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, newest.decided, listed.candidates
 FROM (
     SELECT m.name, m.type, m.unit, x.*, r.name AS resource, x.of_several OR x.of_several_users AS by_newest
     FROM (
@@ -85,7 +111,7 @@ FROM (
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
 ) listed
 CROSS JOIN LATERAL (
-    SELECT listed.user_id, listed.project_id, listed.source_id WHERE NOT listed.by_newest AND EXISTS (
+    SELECT listed.user_id, listed.project_id, listed.source_id, true AS decided WHERE NOT listed.by_newest AND EXISTS (
         SELECT FROM rollup r
         WHERE r.hours = 1 AND r.series_id = ANY(listed.ids)
             AND r.start >= coalesce((SELECT cutoff.before FROM cutoff WHERE cutoff.meter_id = listed.meter_id), '-infinity')
@@ -93,7 +119,7 @@ CROSS JOIN LATERAL (
     )
     UNION ALL
     (
-        SELECT x.user_id, x.project_id, x.source_id
+        SELECT x.user_id, x.project_id, x.source_id, true
         FROM series x
         CROSS JOIN LATERAL (
             WITH plain AS MATERIALIZED (SELECT s.timestamp, s.message_id FROM sample s WHERE s.series_id = x.id AND true LIMIT 1)
@@ -101,7 +127,7 @@ CROSS JOIN LATERAL (
             UNION ALL (
                 SELECT s.timestamp, s.message_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= (('-infinity'::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT
@@ -130,7 +156,7 @@ CROSS JOIN LATERAL (
     )
     UNION ALL
     (
-        SELECT x.user_id, x.project_id, x.source_id
+        SELECT x.user_id, x.project_id, x.source_id, true
         FROM (SELECT WHERE listed.by_newest) several
         CROSS JOIN LATERAL (
             SELECT min(o.project_id) = max(o.project_id) AS only_one, (array_agg(o.project_id ORDER BY o.id))[1] AS first_project,
@@ -153,7 +179,7 @@ CROSS JOIN LATERAL (
                 UNION ALL (
                     SELECT s.timestamp, s.message_id FROM (
                         SELECT p.* FROM packed_samples p
-                        WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                        WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $2::timestamptz AND p.first >= (($2::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                         ORDER BY p.first DESC, p.part DESC OFFSET 0
                     ) p CROSS JOIN LATERAL (
                         SELECT
@@ -183,7 +209,7 @@ CROSS JOIN LATERAL (
                                 SELECT r.first, r.last FROM rollup r
                                 WHERE r.hours = 1 AND r.series_id = x.id
                                     AND r.start >= coalesce((SELECT cutoff.before FROM cutoff WHERE cutoff.meter_id = x.meter_id), '-infinity')
-                                    AND r.start IN (SELECT p.start FROM final_period p WHERE p.hours = 1)
+                                    AND EXISTS (SELECT FROM final_period p WHERE p.hours = 1 AND p.start = r.start OFFSET 0)
                                 ORDER BY r.start DESC, r.metadata_run DESC LIMIT 1
                             ) AS known), '-infinity') AS last OFFSET 0) AS known
                 CROSS JOIN LATERAL (
@@ -196,7 +222,7 @@ CROSS JOIN LATERAL (
                     UNION ALL (
                         SELECT s.timestamp, s.message_id FROM (
                             SELECT p.* FROM packed_samples p
-                            WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= known.last AND p.first >= known.last - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                            WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= known.last AND p.first >= ((known.last) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                             ORDER BY p.first DESC, p.part DESC OFFSET 0
                         ) p CROSS JOIN LATERAL (
                             SELECT
@@ -243,22 +269,37 @@ SET LOCAL enable_sort = off;
 WITH cutoff AS MATERIALIZED (
     SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
     GROUP BY m.id
-), sampled_gap AS MATERIALIZED (
-    SELECT gap.start, gap.finish FROM (
+), gap AS MATERIALIZED (
+    SELECT gap.start, gap.finish
+    FROM (
         SELECT start, finish FROM (
             SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
             FROM (
-                SELECT start, start + make_interval(hours => hours) AS finish FROM (SELECT p.start, p.hours FROM final_period p WHERE p.hours = 1) AS span
+                SELECT start, start + make_interval(hours => hours) AS finish FROM (SELECT p.start, p.hours FROM final_period p WHERE p.hours = 24) AS span
                 UNION ALL SELECT '-infinity', '-infinity'
             ) AS _
         ) AS gap WHERE start < finish
-    ) AS gap WHERE EXISTS (
+    ) AS day_gap
+    CROSS JOIN LATERAL (
+        SELECT start, finish FROM (
+            SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), day_gap.finish) AS finish
+            FROM (
+                SELECT p.start, p.start + interval '1 hour' AS finish FROM final_period p
+                WHERE p.hours = 1 AND p.start >= day_gap.start AND p.start < day_gap.finish
+                UNION ALL SELECT day_gap.start, day_gap.start
+            ) AS _
+        ) AS gap WHERE start < finish
+    ) AS gap
+), gaps_known AS MATERIALIZED (
+    SELECT true AS known
+), sampled_gap AS MATERIALIZED (
+    SELECT gap.start, gap.finish FROM gap WHERE EXISTS (
         SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND true OFFSET 0
     ) OR EXISTS (
-        SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+        SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= ((gap.start) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' OFFSET 0
     )
 )
-SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, listed.candidates
+SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, newest.decided, listed.candidates
 FROM (
     SELECT m.name, m.type, m.unit, x.*, r.name AS resource, x.of_several OR x.of_several_users AS by_newest
     FROM (
@@ -274,7 +315,7 @@ FROM (
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
 ) listed
 CROSS JOIN LATERAL (
-    SELECT listed.user_id, listed.project_id, listed.source_id WHERE NOT listed.by_newest AND EXISTS (
+    SELECT listed.user_id, listed.project_id, listed.source_id, true AS decided WHERE NOT listed.by_newest AND EXISTS (
         SELECT FROM rollup r
         WHERE r.hours = 1 AND r.series_id = ANY(listed.ids)
             AND r.start >= coalesce((SELECT cutoff.before FROM cutoff WHERE cutoff.meter_id = listed.meter_id), '-infinity')
@@ -282,7 +323,7 @@ CROSS JOIN LATERAL (
     )
     UNION ALL
     (
-        SELECT x.user_id, x.project_id, x.source_id
+        SELECT x.user_id, x.project_id, x.source_id, true
         FROM series x
         CROSS JOIN LATERAL (
             WITH plain AS MATERIALIZED (SELECT s.timestamp, s.message_id FROM sample s WHERE s.series_id = x.id AND true LIMIT 1)
@@ -290,7 +331,7 @@ CROSS JOIN LATERAL (
             UNION ALL (
                 SELECT s.timestamp, s.message_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= (('-infinity'::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT
@@ -319,7 +360,7 @@ CROSS JOIN LATERAL (
     )
     UNION ALL
     (
-        SELECT x.user_id, x.project_id, x.source_id
+        SELECT x.user_id, x.project_id, x.source_id, true
         FROM (SELECT WHERE listed.by_newest) several
         CROSS JOIN LATERAL (
             SELECT min(o.project_id) = max(o.project_id) AS only_one, (array_agg(o.project_id ORDER BY o.id))[1] AS first_project,
@@ -342,7 +383,7 @@ CROSS JOIN LATERAL (
                 UNION ALL (
                     SELECT s.timestamp, s.message_id FROM (
                         SELECT p.* FROM packed_samples p
-                        WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $1::timestamptz AND p.first >= $1::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                        WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= $1::timestamptz AND p.first >= (($1::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                         ORDER BY p.first DESC, p.part DESC OFFSET 0
                     ) p CROSS JOIN LATERAL (
                         SELECT
@@ -372,7 +413,7 @@ CROSS JOIN LATERAL (
                                 SELECT r.first, r.last FROM rollup r
                                 WHERE r.hours = 1 AND r.series_id = x.id
                                     AND r.start >= coalesce((SELECT cutoff.before FROM cutoff WHERE cutoff.meter_id = x.meter_id), '-infinity')
-                                    AND r.start IN (SELECT p.start FROM final_period p WHERE p.hours = 1)
+                                    AND EXISTS (SELECT FROM final_period p WHERE p.hours = 1 AND p.start = r.start OFFSET 0)
                                 ORDER BY r.start DESC, r.metadata_run DESC LIMIT 1
                             ) AS known), '-infinity') AS last OFFSET 0) AS known
                 CROSS JOIN LATERAL (
@@ -385,7 +426,7 @@ CROSS JOIN LATERAL (
                     UNION ALL (
                         SELECT s.timestamp, s.message_id FROM (
                             SELECT p.* FROM packed_samples p
-                            WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= known.last AND p.first >= known.last - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                            WHERE p.series_id = x.id AND p.first <= 'infinity'::timestamptz AND p.last >= known.last AND p.first >= ((known.last) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                             ORDER BY p.first DESC, p.part DESC OFFSET 0
                         ) p CROSS JOIN LATERAL (
                             SELECT

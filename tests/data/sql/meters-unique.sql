@@ -4,7 +4,7 @@
 -- $4 = 100
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
-SELECT m.name, m.type, m.unit
+SELECT m.name, m.type, m.unit, true
 FROM meter m
 CROSS JOIN LATERAL (
     SELECT FROM series x
@@ -14,7 +14,7 @@ CROSS JOIN LATERAL (
         UNION ALL (
             SELECT s.timestamp, s.message_id FROM (
                 SELECT p.* FROM packed_samples p
-                WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= $1::timestamptz AND p.first >= $1::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= $1::timestamptz AND p.first >= (($1::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                 ORDER BY p.first DESC, p.part DESC OFFSET 0
             ) p CROSS JOIN LATERAL (
                 SELECT

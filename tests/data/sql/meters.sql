@@ -4,7 +4,7 @@
 -- $4 = 100
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
-SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, listed.candidates
+SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, newest.decided, listed.candidates
 FROM (
     SELECT m.name, m.type, m.unit, x.*, r.name AS resource, x.of_several OR x.of_several_users AS by_newest
     FROM (
@@ -20,10 +20,10 @@ FROM (
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
 ) listed
 CROSS JOIN LATERAL (
-    SELECT listed.user_id, listed.project_id, listed.source_id WHERE NOT listed.by_newest AND false
+    SELECT listed.user_id, listed.project_id, listed.source_id, true AS decided WHERE NOT listed.by_newest AND false
     UNION ALL
     (
-        SELECT x.user_id, x.project_id, x.source_id
+        SELECT x.user_id, x.project_id, x.source_id, true
         FROM series x
         CROSS JOIN LATERAL (
             WITH plain AS MATERIALIZED (SELECT s.timestamp, s.message_id FROM sample s WHERE s.series_id = x.id AND (s.timestamp >= $2) AND (s.timestamp < $3) LIMIT 1)
@@ -31,7 +31,7 @@ CROSS JOIN LATERAL (
             UNION ALL (
                 SELECT s.timestamp, s.message_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= (($2::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT
@@ -60,7 +60,7 @@ CROSS JOIN LATERAL (
     )
     UNION ALL
     (
-        SELECT x.user_id, x.project_id, x.source_id
+        SELECT x.user_id, x.project_id, x.source_id, true
         FROM (SELECT WHERE listed.by_newest) several
         CROSS JOIN LATERAL (
             SELECT min(o.project_id) = max(o.project_id) AS only_one, (array_agg(o.project_id ORDER BY o.id))[1] AS first_project,
@@ -82,7 +82,7 @@ CROSS JOIN LATERAL (
             UNION ALL (
                 SELECT s.timestamp, s.message_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= $2::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= $3::timestamptz AND p.last >= $2::timestamptz AND p.first >= (($2::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT

@@ -27,7 +27,7 @@ WITH asked AS MATERIALIZED (
         UNION ALL (
             SELECT s.timestamp, s.message_id, s.volume, s.metadata_id FROM (
                 SELECT p.* FROM packed_samples p
-                WHERE p.series_id = l.id AND p.first <= 'infinity'::timestamptz AND p.last >= $6::timestamptz AND p.first >= $6::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                WHERE p.series_id = l.id AND p.first <= 'infinity'::timestamptz AND p.last >= $6::timestamptz AND p.first >= (($6::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                 ORDER BY p.first DESC, p.part DESC OFFSET 0
             ) p CROSS JOIN LATERAL (
                 SELECT

@@ -1,9 +1,22 @@
-SELECT ((max(week) + 7) + time '00:00') AT TIME ZONE 'UTC' FROM archived_week HAVING max(week) IS NOT NULL;
+SELECT week.first, week.last, archived.until,
+(SELECT p.start FROM final_period p WHERE p.hours = 1 AND p.start > '-infinity' ORDER BY p.start LIMIT 1) AS first_final
+FROM (
+    SELECT ((min(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS first, ((max(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS last
+    FROM (
+        SELECT replace(right(c.relname, 10), '_', '-') AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent IN ('sample'::regclass, 'packed_samples'::regclass) AND c.relname ~ '^(sample|packed_samples)(_[0-9]+){3}$'
+    ) AS _
+) AS week
+CROSS JOIN (SELECT ((max(week) + 7) + time '00:00') AT TIME ZONE 'UTC' AS until FROM archived_week) AS archived;
 
 -- $1 = 'cpu'
 -- $2 = 'demo'
-SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) LIMIT threshold.few + 1) AS ids
-FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold;
+SELECT found.*, (SELECT nullif(max(x.retained_until), 'infinity') FROM series x WHERE x.id = ANY(found.ids)) AS until
+FROM (
+    SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) LIMIT threshold.few + 1) AS ids
+    FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold
+    OFFSET 0
+) AS found;
 
 -- $1 = 2026-11-01 00:00:00+00:00
 -- $2 = 2026-12-01 00:00:00+00:00
@@ -23,7 +36,7 @@ FROM (
         UNION ALL (
             SELECT s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json FROM (
                 SELECT p.* FROM packed_samples p
-                WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= $1::timestamptz AND p.first >= $1::timestamptz - interval '7 days' AND p.last >= (SELECT CASE WHEN count(*) < 20 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= $1::timestamptz AND p.first >= (($1::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 20 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                 ORDER BY p.first DESC, p.part DESC OFFSET 0
             ) p CROSS JOIN LATERAL (
                 SELECT

@@ -78,7 +78,7 @@ WITH partial AS (
                     CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                         SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift], p.metadata_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, volumes, metadata_ids)
                     CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.volumes, held.metadata_ids) WITH ORDINALITY AS u (times, time_offsets, volumes, metadata_ids, n)
-                    WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($3::timestamptz, gap.finish) AND p.last >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) - interval '7 days' AND true
+                    WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($3::timestamptz, gap.finish) AND p.last >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= ((greatest($2::timestamptz, greatest(gap.start, cutoff.before))) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                     OFFSET 0
                 )
             ) s
@@ -131,7 +131,7 @@ WITH partial AS (
                             CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                                 SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift], p.metadata_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, volumes, metadata_ids)
                             CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.volumes, held.metadata_ids) WITH ORDINALITY AS u (times, time_offsets, volumes, metadata_ids, n)
-                            WHERE p.series_id = r.series_id AND p.first <= least($3::timestamptz, r.last) AND p.last >= greatest($2::timestamptz, r.first) AND p.first >= greatest($2::timestamptz, r.first) - interval '7 days' AND true
+                            WHERE p.series_id = r.series_id AND p.first <= least($3::timestamptz, r.last) AND p.last >= greatest($2::timestamptz, r.first) AND p.first >= ((greatest($2::timestamptz, r.first)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                             OFFSET 0
                         )
                         UNION ALL

@@ -74,7 +74,7 @@ WITH partial AS (
                 CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                     SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, message_ids, volumes)
                 CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids, held.volumes) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
-                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($3::timestamptz, gap.finish) AND p.last >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) - interval '7 days' AND true
+                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($3::timestamptz, gap.finish) AND p.last >= greatest($2::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= ((greatest($2::timestamptz, greatest(gap.start, cutoff.before))) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                 OFFSET 0
             )
         ) s
@@ -127,7 +127,7 @@ WITH partial AS (
                         CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                             SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, message_ids, volumes)
                         CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids, held.volumes) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
-                        WHERE p.series_id = r.series_id AND p.first <= least($3::timestamptz, r.start + make_interval(hours => r.hours)) AND p.last >= greatest($2::timestamptz, r.start) AND p.first >= greatest($2::timestamptz, r.start) - interval '7 days' AND true
+                        WHERE p.series_id = r.series_id AND p.first <= least($3::timestamptz, r.start + make_interval(hours => r.hours)) AND p.last >= greatest($2::timestamptz, r.start) AND p.first >= ((greatest($2::timestamptz, r.start)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                         OFFSET 0
                     )
                     UNION ALL
@@ -180,7 +180,7 @@ WITH partial AS (
                                     CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                                         SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets)
                                     CROSS JOIN LATERAL unnest(held.times, held.time_offsets) WITH ORDINALITY AS u (times, time_offsets, n)
-                                    WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= '-infinity'::timestamptz - interval '7 days' AND true
+                                    WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= '-infinity'::timestamptz AND p.first >= (('-infinity'::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                                     OFFSET 0
                                 )
                                 UNION ALL
@@ -242,7 +242,7 @@ WITH partial AS (
                             CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                                 SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, message_ids)
                             CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.message_ids) WITH ORDINALITY AS u (times, time_offsets, message_ids, n)
-                            WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= $2::timestamptz - make_interval(secs => 3 * x.polling_interval) AND p.first >= $2::timestamptz - make_interval(secs => 3 * x.polling_interval) - interval '7 days' AND true
+                            WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= $2::timestamptz - make_interval(secs => 3 * x.polling_interval) AND p.first >= (($2::timestamptz - make_interval(secs => 3 * x.polling_interval)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                             OFFSET 0
                         )
                         UNION ALL

@@ -31,7 +31,7 @@ WITH origin AS MATERIALIZED (
                 WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < least(gap.finish, aggregated.first)
                 OFFSET 0
             ) OR EXISTS (
-                SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= least(gap.finish, aggregated.first) AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+                SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= least(gap.finish, aggregated.first) AND p.last >= gap.start AND p.first >= ((gap.start) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' OFFSET 0
         ))
     )
     SELECT nullif(least(aggregated.first, (
@@ -47,7 +47,7 @@ WITH origin AS MATERIALIZED (
                     UNION ALL (
                         SELECT s.timestamp, s.message_id FROM (
                             SELECT p.* FROM packed_samples p
-                            WHERE p.series_id = x.id AND p.first <= sampled_gap.finish AND p.last >= greatest(sampled_gap.start, cutoff.before) AND p.first >= greatest(sampled_gap.start, cutoff.before) - interval '7 days' AND p.first <= (SELECT CASE WHEN count(*) < 1 THEN 'infinity' ELSE max(s.timestamp) END FROM plain s)
+                            WHERE p.series_id = x.id AND p.first <= sampled_gap.finish AND p.last >= greatest(sampled_gap.start, cutoff.before) AND p.first >= ((greatest(sampled_gap.start, cutoff.before)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.first <= (SELECT CASE WHEN count(*) < 1 THEN 'infinity' ELSE max(s.timestamp) END FROM plain s)
                             ORDER BY p.first ASC, p.part ASC OFFSET 0
                         ) p CROSS JOIN LATERAL (
                             SELECT
@@ -117,7 +117,7 @@ WITH origin AS MATERIALIZED (
         SELECT gap.start, gap.finish FROM gap WHERE EXISTS (
             SELECT FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp >= gap.start AND s.timestamp < gap.finish AND (s.timestamp >= (SELECT first FROM origin)) OFFSET 0
         ) OR EXISTS (
-            SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= gap.start - interval '7 days' OFFSET 0
+            SELECT FROM packed_samples p WHERE p.count > 0 AND p.first <= gap.finish AND p.last >= gap.start AND p.first >= ((gap.start) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' OFFSET 0
         )
     ), cutoff AS MATERIALIZED (
         SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
@@ -206,7 +206,7 @@ WITH origin AS MATERIALIZED (
                 CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                     SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, volumes)
                 CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
-                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= gap.finish AND p.last >= greatest(gap.start, cutoff.before) AND p.first >= greatest(gap.start, cutoff.before) - interval '7 days' AND true
+                WHERE p.series_id = ANY(sample_series.ids) AND p.first <= gap.finish AND p.last >= greatest(gap.start, cutoff.before) AND p.first >= ((greatest(gap.start, cutoff.before)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                 OFFSET 0
             )
         ) s
@@ -261,7 +261,7 @@ WITH origin AS MATERIALIZED (
                 CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                     SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, volumes)
                 CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
-                WHERE p.series_id = ANY(total_series.ids) AND p.first <= sampled_span.finish AND p.last >= greatest(sampled_span.start, total_series.before) AND p.first >= greatest(sampled_span.start, total_series.before) - interval '7 days' AND true
+                WHERE p.series_id = ANY(total_series.ids) AND p.first <= sampled_span.finish AND p.last >= greatest(sampled_span.start, total_series.before) AND p.first >= ((greatest(sampled_span.start, total_series.before)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                 OFFSET 0
             )
         ) s
