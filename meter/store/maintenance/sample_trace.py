@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from meter.store.maintenance.inspection import DatabaseInspection
+from meter.store.query.named_edges import edge_of_series
 from meter.store.query.packed_parts import NO_END
 from meter.store.query.packed_parts import NO_START
-from meter.store.query.sample_rows import edge_of_series
 
 SERIES = """
 SELECT x.id, p.name, x.polling_interval FROM series x

@@ -143,16 +143,21 @@ def slices_from_end(size: int | str, *, first: str, last: str, oldest: bool) -> 
     """Return the FROM items that join to the row ``p`` the ``slice`` of its last elements in the range, and then that of the others.
 
     The first slice has ``size`` elements and a few more, as a range of time is not exactly one of elements. ``oldest``: of its first
-    elements.
+    elements. Of an archived row it is no longer than what stays here, if the range ends there.
     """
-    end = f"({size} + {_MAX_AFTER_RANGE})"
-    slices = (
-        f"(whole.lower, least(whole.upper, whole.lower + {end} - 1)), (whole.lower + {end}, whole.upper)"
-        if oldest
-        else f"(greatest(whole.lower, whole.upper - {end} + 1), whole.upper), (whole.lower, whole.upper - {end})"
-    )
+    end = f"{size} + {_MAX_AFTER_RANGE}"
+    if oldest:
+        size_here = f"CASE WHEN {IS_ARCHIVED} AND whole.lower <= {EDGE} THEN least({EDGE + 1} - whole.lower, {end}) ELSE {end} END"
+        slices = (
+            "(whole.lower, least(whole.upper, whole.lower + ahead.size - 1)), (whole.lower + ahead.size, whole.upper)"
+        )
+    else:
+        kept = f"whole.upper - p.count + {EDGE}"
+        size_here = f"CASE WHEN {IS_ARCHIVED} AND {kept} > 0 THEN least({kept}, {end}) ELSE {end} END"
+        slices = "(greatest(whole.lower, whole.upper - ahead.size + 1), whole.upper), (whole.lower, whole.upper - ahead.size)"
     return (
         f"CROSS JOIN LATERAL ({_SLICE.format(first=first, last=last)}) AS whole\n"
+        f"CROSS JOIN LATERAL (SELECT {size_here} AS size OFFSET 0) AS ahead\n"
         f"CROSS JOIN LATERAL (SELECT * FROM (VALUES {slices}) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice"
     )
 
@@ -180,6 +185,21 @@ def archived_between(
     )
 
 
+def archived_around(columns: Collection[str], *, series: str, at: str, until: bool, since: bool) -> str:
+    """Return the SELECT of the samples on archive servers of the rows that have the time ``at`` in their middle, as above.
+
+    They are those that may have this time and a few before and after; ``until``: and all that come before, ``since``: and all that follow.
+    """
+    arguments = f"{series}, {at}, {at}, NULL, false"
+    return _from_function(
+        columns,
+        "archived_slices",
+        arguments,
+        lower="1" if until else "k.lower",
+        upper="a.count" if since else "k.upper",
+    )
+
+
 def archived_with_ids(columns: Collection[str], ids: str, *, first: str, last: str, without_lost: bool = False) -> str:
     """Return the SELECT of the samples on archive servers that have one of ``ids``, SQL for an array, and a few others of their rows.
 
@@ -188,15 +208,18 @@ def archived_with_ids(columns: Collection[str], ids: str, *, first: str, last: s
     return _from_function(columns, "archived_with_ids", f"{ids}, {first}, {last}, {str(without_lost).lower()}")
 
 
-def _from_function(columns: Collection[str], function: str, arguments: str) -> str:
+def _from_function(
+    columns: Collection[str], function: str, arguments: str, *, lower: str = "k.lower", upper: str = "k.upper"
+) -> str:
+    """Return the SELECT of the samples that ``function`` reads: of each row ``a`` and its slice ``k``, elements ``lower`` to ``upper``."""
     select, arrays = _select_list(columns), _arrays_of(columns)
     wanted = ", ".join(
-        f"a.{array}[k.lower:k.upper]" if array in arrays else f"NULL::{type}[]" for array, type in _ELEMENTS.items()
+        f"a.{array}[{lower}:{upper}]" if array in arrays else f"NULL::{type}[]" for array, type in _ELEMENTS.items()
     )
     elements = ", ".join(f"p.{array}" for array in arrays)
     return (
         f"SELECT {select}\n"
-        f"FROM {function}('{wanted}', {arguments}) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice\n"
+        f"FROM {function}('{wanted}', {arguments}) AS p CROSS JOIN LATERAL (SELECT {lower.replace('k.', 'p.')} AS lower) AS slice\n"
         f"CROSS JOIN LATERAL unnest({elements}) WITH ORDINALITY AS u ({', '.join(arrays)}, n)\n"
         f"WHERE {ANY_ARCHIVED}"
     )

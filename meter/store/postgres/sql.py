@@ -39,6 +39,12 @@ def filled(template: str, **parts: Sql | str | int) -> Sql:
     return Sql("".join(texts), tuple(parameters))
 
 
+def listing(expressions: Iterable[Sql]) -> Sql:
+    """Return ``expressions`` as a list with commas in between."""
+    given = list(expressions)
+    return Sql(", ".join(map(str, given)), tuple(value for expression in given for value in expression.parameters))
+
+
 def following(expressions: Iterable[Sql]) -> Sql:
     """Return ``expressions`` as the continuation of a list: each with a comma before it."""
     given = [Sql(f", {expression}", expression.parameters) for expression in expressions]

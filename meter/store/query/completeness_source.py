@@ -40,6 +40,7 @@ from meter.store.postgres.sql import filled
 from meter.store.query.conditions import conjunction
 from meter.store.query.conditions import split_filter
 from meter.store.query.packed_parts import TimeBounds
+from meter.store.query.packed_parts import archived_part
 from meter.store.query.partials_query import partials_query
 from meter.store.query.sample_rows import samples_between
 
@@ -147,22 +148,35 @@ WHERE v.timestamp >= %s AND v.timestamp < %s AND x.polling_interval > 0
 GROUP BY 1, 2, 3, 4
 """
 
-# Rows are found by series and time, whatever PostgreSQL expects: OFFSET 0 keeps it from joining in another order.
+TIMES = ("timestamp", "series_id")
+OF_WANTED = TimeBounds(Sql("w.since"), Sql("w.until"))
+OF_SPAN = TimeBounds(Sql("span.since"), Sql("span.until"))
+
+# Rows are found by series and time, whatever PostgreSQL expects: OFFSET 0 keeps it from joining in another order. Many resources have lacked
+# reports at the same time: what is on archive servers is read once of each such time.
 SAMPLE_TIMES = f"""
-SELECT wanted.resource, m.name, coalesce(p.name, ''), {SECONDS.format("s.timestamp")}
-FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[]) AS wanted (resource, since, until)
-CROSS JOIN LATERAL (SELECT r.id FROM resource r WHERE r.name = wanted.resource OFFSET 0) AS r
-CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.resource_id = r.id AND x.polling_interval > 0 OFFSET 0) AS x
-CROSS JOIN LATERAL (
-    SELECT s.timestamp FROM {
-    samples_between(
-        ("timestamp", "series_id"), TimeBounds(Sql("wanted.since"), Sql("wanted.until")), series="p.series_id = x.id"
-    )
-}
-    WHERE s.series_id = x.id AND s.timestamp >= wanted.since AND s.timestamp < wanted.until OFFSET 0
-) AS s
-JOIN meter m ON m.id = x.meter_id LEFT JOIN project p ON p.id = x.project_id
-ORDER BY s.timestamp
+WITH wanted AS MATERIALIZED (
+    SELECT wanted.resource, wanted.since, wanted.until, x.id, x.meter_id, x.project_id
+    FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[]) AS wanted (resource, since, until)
+    CROSS JOIN LATERAL (SELECT r.id FROM resource r WHERE r.name = wanted.resource OFFSET 0) AS r
+    CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.resource_id = r.id AND x.polling_interval > 0 OFFSET 0) AS x
+), span AS MATERIALIZED (
+    SELECT lower(span) AS since, upper(span) AS until
+    FROM (SELECT unnest(range_agg(tstzrange(since, until))) AS span FROM wanted WHERE since < until) AS spans
+)
+SELECT w.resource, m.name, coalesce(p.name, ''), {SECONDS.format("w.timestamp")}
+FROM (
+    SELECT w.*, s.timestamp FROM wanted w CROSS JOIN LATERAL (
+        SELECT s.timestamp FROM {samples_between(TIMES, OF_WANTED, series="p.series_id = w.id", archived=False)}
+        WHERE s.series_id = w.id AND s.timestamp >= w.since AND s.timestamp < w.until OFFSET 0
+    ) AS s
+    UNION ALL
+    SELECT w.*, s.timestamp FROM span CROSS JOIN LATERAL ({archived_part(TIMES, OF_SPAN, "ARRAY(SELECT DISTINCT id FROM wanted)")}) AS s
+    JOIN wanted w ON w.id = s.series_id AND s.timestamp >= w.since AND s.timestamp < w.until
+    WHERE s.timestamp >= span.since AND s.timestamp < span.until
+) AS w
+JOIN meter m ON m.id = w.meter_id LEFT JOIN project p ON p.id = w.project_id
+ORDER BY w.timestamp
 """
 
 POLLED = Sql("x.polling_interval > 0")

@@ -332,11 +332,12 @@ def newest_of_series(
     *,
     spread: Sql | str = "",
     oldest: bool = False,
+    edges: str = "",
 ) -> Sql:
     """Return the subquery of the newest samples, or the ``oldest``, of the series ``x`` that meet the conditions.
 
     ``columns`` of ``s`` are selected. ``sample`` replaces the conditions on the sample, and ``spread`` the subquery that finds the
-    plain ones of a spread store.
+    plain ones of a spread store. ``edges`` is a table with what was read from archive servers before.
     """
     condition, joins = sample or conditions.sample, conditions.joined_metadata
     return first_of_series(
@@ -348,19 +349,29 @@ def newest_of_series(
         limit=limit,
         spread=spread,
         oldest=oldest,
+        edges=edges,
     )
 
 
 ANY_PLAIN = "SELECT {columns} FROM sample s {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1"
 
 
-def any_of_series(conditions: FilterConditions, *, spread: Sql | str = "") -> Sql:
-    """Return the subquery that has a row if the series ``x`` has a sample that meets the conditions; ``spread`` as above."""
+def any_of_series(conditions: FilterConditions, *, spread: Sql | str = "", edges: str = "") -> Sql:
+    """Return the subquery that has a row if the series ``x`` has a sample that meets the conditions; ``spread`` and ``edges`` as above."""
     condition, joins = conditions.sample, conditions.joined_metadata
     columns = sample_columns("s.message_id", condition, joins)
     plain = filled(ANY_PLAIN, columns=listed(columns), joins=joins, sample=condition)
     return first_of_series(
-        columns, conditions.bounds, series="x.id", condition=condition, joins=joins, limit=1, plain=plain, spread=spread
+        columns,
+        conditions.bounds,
+        series="x.id",
+        condition=condition,
+        joins=joins,
+        limit=1,
+        plain=plain,
+        spread=spread,
+        any_of_row=conditions.bounds.last != NO_END,
+        edges=edges,
     )
 
 

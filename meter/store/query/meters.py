@@ -32,12 +32,7 @@ LATEST_SERIES = 50
 MAX_CANDIDATES = 2500
 """A page for which more candidates would be looked up reads all series at once."""
 
-# Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
-# no more than it shows. Where all series have one owner, as nearly always, it suffices that one of them has a sample.
-METERS = """
-{tables}
-SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, newest.decided, listed.candidates
-FROM (
+LISTED = """
     SELECT m.name, m.type, m.unit, x.*, r.name AS resource, x.of_several OR x.of_several_users AS by_newest
     FROM (
         SELECT x.meter_id, x.resource_id, array_agg(x.id) AS ids, min(x.user_id) AS user_id, min(x.project_id) AS project_id,
@@ -50,7 +45,14 @@ FROM (
     CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
     CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
-) listed
+"""
+
+# Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
+# no more than it shows. Where all series have one owner, as nearly always, it suffices that one of them has a sample.
+METERS = """
+{tables}
+SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name, newest.decided, listed.candidates
+FROM ({listed}) listed
 CROSS JOIN LATERAL (
     SELECT listed.user_id, listed.project_id, listed.source_id, true AS decided WHERE NOT listed.by_newest AND {is_proved}
     UNION ALL
@@ -243,10 +245,17 @@ def meters_query(
     if unique and weeks:
         return _unique_meters_in_weeks(conditions, limit, weeks)
     columns = "s.timestamp, s.message_id"
-    edges, newest = edge_tables(conditions, oldest=False), edge_of_each(conditions, columns)
-    listed = METERS if not unique else UNIQUE_METERS_OF_PROJECT if within_project else UNIQUE_METERS
+    listed_series = (
+        filled(MATCHING_SERIES, series=conditions.series)
+        if candidates is None
+        else filled(FIRST_SERIES, candidates=Sql("%s", (candidates,)), few_series=str(FEW_SERIES))
+    )
+    of_resources = filled(LISTED, listed_series=listed_series)
+    edges = edge_tables(conditions, oldest=False, listed=None if unique else of_resources, limit=Sql("%s", (limit,)))
+    newest = edge_of_each(conditions, columns)
+    template = METERS if not unique else UNIQUE_METERS_OF_PROJECT if within_project else UNIQUE_METERS
     return filled(
-        f"{NEWEST_FIRST}{listed}",
+        f"{NEWEST_FIRST}{template}",
         tables=combined(ends_tables(weeks), edges) if by_rollups else edges,
         is_proved=alternative(IS_PROVED.format(ids="listed.ids", meter="listed.meter_id"), "false")
         if by_rollups
@@ -256,13 +265,11 @@ def meters_query(
         newest=combined(newest_by_rollups(columns, Sql("%s::timestamptz", (recent,)), weeks), newest)
         if by_rollups
         else newest,
-        any=any_in_weeks(weeks) if weeks else any_of_each(conditions),
+        any=any_in_weeks(weeks) if weeks else any_of_each(conditions, with_tables=not unique),
         decided=DECIDED.format(describing_first="" if within_project else f"{DESCRIBES},") if weeks else "true",
         or_undecided=OR_UNDECIDED if weeks else "",
         series=conditions.series,
-        listed_series=filled(MATCHING_SERIES, series=conditions.series)
-        if candidates is None
-        else filled(FIRST_SERIES, candidates=Sql("%s", (candidates,)), few_series=str(FEW_SERIES)),
+        listed=of_resources,
         limit=Sql("%s", (limit,)),
     )
 

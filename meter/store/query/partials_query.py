@@ -28,14 +28,11 @@ from meter.store.query.partials import partial_from_sample
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_by_series
 from meter.store.query.sampled_gaps import sampled_gaps_table
-from meter.store.query.series_samples import PARTIALS_OF_GAP
-from meter.store.query.series_samples import PARTIALS_OF_SPAN
-from meter.store.query.series_samples import SPREAD_OF_GAP
-from meter.store.query.series_samples import SPREAD_OF_SPAN
-from meter.store.query.series_samples import SUMS_OF_GAP
+from meter.store.query.series_samples import ReadTimes
 from meter.store.query.series_samples import Sums
-from meter.store.query.series_samples import both_variants
+from meter.store.query.series_samples import of_gaps
 from meter.store.query.series_samples import of_samples
+from meter.store.query.series_samples import of_spans
 from meter.store.query.time_range import TimeRange
 from meter.store.query.windows import Windows
 
@@ -251,7 +248,8 @@ def partials_query(
     bounds = conditions.bounds
     sums = Sums(columns, windows, time_range.exact_bounds(), by_metadata=needs_metadata) if adds_up else None
     if longest_rollup:
-        read = sample_columns(selection["sample_columns"], sample_range, recorded)
+        read_range = conjunction(sample_range, recorded)
+        read = sample_columns(selection["sample_columns"], read_range)
         by_meter = totals and not _depends_on_owners(conditions, keys)
         minutes = totals and recorded == TRUE and (cutting is not None or time_range.cuts_hours)
         in_range = time_range.contains_period("p")
@@ -263,30 +261,24 @@ def partials_query(
             + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
             + (SAMPLES_OF_OVERLAPPING if steps else ""),
             **selection,
-            partials_of_span=both_variants(
-                PARTIALS_OF_SPAN,
-                SPREAD_OF_SPAN,
-                read,
-                bounds.within("greatest(sampled_span.start, total_series.before)", "sampled_span.finish"),
-                bounds,
-                "total_series",
-                {**selection, "range": conjunction(sample_range, recorded)},
+            partials_of_span=of_spans(
+                selection,
+                ReadTimes(
+                    bounds.within("greatest(sampled_span.start, total_series.before)", "sampled_span.finish"), bounds
+                ),
+                read_range,
             )
             if minutes
             else "",
-            partials_of_gap=both_variants(
-                PARTIALS_OF_GAP,
-                SPREAD_OF_GAP,
-                read,
-                bounds.within("greatest(gap.start, cutoff.before)", "gap.finish"),
-                bounds.within("gap.start", "gap.finish"),
-                "sample_series",
-                {
-                    **selection,
-                    "range": conjunction(sample_range, recorded),
-                    "gap": "sampled_gap" if open_ended else "gap",
-                },
-                sums=(SUMS_OF_GAP, sums) if sums else None,
+            partials_of_gap=of_gaps(
+                selection,
+                ReadTimes(
+                    bounds.within("greatest(gap.start, cutoff.before)", "gap.finish"),
+                    bounds.within("gap.start", "gap.finish"),
+                ),
+                read_range,
+                gap="sampled_gap" if open_ended else "gap",
+                sums=sums,
             ),
             samples_of_rollup=samples_by_series(read, bounds.within("r.first", "r.last"), series=OF_ROLLUP),
             samples_of_period=samples_by_series(
@@ -295,7 +287,7 @@ def partials_query(
             rollup_columns=partial_from_rollup(columns),
             rolled_up=rolled_up,
             longest=longest_rollup,
-            range=conjunction(sample_range, recorded),
+            range=read_range,
             period_in_range=conjunction(in_range, cutting.contain_period("p")) if cutting else in_range,
             rollup_in_range=Sql("false") if cutting else time_range.contains_period("r"),
             gap_in_range=time_range.overlaps_gap(),

@@ -92,13 +92,15 @@ def resources_query(conditions: FilterConditions, limit: int, recent: datetime, 
     within_project = conditions.visible != TRUE
     by_rollups = conditions.of_all_samples
     columns = "s.timestamp, s.message_id, s.metadata_id"
-    edges, newest = edge_tables(conditions, oldest=True), edge_of_each(conditions, columns)
+    selected = Sql(ALL_RESOURCES) if series == TRUE else filled(RESOURCES_OF_SERIES, series=series)
+    edges = edge_tables(conditions, oldest=True, listed=selected, limit=Sql("%s", (limit,)))
+    newest = edge_of_each(conditions, columns)
     until_newest = conjunction(Sql("s.timestamp <= newest.timestamp"), conditions.sample)
     oldest = edge_of_each(conditions, "s.timestamp, s.message_id", until_newest, oldest=True)
     return filled(
         f"{BY_INDEXES}{RESOURCES}",
         tables=combined(ends_tables(weeks), edges) if by_rollups else edges,
-        selected=ALL_RESOURCES if series == TRUE else filled(RESOURCES_OF_SERIES, series=series),
+        selected=selected,
         owner="" if within_project else OWNER.format(resource="selected.id", condition=""),
         describes="" if within_project else f"AND {DESCRIBES}",
         newest=combined(newest_by_rollups(columns, Sql("%s::timestamptz", (recent,)), weeks), newest)

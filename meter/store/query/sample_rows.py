@@ -27,6 +27,7 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.archived_edges import edge_in_table
 from meter.store.query.packed_parts import NO_END
 from meter.store.query.packed_parts import NO_START
 from meter.store.query.packed_parts import TimeBounds
@@ -52,12 +53,12 @@ SPREAD_RECORDED = "SELECT {columns} FROM spread_samples_recorded({since}, {first
 # enough. Rows of a series do not overlap, so that this is the order of their samples. Of each row the elements at its end are
 # unpacked first: mostly these are enough.
 FIRST_OF_SERIES = """
-WITH plain AS MATERIALIZED ({plain})
+WITH {edge}plain AS MATERIALIZED ({plain})
 SELECT {columns} FROM plain s
 UNION ALL (
     SELECT {columns} FROM (
         SELECT p.* FROM packed_samples p
-        WHERE p.series_id = {series} AND {overlaps} {of_rows} AND {beyond}
+        WHERE p.series_id = {series} AND {overlaps}{of_rows} {without_edge} AND {beyond}
         ORDER BY p.first {direction}, p.part {direction} OFFSET 0
     ) p {ends}
     CROSS JOIN LATERAL (
@@ -68,6 +69,13 @@ UNION ALL (
 )
 ORDER BY timestamp {direction}, message_id {direction} LIMIT {limit}
 """
+
+# What was read of archived rows of many series at once: the row that has the end of the range in its middle need not be read again.
+ARCHIVED_EDGE = "edge AS MATERIALIZED ({edge}), "
+WITH_ARCHIVED_EDGE = """
+    SELECT {columns} FROM (({plain}) UNION ALL SELECT {columns} FROM edge s WHERE s.timestamp IS NOT NULL) s ORDER BY timestamp {direction}, message_id {direction} LIMIT 1
+"""
+WITHOUT_EDGE = "AND NOT (p.first < {at} AND p.last > {at} AND EXISTS (SELECT FROM edge))"
 
 PLAIN_OF_SERIES = """
     SELECT {columns} FROM sample s {joins}
@@ -127,16 +135,6 @@ RECORDED_SINCE = "p.part >= 0 AND p.last_recorded >= {since}"
 """The condition of the packed rows ``p`` with samples that were recorded since a time. The first part is true of every row."""
 
 AFTER_PACKED = f"s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES} AND {{of_weeks}}), '-infinity')"
-
-# A time as min() and max() is one step on the index of each week.
-PLAIN_EDGE_OF_SERIES = """
-    SELECT {columns} FROM (
-        SELECT {function}(s.timestamp) AS at FROM sample s WHERE s.series_id = {series} AND {condition}
-    ) AS edge CROSS JOIN LATERAL (
-        SELECT {columns} FROM sample s WHERE s.series_id = {series} AND s.timestamp = edge.at AND {condition}
-        ORDER BY s.message_id {direction} LIMIT 1
-    ) AS s
-"""
 
 BEYOND = {
     "DESC": "p.last >= (SELECT CASE WHEN count(*) < {limit} THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)",
@@ -287,40 +285,49 @@ def first_of_series(
     spread: Sql | str = "",
     oldest: bool = False,
     of_rows: Sql | str = "",
+    any_of_row: bool = False,
+    edges: str = "",
 ) -> Sql:
     """Return the subquery of the newest samples of one series that meet ``condition``, or the ``oldest``, in this order.
 
     ``columns`` must include the message id. ``series`` is SQL for the id of the series. ``joins`` is what the condition needs.
     ``plain`` replaces the subquery that finds the plain ones, and ``spread`` the one that does in a spread store. ``of_rows`` is what the
-    condition means for packed rows ``p``, and follows others.
+    condition means for packed rows ``p``, and follows others. ``any_of_row``: any sample of a packed row will do, and the first ones are looked
+    at first. ``edges`` is the name of a table with those that were read from archive servers before
+    (:mod:`meter.store.query.archived_edges`), if the ``limit`` is one.
     """
     direction = "ASC" if oldest else "DESC"
     names = listed(columns)
+    not_archived = alternative(
+        plain
+        or filled(
+            PLAIN_OF_SERIES,
+            columns=names,
+            joins=joins,
+            series=series,
+            condition=condition,
+            direction=direction,
+            limit=str(limit),
+        ),
+        spread
+        or spread_in_order(
+            columns, bounds, series=f"ARRAY[{series}]", condition=condition, limit=limit, joins=joins, oldest=oldest
+        ),
+    )
     return filled(
         FIRST_OF_SERIES,
-        plain=alternative(
-            plain
-            or filled(
-                PLAIN_OF_SERIES,
-                columns=names,
-                joins=joins,
-                series=series,
-                condition=condition,
-                direction=direction,
-                limit=str(limit),
-            ),
-            spread
-            or spread_in_order(
-                columns, bounds, series=f"ARRAY[{series}]", condition=condition, limit=limit, joins=joins, oldest=oldest
-            ),
-        ),
+        edge=filled(ARCHIVED_EDGE, edge=edge_in_table(edges, columns, series)) if edges else "",
+        plain=filled(WITH_ARCHIVED_EDGE, columns=names, plain=not_archived, direction=direction)
+        if edges
+        else not_archived,
         columns=names,
         series=series,
         overlaps=within(overlaps("{first}", "{last}"), bounds),
         of_rows=of_rows,
+        without_edge=filled(WITHOUT_EDGE, at=bounds.first if oldest else bounds.last) if edges else "",
         beyond=BEYOND[direction].format(limit=limit),
         direction=direction,
-        ends=within(slices_from_end(limit, first="{first}", last="{last}", oldest=oldest), bounds),
+        ends=within(slices_from_end(limit, first="{first}", last="{last}", oldest=oldest or any_of_row), bounds),
         unpacked=unpacked_slice(columns),
         joins=joins,
         condition=condition,
@@ -359,25 +366,6 @@ def spread_in_order(
         wide=wide(columns),
         **bounds._asdict(),
     )
-
-
-def edge_of_series(
-    columns: tuple[str, ...], first: str, last: str, *, series: str, condition: str, oldest: bool = False
-) -> str:
-    """Return the subquery of the newest sample of one series, or the ``oldest``, from ``first`` to ``last``, both included, that meets ``condition``.
-
-    The parameters of all these are named.
-    """
-    within = f"s.timestamp >= {first} AND s.timestamp <= {last} AND {condition}"
-    plain = PLAIN_EDGE_OF_SERIES.format(
-        columns=listed(columns),
-        function="min" if oldest else "max",
-        series=series,
-        condition=within,
-        direction="ASC" if oldest else "DESC",
-    )
-    bounds = TimeBounds(Sql(first), Sql(last))
-    return str(first_of_series(columns, bounds, series=series, condition=within, limit=1, plain=plain, oldest=oldest))
 
 
 def listed(columns: tuple[str, ...], *, plain: bool = False, spread: bool = False) -> str:

@@ -159,6 +159,14 @@ class Sums:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ReadTimes:
+    """The times between which samples are read: ``of_group`` can refer to the group, its gap or its span, ``of_all`` only to the gap."""
+
+    of_group: TimeBounds
+    of_all: TimeBounds
+
+
 def of_samples(
     selection: Mapping[str, Sql | str], conditions: FilterConditions, condition: Sql, sums: Sums | None = None
 ) -> Sql:
@@ -173,69 +181,104 @@ def of_samples(
     if by_times and conditions.as_of != TRUE:
         spread_condition, recorded_until = conditions.range, Sql("%s::timestamptz", conditions.as_of.parameters)
         spread_read = sample_columns(selection["sample_columns"], spread_condition)
-    if sums:
-        sums = replace(sums, recorded_until=recorded_until) if by_times else None
-    return both_variants(
+    bounds = conditions.bounds
+    groups = _Groups(
+        "sample_series", read, ReadTimes(bounds, bounds), {**selection, "joins": joins, "condition": condition}
+    )
+    return groups.partials(
         OF_SERIES,
-        SPREAD_OF_SERIES,
-        read,
-        conditions.bounds,
-        conditions.bounds,
-        "sample_series",
-        {**selection, "joins": joins, "condition": condition, "spread_condition": spread_condition},
-        sums=(SUMS_OF_SERIES, sums) if sums else None,
-        source=_source(spread_read, conditions.bounds, ids_of("sample_series"), recorded_until),
-    )
-
-
-def both_variants(
-    template: str,
-    of_all: str,
-    columns: tuple[str, ...],
-    bounds: TimeBounds,
-    bounds_of_all: TimeBounds,
-    table: str,
-    selection: Mapping[str, Sql | str],
-    *,
-    sums: tuple[str, Sums] | None = None,
-    source: Sql | None = None,
-) -> Sql:
-    """Return ``template``, which looks the series up one group of ``table`` after the other, and ``of_all`` for what is better read at once.
-
-    ``of_all`` reads the samples of all series within ``bounds_of_all`` with one statement: those on archive servers, and the plain ones of
-    a spread store, these from ``source`` if that is given, or by a template of ``sums`` and what is added up. The archived ones come in
-    the order in which groups are read: sums of numbers depend on it. ``selection`` are parts of all templates.
-    """
-    names = ", ".join(f"{table}.{name}" for name in str(selection["names"]).split(", "))
-    parts = {**selection, "qualified_names": names}
-    of_group, of_spans = f"= ANY({table}.ids)", table == "total_series"
-    ids = ids_of(table, "retained_until >= gap.start" if "gap" in selection else "")
-    packed = packed_here(columns, bounds, f"p.series_id {of_group}", "true")
-    with_series = tuple(dict.fromkeys((*columns, "series_id")))
-    if of_spans:
-        source = filled(OF_SPANS, ids=ids, wide=wide(columns))
-        spans = TimeBounds(Sql("spans.start"), Sql("spans.finish"))
-        archived = filled(ARCHIVED_OF_SPANS, archived=archived_part(with_series, bounds_of_all.within(*spans), ids))
-    else:
-        source = source or _source(columns, bounds_of_all, ids)
-        archived = filled("({archived}) s", archived=archived_part(with_series, bounds_of_all, ids))
-    of_spread, added_up = sums or (of_all, None)
-    of_archive = {**parts, "spread_condition": selection["condition"]} if "condition" in selection else parts
-    return filled(
-        "{not_archived} UNION ALL ({archived} ORDER BY s.series_id, s.timestamp)",
-        not_archived=alternative(
-            variant(
-                filled(template, samples=samples_by_series(columns, bounds, series=of_group, archived=False), **parts),
-                spread=False,
-            ),
-            filled(
-                "{plain} UNION ALL {packed}",
-                plain=filled(of_spread, source=source, **{**parts, **(added_up.parts() if added_up else {})}),
-                packed=filled(template, samples=filled("({packed}) s", packed=packed), **parts),
-            ),
+        plain_of_spread=groups.filled(SUMS_OF_SERIES, **replace(sums, recorded_until=recorded_until).parts())
+        if sums and by_times
+        else groups.filled(
+            SPREAD_OF_SERIES,
+            source=_source(spread_read, bounds, groups.ids(), recorded_until),
+            spread_condition=spread_condition,
         ),
-        archived=filled(of_all, source=archived, **of_archive),
+        archived=groups.filled(SPREAD_OF_SERIES, source=groups.archived(), spread_condition=condition),
     )
+
+
+def of_gaps(
+    selection: Mapping[str, Sql | str], times: ReadTimes, range: Sql, *, gap: str, sums: Sums | None = None
+) -> Sql:
+    """Return the statement of the partials of the samples of ``sample_series`` in the rows of ``gap`` that meet ``range``."""
+    read = sample_columns(selection["sample_columns"], range)
+    groups = _Groups("sample_series", read, times, {**selection, "range": range, "gap": gap})
+    ids = groups.ids("retained_until >= gap.start")
+    return groups.partials(
+        PARTIALS_OF_GAP,
+        plain_of_spread=groups.filled(SUMS_OF_GAP, **sums.parts())
+        if sums
+        else groups.filled(SPREAD_OF_GAP, source=_source(read, times.of_all, ids)),
+        archived=groups.filled(SPREAD_OF_GAP, source=groups.archived(ids)),
+    )
+
+
+def of_spans(selection: Mapping[str, Sql | str], times: ReadTimes, range: Sql) -> Sql:
+    """Return the statement of the partials of the samples of ``total_series`` in their ``sampled_span`` that meet ``range``."""
+    read = sample_columns(selection["sample_columns"], range)
+    groups = _Groups("total_series", read, times, {**selection, "range": range})
+    within_span = TimeBounds(Sql("spans.start"), Sql("spans.finish"))
+    archived = archived_part(groups.columns_of_all, times.of_all.within(*within_span), groups.ids())
+    return groups.partials(
+        PARTIALS_OF_SPAN,
+        plain_of_spread=groups.filled(
+            SPREAD_OF_SPAN, source=filled(OF_SPANS, ids=groups.ids(), wide=wide(groups.columns))
+        ),
+        archived=groups.filled(SPREAD_OF_SPAN, source=filled(ARCHIVED_OF_SPANS, archived=archived)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """The groups of series in ``table``, of whose samples ``columns`` are read; ``parts`` are those of all templates."""
+
+    table: str
+    columns: tuple[str, ...]
+    times: ReadTimes
+    parts: Mapping[str, Sql | str]
+
+    @property
+    def columns_of_all(self) -> tuple[str, ...]:
+        """The columns that samples of all groups need: their series tells the group."""
+        return tuple(dict.fromkeys((*self.columns, "series_id")))
+
+    def filled(self, template: str, **parts: Sql | str) -> Sql:
+        """Return ``template`` with the parts of all templates and these."""
+        names = ", ".join(f"{self.table}.{name}" for name in str(self.parts["names"]).split(", "))
+        return filled(template, **{**self.parts, "qualified_names": names, **parts})
+
+    def ids(self, condition: str = "") -> str:
+        """Return the array of the ids of all groups that meet ``condition``."""
+        return ids_of(self.table, condition)
+
+    def archived(self, ids: str | None = None) -> Sql:
+        """Return the item ``s`` of the samples on archive servers, of all groups or of the series ``ids``."""
+        return filled(
+            "({archived}) s", archived=archived_part(self.columns_of_all, self.times.of_all, ids or self.ids())
+        )
+
+    def partials(self, template: str, *, plain_of_spread: Sql, archived: Sql) -> Sql:
+        """Return ``template``, which looks the groups up one after the other, and beside it what is better read of all at once.
+
+        These are the ``archived`` samples, and the plain ones of a spread store. The archived ones come in the order in which groups
+        are read: sums of numbers depend on it.
+        """
+        of_group, bounds = f"= ANY({self.table}.ids)", self.times.of_group
+        on_one_server = samples_by_series(self.columns, bounds, series=of_group, archived=False)
+        packed = packed_here(self.columns, bounds, f"p.series_id {of_group}", "true")
+        return filled(
+            "{not_archived} UNION ALL ({archived} ORDER BY s.series_id, s.timestamp)",
+            not_archived=alternative(
+                variant(self.filled(template, samples=on_one_server), spread=False),
+                filled(
+                    "{plain} UNION ALL {packed}",
+                    plain=plain_of_spread,
+                    packed=self.filled(template, samples=filled("({packed}) s", packed=packed)),
+                ),
+            ),
+            archived=archived,
+        )
 
 
 def ids_of(table: str, condition: str = "") -> str:

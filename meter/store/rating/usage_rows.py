@@ -14,7 +14,8 @@ import msgspec
 
 from meter.rating.usage.existence import ExistenceSpan
 from meter.store.postgres.pool import Session
-from meter.store.query.sample_rows import edge_of_series
+from meter.store.query.named_edges import archived_edges_of
+from meter.store.query.named_edges import edge_of_series
 
 LOCK = 0x6D65746572_09
 """Key of the advisory lock that a transaction takes before it changes usage: two of them do not wait for each other's rows."""
@@ -36,20 +37,19 @@ SELECT used.resource_id, r.name FROM (
 ORDER BY 1
 """
 
-_EDGES = {
-    oldest: edge_of_series(
-        ("timestamp", "message_id"),
-        "%(since)s::timestamptz",
-        "%(finish)s::timestamptz",
-        series="x.id",
-        condition="s.timestamp < %(finish)s",
-        oldest=oldest,
-    )
-    for oldest in (True, False)
-}
+_EDGE = (("timestamp", "message_id"), "%(since)s::timestamptz", "%(finish)s::timestamptz")
+_BEFORE_FINISH = "s.timestamp < %(finish)s"
+_OLDEST, _NEWEST = (
+    edge_of_series(*_EDGE, series="x.id", condition=_BEFORE_FINISH, oldest=oldest, edges=edges)
+    for oldest, edges in ((True, "archived_first"), (False, "archived_last"))
+)
+_ARCHIVED_FIRST, _ARCHIVED_LAST = (
+    archived_edges_of(name, *_EDGE, ids="ARRAY(SELECT id FROM page)", condition=_BEFORE_FINISH, oldest=oldest)
+    for oldest, name in ((True, "archived_first"), (False, "archived_last"))
+)
 
 RESOURCES_WITH_SAMPLES = f"""
-SELECT x.resource_id, min(sampled.first), max(sampled.last) FROM (
+WITH page AS MATERIALIZED (
     SELECT x.id, x.resource_id FROM series x
     WHERE x.meter_id IN (SELECT id FROM meter WHERE name = %(meter)s)
         AND x.retained_until >= %(since)s AND x.resource_id > %(after)s AND x.resource_id <= coalesce((
@@ -58,11 +58,12 @@ SELECT x.resource_id, min(sampled.first), max(sampled.last) FROM (
                 WHERE p.meter_id IN (SELECT id FROM meter WHERE name = %(meter)s) AND p.retained_until >= %(since)s
                     AND p.resource_id > %(after)s
                 ORDER BY 1 LIMIT %(rows)s
-            ) AS page
+            ) AS next
         ), %(after)s)
     OFFSET 0
-) AS x CROSS JOIN LATERAL (
-    SELECT (SELECT s.timestamp FROM ({_EDGES[True]}) AS s) AS first, (SELECT s.timestamp FROM ({_EDGES[False]}) AS s) AS last
+), {_ARCHIVED_FIRST}, {_ARCHIVED_LAST}
+SELECT x.resource_id, min(sampled.first), max(sampled.last) FROM page AS x CROSS JOIN LATERAL (
+    SELECT (SELECT s.timestamp FROM ({_OLDEST}) AS s) AS first, (SELECT s.timestamp FROM ({_NEWEST}) AS s) AS last
 ) AS sampled
 GROUP BY x.resource_id ORDER BY 1
 """

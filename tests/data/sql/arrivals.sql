@@ -30,7 +30,7 @@ WITH recent AS MATERIALIZED (
         )
         UNION ALL
         SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, coalesce(u.recorded_times, coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') + u.delays * interval '1 microsecond') AS recorded_at, u.message_ids AS message_id, p.series_id AS series_id
-        FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], a.delays[k.lower:k.upper], a.recorded_times[k.lower:k.upper], a.message_ids[k.lower:k.upper], NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', NULL, '-infinity'::timestamptz, 'infinity'::timestamptz, $1::timestamptz, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+        FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], a.delays[k.lower:k.upper], a.recorded_times[k.lower:k.upper], a.message_ids[k.lower:k.upper], NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', NULL, '-infinity'::timestamptz, 'infinity'::timestamptz, $1::timestamptz, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
         CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.recorded_times, p.delays, p.message_ids) WITH ORDINALITY AS u (times, time_offsets, recorded_times, delays, message_ids, n)
         WHERE (SELECT EXISTS (SELECT FROM archived_week))
     ) s WHERE s.recorded_at >= $1::timestamptz

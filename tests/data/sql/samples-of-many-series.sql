@@ -1,5 +1,4 @@
-SELECT week.first, week.last, archived.until,
-(SELECT p.start FROM final_period p WHERE p.hours = 1 AND p.start > '-infinity' ORDER BY p.start LIMIT 1) AS first_final
+SELECT week.first, week.last, archived.until
 FROM (
     SELECT ((min(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS first, ((max(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS last
     FROM (
@@ -80,7 +79,8 @@ FROM (
                     END AS upper
                     OFFSET 0
                 ) AS whole
-                CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (1 + 3) + 1), whole.upper), (whole.lower, whole.upper - (1 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+                CROSS JOIN LATERAL (SELECT CASE WHEN p.archived AND whole.upper - p.count + 4 > 0 THEN least(whole.upper - p.count + 4, 1 + 3) ELSE 1 + 3 END AS size OFFSET 0) AS ahead
+                CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - ahead.size + 1), whole.upper), (whole.lower, whole.upper - ahead.size)) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
                 CROSS JOIN LATERAL (
                     SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                             SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
@@ -119,7 +119,8 @@ FROM (
                 END AS upper
                 OFFSET 0
             ) AS whole
-            CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - (20 + 3) + 1), whole.upper), (whole.lower, whole.upper - (20 + 3))) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+            CROSS JOIN LATERAL (SELECT CASE WHEN p.archived AND whole.upper - p.count + 4 > 0 THEN least(whole.upper - p.count + 4, 20 + 3) ELSE 20 + 3 END AS size OFFSET 0) AS ahead
+            CROSS JOIN LATERAL (SELECT * FROM (VALUES (greatest(whole.lower, whole.upper - ahead.size + 1), whole.upper), (whole.lower, whole.upper - ahead.size)) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
             CROSS JOIN LATERAL (
                 SELECT s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, coalesce(u.recorded_times, coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') + u.delays * interval '1 microsecond') AS recorded_at, u.message_ids AS message_id, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id, u.wire_format_ids AS wire_format_id, coalesce(uuid_send(u.signatures_left) || uuid_send(u.signatures_right), u.signatures, '') AS signature, coalesce(u.verbatim_jsons, '') AS verbatim_json FROM LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.recorded_times[slice.lower:slice.upper], p.delays[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper], p.wire_format_ids[slice.lower:slice.upper], p.signatures_left[slice.lower:slice.upper], p.signatures_right[slice.lower:slice.upper], p.signatures[slice.lower:slice.upper], p.verbatim_jsons[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                         SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.recorded_times[slice.lower - shift:slice.upper - shift], p.delays[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift], p.metadata_ids[slice.lower - shift:slice.upper - shift], p.wire_format_ids[slice.lower - shift:slice.upper - shift], p.signatures_left[slice.lower - shift:slice.upper - shift], p.signatures_right[slice.lower - shift:slice.upper - shift], p.signatures[slice.lower - shift:slice.upper - shift], p.verbatim_jsons[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL

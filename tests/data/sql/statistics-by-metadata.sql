@@ -89,7 +89,7 @@ WITH partial AS (
         UNION ALL (
             SELECT sample_series.unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.metadata_id AS metadata_id
             FROM gap AS gap CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, u.metadata_ids AS metadata_id, p.series_id AS series_id
-                FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], a.metadata_ids[k.lower:k.upper], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series WHERE sample_series.retained_until >= gap.start), greatest($2::timestamptz, gap.start), least($3::timestamptz, gap.finish), NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+                FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], a.metadata_ids[k.lower:k.upper], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series WHERE sample_series.retained_until >= gap.start), greatest($2::timestamptz, gap.start), least($3::timestamptz, gap.finish), NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
                 CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes, p.metadata_ids) WITH ORDINALITY AS u (times, time_offsets, volumes, metadata_ids, n)
                 WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
             JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
@@ -136,7 +136,7 @@ WITH partial AS (
                         )
                         UNION ALL
                         SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, u.metadata_ids AS metadata_id
-                        FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], a.metadata_ids[k.lower:k.upper], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY[r.series_id], greatest($2::timestamptz, r.first), least($3::timestamptz, r.last), NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+                        FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], a.metadata_ids[k.lower:k.upper], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY[r.series_id], greatest($2::timestamptz, r.first), least($3::timestamptz, r.last), NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
                         CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes, p.metadata_ids) WITH ORDINALITY AS u (times, time_offsets, volumes, metadata_ids, n)
                         WHERE (SELECT EXISTS (SELECT FROM archived_week))
                     )

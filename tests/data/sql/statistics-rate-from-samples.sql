@@ -41,7 +41,7 @@ WITH partial AS (
     UNION ALL (
         SELECT sample_series.unit, sample_series.meter, sample_series.resource_id, sample_series.run_kind, sample_series.run_id, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie, CASE WHEN true THEN (s.volume > $3::float8) ELSE false END AS matches
         FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, p.series_id AS series_id
-            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], a.message_ids[k.lower:k.upper], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series), $2::timestamptz, $4::timestamptz, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], a.message_ids[k.lower:k.upper], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series), $2::timestamptz, $4::timestamptz, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
             CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.message_ids, p.volumes) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
             WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
         JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
@@ -105,7 +105,7 @@ WITH partial AS (
                             )
                             UNION ALL
                             SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, p.series_id AS series_id
-                            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY[x.id], '-infinity'::timestamptz, $2::timestamptz, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+                            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], NULL::double precision[], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY[x.id], '-infinity'::timestamptz, $2::timestamptz, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
                             CROSS JOIN LATERAL unnest(p.times, p.time_offsets) WITH ORDINALITY AS u (times, time_offsets, n)
                             WHERE (SELECT EXISTS (SELECT FROM archived_week))
                         )

@@ -135,7 +135,7 @@ WITH partial AS (
     UNION ALL (
         SELECT sample_series.unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
         FROM gap AS gap CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
-            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series WHERE sample_series.retained_until >= gap.start), greatest($2::timestamptz, gap.start), least($3::timestamptz, gap.finish), NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series WHERE sample_series.retained_until >= gap.start), greatest($2::timestamptz, gap.start), least($3::timestamptz, gap.finish), NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
             CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
             WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
         JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
@@ -212,7 +212,7 @@ WITH partial AS (
                     SELECT unnest(range_agg(tstzrange(start, finish, '[]'))) AS span FROM sampled_span WHERE start <= finish
                 ) AS spans
             ) AS spans CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
-                FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM total_series), greatest($2::timestamptz, spans.start), least($3::timestamptz, spans.finish), NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+                FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM total_series), greatest($2::timestamptz, spans.start), least($3::timestamptz, spans.finish), NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
                 CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
                 WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
         ) s ON s.series_id = total_series.member

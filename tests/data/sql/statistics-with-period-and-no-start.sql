@@ -59,7 +59,8 @@ WITH origin AS MATERIALIZED (
                             END AS upper
                             OFFSET 0
                         ) AS whole
-                        CROSS JOIN LATERAL (SELECT * FROM (VALUES (whole.lower, least(whole.upper, whole.lower + (1 + 3) - 1)), (whole.lower + (1 + 3), whole.upper)) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
+                        CROSS JOIN LATERAL (SELECT CASE WHEN p.archived AND whole.lower <= 4 THEN least(5 - whole.lower, 1 + 3) ELSE 1 + 3 END AS size OFFSET 0) AS ahead
+                        CROSS JOIN LATERAL (SELECT * FROM (VALUES (whole.lower, least(whole.upper, whole.lower + ahead.size - 1)), (whole.lower + ahead.size, whole.upper)) AS v (lower, upper) WHERE lower <= upper OFFSET 0) AS slice
                         CROSS JOIN LATERAL (
                             SELECT s.timestamp, s.message_id FROM (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id FROM LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.message_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                                     SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.message_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4) UNION ALL
@@ -217,7 +218,7 @@ WITH origin AS MATERIALIZED (
     UNION ALL (
         SELECT sample_series.unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
         FROM sampled_gap AS gap CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
-            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series WHERE sample_series.retained_until >= gap.start), gap.start, gap.finish, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series WHERE sample_series.retained_until >= gap.start), gap.start, gap.finish, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
             CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
             WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
         JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
@@ -278,7 +279,7 @@ WITH origin AS MATERIALIZED (
                     SELECT unnest(range_agg(tstzrange(start, finish, '[]'))) AS span FROM sampled_span WHERE start <= finish
                 ) AS spans
             ) AS spans CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
-                FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM total_series), spans.start, spans.finish, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower) AS slice
+                FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM total_series), spans.start, spans.finish, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
                 CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
                 WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
         ) s ON s.series_id = total_series.member

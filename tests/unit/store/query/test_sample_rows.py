@@ -11,11 +11,11 @@ from meter.query import SampleFilter
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
 from meter.store.postgres.sql import Sql
 from meter.store.query.conditions import split_filter
+from meter.store.query.named_edges import edge_of_series
 from meter.store.query.packed_parts import NO_END
 from meter.store.query.packed_parts import NO_START
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import EVER
-from meter.store.query.sample_rows import edge_of_series
 from meter.store.query.sample_rows import first_of_series
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_between

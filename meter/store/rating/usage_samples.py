@@ -1,0 +1,136 @@
+"""The samples of which usage is computed, as common table expressions: ``wanted``, their series, and ``read``.
+
+Those on archive servers are read of all series at once. :mod:`meter.store.rating.usage_sql` names the parameters.
+"""
+
+from __future__ import annotations
+
+from meter.store.packing.packed_rows import VALUE_COLUMNS
+from meter.store.postgres.sql import Sql
+from meter.store.query.named_edges import archived_edges_of
+from meter.store.query.named_edges import edge_of_series
+from meter.store.query.packed_parts import TimeBounds
+from meter.store.query.packed_parts import archived_part
+from meter.store.query.sample_rows import samples_between
+from meter.store.query.steps import IS_MEASURED
+
+LOOK_BACK = "interval '45 days'"
+"""How long before a day, and after it, the neighbours of its samples are searched."""
+
+# What clients submit is not measured: it is not billed.
+SUBMITTED = """EXISTS (
+    SELECT FROM source o JOIN project p ON p.id = x.project_id
+    WHERE o.id = x.source_id AND starts_with(o.name, p.name || ':')
+)"""
+
+# Units are numbers, and types of meters their first letter (cumulative, delta, gauge): samples are many.
+WANTED = f"""
+wanted AS MATERIALIZED (
+    SELECT x.id, x.resource_id, x.project_id, m.unit, m.kind, x.polling_interval, x.polling_interval > 0 AS polled, x.run_kind, x.run_id,
+        {IS_MEASURED} AS measured
+    FROM (
+        SELECT id, min(id) OVER (PARTITION BY unit) AS unit, type::"char" AS kind FROM meter WHERE name = %(meter)s
+    ) AS m CROSS JOIN LATERAL (
+        SELECT x.* FROM series x
+        WHERE x.meter_id = m.id AND x.resource_id > %(after)s AND x.resource_id <= %(through)s
+            AND (%(resources)s::integer[] IS NULL OR x.resource_id = ANY(%(resources)s))
+            AND x.retained_until >= %(start)s::timestamptz - {LOOK_BACK}
+        OFFSET 0
+    ) AS x
+    WHERE NOT {SUBMITTED}
+)"""
+
+# meter.rating.exact.shortest in SQL. A cast to numeric alone would round to 15 digits.
+EXACT_VOLUME = """CASE
+    WHEN abs(s.volume) < 9007199254740992 AND s.volume = floor(s.volume) THEN s.volume::bigint::numeric
+    WHEN abs(s.volume) < 9007199254740992 THEN s.volume::text::numeric
+    ELSE floor(s.volume / 1125899906842624)::bigint * 1125899906842624::numeric
+        + (s.volume - floor(s.volume / 1125899906842624) * 1125899906842624)::bigint END"""
+
+COLUMNS = f"w.*, s.timestamp, s.message_id, s.metadata_id, {EXACT_VOLUME} AS volume"
+
+START, FINISH = "%(start)s::timestamptz", "%(finish)s::timestamptz"
+RECORDED = "s.recorded_at <= %(as_of)s"
+INTERVAL_END = f"{FINISH} + make_interval(secs => w.polling_interval)"
+OF_WANTED = "p.series_id = w.id"
+WANTED_IDS = "ARRAY(SELECT id FROM wanted)"
+
+
+def _edges(first: str, until: str, name: str, *, oldest: bool) -> tuple[str, str]:
+    """Return the subquery of the newest or the oldest sample of the series ``w`` from ``first`` until before ``until``.
+
+    And before it the table ``name`` that it needs, with those in the middle of archived rows.
+    """
+    condition = f"s.timestamp < {until} AND {RECORDED}"
+    table = archived_edges_of(name, VALUE_COLUMNS, first, until, ids=WANTED_IDS, condition=condition, oldest=oldest)
+    return table, edge_of_series(
+        VALUE_COLUMNS, first, until, series="w.id", condition=condition, oldest=oldest, edges=name
+    )
+
+
+ARCHIVED_BEFORE, NEWEST_BEFORE = _edges(f"{START} - {LOOK_BACK}", START, "archived_before", oldest=False)
+ARCHIVED_FIRST, OLDEST_BEFORE = _edges(f"{START} - {LOOK_BACK}", START, "archived_first", oldest=True)
+ARCHIVED_AFTER, OLDEST_AFTER = _edges(FINISH, f"{FINISH} + {LOOK_BACK}", "archived_after", oldest=True)
+
+
+def _samples_of(series: str, first: str, last: str, condition: str, *, last_of_all: str = "") -> str:
+    """Return the statement of the samples of the table ``series`` that lie between two times, and meet ``condition``.
+
+    Those on archive servers are read of all series at once, until ``last_of_all`` if ``last`` depends on the series ``w``.
+    """
+    ids = f"ARRAY(SELECT id FROM {series})"
+    here = samples_between(VALUE_COLUMNS, TimeBounds(Sql(first), Sql(last)), series=OF_WANTED, archived=False)
+    archived = archived_part(VALUE_COLUMNS, TimeBounds(Sql(first), Sql(last_of_all or last)), ids)
+    return f"""
+    SELECT {COLUMNS}
+    FROM {series} w CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id, s.metadata_id, s.volume
+        FROM {here}
+        WHERE s.series_id = w.id AND {condition}
+        OFFSET 0
+    ) AS s
+    UNION ALL
+    SELECT {COLUMNS}
+    FROM ({archived}) AS s JOIN {series} w ON w.id = s.series_id
+    WHERE {condition}"""
+
+
+OF_TIME = _samples_of(
+    "wanted", START, FINISH, "s.timestamp >= %(start)s AND s.timestamp < %(finish)s AND s.recorded_at <= %(as_of)s"
+)
+
+BEFORE = f"""
+    SELECT {COLUMNS}
+    FROM wanted w CROSS JOIN LATERAL ({NEWEST_BEFORE}) AS s"""
+
+# Series that were polled, of resources that others told of, too: what was told does not count where polls measured the same time, also
+# if the day ends in between.
+POLLED_BESIDE_OTHERS = """w.polled AND EXISTS (
+        SELECT FROM wanted n WHERE n.resource_id = w.resource_id AND n.unit = w.unit AND NOT n.polled
+    )"""
+
+FIRST_BEFORE = f"""
+    SELECT {COLUMNS}
+    FROM wanted w CROSS JOIN LATERAL ({OLDEST_BEFORE}) AS s
+    WHERE {POLLED_BESIDE_OTHERS}"""
+
+FIRST_AFTER = f"""
+    SELECT {COLUMNS}
+    FROM wanted w CROSS JOIN LATERAL ({OLDEST_AFTER}) AS s
+    WHERE {POLLED_BESIDE_OTHERS}"""
+
+# Only of series for which there is an interval after the day.
+BESIDE_OTHERS = f"beside AS MATERIALIZED (SELECT w.* FROM wanted w WHERE {POLLED_BESIDE_OTHERS})"
+INTERVAL_AFTER = _samples_of(
+    "beside",
+    FINISH,
+    f"least({FINISH} + {LOOK_BACK}, {INTERVAL_END})",
+    f"s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK} AND s.timestamp < {INTERVAL_END}"
+    " AND s.recorded_at <= %(as_of)s",
+    last_of_all=f"{FINISH} + least({LOOK_BACK}, make_interval(secs => (SELECT max(polling_interval) FROM beside)))",
+)
+
+EDGES = f"{ARCHIVED_BEFORE}, {ARCHIVED_FIRST}, {ARCHIVED_AFTER}"
+READ = f"read AS MATERIALIZED ({OF_TIME}\n)"
+READ_WITH_BEFORE = f"{EDGES}, read AS MATERIALIZED ({OF_TIME}\n    UNION ALL{BEFORE}\n)"
+READ_DELTAS = f"{BESIDE_OTHERS}, read AS MATERIALIZED ({OF_TIME}\n    UNION ALL{INTERVAL_AFTER}\n)"
