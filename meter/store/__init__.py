@@ -21,6 +21,7 @@ from meter.store.audit.log import MAX_REASON
 from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.cluster.spreading import NotSpreadable
 from meter.store.cluster.spreading_administration import SpreadingAdministration
+from meter.store.cluster.unfinished_spread import UnfinishedSpread
 from meter.store.cluster.workers import Cluster
 from meter.store.cluster.workers import Worker
 from meter.store.maintenance.administration import Administration
@@ -98,6 +99,7 @@ __all__ = [
     "TracedInactivity",
     "UnexpectedCount",
     "UnexpectedLoss",
+    "UnfinishedSpread",
     "UnknownToken",
     "Verification",
     "VoidedSamplesCheck",

@@ -14,6 +14,7 @@ from meter.interfaces import Unavailable
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
+from meter.store import DatabaseInspection
 from meter.store import PostgresStore
 from meter.store.cluster.spreading import Spreading
 from meter.store.postgres.connection import Unsupported
@@ -117,13 +118,21 @@ def steps(dsn, number):
 
 
 @pytest_twisted.ensureDeferred
-async def test_spreading_goes_on_where_it_was_stopped_and_status_says_how_far_it_is(citus, cluster_dsn, tmp_path):
+async def test_spreading_goes_on_where_it_was_stopped_and_commands_say_how_far_it_is(citus, cluster_dsn, tmp_path):
     meter_db = command_on(cluster_dsn, tmp_path / "meter.toml")
 
     async def unfinished():
         status, out, errors = await meter_db("status", "--json")
         assert status == 0, errors
-        return json.loads(out)["unfinished_spread"]
+        found = json.loads(out)["unfinished_spread"]
+        inspection = DatabaseInspection(reactor, cluster_dsn, clock=reactor)
+        await inspection.open()
+        try:
+            seen_by_the_doctor = await inspection.unfinished_spread()
+        finally:
+            inspection.close()
+        assert found == (str(seen_by_the_doctor) if seen_by_the_doctor else None)
+        return found
 
     assert await unfinished() is None
     for found in (

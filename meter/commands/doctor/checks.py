@@ -14,7 +14,7 @@ CHECKS: dict[str, str] = {
     "dead letters": "how many dead letters there are, by kind, with the commonest reason of each",
     "database": "the database can be reached, its version, and the version of the schema",
     "durability": "no setting of PostgreSQL with which a crash loses committed samples",
-    "cluster": "all workers of a spread store answer, and have nothing in doubt",
+    "cluster": "all workers of a spread store answer, and have nothing in doubt; no spread is unfinished",
     "archive": "all archive servers answer, and have the weeks that were moved to them",
     "partitions": "this week and the next have a partition",
     "finalization": "all hours are final that can be, or which is the oldest that is not",

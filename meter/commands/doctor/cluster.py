@@ -6,16 +6,30 @@ from collections.abc import Iterator
 
 from meter.commands.doctor.database import readable_bytes
 from meter.commands.doctor.finding import Finding
+from meter.commands.doctor.finding import Level
 from meter.store import Cluster
+from meter.store import UnfinishedSpread
 
 
-def cluster_findings(cluster: Cluster | None) -> Iterator[Finding]:
-    """Yield what is wrong with the workers of a spread store, or that nothing is; ``None`` is a store on one server."""
+def cluster_findings(cluster: Cluster | None, unfinished: UnfinishedSpread | None = None) -> Iterator[Finding]:
+    """Yield what is wrong with the workers of a spread store, or that nothing is; ``None`` is a store on one server.
+
+    ``unfinished`` is a spread that is not done.
+    """
+    if unfinished is not None:
+        yield _not_done(unfinished)
     if cluster is None:
-        yield Finding("cluster", "ok", "all samples are on this server")
+        if unfinished is None:
+            yield Finding("cluster", "ok", "all samples are on this server")
         return
     found = [*_workers(cluster), *_connections(cluster)]
     yield from found or [_well(cluster)]
+
+
+def _not_done(unfinished: UnfinishedSpread) -> Finding:
+    level: Level = "ok" if unfinished.at_work else "warning"
+    text = f"meter-db spread is not done: {unfinished.how_far}; {unfinished.who}"
+    return Finding("cluster", level, text, unfinished.advice)
 
 
 def _workers(cluster: Cluster) -> Iterator[Finding]:

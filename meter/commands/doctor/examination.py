@@ -289,7 +289,7 @@ async def _inspect(context: ExaminationContext, inspection: DatabaseInspection, 
     if server.schema_problem:
         return
     cluster = await inspection.cluster()
-    found += cluster_findings(cluster)
+    found += cluster_findings(cluster, await inspection.unfinished_spread())
     found += archive_findings(await inspection.archives(), await inspection.lost_weeks())
     before = context.now()
     now = await inspection.now()

@@ -1,6 +1,9 @@
-"""How far a spread is that has begun and is not done, for ``meter-db status``: looked up without changing anything."""
+"""How far a spread is that has begun and is not done, for ``meter-db status`` and ``meter-doctor``: looked up without changing anything."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
 
 from meter.store.cluster.spreading import COPIED
 from meter.store.cluster.spreading import IS_DISTRIBUTED
@@ -19,21 +22,47 @@ SELECT EXISTS (
 )
 """
 
-GO_ON = "nobody is at work: call meter-db spread again, it goes on from here"
+GO_ON = "call meter-db spread again, it goes on from here"
 
 
-async def unfinished_spread(session: Session) -> str | None:
-    """Return how far a spread is that is not done, and how to go on; ``None`` if none is."""
+@dataclass(frozen=True, slots=True)
+class UnfinishedSpread:
+    """A spread that is not done. ``progress`` says what is done, and what is next; ``at_work``, whether a process goes on with it."""
+
+    began_at: datetime
+    progress: str
+    at_work: bool
+
+    @property
+    def how_far(self) -> str:
+        """When it was begun, and how far it is."""
+        return f"begun {self.began_at:%Y-%m-%d %H:%M}Z; {self.progress}"
+
+    @property
+    def who(self) -> str:
+        """Whether a process goes on with it."""
+        return "a process is at work" if self.at_work else "nobody is at work"
+
+    @property
+    def advice(self) -> str:
+        """What to do, if anything."""
+        return "" if self.at_work else GO_ON
+
+    def __str__(self) -> str:
+        return f"{self.how_far}; {self.who}{': ' if self.advice else ''}{self.advice}"
+
+
+async def unfinished_spread(session: Session) -> UnfinishedSpread | None:
+    """Return how far a spread is that is not done; ``None`` if none is."""
     if not await has_table(session, SPREAD_STORE):
         return None
     if not (begun := await session.rows(BEGUN)):
         return None
     [[at_work]] = await session.rows(IS_AT_WORK)
-    step = await _step(session, at_work=at_work)
-    return f"begun {begun[0][0]:%Y-%m-%d %H:%M}Z; {step}; {'a process is at work' if at_work else GO_ON}"
+    return UnfinishedSpread(begun[0][0], await _progress(session, at_work=at_work), at_work)
 
 
-async def _step(session: Session, *, at_work: bool) -> str:
+async def _progress(session: Session, *, at_work: bool) -> str:
     """Return what is done, and what is next."""
     if not await session.rows(IS_DISTRIBUTED, ["sample"]):
         partitions = await session.rows(PARTITIONS)

@@ -145,6 +145,7 @@ class Administration(AdministeredDatabase):
         extensions = await session.rows(
             "SELECT extname, extversion FROM pg_extension WHERE extname IN ('citus', 'timescaledb') ORDER BY 1"
         )
+        unfinished = None if problem else await unfinished_spread(session)
         return {
             "database": self._where,
             "server_version": server_version,
@@ -157,7 +158,7 @@ class Administration(AdministeredDatabase):
             "voided_samples": None if problem else await voided_count(session),
             "archive_servers": [] if problem else await archive_report(session),
             "lost_weeks": [] if problem else await lost_report(session),
-            "unfinished_spread": None if problem else await unfinished_spread(session),
+            "unfinished_spread": str(unfinished) if unfinished else None,
             **(await self._workers() if not problem else {}),
         }
 

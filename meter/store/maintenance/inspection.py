@@ -20,6 +20,8 @@ from meter.store.archive.archive_health import ArchiveHealth
 from meter.store.archive.archive_health import archive_health
 from meter.store.archive.archived_weeks import LostWeek
 from meter.store.archive.archived_weeks import lost_weeks
+from meter.store.cluster.unfinished_spread import UnfinishedSpread
+from meter.store.cluster.unfinished_spread import unfinished_spread
 from meter.store.cluster.workers import Cluster
 from meter.store.cluster.workers import cluster_of
 from meter.store.cluster.workers import disconnected_nodes
@@ -159,6 +161,13 @@ class DatabaseInspection:
             if cluster is None or cluster.away:
                 return cluster
             return replace(cluster, disconnected=await disconnected_nodes(self._connection))
+        except (Rejected, TimedOut) as error:
+            raise Unavailable(str(error)) from error
+
+    async def unfinished_spread(self) -> UnfinishedSpread | None:
+        """Return how far a spread is that has begun and is not done; ``None`` if none is."""
+        try:
+            return await unfinished_spread(self._connection)
         except (Rejected, TimedOut) as error:
             raise Unavailable(str(error)) from error
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
 
 import pytest
 
 from meter.commands.doctor.cluster import cluster_findings
 from meter.store import Cluster
+from meter.store import UnfinishedSpread
 from meter.store import Worker
 from meter.store.cluster.workers import Shard
 from meter.store.cluster.workers import problems
@@ -22,6 +25,7 @@ def shards(*megabytes):
 
 FIRST = Worker("db1:5432", True, True, version="15.4", extension_version="12.1-1", shards=shards(100, 200))
 SECOND = replace(FIRST, name="db2:5432")
+BEGUN = datetime(2026, 11, 28, 9, 30, tzinfo=UTC)
 AWAY = Worker("db2:5432", True, True, "connection refused")
 
 
@@ -75,3 +79,20 @@ def test_small_or_excluded_workers_are_not_uneven():
 
 def test_sizes_of_the_shards_of_a_partition_are_added():
     assert sizes_by_partition(shards(1, 2)) == {"sample_default": (20, 3 * MEGABYTE, 0, 3 * MEGABYTE)}
+
+
+def test_spread_that_nobody_goes_on_with_is_a_warning_before_and_after_samples_are_divided():
+    stopped = UnfinishedSpread(BEGUN, "0 of 3 partitions have a key with the series", at_work=False)
+    [found] = cluster_findings(None, stopped)
+    assert (found.level, found.text) == (
+        "warning",
+        "meter-db spread is not done: begun 2026-11-28 09:30Z; 0 of 3 partitions have a key with the series; nobody is at work",
+    )
+    assert found.advice == "call meter-db spread again, it goes on from here"
+    assert [each.level for each in cluster_findings(Cluster("12.1-1", [FIRST, SECOND]), stopped)] == ["warning", "ok"]
+
+
+def test_spread_at_work_is_shown_and_nothing_is_to_be_done():
+    [found] = cluster_findings(None, UnfinishedSpread(BEGUN, "all partitions have their key", at_work=True))
+    assert (found.level, found.advice) == ("ok", "")
+    assert found.text.endswith("; all partitions have their key; a process is at work")
