@@ -34,6 +34,9 @@ DOMAIN_HUNG = "domain hung"
 DOMAIN_UNREADABLE = "domain unreadable"
 """The reason of a :class:`SkipReport` for a domain that libvirt listed, and whose reading failed with an error."""
 
+REPORTS_LOST = "cycle reports were lost"
+"""How the reason of a :class:`DroppedSamples` begins that is about reports."""
+
 WHOLE_SECONDS = 3600.0
 """How often the report of a pollster has all its series groups."""
 

@@ -36,10 +36,10 @@ from meter.agent.measured_series import listed_parts
 from meter.agent.measured_series import parts_of
 from meter.agent.skip_notes import SkipNotes
 from meter.agent.skip_notes import clean_text
-from meter.agent.spooled_reports import REPORTS_LOST
 from meter.agent.spooled_reports import ReportState
 from meter.agent.spooled_reports import ReportToSpool
 from meter.ceilometer_signature import BadSignature
+from meter.cycle_report import REPORTS_LOST
 from meter.cycle_report import WHOLE_SECONDS
 from meter.cycle_report import ConfirmedReport
 from meter.cycle_report import CycleReport

@@ -18,6 +18,7 @@ from dataclasses import field
 from datetime import UTC
 from datetime import datetime
 
+from meter.cycle_report import REPORTS_LOST
 from meter.cycle_report import ConfirmedReport
 from meter.cycle_report import DroppedSamples
 from meter.interfaces import Publication
@@ -60,9 +61,6 @@ CREATE TABLE IF NOT EXISTS expected_series (
 )
 """,
 )
-
-REPORTS_LOST = "cycle reports were lost"
-"""How the reason of a :class:`~meter.cycle_report.DroppedSamples` begins that is about reports."""
 
 MAX_DROP_REASONS = 100
 MAX_DROP_REASON = 300

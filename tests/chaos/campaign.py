@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from tests.chaos import hostile_messages
@@ -154,7 +155,7 @@ def main(words: Sequence[str]) -> int:
                     outcome = run(fault, broker, store, site)
                 _say(str(outcome))
                 passed = outcome.passed
-            except (NeverCame, AssertionError, pytest.fail.Exception) as error:
+            except (NeverCame, AssertionError, RuntimeError, psycopg2.Error, pytest.fail.Exception) as error:
                 _say(f"{fault.name:52} FAILED: {error}")
             if not passed:
                 bad += 1

@@ -218,10 +218,14 @@ class Site:
             self.agent_line.release()
             self._publisher.send_signal(signal.SIGCONT)
 
-    def quiesce(self) -> None:
-        """Let nothing new be sent; return when all that was sent is known."""
+    def pause_agent(self) -> None:
+        """Let the agent make no samples but those of the pollster ``steady``; return when it has polled without."""
         self.pause.touch()
         until(lambda: len(set(self._last_lines(2))) == 1, "the agent to pause", 90)
+
+    def quiesce(self) -> None:
+        """Let nothing new be sent; return when all that was sent is known."""
+        self.pause_agent()
         assert self._publisher is not None
         self._publisher.terminate()
         try:

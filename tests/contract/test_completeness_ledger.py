@@ -250,6 +250,27 @@ async def test_gaps_of_samples_that_were_dropped_soon_and_late_are_apart(store, 
 
 
 @pytest_twisted.ensureDeferred
+async def test_stored_samples_say_of_which_cycles_others_were_dropped(store, rows):
+    """The cycle that was due at 900 s began early, and its samples were spooled before 890 s. Cycles that did not run made none."""
+    agent = rows.agent()
+    rows.run(agent, 0, 1500)
+    rows.run(agent, 3000, 86100)
+    rows.metered(agent)
+    rows.exception(agent, "spool dropped", 590, 890, pollster="", interval=0)
+    rows.exception(agent, "spool dropped", 2900, 3001, pollster="", interval=0)
+    store.fill(rows)
+    await write(store, [0, 300, 605, 1200, 1500, *every_300_seconds(3300, 86400)])
+
+    gaps = await store.completeness_gaps(HOUR, LATER, 10)
+
+    assert [(gap.start, gap.end, gap.samples, gap.cause) for gap in gaps] == [
+        (after(900), after(1200), 1, "spool dropped"),
+        (after(1800), after(3000), 4, "agent not running"),
+        (after(3000), after(3300), 1, "spool dropped"),
+    ]
+
+
+@pytest_twisted.ensureDeferred
 async def test_exception_of_one_resource_does_not_explain_the_loss_of_another(store, healthy):
     healthy.metered(1, "r2")
     healthy.exception(1, "domain hung", 600, 900, resource="r2")

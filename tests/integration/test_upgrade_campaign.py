@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pytest
 from meter.store.migrations import migrations
 from tests.upgrade import versions
 from tests.upgrade.backups import missing_and_added
+from tests.upgrade.freezing import freeze_between_transactions
 from tests.upgrade.page import block
 from tests.upgrade.page import blocks
 from tests.upgrade.questions import differences
@@ -105,3 +110,17 @@ def test_commands_of_the_page_are_found() -> None:
     ]
     assert block("pgbackrest --stanza=meter stanza-create").count("pgbackrest") == 2
     assert len(blocks("sh")) == 7
+
+
+def test_process_is_frozen_when_the_server_has_done_what_it_asked_and_no_transaction_waits_for_it(monkeypatch):
+    """The first time it is stopped between two statements of a transaction, the second time while one ends its transaction."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        port = client.getsockname()[1]
+        answers = [[(port, False)], [(port, True)], [(port, False)], [(port + 1, True)]]
+        sent = []
+
+        freeze_between_transactions(os.getpid(), sent.append, lambda _: answers.pop(0))
+
+    assert sent == [signal.SIGSTOP, signal.SIGCONT, signal.SIGSTOP]
+    assert answers == []

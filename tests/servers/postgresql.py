@@ -16,6 +16,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import suppress
@@ -179,10 +180,16 @@ class PostgreSQL:
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """Kill the server and all its processes."""
+        """Kill the server and all its processes; return when they have ended, as another one cannot start before."""
+        processes: list[int] = []
         if self._server is not None and self._server.poll() is None:
-            self._signal(signal.SIGKILL)
+            self._server.send_signal(signal.SIGSTOP)  # it begins no further process
+            processes = self._processes()
+            _send(processes, signal.SIGKILL)
         self._end(signal.SIGKILL)
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(map(_has_memory, processes)) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def restart(self) -> None:
         """Stop and start."""
@@ -191,16 +198,11 @@ class PostgreSQL:
 
     def freeze(self) -> None:
         """Stop the server's processes where they are: connections stay open and nothing answers."""
-        self._signal(signal.SIGSTOP)
+        _send(self._processes(), signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let the server go on after :meth:`freeze`."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        for process in self._processes():
-            with suppress(ProcessLookupError):  # a worker may have ended since
-                os.kill(process, number)
+        _send(self._processes(), signal.SIGCONT)
 
     def _processes(self) -> list[int]:
         assert self._server is not None
@@ -218,6 +220,21 @@ class PostgreSQL:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _send(processes: Iterable[int], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):  # a worker may have ended since
+            os.kill(process, number)
+
+
+def _has_memory(process: int) -> bool:
+    """Return whether a process that was killed has not ended yet."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
 
 
 def executed(dsn: str, statement: str) -> list[tuple[Any, ...]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC
@@ -24,6 +22,7 @@ from tests.price_files import requests_book
 from tests.system.daemons import SECRET
 from tests.system.daemons import Daemon
 from tests.system.daemons import fetch
+from tests.upgrade.freezing import freeze_between_transactions
 from tests.upgrade.versions import InstalledVersion
 
 PAST = Path(__file__).with_name("past.py")
@@ -47,13 +46,6 @@ SELECT count(*) FROM ({ids}) AS every JOIN series x ON x.id = series_id JOIN met
 FINAL_HOURS = """
 SELECT count(*) FROM final_period WHERE hours = 1 AND start >= '{start}'::timestamptz AND start < '{start}'::timestamptz + interval '1 day'
 """
-
-HANGING = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '0.3 s'
-AND application_name NOT LIKE '%rating'
-"""
-"""Sessions whose process does nothing in a transaction; that of rating lasts as long as the rating."""
 
 FINALIZE_AFTER = "finalize_after_seconds = 1.0\n"
 
@@ -151,17 +143,13 @@ class RollingSite(Site):
 
     def freeze(self, collector: Daemon) -> None:
         """Stop a collector by ``SIGSTOP`` where it is in no transaction: the other one would wait for its locks."""
-
-        def frozen() -> bool:
-            collector.send(signal.SIGSTOP)
-            time.sleep(0.5)
-            if not (stopped := self.postgresql.execute(HANGING, self.dsn) == [(0,)]):
-                collector.send(signal.SIGCONT)
-                time.sleep(0.1)
-            return stopped
-
+        assert collector.process is not None
         with self.quiet():
-            until(frozen, "a moment when a collector is in no transaction")
+            freeze_between_transactions(
+                collector.process.pid,
+                collector.send,
+                lambda statement: self.postgresql.execute(statement, self.dsn),
+            )
 
     def final_hours_of_recent_day(self) -> int:
         """Return how many hours of the day of late samples are final."""

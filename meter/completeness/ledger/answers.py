@@ -175,12 +175,14 @@ class LedgerAnswers:
         if unreported := sorted(set(ledger.unreported(periods))):
             facts.unreported = await self._source.sample_times(unreported)
         await self._pause()
-        lacking = [
-            period
-            for _, of_resource in groupby(periods, attrgetter("resource"))
-            if ledger.lack_at_end(found := list(of_resource), facts)
-            for period in found
-        ]
+        by_resource = [(name, list(each)) for name, each in groupby(periods, attrgetter("resource"))]
+        if dropped := {name: found for name, each in by_resource if (found := ledger.drop_times(each, facts))}:
+            facts.drop_times = dropped
+            facts.near_drops = await self._source.sample_times(
+                [(name, start, end) for name, found in dropped.items() for start, end in found]
+            )
+            await self._pause()
+        lacking = [period for _, each in by_resource if ledger.lack_at_end(each, facts) for period in each]
         if lacking:
             end = buckets[-1].end
             after = TimeBucket(end, end + max(period.interval for period in lacking))

@@ -38,7 +38,8 @@ class AttributedCycle(NamedTuple):
     """A cycle whose sample is missing for a known cause; ``whole_agent``: no pollster of the agent has one.
 
     ``interrupted``: the agent may have been killed in this cycle, between its samples and its report; the samples may be stored.
-    ``doubt``: whether the cycle may have a sample of a meter all the same, one of the constants above.
+    ``dropped``: samples were dropped that were spooled about that time; ``if_known``: the cause is this only if it is known that the
+    sample is not stored. ``doubt``: whether the cycle may have a sample of a meter all the same, one of the constants above.
     """
 
     due: Due
@@ -47,6 +48,8 @@ class AttributedCycle(NamedTuple):
     whole_agent: bool = False
     interrupted: bool = False
     doubt: int = NO_SAMPLE
+    dropped: bool = False
+    if_known: bool = False
 
     @property
     def is_missed(self) -> bool:
@@ -81,17 +84,27 @@ def surest(attributions: Sequence[CycleAttribution], missing: int, voided: int =
 
 
 def without_stored(
-    found: CycleAttribution, interval: float, is_stored: Callable[[Due, float], bool | None]
+    found: CycleAttribution, period: MeteredPeriod, is_stored: Callable[[Due, MeteredPeriod], bool | None]
 ) -> CycleAttribution:
-    """Return ``found`` without the missed cycles whose samples are stored; those that are not stored are certainly missing."""
-    if not any(each.is_missed for each in found.attributed):
+    """Return ``found`` without the missed cycles, and those of dropped samples, whose samples are stored.
+
+    Those that are not stored are missing: among them those whose samples may have been dropped.
+    """
+    if not found.possible and not any(each.is_missed or each.dropped for each in found.attributed):
         return found
     attributed = []
     for each in found.attributed:
-        stored = is_stored(each.due, interval) if each.is_missed else None
+        stored = is_stored(each.due, period) if each.is_missed or each.dropped else None
         if not stored:
             attributed.append(each if stored is None else each._replace(interrupted=False))
-    return found._replace(attributed=attributed)
+    possible = []
+    for each in found.possible:
+        stored = is_stored(each.due, period)
+        if stored is None and not each.if_known:
+            possible.append(each)
+        elif stored is False:
+            attributed.append(each)
+    return found._replace(attributed=sorted(attributed, key=lambda each: each.due.at), possible=possible)
 
 
 def attribute_cycles(
@@ -115,7 +128,15 @@ def attribute_cycles(
             continue
         unattributed.append(due)
         possible += [
-            AttributedCycle(due, each.cause, each.reason, each.pollster == "")
+            AttributedCycle(
+                due,
+                each.cause,
+                each.reason,
+                each.pollster == "",
+                doubt=_doubt(each),
+                dropped=True,
+                if_known=due.at >= each.end,
+            )
             for each in exceptions
             if each.may_cover(period, due.at)
         ][:1]
@@ -153,12 +174,17 @@ def _attributed(
     is_missed = due.before is not None and due.run is None
     covering = [
         AttributedCycle(
-            due, each.cause, each.reason, each.pollster == "", doubt=NO_SAMPLE if is_missed else _doubt(each)
+            due,
+            each.cause,
+            each.reason,
+            each.pollster == "",
+            doubt=NO_SAMPLE if is_missed else _doubt(each),
+            dropped=each.is_drop,
         )
         for each in exceptions
         # What is said of a poll is about a cycle that ran, although its time may reach into one that did not. What is said of a
         # skipped cycle is about one that did not run: the first cycle after a start comes at once, and may take its place.
-        if (each.pollster == "" if is_missed else not each.is_skipped_cycle) and each.covers(period, due.at)
+        if (each.may_concern_missed_cycles if is_missed else not each.is_skipped_cycle) and each.covers(period, due.at)
     ]
     for off in inactive:
         if off.start <= due.at < off.end:

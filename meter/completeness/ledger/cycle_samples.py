@@ -95,12 +95,13 @@ def unreported_times(timeline: Timeline, bucket: TimeBucket) -> Iterator[Unrepor
 class SeriesSamples(NamedTuple):
     """The stored samples of a series, by bucket: those of cycles that are expected, and those of cycles that were not reported.
 
-    ``is_stored`` tells of a cycle that may not have been reported whether its sample is stored; ``None`` if that is not known.
+    ``is_stored`` tells of a cycle that may not have been reported, or whose samples may have been dropped, whether its sample is
+    stored; ``None`` if that is not known.
     """
 
     received: Sequence[int]
     unreported: Sequence[int]
-    is_stored: Callable[[Due, float], bool | None]
+    is_stored: Callable[[Due, MeteredPeriod], bool | None]
 
 
 class CycleSamples:
@@ -177,12 +178,28 @@ class CycleSamples:
                 if ended is not None and border_of(n).belongs_after(ended[1]):
                     _move(received, surplus, n - 1, n)
 
-        def is_stored(due: Due, interval: float) -> bool | None:
-            if any(abs(at - due.at) < interval / 2 for at in of_unreported):
+        near_drops = facts.near_drops.get((resource, meter, project), ())
+
+        def is_stored(due: Due, period: MeteredPeriod) -> bool | None:
+            half = period.interval / 2
+            if due.run is not None:
+                if not any(
+                    begins + half <= due.at <= ends - half for begins, ends in facts.drop_times.get(resource, ())
+                ):
+                    return None
+                if any(abs(at - due.at) < half and self._is_of(due, period, at) for at in near_drops):
+                    return True
+                return None if self._finality.has_no_samples(meter, due.at) else False
+            if any(abs(at - due.at) < half for at in of_unreported):
                 return True
             return None if facts.unreported is None or self._finality.has_no_samples(meter, due.at) else False
 
         return SeriesSamples(received, unreported, is_stored)
+
+    def _is_of(self, due: Due, period: MeteredPeriod, at: float) -> bool:
+        """Return whether ``due`` is the cycle nearest to a sample: the first one after a start may be just before the next one."""
+        timeline = self._agents[period.agent_id].timelines.get(period.interval)
+        return timeline is None or timeline.nearest_due(at) == due.at
 
     def _bucket_of(self, at: float) -> int | None:
         return next((n for n, bucket in enumerate(self._buckets) if bucket.start <= at < bucket.end), None)

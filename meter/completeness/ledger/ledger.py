@@ -25,6 +25,7 @@ from meter.completeness.ledger.attribution import surest
 from meter.completeness.ledger.attribution import without_stored
 from meter.completeness.ledger.cycle_samples import Border
 from meter.completeness.ledger.cycle_samples import CycleSamples
+from meter.completeness.ledger.drop_times import drop_times
 from meter.completeness.ledger.ledger_source import AgentReports
 from meter.completeness.ledger.ledger_source import Finality
 from meter.completeness.ledger.ledger_source import MeteredPeriod
@@ -67,7 +68,7 @@ class _Shortage(NamedTuple):
     late: int
     voided: int
     shared: SharedLosses
-    is_stored: Callable[[Due, float], bool | None]
+    is_stored: Callable[[Due, MeteredPeriod], bool | None]
 
 
 class Ledger:
@@ -140,16 +141,16 @@ class Ledger:
     def lack_at_end(self, periods: Sequence[MeteredPeriod], facts: SampleCounts) -> bool:
         """Return whether a resource lacks samples in the last bucket, while its last cycle may have been measured after it."""
         last = len(self._buckets) - 1
-        end = self._buckets[last].end
-        if end >= self._now:
-            return False
+        return self._buckets[last].end < self._now and self._lacks(periods, facts, last)
+
+    def _lacks(self, periods: Sequence[MeteredPeriod], facts: SampleCounts, n: int) -> bool:
         expected: dict[tuple[str, str], int] = defaultdict(int)
         for period in consecutive(periods):
-            if count := self._expected(period, self._buckets[last]):
+            if count := self._expected(period, self._buckets[n]):
                 for meter in period.meters:
                     expected[meter, period.project] += count
         return any(
-            facts.received.get((periods[0].resource, meter, project, last), 0) < count
+            facts.received.get((periods[0].resource, meter, project, n), 0) < count
             for (meter, project), count in expected.items()
         )
 
@@ -158,6 +159,11 @@ class Ledger:
         for period in periods:
             for each in self._samples.unreported_times(period):
                 yield period.resource, each.start, each.end
+
+    def drop_times(self, periods: Sequence[MeteredPeriod], facts: SampleCounts) -> Sequence[tuple[float, float]]:
+        """Return about when samples of a resource, which lacks some, may have been dropped."""
+        found = drop_times(periods, self._agents, self._buckets[0].start, self._buckets[-1].end)
+        return found if found and any(self._lacks(periods, facts, n) for n in range(len(self._buckets))) else ()
 
     def _expected(self, period: MeteredPeriod, bucket: TimeBucket) -> int:
         if period.is_off_schedule:
@@ -208,7 +214,7 @@ class Ledger:
                 found = known[period, n] = attribute_cycles(
                     period, self._agents[period.agent_id], bucket.start, end, self._now
                 )
-            reasons.append(without_stored(found, period.interval, lack.is_stored))
+            reasons.append(without_stored(found, period, lack.is_stored))
         missing, late, unexpected = lack.missing, lack.late, lack.unexpected
         taken = surest(reasons, missing, lack.voided)
         missing -= sum(map(len, taken))

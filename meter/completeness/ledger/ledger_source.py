@@ -20,6 +20,7 @@ from typing import Protocol
 from meter.completeness.ledger.causes import Cause
 from meter.completeness.ledger.timeline import Timeline
 from meter.completeness_query import CompletenessQuery
+from meter.cycle_report import REPORTS_LOST
 
 HOUR_SECONDS = 3600.0
 DAY_SECONDS = 86400.0
@@ -82,11 +83,28 @@ class PollingException(NamedTuple):
         """Whether cycles did not take place, rather than polls of some pollster."""
         return self.cause == "skipped" and not self.pollster
 
+    @property
+    def is_drop(self) -> bool:
+        """Whether the spool dropped samples, of whichever pollsters: only the times are known at which they were spooled."""
+        return self.cause == "spool dropped" and not self.pollster and not self.reason.startswith(REPORTS_LOST)
+
+    @property
+    def may_concern_missed_cycles(self) -> bool:
+        """Whether this may be about cycles without a report. Samples that were dropped have been made, by cycles with reports."""
+        return not self.pollster and not self.is_drop
+
     def may_cover(self, period: MeteredPeriod, at: float) -> bool:
         """Return whether this may be why: samples are spooled, and dropped, some time after their cycle was due."""
-        return (
-            self.cause == "spool dropped" and self.start - period.interval < at < self.start and self.concerns(period)
-        )
+        begins, ends = self.may_begin(period.interval), self.may_end(period.interval)
+        return self.is_drop and begins < at < ends and self.concerns(period)
+
+    def may_begin(self, interval: float) -> float:
+        """Return a time before the first cycle of which samples may have been dropped: a busy agent spools them late."""
+        return self.start - interval
+
+    def may_end(self, interval: float) -> float:
+        """Return a time after the last cycle of which samples may have been dropped: it is computed, not exact."""
+        return self.end + interval / 2
 
     def concerns(self, period: MeteredPeriod) -> bool:
         """Return whether this is about the pollster, the interval and the resource of ``period``."""
@@ -146,6 +164,10 @@ class SampleCounts:
 
     ``None`` if they were not looked for.
     """
+    near_drops: Mapping[tuple[str, str, str], Sequence[float]] = field(default_factory=dict)
+    """The times of samples by resource, meter and project, about when samples were dropped: in ``drop_times``."""
+    drop_times: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """About when samples of a resource may have been dropped, as far as it was looked up which are stored."""
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 
 from meter.agent import cycle_reports
 from meter.agent import polling
-from meter.agent.spooled_reports import REPORTS_LOST
+from meter.cycle_report import REPORTS_LOST
 from meter.cycle_report import CycleReport
 from meter.cycle_report import InactivePollster
 from meter.cycle_report import SeriesGroup
