@@ -48,6 +48,26 @@ return [...document.querySelectorAll("body *")].filter(each => {
 """
 """Elements that stick out of the page on the right, and do not lie in one that scrolls."""
 
+EDGES = """
+const done = arguments[1];
+(async () => {
+  const bytes = Uint8Array.from(atob(arguments[0]), each => each.charCodeAt(0));
+  const picture = await createImageBitmap(new Blob([bytes], {type: "image/png"}));
+  const drawn = new OffscreenCanvas(picture.width, picture.height).getContext("2d");
+  drawn.drawImage(picture, 0, 0);
+  const usual = x => {
+    const column = drawn.getImageData(x, 0, 1, picture.height).data, counted = new Map();
+    for (let at = 0; at < column.length; at += 4) {
+      const colour = column.slice(at, at + 3).join();
+      counted.set(colour, (counted.get(colour) || 0) + 1);
+    }
+    return [...counted].sort((one, other) => other[1] - one[1])[0][0];
+  };
+  return [usual(1), usual(picture.width - 2)];
+})().then(done, error => done(String(error)));
+"""
+"""The most frequent colour at the left edge of a picture, and that at the right edge."""
+
 
 class Browser:
     """A window of Chromium that loads nothing but from this machine."""
@@ -114,6 +134,12 @@ class Browser:
         """Show pages as for ``print`` or for a screen, and in a ``dark`` or ``light`` colour scheme."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": features})
+
+    def edge_colours(self, element: WebElement) -> tuple[str, str]:
+        """Return the most frequent colours, as ``red,green,blue``, at the left and at the right edge of an element."""
+        picture: str = element.screenshot_as_base64
+        left, right = self.driver.execute_async_script(EDGES, picture)
+        return left, right
 
     def open_details(self) -> None:
         """Open all parts of the page that are closed at first."""

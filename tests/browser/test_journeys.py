@@ -26,6 +26,9 @@ from tests.demo_cloud import HOSTILE_NAMES
 from tests.demo_cloud import LAB
 from tests.demo_cloud import WEB
 
+HIDDEN_PIXELS = "return arguments[0].scrollWidth - arguments[0].clientWidth"
+"""How much of an element that scrolls is out of sight."""
+
 
 def sign_in(browser: Browser, token: str) -> None:
     """Sign in with a token, at the page to which an unknown visitor is sent."""
@@ -73,6 +76,29 @@ def test_administrator_looks_at_everything(site: DemoSite, browser: Browser) -> 
         browser.open(path)
         found += [f"{name}: {each}" for each in faults(browser)]
     assert found == []
+
+
+@pytest.mark.parametrize(("scheme", "plain"), [("light", "255,255,255"), ("dark", "13,17,23")])
+def test_edge_of_a_table_is_shaded_while_it_goes_on_beyond_it(
+    site: DemoSite, browser: Browser, scheme: str, plain: str
+) -> None:
+    browser.open("/")
+    sign_in(browser, ADMIN)
+    browser.media("", scheme)
+    for path in ("/pipeline", "/prices", "/statements"):
+        browser.width(NARROW)
+        browser.open(path)
+        wide = [each for each in browser.all(".table") if browser.driver.execute_script(HIDDEN_PIXELS, each) > 3]
+        assert wide, path
+        for each in wide:
+            left, right = browser.edge_colours(each)
+            assert (left, right != plain) == (plain, True), (path, each.get_attribute("aria-label"))
+            browser.driver.execute_script("arguments[0].scrollLeft = arguments[0].scrollWidth", each)
+            left, right = browser.edge_colours(each)
+            assert (left != plain, right) == (True, plain), (path, each.get_attribute("aria-label"))
+        browser.width(WIDE)
+        for each in browser.all(".table"):
+            assert browser.edge_colours(each) == (plain, plain), (path, each.get_attribute("aria-label"))
 
 
 def test_tenant_signs_in_zooms_exports_and_verifies(site: DemoSite, browser: Browser) -> None:

@@ -30,7 +30,9 @@ from meter.store.migrations import Schema
 from meter.store.migrations import migrations
 from tests.servers import not_installed
 
-BINARIES = "/usr/lib/postgresql/*/bin"
+BINARIES = os.environ.get("METER_TEST_POSTGRESQL", "/usr/lib/postgresql/*/bin")
+"""Where to look, each directory named by its major version; the variable is for another PostgreSQL than Debian's."""
+
 INSTALL = "PostgreSQL 14 or newer is not installed: apt-get install --no-install-recommends postgresql"
 OLDEST_MAJOR = 14
 TEMPLATE = "meter_schema"
