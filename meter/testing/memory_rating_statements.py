@@ -52,6 +52,13 @@ class MemoryStatements:
             raise NotFollowing(
                 f"another statement of the account {statement.account.id} was closed meanwhile: try again"
             )
+        for each in closing.others:
+            summaries = await self.summaries(project_ids=each.projects, period=each.period, limit=len(self._closed))
+            ids = {other.statement_id for other in summaries if other.account_id != statement.account.id}
+            if ids != each.statement_ids:
+                raise NotFollowing(
+                    f"a statement of {each.period} with a project of the account {statement.account.id} was closed meanwhile: try again"
+                )
         self._closed[statement.statement_id] = closing
         self._documents[statement.statement_id] = signed_document(closing.signed)
         self._annexes[statement.statement_id] = pages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -13,6 +14,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import DeferredList
 from twisted.internet.defer import gatherResults
 from zope.interface.verify import verifyObject
 
@@ -25,6 +27,7 @@ from meter.rating.statements.statement import StatementCompleteness
 from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.statement_store import IStatementStore
 from meter.rating.statements.statement_store import NotFollowing
+from meter.rating.statements.statement_store import OtherStatements
 from meter.signing_keys import SigningKey
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
@@ -288,3 +291,25 @@ async def test_account_may_have_any_name(statements):
 async def test_settled_time_is_now(statements):
     before = datetime.now(UTC)
     assert before - timedelta(seconds=5) <= await statements.settled_time()
+
+
+@pytest_twisted.ensureDeferred
+async def test_statement_is_not_stored_where_others_have_been_closed_of_its_projects(statements):
+    others = [OtherStatements(period="2026-11", projects=("p1", "p2"), statement_ids=frozenset())]
+    first, second = (closing(statement(account), others=others) for account in ("acme", "lab"))
+    results = await DeferredList(
+        [Deferred.fromCoroutine(statements.add(each, pages())) for each in (first, second)], consumeErrors=True
+    )
+    [refused] = [result.value for succeeded, result in results if not succeeded]
+    assert isinstance(refused, NotFollowing)
+    assert str(refused).startswith("a statement of 2026-11 with a project of the account ")
+    [stored] = await statements.summaries()
+    absent = second if stored.account_id == "acme" else first
+    assert await collected(statements.annex(absent.signed.statement.statement_id)) == []
+
+    known = [replace(others[0], statement_ids=frozenset({stored.statement_id}))]
+    assert await statements.add(replace(absent, others=known), pages()) is True
+
+    # What is closed of other periods and other projects changes nothing.
+    unrelated = [replace(others[0], period="2026-10"), replace(others[0], projects=("p3",))]
+    assert await statements.add(closing(statement("third"), others=unrelated), pages()) is True

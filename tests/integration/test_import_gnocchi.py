@@ -18,8 +18,8 @@ from meter.commands.command import EXIT_OK
 from meter.commands.command import EXIT_USAGE
 from meter.commands.command import UNAVAILABLE
 from meter.commands.importing import gnocchi_metrics
-from meter.commands.importing.gnocchi_client import KeystoneAuthentication
 from meter.commands.importing.gnocchi_metrics import GnocchiMetrics
+from meter.commands.importing.service_client import KeystoneAuthentication
 from meter.query import SampleFilter
 from meter.sample import utc_text
 from tests.importing import meter_import as meter_import

@@ -5,21 +5,25 @@ from __future__ import annotations
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
-from functools import partial
 from itertools import groupby
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store.maintenance.empty_hours import MAX_HOURS
+from meter.store.maintenance.empty_hours import MAX_LOCKED_HOURS
+from meter.store.maintenance.empty_hours import STATEMENT_SECONDS
 from meter.store.maintenance.empty_hours import mark_empty_hours
 from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.partitions import week_of
+from meter.store.maintenance.rollups import LOCK_HOURS_EXCLUSIVE
 from meter.store.maintenance.rollups import finalize
+from meter.store.maintenance.rollups import hour_locks
 from meter.store.write.record import record_of
 from meter.testing import MemoryStore
 from tests.integration.test_store_rollups import DAY
@@ -31,7 +35,6 @@ from tests.packed import pack_all_blocking
 from tests.plans import count_rows_read
 from tests.spread import spread_database
 from tests.store_messages import message
-from tests.waiting import until
 
 START = datetime.combine(week_of(datetime.now(UTC)), datetime.min.time(), UTC) - timedelta(days=14)
 """A Monday. There are totals by minute of the hours since."""
@@ -208,7 +211,7 @@ async def test_hours_that_may_have_samples_and_long_gaps_stay_as_they_are(postgr
         postgresql.execute(OVERFLOW, dsn)
         await store.write([message(at=START - 3 * DAY)])
         await maintained(store, far.timestamp + DAY)
-        assert postgresql.execute(FINAL, dsn) == [(MAX_HOURS + 4, MAX_HOURS // 24 + 2)]
+        assert postgresql.execute(FINAL, dsn) == [(MAX_HOURS + 3 + 3 * 24 - 1, MAX_HOURS // 24 + 3)]
 
 
 @pytest_twisted.ensureDeferred
@@ -293,13 +296,14 @@ async def test_empty_hours_of_packed_weeks_are_marked(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_hours_are_not_marked_while_samples_are_being_written(postgresql):
+async def test_hours_that_others_use_are_left_for_another_time_and_nobody_waits(postgresql):
     dsn = postgresql.dsn_with_schema()
+    final = f"SELECT start FROM final_period WHERE hours = 1 AND start > '{START}' ORDER BY start"
     written, gate = Deferred(), Deferred()
-    async with running(dsn) as store:
-        await store.write([message(at=START), message(at=START + 3 * HOUR)])
+    async with running(dsn) as store, running(dsn) as other:
+        await store.write([message(at=START), message(at=START + 4 * HOUR)])
         await store.maintenance._pool.run(_finalized, START)
-        await store.maintenance._pool.run(_finalized, START + 3 * HOUR)
+        await store.maintenance._pool.run(_finalized, START + 4 * HOUR)
 
         async def slowly(session):
             await store._sample_writer._store(session, [record_of(message(at=START + HOUR))])
@@ -308,18 +312,68 @@ async def test_hours_are_not_marked_while_samples_are_being_written(postgresql):
 
         writing = Deferred.fromCoroutine(store._writers.run(slowly))
         await written
-        marking = Deferred.fromCoroutine(
-            store.maintenance._pool.run(partial(_marked, start=START + HOUR, finish=START + 3 * HOUR))
-        )
-        await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
+        # Both collectors return although the writer does not end.
+        assert not await mark_empty_hours(store.maintenance._pool.run, START + HOUR, START + 4 * HOUR)
+        assert not await mark_empty_hours(other.maintenance._pool.run, START + HOUR, START + 4 * HOUR)
         gate.callback(None)
         await writing
-        assert await marking == 0
+        assert await mark_empty_hours(store.maintenance._pool.run, START + HOUR, START + 4 * HOUR)
+        assert [(start - START) // HOUR for [start] in postgresql.execute(final, dsn)] == [2, 3, 4]
+
+
+@pytest_twisted.ensureDeferred
+async def test_hours_that_could_not_be_looked_at_are_tried_again_soon(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    async with running(dsn) as store:
+        await store.write([message(at=START), message(at=START + 2 * HOUR)])
+        held, gate = Deferred(), Deferred()
+
+        async def hold(session):
+            await session.rows(LOCK_HOURS_EXCLUSIVE, [hour_locks([START + HOUR])])
+            held.callback(None)
+            await gate
+
+        holding = Deferred.fromCoroutine(store._writers.run(hold))
+        await held
+        await store.maintenance.finalize(START + 3 * HOUR)
+        gate.callback(None)
+        await holding
+        assert postgresql.execute(FINAL, dsn) == [(2, 0)]
+        # In a minute, not in an hour.
+        assert store.maintenance._mark_empty_hours_at <= reactor.seconds() + 60
+        assert list(store.maintenance._unmarked.pending()) == [(START + HOUR, START + 2 * HOUR)]
+        store.maintenance._unmarked.succeeded((START + HOUR, START + 2 * HOUR))
+        await maintained(store, START + 3 * HOUR)
+        assert postgresql.execute(FINAL, dsn) == [(3, 0)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_few_hours_are_locked_at_once_for_a_short_time(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    limits, locked = [], []
+    async with running(dsn) as store:
+        await store.write([message(at=START), message(at=START + 100 * HOUR)])
+
+        async def noted(work, *arguments):
+            async def then_look(session):
+                done = await work(session, *arguments)
+                [[seconds]] = await session.rows(
+                    "SELECT extract(epoch FROM current_setting('statement_timeout')::interval)"
+                )
+                [[locks]] = await session.rows(
+                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND pid = pg_backend_pid()"
+                )
+                if locks:
+                    limits.append(seconds)
+                    locked.append(locks)
+                return done
+
+            return await store.maintenance._pool.run(then_look)
+
+        assert await mark_empty_hours(noted, START + HOUR, START + 100 * HOUR)
+        assert (sum(locked), max(locked)) == (99, MAX_LOCKED_HOURS)
+        assert max(limits) <= STATEMENT_SECONDS
 
 
 async def _finalized(session, start):
     assert await finalize(session, start, 1)
-
-
-async def _marked(session, start, finish):
-    return await mark_empty_hours(session, start, finish)

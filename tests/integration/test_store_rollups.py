@@ -520,6 +520,9 @@ async def test_hour_that_cannot_be_finalized_is_answered_from_its_samples(postgr
         postgresql.execute(OVERFLOW, dsn)
         await store.write([message(volume=1, at=START + n * HOUR, resource_id="b") for n in (1, 2)])
         await finalized(store)
+        [(period, (_, retried_at))] = store.maintenance._unfinalized._failed.items()
+        assert period == (START, 1)
+        assert retried_at <= reactor.seconds() + 60
 
         assert postgresql.execute("SELECT count(*) FROM final_period", dsn) == [(2,)]
         [row] = await store.statistics(StatisticsQuery(filter=SampleFilter()))

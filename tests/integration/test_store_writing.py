@@ -325,11 +325,11 @@ async def test_new_partition_takes_its_samples_from_the_default_partition(postgr
     now = datetime.now(UTC)
     early, later = message(at=now), message(at=now)
     async with running(dsn) as store:
-        store._sample_writer._partitions._retry_at[week_of(now)] = reactor.seconds() + 60
+        store._sample_writer._partitions.failed_weeks.failed(week_of(now), reactor.seconds())
         await store.write([early])
         assert postgresql.execute("SELECT count(*) FROM sample_default", dsn) == [(1,)]
 
-        store._sample_writer._partitions._retry_at.clear()
+        store._sample_writer._partitions.failed_weeks.succeeded(week_of(now))
         assert (await store.write([later, early])).duplicates == 1
 
         assert await stored_message(store, early.message_id) == early.fields

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from meter.commands.importing.gnocchi_client import PAGE_RESOURCES
-from meter.commands.importing.gnocchi_client import GnocchiClient
 from meter.commands.importing.gnocchi_points import MAX_GRANULARITY_SECONDS
 from meter.commands.importing.gnocchi_points import SOURCE
 from meter.commands.importing.gnocchi_points import GnocchiMetric
@@ -27,6 +25,7 @@ from meter.commands.importing.import_source import SourcePage
 from meter.commands.importing.import_source import SourceSample
 from meter.commands.importing.meter_types import MeterTypes
 from meter.commands.importing.meter_types import UnknownMeter
+from meter.commands.importing.service_client import ServiceClient
 from meter.http.client import BadResponse
 from meter.http.client import ErrorResponse
 from meter.message import parse_timestamp
@@ -57,6 +56,9 @@ NOT_METADATA = OWN_ATTRIBUTES | {RESERVED_METADATA}
 GRANULARITY = re.compile(r"(?:(\d{1,9}) days?, )?(\d{1,9}):(\d\d):(\d\d)(?:\.(\d{1,6}))?")
 SERVER_ERROR = 500
 
+PAGE_RESOURCES = 500
+"""Resources that are asked for at a time; Gnocchi returns a thousand at most, if it is not configured otherwise."""
+
 MAX_CREATORS = 10
 """Creators of resources that an error names, those of most first."""
 
@@ -72,7 +74,7 @@ class GnocchiMetrics:
 
     def __init__(
         self,
-        client: GnocchiClient,
+        client: ServiceClient,
         selection: ImportSelection,
         types: MeterTypes,
         *,

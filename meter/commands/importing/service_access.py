@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from meter.commands.command import CommandError
-from meter.commands.importing.gnocchi_client import KeystoneAuthentication
+from meter.commands.importing.service_client import KeystoneAuthentication
 from meter.http import BadTlsFile
 from meter.http import TlsOptions
 from meter.http.client import HttpClient

@@ -11,9 +11,6 @@ from twisted.python import usage
 from meter.commands.command import CommandError
 from meter.commands.command import unreadable
 from meter.commands.importing.ceilometer_tables import CeilometerTables
-from meter.commands.importing.gnocchi_client import SERVICE
-from meter.commands.importing.gnocchi_client import BasicAuthentication
-from meter.commands.importing.gnocchi_client import GnocchiClient
 from meter.commands.importing.gnocchi_csv import GnocchiCsv
 from meter.commands.importing.gnocchi_metrics import GnocchiMetrics
 from meter.commands.importing.import_options import check_aggregation
@@ -22,8 +19,15 @@ from meter.commands.importing.meter_types import MeterTypes
 from meter.commands.importing.meter_types import UnknownMeter
 from meter.commands.importing.service_access import keystone_access
 from meter.commands.importing.service_access import plain_client
+from meter.commands.importing.service_client import BasicAuthentication
+from meter.commands.importing.service_client import ServiceClient
 from meter.http.client import without_userinfo
 from meter.settings import Config
+
+SERVICE = "metric"
+"""The type of Gnocchi in Keystone's catalogue."""
+
+REFUSAL = "Gnocchi does not let this user read all metrics; an administrator may"
 
 CATALOGUE = "Keystone's catalogue"
 """What stands for the URL of a Gnocchi that the catalogue names."""
@@ -83,12 +87,12 @@ SOURCE_FACTORIES: dict[str, Callable[[Any, Config, Any], ImportSource]] = {
 """By the name of the subcommand."""
 
 
-def _gnocchi_client(reactor: Any, config: Config, options: Any) -> GnocchiClient:
+def _gnocchi_client(reactor: Any, config: Config, options: Any) -> ServiceClient:
     if options["user"] is not None:
         http = plain_client(reactor, config, command="gnocchi", timeout_seconds=options["timeout"])
         basic = BasicAuthentication(options["url"], options["user"], _password(options["password-file"]))
-        return GnocchiClient(http, basic)
-    return GnocchiClient(
+        return ServiceClient(http, basic, refusal=REFUSAL)
+    return ServiceClient(
         *keystone_access(
             reactor,
             config,
@@ -97,7 +101,8 @@ def _gnocchi_client(reactor: Any, config: Config, options: Any) -> GnocchiClient
             url=options["url"],
             timeout_seconds=options["timeout"],
             instead="--user",
-        )
+        ),
+        refusal=REFUSAL,
     )
 
 

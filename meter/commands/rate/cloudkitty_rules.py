@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from meter.commands.command import CommandError
-from meter.commands.importing.gnocchi_client import GnocchiClient
 from meter.commands.importing.import_source import ImportSourceError
 from meter.commands.importing.service_access import keystone_access
 from meter.commands.importing.service_access import plain_client
+from meter.commands.importing.service_client import ServiceClient
 from meter.http.client import ErrorResponse
 from meter.settings import Config
 
@@ -57,19 +57,19 @@ def read_file(path: Path) -> Any:
         raise CommandError(f"{path} is not JSON: a number in it is too long") from error
 
 
-def cloudkitty_client(reactor: Any, config: Config, *, url: str, authenticate: bool, timeout: float) -> GnocchiClient:
+def cloudkitty_client(reactor: Any, config: Config, *, url: str, authenticate: bool, timeout: float) -> ServiceClient:
     """Return a client of CloudKitty at ``url``, or where the catalogue says if that is ``""``; raise :class:`CommandError`."""
     command = "import-cloudkitty"
     if not authenticate:
         http = plain_client(reactor, config, command=command, timeout_seconds=timeout)
-        return GnocchiClient(http, _NobodyAuthentication(url), REFUSAL)
+        return ServiceClient(http, _NobodyAuthentication(url), refusal=REFUSAL)
     access = keystone_access(
         reactor, config, command=command, service=SERVICE, url=url, timeout_seconds=timeout, instead="--no-auth"
     )
-    return GnocchiClient(*access, REFUSAL)
+    return ServiceClient(*access, refusal=REFUSAL)
 
 
-async def read_api(client: GnocchiClient) -> dict[str, Any]:
+async def read_api(client: ServiceClient) -> dict[str, Any]:
     """Return the answers of CloudKitty about all services; raise :class:`CommandError`, or ``Unavailable``."""
     try:
         services = await _listed(client, "services")
@@ -94,7 +94,7 @@ async def read_api(client: GnocchiClient) -> dict[str, Any]:
     }
 
 
-async def _listed(client: GnocchiClient, what: str, owner: tuple[str, str] | None = None) -> list[Any]:
+async def _listed(client: ServiceClient, what: str, owner: tuple[str, str] | None = None) -> list[Any]:
     answer = await client.get(*PATH, what, query=[owner] if owner else [])
     found = answer.get(what) if isinstance(answer, dict) else None
     if not isinstance(found, list):

@@ -16,6 +16,7 @@ from meter.rating.statements.closing_problems import ClosingProblem
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.payers import charged_projects
 from meter.rating.statements.statement_store import IStatementStore
+from meter.rating.statements.statement_store import OtherStatements
 
 MAX_STATEMENTS = 100_000
 """Statements of a period that are looked at."""
@@ -37,6 +38,12 @@ class BilledElsewhere:
     def __init__(self, statements: IStatementStore, directory: Callable[[str], Awaitable[PriceDirectory]]) -> None:
         self._statements = statements
         self._directory = directory
+        self._looks: list[OtherStatements] = []
+
+    def looks(self) -> list[OtherStatements]:
+        """Return a list to which each look is added from now on: what is decided by them holds while the store says the same."""
+        self._looks = []
+        return self._looks
 
     async def of(self, known: KnownPayer) -> dict[str, BilledDays]:
         """Return the days of the account's projects with usage or charges that statements of others have billed in the period, by project.
@@ -48,12 +55,12 @@ class BilledElsewhere:
         if not projects:
             return {}
         own = AccountProjects(known.directory, payer.account, known.history.domain_of)
-        found: dict[str, BilledDays] = {}
-        for other in await self._statements.summaries(
-            project_ids=projects, period=payer.period.name, limit=MAX_STATEMENTS
-        ):
-            if other.account_id == payer.account.id:
-                continue
+        period, found = payer.period.name, dict[str, BilledDays]()
+        summaries = await self._statements.summaries(project_ids=projects, period=period, limit=MAX_STATEMENTS)
+        others = [each for each in summaries if each.account_id != payer.account.id]
+        ids = frozenset(each.statement_id for each in others)
+        self._looks.append(OtherStatements(period=period, projects=tuple(projects), statement_ids=ids))
+        for other in others:
             signed = await self._statements.statement(other.statement_id)
             assert signed is not None
             directory = await self._directory(signed.statement.book.sha256)

@@ -26,6 +26,7 @@ from meter.rating.rating_store import IRatingStore
 from meter.rating.statements.account_rating import AccountRating
 from meter.rating.statements.account_rating import KnownPayer
 from meter.rating.statements.annex_spool import AnnexSpool
+from meter.rating.statements.billed_elsewhere import MAX_STATEMENTS
 from meter.rating.statements.billed_elsewhere import BilledElsewhere
 from meter.rating.statements.closed_periods import ClosedPeriod
 from meter.rating.statements.closed_periods import ClosedPeriods
@@ -63,9 +64,6 @@ MAX_BETWEEN = 120
 
 PERIODS_BEFORE_FIRST = 12
 """Periods before an account's first statement in which usage is looked for."""
-
-MAX_STATEMENTS = 100_000
-"""Statements of a period that are looked at."""
 
 UTC_ZONE = ZoneInfo("UTC")
 
@@ -141,9 +139,7 @@ class Closing:
             if signed is not None:
                 results.append(_result(account_id, period_name, "already closed", signed))
             elif problems:
-                results.append(
-                    AccountResult(account_id=account_id, period=period_name, result="refused", problems=tuple(problems))
-                )
+                results.append(_refused(known, problems))
             else:
                 candidates.append(_Candidate(known, reasons, closed))
         if any(each.result == "refused" for each in results) and not act.each_for_itself:
@@ -315,15 +311,7 @@ class Closing:
             try:
                 results.append(await self._close(rating, closed_periods, candidate, act, ledger, as_of, now))
             except Exception as fault:
-                payer = candidate.known.payer
-                results.append(
-                    AccountResult(
-                        account_id=payer.account.id,
-                        period=payer.period.name,
-                        result="refused",
-                        problems=(failed(fault),),
-                    )
-                )
+                results.append(_refused(candidate.known, [failed(fault)]))
         self._progress("closing", len(candidates), len(candidates))
         return results
 
@@ -362,6 +350,10 @@ class Closing:
         known, statements = candidate.known, self._store.statements
         payer = known.payer
         account, period = payer.account, payer.period
+        # Again: others may have been closed since the accounts were examined. What is found now is compared as the statement is stored.
+        others = closed_periods.elsewhere.looks()
+        if billed := await closed_periods.elsewhere.problem(known):
+            return _refused(known, [billed])
         corrections = await closed_periods.corrections(candidate.closed)
         used = await statements.credits_used(account.id, period.name, credits_of_projects(payer.book), now)
         rated = await rating.rated(known, corrections=corrections, credits_used=used)
@@ -391,7 +383,7 @@ class Closing:
                 raise AccountChanged(f"usage of {account.id} changed during the close: {differences[0]}; try again")
             signed = sign(statement, act.key)
             if faults := failed_checks(signed, act.key):
-                return AccountResult(account_id=account.id, period=period.name, result="refused", problems=faults)
+                return _refused(known, faults)
             skus = {sku for _, sku in annex.digest.quantities}
             projects = {project for project, _ in annex.digest.quantities}
             projects |= {each.project_id for each in rated.lines if each.project_id}
@@ -402,6 +394,7 @@ class Closing:
                 projects=tuple(sorted(projects)),
                 closed_by=act.closed_by,
                 usage_skus=tuple(sorted(skus)),
+                others=others,
                 credits=credits_used(rated.lines),
                 audit_keys=act.audit_keys,
                 audit_details=act.audit_details,
@@ -413,6 +406,13 @@ class Closing:
 
 def _result(account_id: str, period: str, result: Result, signed: SignedStatement | None = None) -> AccountResult:
     return AccountResult(account_id=account_id, period=period, result=result, signed=signed)
+
+
+def _refused(known: KnownPayer, problems: Sequence[ClosingProblem]) -> AccountResult:
+    payer = known.payer
+    return AccountResult(
+        account_id=payer.account.id, period=payer.period.name, result="refused", problems=tuple(problems)
+    )
 
 
 def _is_billable(rated: Rated) -> bool:

@@ -21,7 +21,7 @@ from meter.signing_keys import SigningKey
 
 
 class NotFollowing(Unavailable):
-    """Another statement of the account was closed meanwhile; the same close may succeed if it is repeated."""
+    """Another statement was closed meanwhile, of the account or of a project of it; the same close may succeed if it is repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +40,19 @@ class StatementSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherStatements:
+    """The statements of other accounts, of a period, that had one of ``projects`` when it was decided what an account is billed for them."""
+
+    period: str
+    projects: tuple[str, ...]
+    statement_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClosingStatement:
     """All that a close stores, in one transaction: nothing of it, or the whole.
 
+    ``others`` is what was known of other accounts: where more has been closed of them meanwhile, a day could be billed twice.
     ``credits`` are what it used up of each credit, positive amounts by the credit's id. With ``audit_keys``, the accepted
     signing keys, the close is recorded in the audit log, as an act of ``closed_by`` with ``audit_details``.
     """
@@ -52,6 +62,7 @@ class ClosingStatement:
     projects: tuple[str, ...]
     closed_by: str
     usage_skus: tuple[str, ...]
+    others: Sequence[OtherStatements] = ()
     credits: Mapping[str, Decimal] = field(default_factory=dict)
     audit_keys: Sequence[SigningKey] = ()
     audit_details: Mapping[str, Any] = field(default_factory=dict)
@@ -63,7 +74,8 @@ class IStatementStore(Interface):
     async def add(closing: ClosingStatement, annex: AsyncIterator[AnnexPage]) -> bool:
         """Store a statement with its annex and book; return ``False``, and store nothing, if the account and period have one.
 
-        Raises :class:`NotFollowing`, and stores nothing, if the account's newest statement is not the one that ``previous_sha256`` names.
+        Raises :class:`NotFollowing`, and stores nothing, if the account's newest statement is not the one that ``previous_sha256`` names,
+        or if other accounts have other statements than ``closing.others`` says.
         """
 
     async def settled_time() -> datetime:

@@ -33,6 +33,8 @@ from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
 from meter.store.archive.archive_removal import removals
 from meter.store.archive.archive_removal import remove_from_archives
+from meter.store.maintenance.attempts import FailedAttempts
+from meter.store.maintenance.attempts import RetriedWork
 from meter.store.maintenance.compaction import compact
 from meter.store.maintenance.completeness_days import COMPLETENESS_TABLES
 from meter.store.maintenance.completeness_days import CompletenessSummaries
@@ -67,8 +69,11 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import ROLLUPS_BY_START
 
-RETRY_SECONDS = 3600.0
-"""Pause before an hour or day that could not be finalized is tried again: an attempt may take as long as a statement may."""
+MAX_RETRY_SECONDS = 3600.0
+"""The longest pause before an hour or day that could not be finalized is tried again, or hours that could not be marked as empty."""
+
+EMPTY_HOURS_INTERVAL_SECONDS = 3600.0
+"""How often empty hours are looked for while no hour becomes final."""
 
 COMPACTION_INTERVAL_SECONDS = 1800.0
 
@@ -83,8 +88,8 @@ PAUSE_SECONDS = 0.1
 IDENTITY_NAMES_INTERVAL_SECONDS = 3600.0
 """How often names of projects, domains and users are looked through for those that nothing refers to."""
 
-REMOVAL_RETRY_SECONDS = 600.0
-"""Pause after an archive server was away before it is tried again to delete there."""
+MAX_REMOVAL_RETRY_SECONDS = 600.0
+"""The longest pause after an archive server was away before it is tried again to delete there."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -140,14 +145,16 @@ class Maintenance(Service):
         self.voided_samples = 0
         self._pool = pool
         self._clock = clock
-        self._retry_at: dict[tuple[datetime, int], float] = {}
+        self._unfinalized = FailedAttempts[tuple[datetime, int]](clock, interval_seconds, MAX_RETRY_SECONDS)
+        self._unmarked = FailedAttempts[tuple[datetime, datetime]](clock, interval_seconds, MAX_RETRY_SECONDS)
+        self.failed_removals = FailedAttempts[str](clock, interval_seconds, MAX_REMOVAL_RETRY_SECONDS)
+        self._interval_seconds = interval_seconds
         self._unrollable: set[datetime] = set()
         self._rollups_deleted_before: datetime | None = None
         self._expired_packed: dict[str, datetime] = {}
         self.garbage_collection = GarbageCollection(pool)
         self._mark_empty_hours_at = 0.0
         self._collect_identity_names_at = 0.0
-        self._remove_from_archives_at = 0.0
         self._partitions = Partitions(pool, clock)
         self._retention = retention
         self._ledger_retention = LedgerRetention(pool, retained_days(retention.days, retention.rollup_days))
@@ -160,12 +167,12 @@ class Maintenance(Service):
         self._connect = connect
         self._compacted_until: date | None = None
         self._compaction_session: Session | None = None
-        self._compaction = Periodic(
-            self._try_compact,
+        self._compaction = RetriedWork(
+            self._compact_old,
             COMPACTION_INTERVAL_SECONDS,
             clock,
             name="store compaction",
-            first_after=COMPACTION_INTERVAL_SECONDS,
+            retry_seconds=interval_seconds,
         )
         self.packing = WeekPacking(
             connect_packer,
@@ -173,8 +180,8 @@ class Maintenance(Service):
             after_days=pack_after_days,
             retention_days=retention.days,
         )
-        self._packing = Periodic(
-            self._try_pack, PACKING_INTERVAL_SECONDS, clock, name="store packing", first_after=PACKING_INTERVAL_SECONDS
+        self._packing = RetriedWork(
+            self._pack, PACKING_INTERVAL_SECONDS, clock, name="store packing", retry_seconds=interval_seconds
         )
 
     def startService(self) -> None:
@@ -223,24 +230,32 @@ class Maintenance(Service):
         Hours without samples between them are marked as final before the days are looked for.
         """
         now = self._clock.seconds()
-        self._retry_at = {period: at for period, at in self._retry_at.items() if at > now}
-        self._unrollable &= {start for start, _ in self._retry_at}
+        self._unfinalized.forget_abandoned()
+        self._unrollable &= {start for start, _ in self._unfinalized.pending()}
         until = until.replace(minute=0, second=0, microsecond=0)
         finalized, since = 0, BEGINNING
         while (hour := await self._pool.run(next_hour_to_finalize, since, until)) is not None:
             finalized += await self._finalize(hour, HOUR)
             since = hour + timedelta(hours=HOUR)
         if finalized or now >= self._mark_empty_hours_at:
-            await self._mark_empty_hours()
-            self._mark_empty_hours_at = now + RETRY_SECONDS
+            all_marked = await self._mark_empty_hours()
+            self._mark_empty_hours_at = now + (EMPTY_HOURS_INTERVAL_SECONDS if all_marked else self._interval_seconds)
         for day in await self._pool.run(days_to_finalize, until.replace(hour=0)):
             finalized += await self._finalize(day, DAY)
         return finalized
 
-    async def _mark_empty_hours(self) -> None:
-        for start, finish in await self._pool.run(unused_gaps):
+    async def _mark_empty_hours(self) -> bool:
+        """Mark hours without samples as final; return whether all were looked at."""
+        self._unmarked.forget_abandoned()
+        all_marked = True
+        for gap in await self._pool.run(unused_gaps):
+            start, finish = gap
+            if self._unmarked.wait(gap):
+                all_marked = False
+                continue
+            began, done = self._clock.seconds(), False
             try:
-                await self._pool.run(mark_empty_hours, start, finish)
+                done = await mark_empty_hours(self._pool.run, start, finish)
             except (Rejected, TimedOut) as error:
                 # Queries look for samples in such hours.
                 self._log.debug(
@@ -249,6 +264,12 @@ class Maintenance(Service):
                     finish=str(finish),
                     reason=str(error),
                 )
+            if done:
+                self._unmarked.succeeded(gap)
+            else:
+                self._unmarked.failed(gap, began)
+                all_marked = False
+        return all_marked
 
     async def summarize(self, now: datetime) -> int:
         """Summarize completeness for the hours and days that are over and final; return how many were summarized."""
@@ -260,12 +281,14 @@ class Maintenance(Service):
             return 0
 
     async def _finalize(self, start: datetime, hours: int) -> bool:
-        if (start, hours) in self._retry_at:
+        if self._unfinalized.wait((start, hours)):
             return False
+        began = self._clock.seconds()
+        self._unrollable.discard(start)
         try:
-            return await self._pool.run(finalize, start, hours)
+            is_final = await self._pool.run(finalize, start, hours)
         except (Rejected, TimedOut) as error:
-            self._retry_at[start, hours] = self._clock.seconds() + RETRY_SECONDS
+            self._unfinalized.failed((start, hours), began)
             if isinstance(error, Rejected):
                 self._unrollable.add(start)
             # Queries read the samples of such an hour or day.
@@ -273,6 +296,8 @@ class Maintenance(Service):
                 "{hours} h from {start} cannot be finalized: {reason}", hours=hours, start=str(start), reason=str(error)
             )
             return False
+        self._unfinalized.succeeded((start, hours))
+        return is_final
 
     async def expire(self, now: datetime) -> None:
         """Delete what is older than the retention. Samples of periods that are not final stay until these are."""
@@ -302,17 +327,18 @@ class Maintenance(Service):
 
     async def remove_from_archives(self) -> None:
         """Delete on archive servers what has expired or is back here; what cannot be deleted now is tried again every few minutes."""
-        if self._clock.seconds() < self._remove_from_archives_at or not (due := await self._pool.run(removals)):
-            return
+        due = [each for each in await self._pool.run(removals) if not self.failed_removals.wait(each.server)]
+        began = self._clock.seconds()
         failed = await remove_from_archives(due, self._pool.run)
+        for server in {each.server for each in due} - failed.keys():
+            self.failed_removals.succeeded(server)
         for server, reason in failed.items():
             self._log.warn(
                 "samples that are not needed stay on the archive server {server}: {reason}",
                 server=server,
                 reason=reason,
             )
-        if failed:
-            self._remove_from_archives_at = self._clock.seconds() + REMOVAL_RETRY_SECONDS
+            self.failed_removals.failed(server, began)
 
     async def collect_garbage(self) -> None:
         """Delete the unused rows of the dimension tables; nothing to do until more samples or rollups have expired."""
@@ -324,19 +350,13 @@ class Maintenance(Service):
             if await self._pool.run(collect_identity_names, now) < BATCH_ROWS:
                 break
 
-    async def _try_compact(self) -> None:
-        try:
-            [[now]] = await self._pool.rows("SELECT now()")
-            await self.compact(week_of(now - COMPACTION_AGE))
-        except Unavailable as error:
-            self._log.debug("compaction is not possible now: {reason}", reason=str(error))
+    async def _compact_old(self) -> None:
+        [[now]] = await self._pool.rows("SELECT now()")
+        await self.compact(week_of(now - COMPACTION_AGE))
 
-    async def _try_pack(self) -> None:
-        try:
-            [[now]] = await self._pool.rows("SELECT now()")
-            await self.packing.run(now)
-        except Unavailable as error:
-            self._log.debug("packing is not possible now: {reason}", reason=str(error))
+    async def _pack(self) -> None:
+        [[now]] = await self._pool.rows("SELECT now()")
+        await self.packing.run(now)
 
     async def compact(self, until: date) -> int:
         """Compact the indexes of the weeks that began before ``until``, unless they are compact; return how many indexes were rebuilt."""

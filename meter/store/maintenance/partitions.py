@@ -20,6 +20,7 @@ from meter.interfaces import Unavailable
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
 from meter.sample_identity import week_of
+from meter.store.maintenance.attempts import FailedAttempts
 from meter.store.migrations import has_table
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
@@ -33,8 +34,9 @@ MAX_AGE = timedelta(days=400)
 MAX_AHEAD = timedelta(days=7)
 """How far ahead of the database's clock a partition may begin."""
 
-RETRY_SECONDS = 600.0
-"""Pause before another attempt to create a partition; samples of that week are in the default partition meanwhile."""
+FIRST_RETRY_SECONDS = 60.0
+MAX_RETRY_SECONDS = 600.0
+"""Pauses before other attempts to create a partition, the first and the longest; samples of that week are in the default partition meanwhile."""
 
 LOCK = 0x6D65746572_02
 """Key of the advisory lock under which partitions are created."""
@@ -68,7 +70,7 @@ class Partitions:
         self._pool = pool
         self._clock = clock
         self._existing: set[date] = set()
-        self._retry_at: dict[date, float] = {}
+        self.failed_weeks = FailedAttempts[date](clock, FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
 
     async def ensure(self, timestamps: Iterable[datetime]) -> None:
         """Create the missing partitions for ``timestamps``, as far as these may have one.
@@ -78,10 +80,10 @@ class Partitions:
         if not self._pool.ready:
             return  # nothing can be written either, so this is no attempt that failed: the next write comes here again
         weeks = {week_of(timestamp) for timestamp in timestamps} - self._existing
-        now = self._clock.seconds()
         for week in sorted(weeks):
-            if self._retry_at.get(week, now) > now:
+            if self.failed_weeks.wait(week):
                 continue
+            began = self._clock.seconds()
             try:
                 exists = await self._pool.run(_ensure, week)
             except (Unavailable, TimedOut, Rejected) as error:
@@ -91,9 +93,10 @@ class Partitions:
                 )
             if exists:
                 self._existing.add(week)
+                self.failed_weeks.succeeded(week)
             else:
-                self._retry_at = {each: at for each, at in self._retry_at.items() if at > now}
-                self._retry_at[week] = now + RETRY_SECONDS
+                self.failed_weeks.forget_abandoned()
+                self.failed_weeks.failed(week, began)
 
 
 async def without_partition(pool: Pool, now: datetime) -> list[datetime]:

@@ -296,7 +296,12 @@ DELETE FROM completeness_hour WHERE level = 0 AND start = %(start)s
 
 def hour_locks(timestamps: Iterable[datetime]) -> list[int]:
     """Return the second keys of the locks of the hours of ``timestamps``, in the order in which they must be taken."""
-    return sorted({int(timestamp.timestamp() // 3600) % HOUR_LOCKS for timestamp in timestamps})
+    return sorted({hour_lock(timestamp) for timestamp in timestamps})
+
+
+def hour_lock(timestamp: datetime) -> int:
+    """Return the second key of the lock of the hour of ``timestamp``."""
+    return int(timestamp.timestamp() // 3600) % HOUR_LOCKS
 
 
 def start_of(timestamp: datetime, hours: int) -> datetime:

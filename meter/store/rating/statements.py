@@ -37,6 +37,12 @@ SELECT EXISTS (SELECT FROM statement WHERE account_id = %s AND period = %s),
     coalesce((SELECT sha256 FROM statement WHERE account_id = %s ORDER BY period DESC LIMIT 1), '')
 """
 
+# After the lock: a close that held it is seen, whatever was known before.
+OTHERS = """
+SELECT DISTINCT p.statement_id FROM statement_project p JOIN statement s ON s.id = p.statement_id
+WHERE p.project_id = ANY(%s::text[]) AND s.period = %s AND s.account_id <> %s
+"""
+
 INSERT_BOOK = "INSERT INTO price_book (sha256, text) VALUES (%s, %s) ON CONFLICT (sha256) DO NOTHING"
 
 INSERT_PROJECTS = "INSERT INTO statement_project (statement_id, project_id) SELECT %s, unnest(%s::text[])"
@@ -215,6 +221,12 @@ async def _add(session: Session, closing: ClosingStatement, annex: AsyncIterator
         return False
     if newest != statement.previous_sha256:
         raise NotFollowing(f"another statement of the account {account.id} was closed meanwhile: try again")
+    for each in closing.others:
+        others = await session.rows(OTHERS, [list(each.projects), each.period, account.id])
+        if {other for [other] in others} != each.statement_ids:
+            raise NotFollowing(
+                f"a statement of {each.period} with a project of the account {account.id} was closed meanwhile: try again"
+            )
     sha256 = statement_sha256(statement)
     await session.count(INSERT_BOOK, [statement.book.sha256, closing.book_text])
     await session.count(INSERT_PROJECTS, [id, list(closing.projects)])

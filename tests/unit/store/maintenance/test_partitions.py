@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from meter.interfaces import Unavailable
-from meter.store.maintenance.partitions import RETRY_SECONDS
+from meter.store.maintenance.partitions import FIRST_RETRY_SECONDS
+from meter.store.maintenance.partitions import MAX_RETRY_SECONDS
 from meter.store.maintenance.partitions import Partitions
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -61,6 +62,10 @@ def test_a_partition_that_cannot_be_created_is_tried_again_later(pool):
     ensure(partitions)
     ensure(partitions)
     assert pool.attempts == 1
-    clock.advance(RETRY_SECONDS)
+    clock.advance(FIRST_RETRY_SECONDS)
+    ensure(partitions)
     ensure(partitions)
     assert pool.attempts == 2
+    clock.advance(MAX_RETRY_SECONDS)
+    ensure(partitions)
+    assert pool.attempts == 3

@@ -1,4 +1,4 @@
-"""Requests to the REST API of Gnocchi, or of another service, with a token of Keystone or by basic authentication."""
+"""Requests to the REST API of a service (Gnocchi, CloudKitty), with a token of Keystone or by basic authentication."""
 
 from __future__ import annotations
 
@@ -17,12 +17,6 @@ from meter.http.client import HttpResponse
 from meter.openstack.catalogue import NoService
 from meter.openstack.keystone import Keystone
 
-SERVICE = "metric"
-"""The type of Gnocchi in Keystone's catalogue."""
-
-PAGE_RESOURCES = 500
-"""Resources that are asked for at a time; Gnocchi returns a thousand at most, if it is not configured otherwise."""
-
 UNAUTHORIZED = 401
 FORBIDDEN = 403
 
@@ -35,14 +29,14 @@ class SendsRequests(Protocol):
 
 
 class BasicAuthentication:
-    """The user of a Gnocchi with ``[api] auth_mode = basic`` at ``url``."""
+    """A user with a password for the service at ``url``, as Gnocchi with ``[api] auth_mode = basic`` has them."""
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self._url = url
         self._header = base64.b64encode(f"{user}:{password}".encode()).decode()
 
     async def url_and_headers(self) -> tuple[str, Mapping[str, str]]:
-        """Return the URL of Gnocchi and the headers of a request."""
+        """Return the URL of the service and the headers of a request."""
         return self._url, {"Authorization": f"Basic {self._header}"}
 
     def reject(self) -> bool:
@@ -51,9 +45,9 @@ class BasicAuthentication:
 
 
 class KeystoneAuthentication:
-    """Tokens of ``keystone``; without ``url`` the service is where the catalogue says, at this ``interface`` in this ``region``."""
+    """Tokens of ``keystone``; without ``url`` a ``service`` of this type is where the catalogue says, at this ``interface`` in this ``region``."""
 
-    def __init__(self, keystone: Keystone, url: str, *, interface: str, region: str, service: str = SERVICE) -> None:
+    def __init__(self, keystone: Keystone, url: str, *, interface: str, region: str, service: str) -> None:
         self._keystone = keystone
         self._service = service
         self._url = url
@@ -83,18 +77,13 @@ class Authentication(Protocol):
         """Take that they were rejected; return whether others may be accepted."""
 
 
-class GnocchiClient:
-    """Asks Gnocchi over ``http``. Errors of the network and of the server are :class:`~meter.interfaces.Unavailable`.
+class ServiceClient:
+    """Asks a service over ``http``. Errors of the network and of the server are :class:`~meter.interfaces.Unavailable`.
 
     ``refusal`` is what it means if the user may not ask something.
     """
 
-    def __init__(
-        self,
-        http: SendsRequests,
-        authentication: Authentication,
-        refusal: str = "Gnocchi does not let this user read all metrics; an administrator may",
-    ) -> None:
+    def __init__(self, http: SendsRequests, authentication: Authentication, *, refusal: str) -> None:
         self._http = http
         self._authentication = authentication
         self._refusal = refusal
