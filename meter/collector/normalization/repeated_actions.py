@@ -1,7 +1,11 @@
-"""Creations and deletions that Cinder's audit repeats (``cinder-volume-usage-audit --send_actions``).
+"""Events that a service publishes more than once, under several ids: each gives one sample of each meter.
 
+Designate publishes each audit of a zone as ``dns.domain.exists`` and as ``dns.zone.exists``. Both have the same payload, so zone
+and period identify the audit.
+
+Cinder's audit repeats creations and deletions (``cinder-volume-usage-audit --send_actions``).
 A volume is created once and deleted once, so event type and resource identify the action: its samples have the same ids,
-whichever notification reports it. The audit gives the time of the action as a period of length zero. It is the time of
+whichever notification reports it. (Of a share this is not true: Manila also notifies of its copies.) The audit gives the time of the action as a period of length zero. It is the time of
 the database change, shortly before the action's own notification; the other values are those at the time of the audit,
 when the volume may be larger and have another owner. Samples of the audit list these fields in ``may_differ``, so the
 store counts them as duplicates.
@@ -19,25 +23,28 @@ from meter.message import parse_timestamp
 from meter.notification import Notification
 from meter.sample_identity import DIFFERENCES
 
-ACTIONS = re.compile(
-    r"(?P<kind>volume|snapshot|backup|share|share_snapshot)\.(?P<action>create|delete)\.(?P<phase>start|end)"
-)
+ACTIONS = re.compile(r"(?P<kind>volume|snapshot|backup)\.(?P<action>create|delete)\.(?P<phase>start|end)")
 STATE_OF_TODAY = frozenset({"status", "deleted", "deleted_at", "terminated_at"})
 """Members of a repeated creation that have their value at the time of the audit, not at the creation."""
 
 ALL_FIELDS = tuple(sorted(DIFFERENCES))
 
-RESOURCES = {"share_snapshot": "snapshot_id"}
-"""Member with the id of the resource, where it is not ``<kind>_id``."""
+ZONE_AUDITS = frozenset({"dns.domain.exists", "dns.zone.exists"})
+"""Names under which Designate publishes one audit."""
 
 
 def with_action_id(notification: Notification) -> Notification:
-    """Return a notification of a creation or deletion with the id of that action; an audit's also with the action's time."""
+    """Return a notification of a creation or deletion with the id of that action; an audit's also with the action's time.
+
+    One of an audit of a zone gets the id of that audit.
+    """
+    if notification.event_type in ZONE_AUDITS:
+        return _with_audit_id(notification)
     found = ACTIONS.fullmatch(notification.event_type)
     if found is None or not isinstance(notification.payload, dict):
         return notification
     kind = found["kind"]
-    resource = notification.payload.get(RESOURCES.get(kind, f"{kind}_id"))
+    resource = notification.payload.get(f"{kind}_id")
     if not isinstance(resource, str) or not resource:
         return notification
     action = replace(notification, message_id=f"{notification.event_type}\0{resource}")
@@ -50,6 +57,14 @@ def with_action_id(notification: Notification) -> Notification:
         # The resource existed at its creation, whatever its state at the time of the audit.
         payload = {name: value for name, value in payload.items() if name not in STATE_OF_TODAY}
     return replace(action, timestamp=when, payload=payload, may_differ=ALL_FIELDS)
+
+
+def _with_audit_id(notification: Notification) -> Notification:
+    payload = notification.payload if isinstance(notification.payload, dict) else {}
+    zone, ending = payload.get("id"), payload.get("audit_period_ending")
+    if not all(isinstance(each, str) and each for each in (zone, ending)):
+        return notification
+    return replace(notification, message_id=f"dns.zone.exists\0{zone}\0{ending}")
 
 
 def _time_of_action(notification: Notification) -> datetime | None:

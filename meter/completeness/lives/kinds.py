@@ -42,7 +42,8 @@ class ResourceKind:
     A sample of one of the ``counting`` meters has the volume 1 while the resource exists, and 0 from its end on. The volume of
     a ``sizing`` meter is the size. ``polled`` names the pollsters whose cycle reports list every resource of the kind.
     ``state`` and ``name`` are keys of the samples' metadata, of which the first that has a text is used; ``flavor`` is one
-    with dots. A resource in one of ``ended_states`` does not exist. Samples of notifications tell something if their event type
+    with dots. A resource in one of ``ended_states`` does not exist. Unless ``deletion_is_final``, a resource whose deletion is
+    notified exists all the same if its service lists it afterwards. Samples of notifications tell something if their event type
     begins with ``event_prefix``.
 
     ``inventory``: the polls read the list of the service that owns the resources, so that what they do not list does not
@@ -59,6 +60,7 @@ class ResourceKind:
     named: tuple[str, ...] = ("name", "display_name")
     flavor: str | None = None
     ended_states: frozenset[str] = field(default=frozenset({"deleted"}))
+    deletion_is_final: bool = True
     inventory: bool = True
     event_prefix: str = ""
 
@@ -100,6 +102,8 @@ KINDS: Mapping[str, ResourceKind] = MappingProxyType(
                 stating=("manila.share.status",),
                 polled=("manila.share",),
                 unit="GiB",
+                ended_states=frozenset({"deleted", "deferred_deleting", "error_deferred_deleting"}),
+                deletion_is_final=False,  # Manila notifies so of the old copy of a share that it has moved, too
             ),
             ResourceKind(
                 name="image",

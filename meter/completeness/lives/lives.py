@@ -45,7 +45,7 @@ def life(kind: ResourceKind, observations: Iterable[Observation], now: datetime)
     notified = any(each.notified for each in told)
     alive = [each for each in told if each.exists]
     deletion = min(
-        (each for each in told if not each.exists and each.notified),
+        (each for each in told if not each.exists and each.notified and kind.deletion_is_final),
         key=lambda each: (each.at, each.told_by != "event"),
         default=None,
     )

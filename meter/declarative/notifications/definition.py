@@ -15,7 +15,9 @@ from meter.declarative.notifications import values
 from meter.declarative.notifications.common_fields import CommonFields
 from meter.declarative.notifications.common_fields import CommonValues
 from meter.declarative.notifications.common_fields import Scope
+from meter.declarative.notifications.deletion import Conditions
 from meter.declarative.notifications.deletion import Deletion
+from meter.declarative.notifications.deletion import finds_text
 from meter.declarative.notifications.metadata import Metadata
 from meter.declarative.notifications.paths import MISSING
 from meter.declarative.notifications.paths import Path
@@ -38,7 +40,7 @@ class Definition:
     """One meter, or several whose names are in the notification; these must be among ``names``, unless it is empty.
 
     ``fields`` has a source for each of :data:`FIELDS` that is defined. If a path of ``requires`` finds nothing, no sample is
-    made, except of a deletion. ``optional`` contains those of ``project`` and ``timestamp`` that may be missing; ``user`` always may. ``each`` finds
+    made, except of a deletion; if a path of ``unless`` finds one of its texts, none at all. ``optional`` contains those of ``project`` and ``timestamp`` that may be missing; ``user`` always may. ``each`` finds
     elements, of which each makes one sample and is ``$.each`` in its paths; ``lookup`` instead names fields whose paths
     find one value per sample. ``origin`` is file and line. A notification that ``deletion`` matches gives a sample with
     volume 0 at the time of the deletion. With ``state_when_sent`` the time of a sample is that of the sending, although the
@@ -51,6 +53,7 @@ class Definition:
     metadata: Metadata
     origin: str
     requires: tuple[Path, ...] = ()
+    unless: Conditions = ()
     optional: frozenset[str] = field(default_factory=frozenset)
     each: ValueSource | None = None
     lookup: frozenset[str] = field(default_factory=frozenset)
@@ -96,6 +99,8 @@ class Definition:
         Their message id is that of the notification: :func:`meter.notification.stable_ids` gives them their own.
         """
         root = scope.root
+        if self.unless and finds_text(self.unless, root):
+            return
         for path in self.requires:
             found = path.first(root)
             if found is MISSING or found is None:

@@ -20,6 +20,9 @@ UNSET_CLOCK = timedelta(days=366)
 EMPTY = frozenset({"", "none", "null"})
 """Texts, in lower case, that services write for a time that is not set."""
 
+Conditions = tuple[tuple[ValueSource, frozenset[str]], ...]
+"""Sources, each with texts in lower case."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
@@ -33,9 +36,9 @@ class Deletion:
     """
 
     event_types: frozenset[str] = frozenset()
-    where: tuple[tuple[ValueSource, frozenset[str]], ...] = ()
+    where: Conditions = ()
     all_set: tuple[ValueSource, ...] = ()
-    unless: tuple[tuple[ValueSource, frozenset[str]], ...] = ()
+    unless: Conditions = ()
     at: tuple[ValueSource, ...] = ()
     latest: tuple[ValueSource, ...] = ()
     earliest: tuple[ValueSource, ...] = ()
@@ -49,14 +52,14 @@ class Deletion:
 
     def matches(self, scope: dict[str, Any]) -> bool:
         """Return whether the notification in ``scope`` reports that its resource is deleted."""
-        if scope["event_type"] in self.event_types or _any(self.where, scope):
+        if scope["event_type"] in self.event_types or finds_text(self.where, scope):
             return True
         if not self.all_set:
             return False
         for source in self.all_set:
             if _text(source.first(scope)) in EMPTY:
                 return False
-        return not _any(self.unless, scope)
+        return not finds_text(self.unless, scope)
 
     def time(self, scope: dict[str, Any], notified: datetime) -> datetime:
         """Return since when the resource is deleted, from a notification with the timestamp ``notified``."""
@@ -67,7 +70,7 @@ class Deletion:
         return min([notified, *_times(self.latest, scope)])
 
 
-def _any(conditions: tuple[tuple[ValueSource, frozenset[str]], ...], scope: dict[str, Any]) -> bool:
+def finds_text(conditions: Conditions, scope: dict[str, Any]) -> bool:
     """Return whether a source finds one of its texts."""
     return any(_text(source.first(scope)) in texts for source, texts in conditions)
 

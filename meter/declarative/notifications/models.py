@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from meter.declarative.notifications.definition import FIELDS
 from meter.declarative.notifications.definition import Definition
+from meter.declarative.notifications.deletion import Conditions
 from meter.declarative.notifications.deletion import Deletion
 from meter.declarative.notifications.metadata import Metadata
 from meter.declarative.notifications.paths import BadPath
@@ -50,6 +51,7 @@ WANTED = _PATHS | {
     "volume": "a number, a path that begins with $, several, or { from = …, to = … }",
     "metadata": "a table, or the name of a table under [metadata]",
     "deletion": "a table, or the name of a table under [deletion]",
+    "unless": "a table of paths that begin with $, each with a text or several in a list",
 }
 """What is allowed for keys that take several kinds of values, for error texts."""
 
@@ -105,6 +107,7 @@ class DefinitionTable(Model):
     state_when_sent: bool = False
     optional: list[Literal["user", "project", "timestamp"]] = []
     requires: OneOrMore = []
+    unless: dict[Text, Text | list[Text]] = {}
     each: OneOrMore | None = None
     lookup: list[str] = []
     metadata: str | dict[str, Any] = {}
@@ -155,6 +158,7 @@ def make_definition(
         context.problems.append(f"type: should be {', '.join(SAMPLE_TYPES)} or a path, not {model.type!r}")
     if unknown := [name for name in model.lookup if name not in FIELDS]:
         context.problems.append(f"lookup: {', '.join(unknown)}: should be one of {', '.join(FIELDS)}")
+    unless = _conditions(model.unless, "unless", context)
     each = None if model.each is None else _source(model.each, "each", context)
     metadata = _metadata_of(model, shared, context)
     deletion = _deletion(model, deletions, context)
@@ -167,6 +171,7 @@ def make_definition(
         metadata=metadata,
         origin=origin,
         requires=tuple(each for source in requires for each in source.paths),
+        unless=unless,
         optional=frozenset(model.optional),
         each=each,
         lookup=frozenset(model.lookup),
@@ -203,24 +208,25 @@ def read_deletion(table: Any, context: ReadContext) -> Deletion:
     if not (event_types or model.where or model.all_set):
         context.problems.append("deletion: should have event_types, where or all_set")
 
-    def texts(name: str, table: Mapping[str, Any]) -> tuple[tuple[ValueSource, frozenset[str]], ...]:
-        return tuple(
-            (_source(written, f"deletion.{name}", context), frozenset(str(each).lower() for each in _listed(wanted)))
-            for written, wanted in table.items()
-        )
-
     def sources(name: str, texts: Any) -> tuple[ValueSource, ...]:
         return tuple(_source(written, f"deletion.{name}", context) for written in _listed(texts))
 
     return Deletion(
         event_types=frozenset(event_types),
-        where=texts("where", model.where),
+        where=_conditions(model.where, "deletion.where", context),
         all_set=sources("all_set", model.all_set),
-        unless=texts("unless", model.unless),
+        unless=_conditions(model.unless, "deletion.unless", context),
         at=sources("at", model.at),
         latest=sources("latest", model.latest),
         earliest=sources("earliest", model.earliest),
         ids_reused=model.ids_reused,
+    )
+
+
+def _conditions(table: Mapping[str, Any], name: str, context: ReadContext) -> Conditions:
+    return tuple(
+        (_source(written, name, context), frozenset(str(each).lower() for each in _listed(wanted)))
+        for written, wanted in table.items()
     )
 
 

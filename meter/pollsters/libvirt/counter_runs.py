@@ -77,6 +77,11 @@ class Counters:
             zero_at = self.devices[kind][0]
         return None if zero_at is None else Opening(0, min(zero_at, at - JUST_BEFORE))
 
+    @staticmethod
+    def from_zero_after(last_seen: datetime, at: datetime) -> Opening:
+        """Return an opening of 0, within the run, of a device that replaces the one that was polled at ``last_seen``."""
+        return Opening(0, min(last_seen + JUST_BEFORE, at - JUST_BEFORE))
+
     def sum(
         self,
         meter: str,

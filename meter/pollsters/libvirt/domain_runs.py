@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import field
 from datetime import datetime
 from typing import Literal
 
 from meter.interfaces import Absence
 from meter.interfaces import Domain
+from meter.pollsters.libvirt.replaced_devices import ReplacedDevices
 
 PAUSED, SHUT_OFF = 3, 5
 """Values of libvirt's virDomainState."""
@@ -37,7 +39,7 @@ class DomainRun:
     """One run of a domain on this host, from its start, or its first resumption, to its end.
 
     ``name`` identifies the run on this host. ``number`` is libvirt's id of the running domain, ``process`` identifies
-    its QEMU process. ``began_at`` is when its counters were 0, ``None`` if unknown.
+    its QEMU process. ``began_at`` is when its counters were 0, ``None`` if unknown. ``devices`` finds devices that were replaced.
     """
 
     name: str
@@ -48,6 +50,7 @@ class DomainRun:
     arriving: bool = False
     leaving: bool = False
     restored: bool = False
+    devices: ReplacedDevices = field(default_factory=ReplacedDevices)
 
     def is_current_for(self, domain: Domain) -> bool:
         """Return whether ``domain`` is still in this run. After a restart libvirt may reuse the number."""

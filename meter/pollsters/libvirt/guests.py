@@ -25,6 +25,7 @@ from meter.pollsters.libvirt.domain_runs import DomainRuns
 from meter.pollsters.libvirt.host_devices import DeviceReader
 from meter.pollsters.libvirt.host_devices import UnknownDevice
 from meter.pollsters.libvirt.nova_metadata import BadDomain
+from meter.pollsters.libvirt.replaced_devices import ReplacedDevices
 from meter.pollsters.libvirt.sources import MAX_DEVICES
 from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Measured
@@ -46,6 +47,8 @@ class Guest:
 
     ``ending``: the domain is about to stop, after which it is polled again, or is about to migrate to another host.
     ``run`` is the name of its run, unique over all hosts. ``began_at`` is when its counters were 0, ``None`` if unknown.
+    ``replaced`` says of the devices that replace others of their name, by the prefixes of their statistics, when those were polled
+    last.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class Guest:
         *,
         leaving: bool = False,
         device_reader: DeviceReader | None = None,
+        replaced: ReplacedDevices | None = None,
+        remember: bool = True,
     ) -> None:
         self._device_reader = device_reader
         self.uuid = domain.uuid
@@ -76,6 +81,7 @@ class Guest:
         self.ending = leaving or (state == SHUTTING_DOWN and domain.event is not None)
         self.metadata = self._metadata()
         self._measured: dict[Scope, list[Measured]] = {}
+        self.replaced = {} if replaced is None else self._replaced_devices(replaced, remember=remember)
 
     def measured(self, scope: Scope) -> list[Measured]:
         """Return what a row of ``scope`` measures; raise :class:`~meter.pollsters.libvirt.sources.BadStat`."""
@@ -138,6 +144,22 @@ class Guest:
             return number(self._stats, name)
         except BadStat:
             return None
+
+    def _replaced_devices(self, known: ReplacedDevices, *, remember: bool) -> dict[str, datetime]:
+        stats = self._stats
+        found: dict[str, datetime] = {}
+        try:
+            names = {prefix: ("net", str(stats.get(f"{prefix}name"))) for prefix in devices(stats, "net")}
+            for index in range(min(number(stats, "vcpu.maximum") or 0, MAX_DEVICES)):
+                if f"vcpu.{index}.state" in stats:
+                    names[f"vcpu.{index}."] = ("vcpu", str(index))
+        except BadStat:
+            return found  # logged where the statistics are metered
+        for prefix, (kind, name) in names.items():
+            at = known.last_seen(kind, name, stats, prefix, self.read_at, remember=remember)
+            if at is not None:
+                found[prefix] = at
+        return found
 
     # --- scopes
 
@@ -334,6 +356,8 @@ async def take_snapshot(cycle: ICycle) -> GuestSnapshot:
                     domain_run.began_at,
                     leaving=domain_run.leaving,
                     device_reader=device_reader,
+                    replaced=domain_run.devices,
+                    remember=not cycle.trial,
                 )
                 guests.append(guest)
         except BadDomain as error:

@@ -227,6 +227,8 @@ class ListingPollster:
 
     def _of_page(self, page: Page, skipped: SkippedItems) -> Iterable[Sample]:
         for item in page.items:
+            if self.metered.unbilled(item):
+                continue
             resource = ""
             try:
                 resource = self.metered.resource_of(item)

@@ -33,6 +33,16 @@ IMAGE = MeteredListing(
 # --- Cinder
 
 ALL_PROJECTS = {"all_tenants": "1"}
+MIGRATION_STATUS = "os-vol-mig-status-attr:migstat"
+
+
+def _is_migration_copy(item: Item) -> bool:
+    """Return whether a volume is the copy of one that migrates: the new one until Cinder swaps them, then the old one."""
+    migration = item.get(MIGRATION_STATUS)
+    if isinstance(migration, str) and (migration.startswith("target:") or migration == "deleting"):
+        return True
+    return item.get("status") in ("migration_target_creating", "migration_target")
+
 
 VOLUME = MeteredListing(
     name="volume",
@@ -46,6 +56,7 @@ VOLUME = MeteredListing(
         **same_names("bootable", "encrypted", "multiattach", "created_at", "updated_at", "metadata"),
         "host": "os-vol-host-attr:host",
     },
+    unbilled=_is_migration_copy,
 )
 SNAPSHOT = MeteredListing(
     name="volume.snapshot",
@@ -263,6 +274,9 @@ ZONE = MeteredListing(
 # --- Manila
 
 SHARE_STATUS = {"AVAILABLE": 1, "CREATING": 2, "DELETING": 3, "ERROR": 4, "ERROR_DELETING": 5, "EXTENDING": 6}
+DELETED_LATER = frozenset({"deferred_deleting", "error_deferred_deleting"})
+"""Statuses of a share that its project has deleted and no longer sees, and whose data Manila deletes later."""
+
 SHARE = MeteredListing(
     name="manila.share",
     listing=Listing(service="shared-file-system", version="v2", path="shares/detail", key="shares", query=ALL_PROJECTS),
@@ -274,6 +288,7 @@ SHARE = MeteredListing(
         *("name", "status", "share_proto", "share_type", "share_network_id", "availability_zone", "host"),
         *("is_public", "created_at", "metadata"),
     ),
+    unbilled=lambda item: item.get("status") in DELETED_LATER,
 )
 
 METERED_LISTINGS = (

@@ -46,7 +46,8 @@ class MeteredListing:
 
     ``resource``, ``project`` and ``user`` are keys of the entry, of which the first that exists is used; ``metadata``
     maps keys of the sample's metadata to keys of the entry. ``extension``: some installations of the service lack this
-    listing. ``ids_reused``: a later resource may have the id of a deleted one.
+    listing. ``ids_reused``: a later resource may have the id of a deleted one. ``unbilled``: which entries are no
+    resources of a project, although the service lists them; they are treated as if it did not.
     """
 
     name: str
@@ -58,6 +59,7 @@ class MeteredListing:
     metadata: Mapping[str, str]
     extension: bool = False
     ids_reused: bool = False
+    unbilled: Callable[[Item], bool] = lambda _: False
 
     def __hash__(self) -> int:
         return hash(self.name)

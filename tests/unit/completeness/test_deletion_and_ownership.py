@@ -314,7 +314,7 @@ async def test_audit_tells_a_size_from_its_sending_on() -> None:
     small, large = {"vcpus": 1}, {"vcpus": 4}
     told = [
         instance("create.end", 0, **small),
-        instance("resize.end", 3610, **large),
+        instance("finish_resize.end", 3610, **large),
         {**audit(3600, **large), "timestamp": "2026-11-22T13:00:30"},
         instance("power_off.end", 7200, **large),
     ]

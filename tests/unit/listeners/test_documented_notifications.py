@@ -48,13 +48,13 @@ def samples_of(event_type: str, payload: Any, **context: Any) -> list[Sample]:
             "trove.instance.exists",
             {"instance_id": "db", "tenant_id": "p", "user_id": "u", **AUDIT},
             {},
-            [("trove.instance.exists", "cumulative", 3600.0, "s", "db", "u", "p")],
+            [("trove.instance.exists", "delta", 3600.0, "s", "db", "u", "p")],
         ),
         (
             "dns.domain.exists",
             {"id": "zone", "tenant_id": "p", "status": "ACTIVE", **AUDIT},
             {"user_id": "u"},
-            [("dns.domain.exists", "cumulative", 3600.0, "s", "zone", "u", "p")],
+            [("dns.domain.exists", "delta", 3600.0, "s", "zone", "u", "p")],
         ),
         (
             "share.extend.end",

@@ -385,6 +385,46 @@ async def test_vcpus_unplugged_and_plugged_again_continue() -> None:
     assert increase(host, meter="cpu") == 25 + 4
 
 
+def two_way_nic(received: int, sent: int) -> dict[str, Any]:
+    return {**nic(received), "net.0.tx.bytes": sent}
+
+
+@pytest.mark.parametrize("polled_without", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_interface_unplugged_and_plugged_in_again_counts_from_zero(polled_without: bool) -> None:
+    host = Host()
+    process: dict[str, Any] = {"process": "b.1", "started_at": NOON - timedelta(days=1)}
+    await host.poll(0, two_way_nic(1000, 700), **process)
+    await host.poll(5, two_way_nic(1010, 700), **process)
+    if polled_without:
+        await host.poll(10, {**RUNNING, "net.count": 0}, **process)
+    await host.poll(15, two_way_nic(40, 30), **process)
+    host.restart()
+    await host.poll(20, two_way_nic(50, 31), **process)
+    await host.poll(25, two_way_nic(1060, 741), **process)
+    assert increase(host, meter="network.incoming.bytes") == 10 + 1060
+    assert increase(host, meter="network.outgoing.bytes") == 741
+
+
+@pytest.mark.parametrize("read", [(999_990, 700), (999_990, 690), (3, 700), (0, 701)])
+@pytest_twisted.ensureDeferred
+async def test_counter_of_an_interface_that_is_read_too_low_once_is_not_billed_again(read: tuple[int, int]) -> None:
+    host = Host()
+    await host.poll(0, two_way_nic(1_000_000, 700))
+    await host.poll(5, two_way_nic(*read))
+    await host.poll(10, two_way_nic(1_000_100, 710))
+    assert 0 not in {sample.volume for sample in host.of("network.incoming.bytes")} - {read[0]}
+    assert increase(host, meter="network.incoming.bytes") == 1_000_100 - read[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_vcpu_plugged_in_again_between_two_polls_counts_from_zero() -> None:
+    host = Host()
+    for minute, times in enumerate([(100, 100), (110, 110), (120, 3), (125, 4)]):
+        await host.poll(5 * minute, vcpu(*times))
+    assert increase(host, meter="vcpu.time") == 25 + 10 + 4
+
+
 @pytest_twisted.ensureDeferred
 async def test_missing_disk_statistics_do_not_mean_detached_disks() -> None:
     host = Host()

@@ -369,6 +369,34 @@ async def test_entry_of_another_service_has_its_volumes_and_project(
     assert {(each.resource_id, each.project_id) for each in samples.values()} == {("b", project_id)}
 
 
+COPIES: list[dict[str, Any]] = [
+    {"status": "migration_target", "os-vol-mig-status-attr:migstat": "target:v"},
+    {"status": "migration_target_creating"},
+    {"status": "deleting", "os-vol-mig-status-attr:migstat": "deleting"},  # the old one, after Cinder has swapped them
+]
+MIGRATES = {"status": "in-use", "os-vol-mig-status-attr:migstat": "migrating"}
+
+
+@pytest.mark.parametrize(
+    ("pollster", "service", "path", "key", "metered", "unmetered"),
+    [
+        *((family.volume, "block-storage", "/v3/volumes/detail", "volumes", MIGRATES, copy) for copy in COPIES),
+        *(
+            (family.share, "sharev2", "/v2/shares/detail", "shares", {"status": "available"}, {"status": status})
+            for status in ("deferred_deleting", "error_deferred_deleting")
+        ),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_entry_that_is_no_resource_of_its_project_is_not_metered(
+    pollster: Any, service: str, path: str, key: str, metered: dict[str, Any], unmetered: dict[str, Any]
+) -> None:
+    stub = cloud_with(
+        service, path, reply({key: [{"id": "yes", "size": 7} | metered, {"id": "no", "size": 7} | unmetered]})
+    )
+    assert {resource for _, resource in await polled(pollster, stub)} == {"yes"}
+
+
 @pytest_twisted.ensureDeferred
 async def test_ports_on_all_pages_include_those_without_project() -> None:
     last = {"ports": [{**document("neutron-20-ports-limit2")["ports"][0], "id": "last"}]}

@@ -1,0 +1,59 @@
+"""Devices that were unplugged, and plugged in again under the same name, between two polls of a running domain.
+
+Nova gives the TAP device of a port always the same name, and a vCPU has its number again: only the counters, which start from 0,
+tell that it is another device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
+from typing import Any
+from typing import NamedTuple
+
+COUNTERS = {"net": ("rx.bytes", "tx.bytes", "rx.pkts", "tx.pkts"), "vcpu": ("time",)}
+"""Counters, by kind of device, that never decrease while a device is plugged in. Disks have names that are not reused."""
+
+
+class _Known(NamedTuple):
+    at: datetime
+    counters: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class ReplacedDevices:
+    """The devices of one run of a domain at the previous poll."""
+
+    _known: dict[str, _Known] = field(default_factory=dict)
+
+    def last_seen(
+        self,
+        kind: str,
+        name: str,
+        stats: Mapping[str, Any],
+        prefix: str,
+        at: datetime,
+        *,
+        remember: bool,
+    ) -> datetime | None:
+        """Return when the former device of this name was polled last, if it was replaced since; else ``None``.
+
+        A device was replaced if all of its counters are lower than at the previous poll and one of them is less than half. A
+        small decrease is a wrong reading: counting such a counter from 0 would bill all of it again.
+        """
+        counters = tuple(
+            value if type(value := stats.get(f"{prefix}{each}")) is int and value >= 0 else -1
+            for each in COUNTERS[kind]
+        )
+        key = f"{kind} {name}"
+        known = self._known.get(key)
+        if remember and max(counters) >= 0:
+            self._known[key] = _Known(at, counters)
+        return known.at if known is not None and at > known.at and _restarted(known.counters, counters) else None
+
+
+def _restarted(before: tuple[int, ...], now: tuple[int, ...]) -> bool:
+    pairs = [(old, new) for old, new in zip(before, now, strict=True) if old > 0 and new >= 0]
+    return bool(pairs) and all(new < old for old, new in pairs) and any(2 * new < old for old, new in pairs)
