@@ -1,5 +1,4 @@
-SELECT week.first, week.last, archived.until,
-(SELECT p.start FROM final_period p WHERE p.hours = 1 AND p.start > '-infinity' ORDER BY p.start LIMIT 1) AS first_final
+SELECT week.first, week.last, archived.until
 FROM (
     SELECT ((min(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS first, ((max(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS last
     FROM (
