@@ -136,9 +136,9 @@ class StoredWeeksReader:
     async def read(self) -> StoredWeeks:
         """Return which weeks there are, or were a moment ago."""
         if self._clock.seconds() >= self._known_until:
-            found = await self._query(STORED_WEEKS)
-            gaps = [(start, finish) for start, finish in await self._query(GAPS)] if found else []
-            self._weeks = StoredWeeks(*found[0], gaps) if found else StoredWeeks()
+            for first, last, archived_until in await self._query(STORED_WEEKS):
+                gaps = [(start, finish) for start, finish in await self._query(GAPS)]
+                self._weeks = StoredWeeks(first, last, archived_until, gaps)
             self._known_until = self._clock.seconds() + KNOWN_SECONDS
         return self._weeks
 
