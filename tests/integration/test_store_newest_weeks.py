@@ -58,7 +58,7 @@ async def planned(postgresql, weeks: int, *, packed: bool) -> dict[str, int]:
             await written(store, [message(name, n, at=at, resource_id="weekly") for name in ("cpu", "ram")])
         daily = [
             message(name, n, at=NOW - n * HOUR, resource_id=f"vm-{each}", metadata={"n": str(n)})
-            for n in range(2, 20)
+            for n in range(2, 5)
             for each in range(3)
             for name in ("cpu", "ram")
         ]
@@ -79,7 +79,7 @@ async def planned(postgresql, weeks: int, *, packed: bool) -> dict[str, int]:
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @pytest_twisted.ensureDeferred
 async def test_plans_have_as_many_weeks_however_many_are_retained(postgresql, packed):
-    few, many = [await planned(postgresql, weeks, packed=packed) for weeks in (2, 20)]
+    few, many = [await planned(postgresql, weeks, packed=packed) for weeks in (2, 13)]
     # What is before the first final hour, and a week that may have had no samples yet, are looked at by themselves.
     assert {name: (few[name], many[name]) for name in few if many[name] > few[name] + 6} == {}
 
@@ -90,7 +90,7 @@ class Weeks:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
 
-    def messages(self, count: int, oldest: int = 20) -> list:
+    def messages(self, count: int, oldest: int = 12) -> list:
         pick = self.random.choice
         found = []
         for _ in range(count):
@@ -143,7 +143,7 @@ async def same_answers(store, memory) -> None:
         assert not expected
 
 
-@pytest.mark.parametrize(("seed", "spared"), [(1, 4), (2, 0), (3, -200)])
+@pytest.mark.parametrize(("seed", "spared"), [(1, 0), (2, -200)])
 @pytest_twisted.ensureDeferred
 async def test_answers_are_those_of_the_samples_whatever_weeks_are_asked_first(postgresql, monkeypatch, seed, spared):
     monkeypatch.setattr(newest_weeks, "SPARED_WEEKS", spared)
@@ -155,7 +155,7 @@ async def test_answers_are_those_of_the_samples_whatever_weeks_are_asked_first(p
             await each.write(messages)
 
     async with running(dsn) as store:
-        await both(weeks.messages(50))
+        await both(weeks.messages(25))
         await same_answers(store, memory)
         await store.maintenance.finalize(NOW)
         await same_answers(store, memory)
@@ -170,7 +170,7 @@ async def test_sample_of_an_hour_that_is_not_final_any_more_is_found_in_whatever
     monkeypatch.setattr(newest_weeks, "KNOWN_SECONDS", 0.0)
     memory = MemoryStore(reactor)
     async with running(postgresql.dsn()) as store:
-        for n in range(16):
+        for n in range(12):
             batch = [message("cpu", n, at=NOW - n * WEEK, resource_id="a", metadata={"n": n})]
             for each in (store, memory):
                 await each.write(batch)

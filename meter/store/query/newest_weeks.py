@@ -136,12 +136,13 @@ class StoredWeeksReader:
     async def read(self) -> StoredWeeks:
         """Return which weeks there are, or were a moment ago."""
         if self._clock.seconds() >= self._known_until:
-            found = await self._query(STORED_WEEKS)
-            self._weeks = StoredWeeks(*found[0], gaps=await self._query(GAPS)) if found else StoredWeeks()
+            for first, last, archived_until in await self._query(STORED_WEEKS):
+                gaps = [(start, finish) for start, finish in await self._query(GAPS)]
+                self._weeks = StoredWeeks(first, last, archived_until, gaps)
             self._known_until = self._clock.seconds() + KNOWN_SECONDS
         return self._weeks
 
 
-def oldest_rollup_query(series_ids: list[int]) -> Sql:
+def oldest_rollup_query(series_ids: Sequence[int]) -> Sql:
     """Return the statement for the time of the first rollup of series; null if they have none."""
-    return filled(OLDEST_ROLLUP, series=Sql("%s", (series_ids,)))
+    return filled(OLDEST_ROLLUP, series=Sql("%s", (list(series_ids),)))

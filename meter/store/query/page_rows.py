@@ -18,11 +18,11 @@ from meter.store.postgres.sql import Sql
 from meter.store.query.access_paths import AccessPath
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import split_filter
+from meter.store.query.matching_series import MatchingSeries
+from meter.store.query.matching_series import matching_series_query
 from meter.store.query.newest_weeks import StoredWeeks
 from meter.store.query.newest_weeks import StoredWeeksReader
 from meter.store.query.newest_weeks import oldest_rollup_query
-from meter.store.query.samples import MatchingSeries
-from meter.store.query.samples import matching_series_query
 from meter.store.query.samples import recent_samples_query
 from meter.store.query.samples import samples_by_time_query
 from meter.store.query.samples import samples_of_many_series_query

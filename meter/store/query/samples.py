@@ -65,17 +65,6 @@ WHERE {condition}
 ORDER BY {order} s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
 
-# The ids of the matching series, as far as they are few, and one more. Few is the square root of the number of all series: so
-# many index lookups, one for each, are cheap.
-MATCHING_SERIES = """
-SELECT found.*, (SELECT nullif(max(x.retained_until), 'infinity') FROM series x WHERE x.id = ANY(found.ids)) AS until
-FROM (
-    SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE {series} LIMIT threshold.few + 1) AS ids
-    FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold
-    OFFSET 0
-) AS found
-"""
-
 NEWEST_OF_FEW_SERIES = """
 SELECT s.* FROM series x CROSS JOIN LATERAL ({newest}) s
 WHERE x.id = ANY({series})
@@ -159,30 +148,6 @@ class SampleRow(NamedTuple):
 _series_id, _metadata_id, _wire_format_id = (
     itemgetter(SampleRow._fields.index(field)) for field in ("series_id", "metadata_id", "wire_format_id")
 )
-
-
-class MatchingSeries(NamedTuple):
-    """The row of :func:`matching_series_query`.
-
-    ``few`` is how many series count as few; ``ids`` has those that match, and at most one more than ``few``. None of ``ids`` has a
-    sample after ``until``; ``None`` if that is not known.
-    """
-
-    few: int
-    ids: Sequence[int]
-    until: datetime | None
-
-    @property
-    def are_few(self) -> bool:
-        """Whether ``ids`` are all that match."""
-        return len(self.ids) <= self.few
-
-
-def matching_series_query(conditions: FilterConditions) -> Sql | None:
-    """Return the statement whose row is a :class:`MatchingSeries`; ``None`` if samples are not found by series."""
-    if conditions.access_path is not AccessPath.SERIES:
-        return None
-    return filled(MATCHING_SERIES, series=conditions.series)
 
 
 def samples_of_series_query(
