@@ -32,7 +32,6 @@ from tests.chaos.site import Known
 from tests.chaos.site import NeverCame
 from tests.chaos.site import Site
 from tests.chaos.site import meters
-from tests.chaos.site import until
 
 RECOVERY_SECONDS = 60.0
 """If none of the missing samples comes for so long, none will."""
