@@ -12,6 +12,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from tests.integration.test_citus_page import PAGE
 from tests.integration.test_citus_page import statements
 from tests.integration.test_store_rollups import START
 from tests.integration.test_store_rollups import finalized
@@ -68,9 +69,9 @@ class RestorableCluster(CitusCluster):
         settings = {
             **self._settings,
             "archive_mode": "off",
+            **dict(re.findall(r"^    (\w+) = '(.*)'$", PAGE, re.MULTILINE)),
             "restore_command": f"cp {self.directories[name]}/archive/%f %p",
             "recovery_target_name": point,
-            "recovery_target_action": "promote",
         }
         server = PostgreSQL(self._binaries, directory, settings, primary=node)
         # No standby, which would ask its primary.
