@@ -83,7 +83,7 @@ class RangeVerifier:
     async def _with_repeated_ids(self, page: Sequence[StoredRow], found: Sequence[Finding]) -> Sequence[Finding]:
         """Return ``found``, in which a row fails that has the id of an earlier one, or the id and the time of the row before it.
 
-        A unique index keeps them from being stored on one server. In a spread store two writers can store them at the same moment.
+        A unique index keeps them from being stored on one server. In a spread store they can be stored while the first is in doubt.
         """
         times = await self._verification.times_of_repeated_ids(page)
         repeated: dict[int, str] = {}

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.doubtful_hours import METER
+from tests.chaos.doubtful_hours import SAMPLES
 from tests.chaos.doubtful_hours import WRITER
 from tests.chaos.final_hours import finalizing
 from tests.chaos.site import Site
@@ -45,6 +47,12 @@ PID_OF_WRITER = (
 PREPARED_BY = "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, 'citus_0_{}_')"
 COMMITTED = "SELECT gid FROM pg_dist_transaction WHERE gid IN ({})"
 FINAL_HOURS = "SELECT count(*) FROM final_period WHERE hours = 1 AND start IN ({})"
+OF_FINAL_HOURS = f"""
+SELECT r.start::text, sum(r.count)::bigint FROM rollup r JOIN final_period f USING (hours, start)
+JOIN series x ON x.id = r.series_id AND x.resource_id > 0 JOIN meter m ON m.id = x.meter_id AND m.name = '{METER}'
+WHERE hours = 1 AND r.start IN ({{}}) GROUP BY 1
+"""
+"""Samples of the writer of hours, by the rollups of hours that are final."""
 SHARDS = "SELECT count(*) FROM citus_shards WHERE table_name = 'sampled_series'::regclass AND nodeport = {}"
 JOB = "SELECT state FROM pg_dist_background_job ORDER BY job_id DESC LIMIT 1"
 SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
@@ -198,6 +206,7 @@ def commits_are_cut_off(site: Site) -> None:
                         if not ask:
                             hours = [hour for hour, _, _ in _hours(journal)[: begun + 1]]
                             until(lambda hours=hours: _are_final(site, hours), "final hours", 240)
+                            _all_are_counted(site, hours)
             for hour, stored, answered in _hours(journal):
                 assert answered == stored, (
                     f"{answered} of {stored} samples were promised as of the time when those of {hour} were stored"
@@ -228,6 +237,13 @@ def _hours(journal: Path) -> list[tuple[str, int, int]]:
 def _are_final(site: Site, hours: list[str]) -> bool:
     [[final]] = site.postgresql.execute(FINAL_HOURS.format(", ".join(f"'{hour}'" for hour in hours)), site.dsn)
     return bool(final == len(hours))
+
+
+def _all_are_counted(site: Site, hours: list[str]) -> None:
+    """Each of these hours, which are final, has all samples of its one transaction."""
+    listed = ", ".join(f"'{hour}'" for hour in hours)
+    for hour, count in site.postgresql.execute(OF_FINAL_HOURS.format(listed), site.dsn):
+        assert count == SAMPLES, f"the hour of {hour} became final with {count} of {SAMPLES} samples"
 
 
 def _set(cluster: CitusCluster, name: str, value: str) -> None:

@@ -1,4 +1,4 @@
-"""Different facts under one id in a spread store: refused one after the other, and found by verification if two writers stored them at once."""
+"""Different facts under one id in a spread store: refused, also if they are written at once; verification finds what was stored all the same."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from meter.commands.range_verifier import REPEATED_ID
 from meter.commands.range_verifier import RangeVerifier
 from meter.commands.range_verifier import VerifiedRange
 from meter.commands.row_verifier import RowVerifier
+from meter.sample_identity import WEEK
 from meter.store import Verification
 from tests.integration.test_store_rollups import running
 from tests.spread import spread
@@ -23,8 +24,8 @@ from tests.store_messages import NOON
 from tests.store_messages import message
 
 OTHERS = "SELECT x.id FROM series x JOIN resource r ON r.id = x.resource_id WHERE r.name IN ('first', 'same time', 'other time')"
-WRITERS = 2
 IDS = 30
+ROUNDS = 3
 
 
 @pytest.fixture
@@ -61,25 +62,31 @@ async def test_rows_with_an_id_that_is_stored_already_fail_whatever_their_time_a
 
 
 @pytest_twisted.ensureDeferred
-async def test_facts_that_are_written_at_once_are_refused_or_found(dsn):
-    ids = [str(uuid.uuid4()) for _ in range(IDS)]
-    async with running(dsn, writers=WRITERS) as store:
-        results = await gatherResults(
-            [
-                Deferred.fromCoroutine(
-                    store.write(
-                        [
-                            message(resource_id=f"{writer}-{n}", at=60 * writer, message_id=id)
-                            for n, id in enumerate(ids)
-                        ]
-                    )
-                )
-                for writer in range(WRITERS)
+async def test_of_facts_that_are_written_at_once_under_one_id_one_is_stored_and_the_other_refused(dsn):
+    """Their times, series, workers and weeks differ, and each writer has the ids in another order."""
+    starts = (0, 60, WEEK.total_seconds())
+    async with running(dsn, writers=len(starts)) as store:
+        for round in range(ROUNDS):
+            ids = [str(uuid.uuid4()) for _ in range(IDS)]
+            batches = [
+                [
+                    message(resource_id=f"{round}-{writer}-{n}", at=start + (n if writer else -n), message_id=id)
+                    for n, id in enumerate(ids)
+                ]
+                for writer, start in enumerate(starts)
             ]
-        )
-    stored = sum(each.stored for each in results)
-    refused = sum(len(each.refused) for each in results)
-    assert stored + refused == WRITERS * IDS
-    found = await reasons(dsn)
-    assert len(found) == stored - IDS
-    assert set(found.values()) <= {EARLIER_ID.format(NOON.isoformat())}
+            results = await gatherResults([Deferred.fromCoroutine(store.write(batch)) for batch in batches])
+            assert sum(each.stored for each in results) == IDS
+            refused = [each for result in results for each in result.refused]
+            assert [each.kind for each in refused] == ["conflict"] * (len(starts) - 1) * IDS
+    assert await reasons(dsn) == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_sample_that_is_written_at_once_by_several_is_stored_once(dsn):
+    batch = [message(resource_id=f"r{n}", at=n) for n in range(IDS)]
+    async with running(dsn, writers=3) as store:
+        writing = [Deferred.fromCoroutine(store.write(each)) for each in (batch, batch[::-1], batch)]
+        results = await gatherResults(writing)
+    assert sum(each.stored for each in results) == IDS
+    assert [each.refused for each in results] == [(), (), ()]

@@ -32,8 +32,9 @@ def statements(*beginnings):
     """Return those of the page with these beginnings, as the page has them."""
     found = []
     for beginning in beginnings:
-        [statement] = set(re.findall(rf"(?:``|    ){re.escape(beginning)}[^`;\n]*", PAGE))
-        found.append(statement.lstrip("` "))
+        matches = re.findall(rf"(?:``|    )({re.escape(beginning)}[^`;\n]*)", PAGE)
+        [statement] = set(matches)
+        found.append(statement)
     return found
 
 

@@ -10,7 +10,7 @@ from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 
-VERSION = 2
+VERSION = 3
 """Grows with each change of the functions: a daemon that may upgrade the schema makes them anew."""
 
 TYPE = """
@@ -100,6 +100,29 @@ END
 $function$;
 """
 """``spread_samples_of_ranges``: the samples of ``series`` within ranges of time, both ends of which are included."""
+
+# The shards of other series are not asked, nor those of other weeks.
+SAMPLES_OF_SPANS = f"""
+CREATE OR REPLACE FUNCTION spread_samples_of_spans(series integer[], firsts timestamptz[], lasts timestamptz[], wide boolean)
+RETURNS SETOF spread_sample LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $function$
+BEGIN
+    IF coalesce(cardinality(series), 0) = 0 THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE 'SELECT ' || {_LIST} || (
+        SELECT format(' FROM unnest(%L::integer[], %L::timestamptz[], %L::timestamptz[]) AS span (series_id, first, last) JOIN sample s'
+            ' ON s.series_id = span.series_id AND s.timestamp >= span.first AND s.timestamp <= span.last'
+            ' WHERE s.series_id = ANY(%L::integer[]) AND s.timestamp >= %L::timestamptz AND s.timestamp <= %L::timestamptz',
+            series, firsts, lasts, array_agg(DISTINCT asked.series_id), min(asked.first), max(asked.last))
+        FROM unnest(series, firsts, lasts) AS asked (series_id, first, last)
+    );
+END
+$function$;
+"""
+"""``spread_samples_of_spans``: the samples of each of ``series`` from its first time to its last, in the same place of the arrays.
+
+A series can be there several times, with spans that do not overlap.
+"""
 
 SAMPLES_IN_ORDER = _function(
     "spread_samples_in_order",
@@ -222,6 +245,7 @@ $function$;
 FUNCTIONS = (
     SAMPLES_OF_SERIES,
     SAMPLES_OF_RANGES,
+    SAMPLES_OF_SPANS,
     SAMPLES_IN_ORDER,
     SAMPLES_WITH_IDS,
     SAMPLES_OF_BATCHES,

@@ -63,7 +63,7 @@ RETENTION_CUTOFFS = f"SELECT meter, {readable('before')} FROM retention_cutoff"
 _METADATA_THAT_DIFFER = "SELECT id FROM metadata WHERE id = ANY(%s) AND document IS DISTINCT FROM text::jsonb"
 
 
-# Two samples with one id: in a spread store no unique index keeps two writers from storing them at the same moment.
+# Two samples with one id: in a spread store no unique index refuses the second one, and no look-up finds a first one that is in doubt.
 REPEATED_IDS = f"""
 SELECT s.message_id::text, {readable("min(s.timestamp)")}
 FROM spread_samples_with_ids(%s::uuid[], %s::timestamptz, %s::timestamptz, false) s

@@ -25,8 +25,9 @@ from meter.store.query.partials import METADATA_ID
 from meter.store.query.partials import partial_from_minute
 from meter.store.query.partials import partial_from_rollup
 from meter.store.query.partials import partial_from_sample
+from meter.store.query.replaced_rollups import samples_of_mixed_metadata
+from meter.store.query.replaced_rollups import samples_of_overlapping
 from meter.store.query.sample_rows import sample_columns
-from meter.store.query.sample_rows import samples_by_series
 from meter.store.query.sampled_gaps import sampled_gaps_table
 from meter.store.query.series_samples import ReadTimes
 from meter.store.query.series_samples import Sums
@@ -134,44 +135,6 @@ CROSS JOIN LATERAL (
 ) AS partial
 """
 
-# In place of rollups of samples with different metadata, their samples are read.
-SAMPLES_OF_MIXED_METADATA = """
-UNION ALL
-SELECT partial.*
-FROM covered CROSS JOIN sample_series
-CROSS JOIN LATERAL (
-    SELECT {names}, {sample_columns}
-    FROM rollup r CROSS JOIN LATERAL (
-        SELECT s.* FROM {samples_of_rollup}
-        WHERE s.timestamp >= r.first AND s.timestamp <= r.last AND {range}
-        OFFSET 0
-    ) AS s
-    WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
-        AND r.metadata_id = 0 AND {overlap_is_read}
-    OFFSET 0
-) AS partial
-"""
-
-# In place of overlapping rollups, samples are read until they expire: all of the series in that hour or day, once, for the one
-# of its rollups with the lowest metadata_run (0 or 1).
-SAMPLES_OF_OVERLAPPING = """
-UNION ALL
-SELECT partial.*
-FROM covered CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
-CROSS JOIN LATERAL (
-    SELECT {names}, {sample_columns}
-    FROM rollup r CROSS JOIN LATERAL (
-        SELECT s.* FROM {samples_of_period}
-        WHERE s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
-            AND {range}
-        OFFSET 0
-    ) AS s
-    WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
-        AND r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
-    OFFSET 0
-) AS partial
-"""
-
 # Each document that the partials refer to is read once. PostgreSQL can only hash or merge a full join, whatever numbers of rows
 # it expects. Rows without a match have a null count or a null id.
 WITH_METADATA = """
@@ -183,9 +146,6 @@ WITH partial AS MATERIALIZED ({partials}), document AS MATERIALIZED (
 SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metadata_id
 WHERE coalesce(partial.count, 0) > 0 AND {joined}
 """
-
-OF_ROLLUP = "= r.series_id"
-"""What the id of a series is compared with."""
 
 OWNER_PERIODS = "(SELECT * FROM period WHERE NOT with_meter_totals)"
 METER_PERIODS = "(SELECT * FROM period WHERE with_meter_totals)"
@@ -258,8 +218,7 @@ def partials_query(
             FROM_ROLLUPS
             + (FROM_METER_TOTALS if by_meter else "")
             + (FROM_MINUTES if minutes else "")
-            + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
-            + (SAMPLES_OF_OVERLAPPING if steps else ""),
+            + "{mixed_metadata}{overlapping}",
             **selection,
             partials_of_span=of_spans(
                 selection,
@@ -280,14 +239,18 @@ def partials_query(
                 gap="sampled_gap" if open_ended else "gap",
                 sums=sums,
             ),
-            samples_of_rollup=samples_by_series(read, bounds.within("r.first", "r.last"), series=OF_ROLLUP),
-            samples_of_period=samples_by_series(
-                read, bounds.within("r.start", "r.start + make_interval(hours => r.hours)"), series=OF_ROLLUP
-            ),
+            mixed_metadata=samples_of_mixed_metadata(
+                read,
+                bounds,
+                {**selection, "range": read_range},
+                overlap_is_read="r.overlap = 0" if steps else "true",
+            )
+            if needs_metadata
+            else "",
+            overlapping=samples_of_overlapping(read, bounds, {**selection, "range": read_range}) if steps else "",
             rollup_columns=partial_from_rollup(columns),
             rolled_up=rolled_up,
             longest=longest_rollup,
-            range=read_range,
             period_in_range=conjunction(in_range, cutting.contain_period("p")) if cutting else in_range,
             rollup_in_range=Sql("false") if cutting else time_range.contains_period("r"),
             gap_in_range=time_range.overlaps_gap(),
@@ -299,7 +262,6 @@ def partials_query(
             cut=cut_hours(time_range) if minutes else "",
             minute_tables=_minute_tables(selection, conditions, keys, time_range, windows, columns) if minutes else "",
             minute_columns=partial_from_minute(columns) if minutes else "",
-            overlap_is_read="r.overlap = 0" if steps else "true",
             rollup_is_read=_rollup_is_read(steps=steps, cut=cutting is not None),
             by_meter=", x.meter_id" if steps or cutting else "",
             # Rows that are read in the order of their steps need hardly be sorted.

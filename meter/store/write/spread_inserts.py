@@ -1,7 +1,7 @@
 """Inserts samples of one week into a spread store: ids are looked up on all servers first, then what is new is inserted.
 
 There the unique key has to contain the series (:doc:`/decisions/0023-citus`): the same sample again is refused by the key, another fact
-with its id only by the look-up. What two writers store at the same moment under one id, for different series, neither of them sees.
+with its id only by the look-up. Writers of the same id wait for each other before it (:doc:`/decisions/0034-ids-in-a-cluster`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,20 @@ from meter.store.write.duplicates import is_new_among_packed
 from meter.store.write.inserts import CHANGES_OF_OLD
 from meter.store.write.inserts import INSERT
 from meter.store.write.record import Record
+
+LOCKS = 0x6D657468
+"""First key of the advisory locks of ids that are being written, ``meth`` in ASCII. The second is the hash of an id."""
+
+LOCK_IDS = f"""
+SELECT count(pg_advisory_xact_lock({LOCKS}, hash)) FROM (
+    SELECT DISTINCT uuid_hash(id) AS hash FROM unnest(%s::uuid[]) AS given (id) ORDER BY 1 OFFSET 0
+) AS hashes;
+"""
+"""Waits at the coordinator for all transactions that write one of the ids, and keeps others from writing them until the end of this one.
+
+All locks of a transaction are taken at once and in order, before those of hours: writers wait for each other, but do not deadlock. They
+are released after the workers were told to commit, so that the look-up of whoever has waited finds what was stored.
+"""
 
 INSTANT = timedelta(microseconds=1)
 

@@ -71,6 +71,7 @@ from meter.store.write.signed_batches import delete_empty_batches
 from meter.store.write.signed_batches import delete_statements_of_stored
 from meter.store.write.signed_batches import insert_unstored_entries
 from meter.store.write.signed_batches import upsert_batches
+from meter.store.write.spread_inserts import LOCK_IDS
 from meter.store.write.spread_inserts import add_sampled_series
 from meter.store.write.spread_inserts import insert_spread_samples
 from meter.stored_batch import UnstoredReason
@@ -271,6 +272,8 @@ class SampleWriter:
         begin, parameters = BEGIN_TO_WRITE, [hour_locks(timestamps), timestamps[0], *_period_columns(periods) * 2]
         if near := boundaries(timestamps):
             begin, parameters = LOCK_BOUNDARIES + begin, [near, *parameters]
+        if session.spread:
+            begin, parameters = LOCK_IDS + begin, [_array([record.message_id for record in records]), *parameters]
         rows = await session.rows(begin, parameters)
         if retention_cutoffs := {meter: before for before, meter, hours in rows if hours is None}:
             refuse_too_old(records, retention_cutoffs)
