@@ -1,6 +1,7 @@
 """``python -m tests.install [single] [region] [readme]``: executes docs/install.rst in clean systems, or one of its parts.
 
-``readme`` is for the two commands of the README; with ``METER_INSTALL_CHECK_TESTS=1`` that includes ``make test``.
+``readme`` is for the two commands of the README; with ``METER_INSTALL_CHECK_TESTS=1`` that includes ``make test``, with
+``METER_INSTALL_CHECK_TESTS=tests/unit`` its set-up and these tests.
 
 It needs root, and runs in mount and process namespaces of its own: what it mounts and starts ends with it.
 """
