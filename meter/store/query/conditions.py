@@ -332,11 +332,12 @@ def newest_of_series(
     *,
     spread: Sql | str = "",
     oldest: bool = False,
+    of_rows: Sql | str = "",
 ) -> Sql:
     """Return the subquery of the newest samples, or the ``oldest``, of the series ``x`` that meet the conditions.
 
     ``columns`` of ``s`` are selected. ``sample`` replaces the conditions on the sample, and ``spread`` the subquery that finds the
-    plain ones of a spread store.
+    plain ones of a spread store. ``of_rows`` is one more condition on packed rows, and follows others.
     """
     condition, joins = sample or conditions.sample, conditions.joined_metadata
     return first_of_series(
@@ -348,6 +349,7 @@ def newest_of_series(
         limit=limit,
         spread=spread,
         oldest=oldest,
+        of_rows=of_rows,
     )
 
 
