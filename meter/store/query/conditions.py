@@ -333,11 +333,13 @@ def newest_of_series(
     spread: Sql | str = "",
     oldest: bool = False,
     edges: str = "",
+    of_rows: Sql | str = "",
 ) -> Sql:
     """Return the subquery of the newest samples, or the ``oldest``, of the series ``x`` that meet the conditions.
 
     ``columns`` of ``s`` are selected. ``sample`` replaces the conditions on the sample, and ``spread`` the subquery that finds the
-    plain ones of a spread store. ``edges`` is a table with what was read from archive servers before.
+    plain ones of a spread store. ``edges`` is a table with what was read from archive servers before. ``of_rows`` is one more condition on
+    packed rows, and follows others.
     """
     condition, joins = sample or conditions.sample, conditions.joined_metadata
     return first_of_series(
@@ -350,6 +352,7 @@ def newest_of_series(
         spread=spread,
         oldest=oldest,
         edges=edges,
+        of_rows=of_rows,
     )
 
 

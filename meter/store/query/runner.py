@@ -66,7 +66,6 @@ from meter.store.query.samples import SampleRow
 from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
 from meter.store.query.series_ends import EndWeeks
-from meter.store.query.statistics import looks_before
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
 from meter.store.query.stored_rows import ROW_COLUMNS
@@ -301,22 +300,9 @@ class QueryRunner:
         statement = statistics_statement(query)
         await self._wait_for_writers(query.filter)
         statistics: list[Statistics] = []
-        rows = await self._rows_with_steps(query)
-        if rows is None:
-            rows = await self._query(statement)
-        async for batch in self._own_slices().consume(rows, CONVERTED_ROWS):
+        async for batch in self._own_slices().consume(await self._query(statement), CONVERTED_ROWS):
             statistics += statistics_rows(query, batch)
         return statistics
-
-    async def _rows_with_steps(self, query: StatisticsQuery) -> list[tuple[Any, ...]] | None:
-        """Return the rows of steps, for which few weeks before the start are looked at; ``None`` if these do not suffice."""
-        if self._pool.spread or query.filter.start is None or not looks_before(query):
-            return None
-        weeks = (await self._weeks.read()).ends(self._weeks.now())
-        if weeks is None:
-            return None
-        rows = await self._query(statistics_statement(query, weeks.and_that_of(query.filter.start)))
-        return rows if all(row[-1] for row in rows) else None
 
     async def life_resources(self, filter: SampleFilter, meters: Sequence[str], limit: int) -> Sequence[str]:
         """See ``ILifeStore.life_resources``."""

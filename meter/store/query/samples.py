@@ -211,9 +211,10 @@ def samples_of_many_series_query(conditions: FilterConditions, limit: int, after
     reach: Sql | str = ""
     newest, condition = conditions, conditions.sample
     matching = series
+    first, last = conditions.bounds
+    of_weeks = filled(WEEKS_SINCE, first=first)
+    of_rows = filled(" AND {of_weeks}", of_weeks=of_weeks)
     if by_reach:
-        first, last = conditions.bounds
-        of_weeks = filled(WEEKS_SINCE, first=first)
         reach = filled(
             REACH,
             limit=limit,
@@ -243,8 +244,8 @@ def samples_of_many_series_query(conditions: FilterConditions, limit: int, after
         filled(
             NEWEST_OF_MANY_SERIES,
             reach=reach,
-            newest=newest_of_series(newest, "s.timestamp, s.message_id", 1, condition),
-            page_of_series=newest_of_series(page, COLUMNS_OF_PAGE, limit, since),
+            newest=newest_of_series(newest, "s.timestamp, s.message_id", 1, condition, of_rows=of_rows),
+            page_of_series=newest_of_series(page, COLUMNS_OF_PAGE, limit, since, of_rows=of_rows),
             series=matching,
             limit=limit,
         )

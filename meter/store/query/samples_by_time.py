@@ -94,7 +94,12 @@ def samples_by_time(
                 oldest=oldest,
             ),
         ),
-        packed=packed_part(columns, bounds.within("span.first", "span.last"), series, OF_ANY_SERIES),
+        packed=packed_part(
+            columns,
+            bounds.within("span.first", "span.last"),
+            series,
+            filled(f"{OF_ANY_SERIES} AND {WEEKS_SINCE}", first=bounds.first),
+        ),
         joins=joins,
         condition=condition,
         order=order,

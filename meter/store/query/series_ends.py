@@ -13,9 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from meter.sample_identity import start_of_week
-from meter.sample_identity import week_of
-from meter.store.maintenance.partitions import end_of_week
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
 from meter.store.postgres.sql import either
@@ -114,19 +111,9 @@ class EndWeeks:
         return self._within("p.first", "p.first", "<")
 
     @property
-    def of_gap(self) -> Sql:
-        """The condition that a ``gap`` is in these weeks, after others."""
-        return self._within("gap.start", "gap.finish", "<=")
-
-    @property
     def gaps_known(self) -> Sql:
         """The condition that no ``gap`` is in other weeks."""
-        return filled(KNOWN, in_weeks=self.of_gap)
-
-    def and_that_of(self, time: datetime) -> EndWeeks:
-        """Return these weeks and that of ``time``."""
-        monday = start_of_week(week_of(time))
-        return EndWeeks([*self.ranges, (monday, end_of_week(monday))])
+        return filled(KNOWN, in_weeks=self._within("gap.start", "gap.finish", "<="))
 
     def _within(self, first: str, last: str, until: str) -> Sql:
         parts = []

@@ -42,7 +42,6 @@ from meter.store.query.partials_query import partials_query
 from meter.store.query.partials_query import reads_totals
 from meter.store.query.partials_query import series_with_rollups
 from meter.store.query.partials_query import series_with_samples
-from meter.store.query.series_ends import EndWeeks
 from meter.store.query.steps import BeforeRange
 from meter.store.query.steps import with_increase
 from meter.store.query.steps import with_integral
@@ -110,7 +109,7 @@ WITH {origin} partial AS ({partials}), windowed AS NOT MATERIALIZED (
     SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped} {aggregates}
     FROM {source} {matching} GROUP BY window_start, unit {grouped}
 )
-SELECT window_start, unit, first, last {groups} {values} {known}
+SELECT window_start, unit, first, last {groups} {values}
 FROM aggregated {joins}
 ORDER BY coalesce(window_start, first), unit {order}
 LIMIT {limit}
@@ -129,10 +128,8 @@ class _Group:
     metadata_value: Sql | None = None
 
 
-def statistics_statement(query: StatisticsQuery, weeks: EndWeeks | None = None) -> Sql:
+def statistics_statement(query: StatisticsQuery) -> Sql:
     """Return the statement for ``query``; its columns are the window's start, unit, first, last, the groups, the aggregates.
-
-    With ``weeks``, which only steps read by rollups allow (:func:`looks_before`), there is one more column: whether the row is right.
 
     It aggregates rollups, and samples where no rollup will do, from one snapshot. :class:`RequestError` for an unknown
     grouping or aggregate.
@@ -153,7 +150,6 @@ def statistics_statement(query: StatisticsQuery, weeks: EndWeeks | None = None) 
         excluded=query.filter.after_start,
         as_of=conditions.as_of,
         with_rollups=longest_rollup > 0,
-        weeks=weeks,
     )
     names = [f"name_{n}.name" if group.table else group.column for n, group in enumerate(groups)]
     grouped = "".join(f", {column}" for column in dict.fromkeys(group.column for group in groups))
@@ -200,16 +196,9 @@ def statistics_statement(query: StatisticsQuery, weeks: EndWeeks | None = None) 
             for n, group in enumerate(groups)
             if group.table
         ),
-        known=filled(", {known}", known=before.known()) if weeks else "",
         order="".join(f""", coalesce({name}, '') COLLATE "C" """ for name in names),
         limit=Sql("%s", (query.limit,)),
     )
-
-
-def looks_before(query: StatisticsQuery) -> bool:
-    """Return whether the statement for ``query`` looks up what was before its start, and can know that from rollups."""
-    functions = {aggregate.function for aggregate in query.aggregates}
-    return query.filter.start is not None and query.filter.as_of is None and not STEPS.isdisjoint(functions)
 
 
 def _columns(functions: Collection[str]) -> tuple[str, ...]:
@@ -304,7 +293,7 @@ def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> li
                 period_end=_end(row.window_start, length) if row.window_start else row.last,
                 first=row.first,
                 last=row.last,
-                values=dict(zip(labels, map(float, row.values[: len(labels)]), strict=True)),
+                values=dict(zip(labels, map(float, row.values), strict=True)),
             )
         )
     return statistics

@@ -17,11 +17,9 @@ from meter.store.postgres.sql import filled
 from meter.store.query.packed_parts import NO_START
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.partials import INCREASE_BETWEEN
-from meter.store.query.partials import SPARSE_GAPS
 from meter.store.query.partials import carried_hours
 from meter.store.query.sample_rows import sample_columns
 from meter.store.query.sample_rows import samples_between
-from meter.store.query.series_ends import EndWeeks
 
 # A visit is a time on one host. A run that is defined by its host and begins after another such run of the resource has migrated
 # here: its counter began at 0. So did that of a run that continues after the resource was counted on another host: the other
@@ -75,11 +73,10 @@ COUNTED_BEFORE = """coalesce((
     LIMIT 1
 ), false)"""
 
-EXISTS_BEFORE = "EXISTS (SELECT FROM {samples_before} WHERE s.series_id = x.id AND s.timestamp {before_start}{of_samples} AND {as_of} OFFSET 0)"
+EXISTS_BEFORE = (
+    "EXISTS (SELECT FROM {samples_before} WHERE s.series_id = x.id AND s.timestamp {before_start} AND {as_of} OFFSET 0)"
+)
 OR_EXPIRED = " OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last {before_start} OFFSET 0)"
-
-
-KNOWN_BEFORE = "(SELECT NOT EXISTS (SELECT FROM ({gaps}) AS gap WHERE gap.start <= {start} AND NOT (true{in_weeks})))"
 
 
 def _is_run(name: str) -> str:
@@ -177,31 +174,17 @@ class BeforeRange:
     """SQL that looks up what was before a range: whether a run or a deletion was, and whether a poll is still valid.
 
     ``start`` is the begin of the range, ``None`` if it has none; ``excluded`` if the range begins after that time. ``as_of`` is a
-    condition on a row ``s`` of ``sample``; ``with_rollups`` if rollups are read where samples have expired. With ``weeks``, samples of other
-    weeks are known from their rollups.
+    condition on a row ``s`` of ``sample``; ``with_rollups`` if rollups are read where samples have expired.
     """
 
-    def __init__(
-        self,
-        start: datetime | None,
-        *,
-        excluded: bool,
-        as_of: Sql,
-        with_rollups: bool,
-        weeks: EndWeeks | None = None,
-    ) -> None:
+    def __init__(self, start: datetime | None, *, excluded: bool, as_of: Sql, with_rollups: bool) -> None:
         self._start = start
-        self._weeks = weeks if start is not None and with_rollups else None
         self._parts = {
             "before_start": Sql(f"{'<=' if excluded else '<'} %s", (start,)),
             "start": self._at(),
             "as_of": as_of,
-            "of_samples": self._weeks.of_samples if self._weeks else "",
             "samples_before": samples_between(
-                sample_columns("s.series_id", as_of),
-                TimeBounds(NO_START, self._at()),
-                series=OF_SERIES,
-                packed=filled("true{of_rows}", of_rows=self._weeks.of_rows) if self._weeks else "true",
+                sample_columns("s.series_id", as_of), TimeBounds(NO_START, self._at()), series=OF_SERIES
             ),
             "samples_just_before": samples_between(
                 sample_columns("s.series_id, s.message_id", as_of),
@@ -211,12 +194,6 @@ class BeforeRange:
         }
         exists = filled(f"({EXISTS_BEFORE}{OR_EXPIRED if with_rollups else ''})", **self._parts)
         self._parts["exists_before"] = exists
-
-    def known(self) -> Sql:
-        """Return the condition that what is looked up is right: that no hours of other weeks are not final."""
-        if self._weeks is None:
-            return Sql("true")
-        return filled(KNOWN_BEFORE, gaps=SPARSE_GAPS, start=self._at(), in_weeks=self._weeks.of_gap)
 
     def counted(self) -> Sql:
         """Return the condition that the run of a row of ``visit_maximum`` was counted before the range."""

@@ -67,7 +67,7 @@ FROM (
             UNION ALL (
                 SELECT s.timestamp, s.message_id FROM (
                     SELECT p.* FROM packed_samples p
-                    WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= greatest($1::timestamptz, (SELECT timestamp FROM reach)) AND p.first >= ((greatest($1::timestamptz, (SELECT timestamp FROM reach))) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                    WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= greatest($1::timestamptz, (SELECT timestamp FROM reach)) AND p.first >= ((greatest($1::timestamptz, (SELECT timestamp FROM reach))) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.first >= (($1::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 1 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                     ORDER BY p.first DESC, p.part DESC OFFSET 0
                 ) p CROSS JOIN LATERAL (
                     SELECT
@@ -107,7 +107,7 @@ FROM (
         UNION ALL (
             SELECT s.timestamp, s.recorded_at, s.message_id, s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json FROM (
                 SELECT p.* FROM packed_samples p
-                WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= greatest($1::timestamptz, oldest.timestamp) AND p.first >= ((greatest($1::timestamptz, oldest.timestamp)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 20 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
+                WHERE p.series_id = x.id AND p.first <= $2::timestamptz AND p.last >= greatest($1::timestamptz, oldest.timestamp) AND p.first >= ((greatest($1::timestamptz, oldest.timestamp)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.first >= (($1::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.last >= (SELECT CASE WHEN count(*) < 20 THEN '-infinity' ELSE min(s.timestamp) END FROM plain s)
                 ORDER BY p.first DESC, p.part DESC OFFSET 0
             ) p CROSS JOIN LATERAL (
                 SELECT
