@@ -118,7 +118,14 @@ class Batches:
 
     async def write(self, number):
         """Write a batch, with series of its own."""
-        batch = [message(resource_id=f"{number}-{n}", at=START + timedelta(minutes=number)) for n in range(SERIES)]
+        batch = [
+            message(
+                resource_id=f"{number}-{n}",
+                at=START + timedelta(minutes=number),
+                message_id=f"{number:08x}-{n:04x}-7000-8000-000000000000",
+            )
+            for n in range(SERIES)
+        ]
         found = await self._store.write(batch)
         self.numbers.append(number)
         return found
