@@ -176,7 +176,13 @@ class LedgerAnswers:
             facts.unreported = await self._source.sample_times(unreported)
         await self._pause()
         by_resource = [(name, list(each)) for name, each in groupby(periods, attrgetter("resource"))]
-        if dropped := {name: found for name, each in by_resource if (found := ledger.drop_times(each, facts))}:
+        dropped = {}
+        for n, (name, each) in enumerate(by_resource, 1):
+            if found := ledger.drop_times(each, facts):
+                dropped[name] = found
+            if not n % RESULTS_PER_STEP:
+                await self._pause()
+        if dropped:
             facts.drop_times = dropped
             facts.near_drops = await self._source.sample_times(
                 [(name, start, end) for name, found in dropped.items() for start, end in found]

@@ -25,7 +25,7 @@ from meter.completeness.ledger.attribution import surest
 from meter.completeness.ledger.attribution import without_stored
 from meter.completeness.ledger.cycle_samples import Border
 from meter.completeness.ledger.cycle_samples import CycleSamples
-from meter.completeness.ledger.drop_times import drop_times
+from meter.completeness.ledger.drop_times import DropTimes
 from meter.completeness.ledger.ledger_source import AgentReports
 from meter.completeness.ledger.ledger_source import Finality
 from meter.completeness.ledger.ledger_source import MeteredPeriod
@@ -91,6 +91,7 @@ class Ledger:
         self._finality = finality
         self._now = now
         self._samples = CycleSamples(buckets, agents, finality)
+        self._drop_times = DropTimes(agents, buckets[0].start, buckets[-1].end)
 
     def results(self, periods: Sequence[MeteredPeriod], facts: SampleCounts) -> Iterator[SeriesResult]:
         """Yield the results of one resource, whose ``periods`` are given; ``facts`` may have those of others too."""
@@ -162,7 +163,7 @@ class Ledger:
 
     def drop_times(self, periods: Sequence[MeteredPeriod], facts: SampleCounts) -> Sequence[tuple[float, float]]:
         """Return about when samples of a resource, which lacks some, may have been dropped."""
-        found = drop_times(periods, self._agents, self._buckets[0].start, self._buckets[-1].end)
+        found = self._drop_times.of_resource(periods)
         return found if found and any(self._lacks(periods, facts, n) for n in range(len(self._buckets))) else ()
 
     def _expected(self, period: MeteredPeriod, bucket: TimeBucket) -> int:
