@@ -2,7 +2,7 @@
 
 Meter's agents write both to a reserved member of ``resource_metadata`` (``meter.sample.RESERVED_METADATA``)::
 
-    "_meter": {"interval": 300, "run": "hv1/1764237600.12/vda+vdb"}
+    "_meter": {"interval": 300, "run": "hv1/1764237600.12/disks"}
 
 Between samples of one run (of one meter, unit and resource) the counter was not reset, or the resource existed without
 interruption. An invalid run or interval counts as absent; the sample is stored all the same.

@@ -6,8 +6,6 @@ with an extra sample of its value at the earlier time, so that its first increas
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +15,6 @@ from datetime import timedelta
 
 from meter.pollsters.libvirt.sources import Parts
 from meter.sample import run_text
-
-MAX_LABEL = 100
-"""Maximum length of the names of the parts of a sum; longer ones are replaced by a digest."""
 
 JUST_BEFORE = timedelta(milliseconds=1)
 
@@ -89,39 +84,47 @@ class Counters:
         source_index: int,
         variant: str,
         parts: Sequence[Parts | None],
-        label: Callable[[], str],
+        label: str,
         at: datetime,
     ) -> tuple[str, Opening | None]:
-        """Return the run of a sum and, if the run has just begun, the sum of its present parts at the earlier time.
+        """Return the run of a sum, and its opening if it begins, or if parts are gone or replaced since the last poll.
 
-        ``label`` returns the names of the parts; ``variant`` distinguishes parts that have the same names.
+        A sum stays in its run while its parts change. Parts that are gone take their part of the sum with them: the opening has
+        what the present ones had at the last poll, and a volume that is lower than the one before counts nothing. So the name of
+        the run does not depend on what the agent has seen, and is the same after its restart. ``label`` names the source; ``variant``
+        changes when another part has got the name of one.
         """
         last = self.sums.get(meter)
         now = parts[source_index] or {}
-        if (
-            last is not None
-            and (last.source_index, last.variant) == (source_index, variant)
-            and (last.parts[source_index] or {}).keys() == now.keys()
-        ):
-            last.at, last.parts = at, parts
-            return last.run, self.from_zero(at)
         opening = self.from_zero(at)
-        if opening is None and last is not None and (before := last.parts[source_index]) is not None:
-            opening = Opening(sum(before.get(name, 0) for name in now), min(last.at, at - JUST_BEFORE))
-        used = self.labels.setdefault(meter, set())
-        suffix = label()
-        # A set of parts that returns gets a new run: meanwhile its increase was counted in the run of another set.
-        if last is not None and suffix in used:
-            suffix = f"{suffix}@{last.at.timestamp():.3f}"
-        used.add(suffix)
-        run = run_text(domain_run, suffix)
+        before = None if last is None else last.parts[source_index]
+        if opening is None and last is not None and before is not None:
+            base = sum(_base(before.get(name, 0), value, last.variant != variant) for name, value in now.items())
+            if last.source_index != source_index:
+                opening = Opening(base, min(last.at, at - JUST_BEFORE))
+            elif base < sum(before.values()) and (
+                now.keys() != before.keys()
+                or any(is_restart(before[name], value) for name, value in now.items())
+                or last.variant != variant
+            ):
+                opening = Opening(base, min(last.at + JUST_BEFORE, at - JUST_BEFORE))
+        if last is not None and last.source_index == source_index:
+            run = last.run
+        else:
+            used = self.labels.setdefault(meter, set())
+            # A source that returns gets a new run: meanwhile its increase was counted from another source.
+            suffix = f"{label}@{last.at.timestamp():.3f}" if last is not None and label in used else label
+            used.add(suffix)
+            run = run_text(domain_run, suffix)
         self.sums[meter] = _Sum(at, source_index, variant, run, parts)
         return run, opening
 
 
-def label_of(prefix: str, parts: Parts, variant: str) -> str:
-    """Return a text that names the parts of a sum; ``variant`` distinguishes parts that have the same names."""
-    names = "+".join(parts)
-    if len(names) > MAX_LABEL:
-        names = f"{len(parts)}~{hashlib.sha256(names.encode('utf-8', 'replace')).hexdigest()[:16]}"
-    return f"{prefix}{names}{f'~{variant}' if variant else ''}"
+def is_restart(before: int, now: int) -> bool:
+    """Return whether a counter fell so much that it is another one, which began at 0; a small decrease is a wrong reading."""
+    return 2 * now < before
+
+
+def _base(before: int, now: int, another: bool) -> int:
+    """Return what a part that is ``now`` had counted before: nothing if it is another one, as a lower count may tell."""
+    return 0 if is_restart(before, now) or (another and now < before) else min(before, now)

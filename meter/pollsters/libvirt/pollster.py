@@ -375,7 +375,7 @@ def _opening_and_sample(
             source_index,
             measured.processors,
             parts,
-            lambda: row.label(source_index, parts, measured),
+            row.label(source_index, measured),
             guest.read_at,
         )
         metadata = guest.metadata_of_run(measured, run)

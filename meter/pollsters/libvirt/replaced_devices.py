@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Any
 from typing import NamedTuple
 
+from meter.pollsters.libvirt.counter_runs import is_restart
+
 COUNTERS = {"net": ("rx.bytes", "tx.bytes", "rx.pkts", "tx.pkts"), "vcpu": ("time",)}
 """Counters, by kind of device, that never decrease while a device is plugged in. Disks have names that are not reused."""
 
@@ -56,4 +58,4 @@ class ReplacedDevices:
 
 def _restarted(before: tuple[int, ...], now: tuple[int, ...]) -> bool:
     pairs = [(old, new) for old, new in zip(before, now, strict=True) if old > 0 and new >= 0]
-    return bool(pairs) and all(new < old for old, new in pairs) and any(2 * new < old for old, new in pairs)
+    return bool(pairs) and all(new < old for old, new in pairs) and any(is_restart(old, new) for old, new in pairs)

@@ -6,7 +6,6 @@ A new meter needs a row here and its line in ``README.rst``. Each tuple of rows 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from typing import Literal
@@ -14,7 +13,6 @@ from typing import Literal
 from meter.flavor_gpus import GPUS
 from meter.flavor_gpus import VGPUS
 from meter.flavor_gpus import FlavorGpuOptions
-from meter.pollsters.libvirt.counter_runs import label_of
 from meter.pollsters.libvirt.rates import Change
 from meter.pollsters.libvirt.sources import Constant
 from meter.pollsters.libvirt.sources import Difference
@@ -57,7 +55,7 @@ class MeterRow:
     statistics of such a domain are outdated or not its own (libvirt 9.0 reported its daemon's own ``cpu.time`` for a
     shut-off QEMU domain of a user's session). With ``zero_when_off`` a domain of Nova is metered as 0 while it is shut off, because
     Nova's notifications say all the time what its flavor reserves; one without Nova may run on another host. The volume of a *composed* row is a sum or may come from another source in
-    a later poll; its source and parts are part of the sample's run.
+    a later poll; its source is part of the sample's run.
     """
 
     meter: MeterDefinition
@@ -89,13 +87,11 @@ class MeterRow:
             for source in self.sources
         ]
 
-    def label(self, source_index: int, parts: Sequence[Parts | None], measured: Measured) -> str:
-        """Return a text that names the source and its parts, for the name of a run."""
+    def label(self, source_index: int, measured: Measured) -> str:
+        """Return a text that names the source, for the name of a run."""
         source = self.sources[source_index]
-        if isinstance(source, DiskSum):
-            return label_of("", parts[source_index] or {}, "")
-        if isinstance(source, VcpuSum):
-            return label_of("vcpu:", parts[source_index] or {}, measured.processors)
+        if isinstance(source, DiskSum | VcpuSum):
+            return "disks" if isinstance(source, DiskSum) else "vcpus"
         return source.text(measured.prefix)
 
     @property

@@ -257,8 +257,8 @@ async def test_same_process_has_the_same_run_after_an_agent_restart() -> None:
     await host.poll(60, {**both, "net.0.rx.bytes": 1500}, **process)
     assert {(sample.name, sample.resource_id): run_of(sample) for sample in host.samples} == first
     assert increase(host, meter="network.incoming.bytes") == 500
-    assert first["disk.read.bytes", "u"] == "hv1/b.1/vda+vdb"
-    assert first["cpu", "u"] == "hv1/b.1/vcpu:0+1"
+    assert first["disk.read.bytes", "u"] == "hv1/b.1/disks"
+    assert first["cpu", "u"] == "hv1/b.1/vcpus"
     assert first["instance", "u"] == "hv1/b.1"
 
 
@@ -356,6 +356,27 @@ async def test_set_of_disks_that_returns_is_not_counted_twice() -> None:
     assert increase(host, meter="disk.device.read.bytes") == 1008
 
 
+@pytest.mark.parametrize("meter", ["disk.read.bytes", "disk.device.read.bytes"])
+@pytest_twisted.ensureDeferred
+async def test_set_of_disks_that_returns_before_an_agent_restart_is_not_counted_twice(meter: str) -> None:
+    host = Host()
+    process: dict[str, Any] = {"process": "b.1", "started_at": NOON - timedelta(days=1)}
+    for minute, values in enumerate([{"vda": 1000}, {"vda": 1100, "vdb": 7}, {"vda": 2000}]):
+        await host.poll(5 * minute, disks(**values), **process)
+    host.restart()
+    await host.poll(15, disks(vda=2100), **process)
+    assert increase(host, meter=meter) == 1100 + 7
+
+
+@pytest.mark.parametrize("visible", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_vcpu_that_replaces_another_is_counted_in_the_sum(visible: bool) -> None:
+    host = Host()
+    for minute, times in enumerate([(100, 100), (110, 110), (120, 3), (125, 4)]):
+        await host.poll(5 * minute, vcpu(*times), processors="b" if visible and minute > 1 else "a")
+    assert increase(host, meter="cpu") == 25 + 10 + 4
+
+
 @pytest_twisted.ensureDeferred
 async def test_disk_keeps_its_run_when_a_snapshot_is_taken() -> None:
     plain = "<domain><devices><disk><source index='2'/><target dev='vda'/></disk></devices></domain>"
@@ -364,7 +385,7 @@ async def test_disk_keeps_its_run_when_a_snapshot_is_taken() -> None:
     await host.poll(0, {**disks(vda=10), "block.0.backingIndex": 2}, xml=plain)
     await host.poll(5, {**disks(vda=12), "block.0.backingIndex": 7}, xml=covered)
     await host.poll(10, {**disks(vda=15), "block.0.backingIndex": 2}, xml=plain)
-    assert {run_of(sample).rpartition("/")[2] for sample in host.of("disk.read.bytes")} == {"vda.2"}
+    assert {run_of(sample).rpartition("/")[2] for sample in host.of("disk.device.read.bytes")} == {"vda.2"}
     assert increase(host, meter="disk.read.bytes") == increase(host, meter="disk.device.read.bytes") == 5
 
 
