@@ -24,6 +24,7 @@ from meter.commands.database import database_server
 from meter.commands.operator import WHO
 from meter.commands.operator import act
 from meter.commands.operator import audit_keys
+from meter.counts import counted
 from meter.query import AuditEntry
 from meter.query import AuditFilter
 from meter.signing_keys import SigningKey
@@ -179,6 +180,8 @@ async def verify(
         sys.stdout.write(json.dumps(report) + "\n")
     else:
         sys.stdout.writelines(f"{escape_terminal(problem)}\n" for problem in problems)
-        sys.stdout.write(f"{verifier.entries} entries, {len(problems)} problems, newest: {newest or 'none'}\n")
+        sys.stdout.write(
+            f"{counted(verifier.entries, 'entry')}, {counted(len(problems), 'problem')}, newest: {newest or 'none'}\n"
+        )
     sys.stdout.flush()
     return EXIT_FOUND_PROBLEMS if problems else EXIT_OK

@@ -28,6 +28,7 @@ from meter.completeness_query import CompletenessRow
 from meter.completeness_query import Gap
 from meter.completeness_query import GroupField
 from meter.completeness_query import Resolution
+from meter.counts import counted
 from meter.interfaces import RequestError
 from meter.sample import utc_text
 from meter.settings import Config
@@ -157,7 +158,7 @@ def gap_line(gap: Gap) -> str:
     more = f" and {gap.resource_count - len(gap.resources)} more" if gap.resource_count > len(gap.resources) else ""
     place = f"{gap.agent}  {gap.pollster or '-'}  {', '.join(gap.resources)}{more}"
     reason = f"  {gap.reason}" if gap.reason else ""
-    return f"gap {utc_text(gap.start)}  {end}  {gap.cause}  {place}  {gap.samples} samples{reason}"
+    return f"gap {utc_text(gap.start)}  {end}  {gap.cause}  {place}  {counted(gap.samples, 'sample')}{reason}"
 
 
 def row_json(row: CompletenessRow) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from meter.commands.operator import REASON
 from meter.commands.operator import UNRECORDED
 from meter.commands.operator import WHO
 from meter.commands.operator import audit_recorder
+from meter.counts import counted
 from meter.settings.config_file import SINGLE
 
 MAX_SHOWN = 64 * 1024
@@ -204,7 +205,7 @@ async def list_dead_letters(queue: DeadLetterQueue, total: int, *, kind: str | N
             line = _json_line if as_json else _line
             sys.stdout.write(line(position, entry.dead_letter))
     if not as_json:
-        sys.stdout.write(f"{listed} of {total} dead letters\n" if total else "no dead letters\n")
+        sys.stdout.write(f"{listed} of {counted(total, 'dead letter')}\n" if total else "no dead letters\n")
     sys.stdout.flush()
     return EXIT_OK
 
@@ -254,7 +255,7 @@ async def show(queue: DeadLetterQueue, which: str) -> int:
     omitted = len(text) - MAX_SHOWN
     sys.stdout.write(f"\n{text[:MAX_SHOWN]}\n")
     if omitted > 0:
-        sys.stdout.write(f"… {omitted} more characters\n")
+        sys.stdout.write(f"… {counted(omitted, 'more character')}\n")
     sys.stdout.flush()
     return EXIT_OK
 

@@ -17,6 +17,7 @@ from meter.collector.notifications import NOTIFICATIONS_QUEUE
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import escape_terminal
+from meter.counts import counted
 from meter.daemon.supervised import wait_ready
 from meter.interfaces import Delivery
 from meter.interfaces import Publication
@@ -51,7 +52,7 @@ async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int 
             sys.stdout.write(
                 escape_terminal(f"{found_type} from {held.delivery.headers.get('meter-exchange', '')}: {state}") + "\n"
             )
-        sys.stdout.write(f"{chosen} of {waiting} notifications {'listed' if only_list else 'replayed'}\n")
+        sys.stdout.write(f"{chosen} of {counted(waiting, 'notification')} {'listed' if only_list else 'replayed'}\n")
         sys.stdout.flush()
     finally:
         await browser.close()

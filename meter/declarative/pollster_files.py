@@ -24,6 +24,7 @@ from meter.declarative.rest.pollster import RestPollster
 from meter.interfaces import ICentralPollster
 from meter.plugins.registry import CENTRAL
 from meter.plugins.registry import Decision
+from meter.positions import counted_from_one
 from meter.settings.plain_words import plain
 from meter.settings.plain_words import toml_text
 
@@ -102,7 +103,7 @@ def _name(entry: Any) -> str:
 
 
 def _message(detail: Any, model: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
+    where = ".".join(counted_from_one(detail["loc"]))
     message = plain(detail["msg"])
     if detail["type"] == "extra_forbidden":
         known = MetricDefinition if len(detail["loc"]) > 1 and detail["loc"][0] == "meters" else model

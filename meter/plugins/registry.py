@@ -46,6 +46,7 @@ from meter.interfaces import IMeterPlugin
 from meter.interfaces import IPluginContext
 from meter.plugins.validation import one_line
 from meter.plugins.validation import plugin_problems
+from meter.positions import counted_from_one
 from meter.settings.plain_words import plain
 from meter.settings.plain_words import toml_text
 
@@ -278,7 +279,7 @@ def _merged(options: BaseModel, section: Mapping[str, Any]) -> BaseModel:
 
 
 def _problem(detail: Any, options: BaseModel) -> str:
-    where = ".".join(str(part) for part in detail["loc"]) or "options"
+    where = ".".join(counted_from_one(detail["loc"])) or "options"
     if detail["type"] == "extra_forbidden":
         known = ", ".join(type(options).model_fields) if len(detail["loc"]) == 1 else ""
         return f"{where}: unknown option" + (f"; known are {known}" if known else "")

@@ -159,7 +159,7 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
         yield "[signing] keys: remove key and key_file when keys are listed"
     if signing.key is not None and not signing.key.get_secret_value():
         yield "[signing] key: must not be empty"
-    for number, entry in enumerate(signing.keys):
+    for number, entry in enumerate(signing.keys, 1):
         if entry.key is None or not entry.key.get_secret_value():
             yield f"[signing.keys.{number}] key: is missing; set key or key_file"
     if signing.keys and not any("meter" in entry.schemes for entry in signing.keys):
@@ -189,7 +189,7 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
             yield "[api.auth.keystone] password: is missing; set password or password_file"
     if auth.mode == "tokens" and auth.refresh_seconds >= auth.max_unchecked_seconds:
         yield "[api.auth] refresh_seconds: must be less than max_unchecked_seconds"
-    for number, token in enumerate(auth.tokens):
+    for number, token in enumerate(auth.tokens, 1):
         if token.admin == (token.project_id is not None):
             yield f"[api.auth.tokens.{number}]: needs either admin = true or a project_id"
     yield from webhook_problems(config.rating)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
+import tomllib
+from collections.abc import Mapping
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from typing import get_args
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from meter.positions import counted_from_one
 from meter.settings.masked import masked
 from meter.settings.masked import masked_settings
 from meter.settings.plain_words import plain
@@ -20,9 +24,6 @@ from meter.toml_lines import toml_lines
 
 SECRETS = frozenset({"key", "url", "dsn", "password", "application_credential_secret", "token", "secret", "sha256"})
 """Settings whose values are not shown; what is no ``sha256`` may be the token itself."""
-
-MAX_POSITION_DIGITS = 9
-"""What is longer is a key: Python refuses to convert thousands of digits."""
 
 _PLACE = re.compile(r"\[(?P<section>[^\]]*)\](?: (?P<key>[\w.-]+):)?")
 
@@ -37,7 +38,7 @@ class ConfigError(Exception):
 
 def problem_of(detail: ErrorDetails) -> str:
     """Return one line for an error of pydantic, beginning with section and key."""
-    parts = [str(part) for part in detail["loc"] if part != "[key]"]
+    parts = counted_from_one(part for part in detail["loc"] if part != "[key]")
     if len(parts) > 2 and isinstance(detail["loc"][-1], int):
         parts[-2:] = [f"{parts[-2]}.{parts[-1]}"]  # an element of an array
     *section, name = parts
@@ -53,27 +54,34 @@ def problem_of(detail: ErrorDetails) -> str:
 
 def placed(problems: Sequence[str], path: str, text: str) -> list[str]:
     """Return ``problems`` with the name of the file, and the line in its ``text`` where section and key of each stand."""
-    lines = toml_lines(text)
+    lines = {".".join(counted_from_one(place)): line for place, line in toml_lines(text).items()}
     return [f"{path}{_line(problem, lines)}: {masked(problem)}" for problem in problems]
 
 
-def _line(problem: str, lines: dict[tuple[str | int, ...], int]) -> str:
+def placed_in_file(problems: Sequence[str], path: str | None) -> list[str]:
+    """Return ``problems`` of what was loaded from the file at ``path``, with its name and the lines; ``None`` for the defaults."""
+    text = ""
+    if path is not None:
+        try:
+            text = Path(path).read_text(encoding="utf-8-sig")
+            tomllib.loads(text)
+        except (OSError, ValueError, RecursionError):  # it was changed meanwhile
+            text = ""
+    return placed(problems, path or "built-in defaults", text)
+
+
+def _line(problem: str, lines: Mapping[str, int]) -> str:
     """Return the line of the key, if it is in the file, or else of the innermost table around it, as text."""
     matched = _PLACE.match(problem)
     if matched is None:
         return ""
-    section, key = matched["section"].split("."), matched["key"]
-    whole, in_parts = [*section, *([key] if key else [])], [*section, *(key.split(".") if key else [])]
-    prefixes = [names[:length] for names in (whole, in_parts) for length in range(len(section), len(names) + 1)]
-    places = [tuple(_key_or_position(name) for name in names) for names in prefixes]
+    section, key = matched["section"], matched["key"]
+    parts = key.split(".") if key else []
+    places = [".".join((section, *parts[:length])) for length in range(len(parts) + 1)]
     # Where a table should stand there may be an array of tables, whose lines are those of its elements.
-    places += [(*place, 0) for place in places[-1:]]
+    places.append(f"{places[-1]}.1")
     found = max((place for place in places if place in lines), key=len, default=None)
     return f", line {lines[found]}" if found else ""
-
-
-def _key_or_position(name: str) -> str | int:
-    return int(name) if name.isdecimal() and len(name) <= MAX_POSITION_DIGITS else name
 
 
 def _suggestion(section: Sequence[str], name: str) -> str:

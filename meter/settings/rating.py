@@ -65,7 +65,7 @@ def webhook_problems(rating: RatingSection) -> Iterator[str]:
     names = [target.name for target in rating.webhooks]
     if len(set(names)) < len(names):
         yield "[rating] webhooks: two targets have the same name"
-    for number, target in enumerate(rating.webhooks):
+    for number, target in enumerate(rating.webhooks, 1):
         where = f"[rating.webhooks.{number}]"
         try:
             webhook_keys(target.secret.get_secret_value())

@@ -43,6 +43,7 @@ from meter.settings import Config
 from meter.settings.config_file import has_key
 from meter.settings.config_file import keyring
 from meter.settings.daemon_sections import concerns
+from meter.settings.problems import placed_in_file
 from meter.signing_keys import Keyring
 from meter.taps.monotonic_clock import use_monotonic_clock
 
@@ -74,6 +75,8 @@ class Daemon:
 
         self.name = name
         self.config = config
+        self.config_path: str | None = None
+        """The file of the configuration; ``None`` if all settings have their defaults."""
         self.reactor: Any = reactor
         use_monotonic_clock(self.reactor)
         self.root = StagedService(self.reactor, max_seconds=STOP_SECONDS)
@@ -153,7 +156,7 @@ class Daemon:
         before = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}
         configured = configure(self._found, sections, config.plugins.disable)
         if configured.problems:
-            raise ValueError("; ".join(configured.problems))
+            raise ValueError("; ".join(placed_in_file(configured.problems, self.config_path)))
         old = {(each.kind.name, each.name): each for each in self._plugins}
         plugins = []
         for each in without_redefined_meters(configured.decisions, self._user_defined):

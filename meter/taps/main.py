@@ -27,6 +27,7 @@ from meter.settings.config_file import load
 from meter.settings.config_file import parse
 from meter.settings.masked import masked_urls
 from meter.settings.problems import ConfigError
+from meter.settings.problems import placed_in_file
 from meter.taps.daemon import Daemon
 from meter.taps.parts.diagnostics import add_diagnostics
 from meter.taps.parts.reloads import add_reloads
@@ -68,6 +69,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
         if config.meter.log_levels:
             set_levels(config.meter.log_levels)
         daemon = Daemon(name, config, kinds, only_checking=checking, load=configuration)
+        daemon.config_path = path
         add_service_manager_notifier(daemon)
         add_diagnostics(daemon)
         if checking or not daemon.problems:
@@ -85,7 +87,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
     if checking:
         _show(daemon)
     if daemon.problems:
-        _leave([f"{path or 'built-in defaults'}: {problem}" for problem in daemon.problems])
+        _leave(placed_in_file(daemon.problems, path))
     for warning in daemon.warnings:
         sys.stderr.write(f"{path or 'built-in defaults'}: {masked_urls(warning)}\n")
     exit_on_second_signal(daemon.reactor)
@@ -110,7 +112,7 @@ def _show(daemon: Daemon) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for warning in daemon.warnings:
         sys.stderr.write(f"warning: {masked_urls(warning)}\n")
-    _leave(daemon.problems)
+    _leave(placed_in_file(daemon.problems, daemon.config_path))
 
 
 def _leave(problems: Sequence[str]) -> NoReturn:

@@ -101,7 +101,7 @@ async def test_archive_drops_and_counts_the_oldest_and_replays_the_others(rabbit
     assert {(each.headers["meter-exchange"], each.headers["meter-replayed"]) for each in received} == {("openstack", 1)}
 
     assert await replay_archive(reactor, url, event_type="image.*", limit=None, only_list=False) == EXIT_OK
-    assert capsys.readouterr().out.splitlines()[-1] == "0 of 1 notifications replayed"
+    assert capsys.readouterr().out.splitlines()[-1] == "0 of 1 notification replayed"
 
     # With a listener, the missed samples are made.
     samples = []

@@ -85,10 +85,10 @@ async def test_gnocchi_and_its_clients_file_are_imported_as_the_page_says(meter_
 
     assert USER in over_api
     status, out, errors = await meter_import(*replaced(over_api, {"http://gnocchi.example.org:8041": gnocchi.url}))
-    assert (status, "3 samples of 1 meters stored" in out, errors) == (EXIT_OK, True, "")
+    assert (status, "3 samples of 1 meter stored" in out, errors) == (EXIT_OK, True, "")
     ids = stored_ids(postgresql, meter_import.dsn)
     status, out, errors = await meter_import(of_file[0], "--state", "csv.state", *of_file[1:])
-    assert (status, "3 samples of 1 meters stored" in out, errors) == (EXIT_OK, True, "")
+    assert (status, "3 samples of 1 meter stored" in out, errors) == (EXIT_OK, True, "")
     assert stored_ids(postgresql, meter_import.dsn) == ids
 
 

@@ -67,7 +67,7 @@ async def test_a_users_resource_cannot_take_the_place_of_ceilometers(import_gnoc
 
     for dry_run in ("--dry-run", "--restart"):
         status, _, errors = await import_gnocchi(dry_run)
-        assert (status, f"{USER} (1 resources)" in errors, mallory in errors) == (EXIT_USAGE, True, True)
+        assert (status, f"{USER} (1 resource)" in errors, mallory in errors) == (EXIT_USAGE, True, True)
         assert "--creator" in errors
     status, _, errors = await import_gnocchi("--creator", "admim")
     assert (status, "admim has made no resource" in errors) == (EXIT_USAGE, True)

@@ -140,7 +140,7 @@ async def test_points_that_are_no_samples_do_not_stop_those_that_are(meter_impor
     status, out, errors = await meter_import("gnocchi-csv", *UNTIL, "--meter", "cpu", "--resource", "r", "cpu.csv")
 
     assert (status, errors) == (EXIT_FOUND_PROBLEMS, "")
-    assert out.splitlines()[0] == "2 samples of 1 meters stored"
+    assert out.splitlines()[0] == "2 samples of 1 meter stored"
     assert len(rejected_strictly(tmp_path)) == 10
     assert "\x1b" not in out
 

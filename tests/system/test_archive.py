@@ -52,7 +52,7 @@ def test_what_nobody_wanted_makes_samples_after_a_replay(furnished, tmp_path):
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines() == [
         "share_snapshot.create.end from openstack: replayed to meter.notifications",
-        "1 of 1 notifications replayed",
+        "1 of 1 notification replayed",
     ]
     api = furnished.daemon("meter-api").start().until_ready()
     [sample] = until(lambda: api.get("/v2/meters/share.snapshot.size"), "the sample of what was missed")

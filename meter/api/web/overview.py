@@ -30,6 +30,7 @@ from meter.completeness.activity import ResourceCount
 from meter.completeness.activity import ResourceCounts
 from meter.completeness.lives.kinds import KINDS
 from meter.completeness_query import ReportingAgent
+from meter.counts import counted
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
@@ -131,8 +132,8 @@ async def _attention(context: RequestContext, now: datetime) -> tuple[Sequence[a
             clauses.append("the message bus is not known here" if bus is None else "the message bus does not answer")
         else:
             queued = [each.messages for each in state.value.queues if each.messages is not None]
-            clauses += [f"{sum(queued)} messages in queues"] if queued else []
-            clauses.append(f"{state.value.dead_letters} dead letters")
+            clauses += [f"{counted(sum(queued), 'message')} in queues"] if queued else []
+            clauses.append(counted(state.value.dead_letters, "dead letter"))
         if bus is not None and state.value is None:
             found.append(attention.Attention("bad", state.problem.rstrip("."), "/pipeline#queues", "Pipeline"))
     budgets = await part_of_available_store(attention.budget_states(context))
@@ -152,7 +153,7 @@ def _admin_clauses(
         yield f"{running} of {len(agents.value)} agents run"
     yield f"{daemons.states.get('running', 0)} of {len(daemons.rows)} daemons run"
     if hours.value:
-        yield f"{len(hours.value)} hours overdue to be final"
+        yield f"{counted(len(hours.value), 'hour')} overdue to be final"
 
 
 def kind_counts(counts: ResourceCounts) -> list[KindCount]:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from collections.abc import Iterator
 
 from meter.commands.doctor.finding import Finding
+from meter.counts import counted
 from meter.store import ArchiveHealth
 from meter.store import LostWeek
 from meter.store import listed
@@ -27,7 +28,9 @@ def archive_findings(servers: Collection[ArchiveHealth], lost: Collection[LostWe
         )
     wrong = [each for each in servers if each.problem]
     for server, problem in wrong:
-        affected = f"questions for samples of its {server.weeks} weeks fail" if server.weeks else "it has no weeks"
+        affected = (
+            f"questions for samples of its {counted(server.weeks, 'week')} fail" if server.weeks else "it has no weeks"
+        )
         yield Finding(
             "archive",
             "fault" if server.weeks else "warning",
@@ -43,5 +46,5 @@ def archive_findings(servers: Collection[ArchiveHealth], lost: Collection[LostWe
         yield Finding("archive", "ok", "there is no archive server")
     elif not wrong:
         weeks = sum(each.server.weeks for each in servers)
-        found = f"{len(servers)} archive server{'s answer and have' if len(servers) != 1 else ' answers and has'} {weeks} weeks"
+        found = f"{len(servers)} archive server{'s answer and have' if len(servers) != 1 else ' answers and has'} {counted(weeks, 'week')}"
         yield Finding("archive", "ok", found)

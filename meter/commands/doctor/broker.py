@@ -17,6 +17,7 @@ from meter.bus.queue_names import MAX_WAITING_MESSAGES
 from meter.bus.queue_names import WAITING_QUEUES
 from meter.commands.doctor.finding import Finding
 from meter.commands.doctor.needed_versions import OLDEST_RABBITMQ
+from meter.counts import counted
 
 EXCHANGE = "metering"
 
@@ -83,7 +84,7 @@ def queue_findings(queues: Mapping[str, QueueState | None]) -> Iterator[Finding]
             yield Finding(
                 "queues",
                 "fault",
-                f"{name} has no consumer and {state.messages} messages: no collector runs, or none with this broker",
+                f"{name} has no consumer and {counted(state.messages, 'message')}: no collector runs, or none with this broker",
                 "start meter-collector; its /readyz says what it waits for",
             )
         elif state.messages > MAX_WAITING_MESSAGES:
@@ -91,7 +92,7 @@ def queue_findings(queues: Mapping[str, QueueState | None]) -> Iterator[Finding]
             yield Finding(
                 "queues",
                 "warning",
-                f"{name} has {state.messages} messages and {state.consumers} consumers: the collectors are behind",
+                f"{name} has {counted(state.messages, 'message')} and {counted(state.consumers, 'consumer')}: the collectors are behind",
                 "look at the database's load; start another meter-collector (docs/scaling)",
             )
     for name in WAITING_QUEUES:
@@ -101,7 +102,7 @@ def queue_findings(queues: Mapping[str, QueueState | None]) -> Iterator[Finding]
             yield Finding(
                 "queues",
                 "warning",
-                f"{name} has {state.messages} messages: there was no room for them among the dead letters",
+                f"{name} has {counted(state.messages, 'message')}: there was no room for them among the dead letters",
                 "replay or discard dead letters with meter-dead-letters",
             )
     if quiet:
@@ -135,7 +136,7 @@ def dead_letter_findings(sample: LetterSample, max_dead_letters: int) -> Iterato
         [(reason, _)] = Counter(letter.reason for letter in letters).most_common(1)
         times = sorted(letter.at[:19] for letter in letters if letter.at)
         span = f", from {times[0]} to {times[-1]}" if times else ""
-        text = f"{count} {of}of {sample.total} dead letters are {kind}{span}; most often: {reason} (such as {letters[0].id[:8]})"
+        text = f"{count} {of}of {counted(sample.total, 'dead letter')} {'is' if count == 1 else 'are'} {kind}{span}; most often: {reason} (such as {letters[0].id[:8]})"
         yield Finding(
             "dead letters", "warning", text, KIND_ADVICE.get(kind, "meter-dead-letters show ID has the reason")
         )

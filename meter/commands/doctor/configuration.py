@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 
 from meter.commands.doctor.finding import Finding
+from meter.counts import counted
 from meter.declarative.notifications import load_user_definitions
 from meter.declarative.pollster_files import load_user_pollsters
 from meter.plugins.registry import Configured
@@ -15,6 +16,7 @@ from meter.settings import Config
 from meter.settings.config_file import SINGLE
 from meter.settings.config_file import load
 from meter.settings.problems import ConfigError
+from meter.settings.problems import placed_in_file
 
 DAEMONS = ("meter-compute", "meter-central", "meter-collector", "meter-api")
 
@@ -47,11 +49,11 @@ def configured_plugins(config: Config) -> tuple[Configured, Sequence[str]]:
     return configure([*find(), *own, *rest], sections, config.plugins.disable), [*wrong, *wrong_rest]
 
 
-def plugin_findings(config: Config) -> Iterator[Finding]:
+def plugin_findings(path: str | None, config: Config) -> Iterator[Finding]:
     """Yield plugins that cannot be loaded, settings of plugins that are wrong, and files of definitions that are ignored."""
     configured, wrong = configured_plugins(config)
     quiet = True
-    for problem in configured.problems:
+    for problem in placed_in_file(configured.problems, path):
         quiet = False
         yield Finding("plugins", "fault", problem, "correct the setting: no daemon starts with it")
     for warning in (*configured.warnings, *wrong):
@@ -65,4 +67,4 @@ def plugin_findings(config: Config) -> Iterator[Finding]:
             )
             yield Finding("plugins", "warning", text, "update or remove the package that the plugin comes from")
     if quiet:
-        yield Finding("plugins", "ok", f"{len(configured.decisions)} plugins are installed")
+        yield Finding("plugins", "ok", f"{counted(len(configured.decisions), 'installed plugin')}")

@@ -28,6 +28,7 @@ from meter.completeness.daemon_limits import SKEW_WARNING
 from meter.completeness.daemon_limits import SPOOL_FAULT
 from meter.completeness.daemon_limits import SPOOL_WARNING
 from meter.completeness.daemon_limits import VERY_OLD_SPOOL_SECONDS
+from meter.counts import counted
 from meter.heartbeat import Heartbeat
 from meter.message import BadMessage
 from meter.message import parse_timestamp
@@ -271,7 +272,7 @@ def spool_findings(states: Sequence[DaemonState], now: datetime) -> Iterator[Fin
             yield Finding(
                 "spools",
                 "fault" if bad else "warning",
-                f"the spool of {each.name} is {share:.0%} full with {spool.messages} messages, the oldest"
+                f"the spool of {each.name} is {share:.0%} full with {counted(spool.messages, 'message')}, the oldest"
                 f" {spool.oldest_seconds / 60:.0f} minutes old; a full one drops the oldest samples",
                 "its dependency bus in /readyz says why messages are not sent; raise [spool] max_bytes if the disk has room",
             )

@@ -134,7 +134,9 @@ async def _awaited(work: Awaitable[None]) -> None:
 
 async def _configuration(context: ExaminationContext, found: Found) -> None:
     found += configuration_checks.configuration_findings(context.path, context.config)
-    found += await context.blocking("plugins", lambda: list(configuration_checks.plugin_findings(context.config)))
+    found += await context.blocking(
+        "plugins", lambda: list(configuration_checks.plugin_findings(context.path, context.config))
+    )
 
 
 async def _secrets(context: ExaminationContext, found: Found) -> None:

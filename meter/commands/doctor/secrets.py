@@ -160,10 +160,10 @@ def _unverified_databases(config: Config) -> Iterator[Finding]:
 
 def _tokens(config: Config) -> Iterator[Finding]:
     known = {sha256(word.encode()).hexdigest(): word for word in sorted(WELL_KNOWN)}
-    for number, token in enumerate(config.api.auth.tokens):
+    for number, token in enumerate(config.api.auth.tokens, 1):
         if token.sha256.lower() in known:
             yield _fault(
-                f"[[api.auth.tokens]] the token number {number + 1} is a well-known word",
+                f"[[api.auth.tokens]] the token number {number} is a well-known word",
                 "replace it by one that meter-token create makes",
             )
     keystone = config.api.auth.keystone

@@ -17,6 +17,7 @@ from meter.commands.doctor.evidence import Evidence
 from meter.commands.doctor.evidence import in_gap
 from meter.commands.doctor.finding import TraceStep
 from meter.completeness_query import FOLLOWING_INTERVALS
+from meter.counts import counted
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.store import SampleTrace
@@ -300,7 +301,7 @@ def _spooled(evidence: Evidence) -> TraceStep:
                 return TraceStep(
                     "spooled",
                     "stop",
-                    f"{spool.messages} messages wait in the spool of {state.name}, from {_time(oldest)} on"
+                    f"{counted(spool.messages, 'message')} waiting in the spool of {state.name}, from {_time(oldest)} on"
                     + (f": {'; '.join(why_not)}" if why_not else ""),
                     "they are sent once the broker takes them; nothing is lost",
                 )
@@ -315,10 +316,12 @@ def _published(evidence: Evidence) -> TraceStep:
         text = "there is no queue meter.metering: no collector has ever used this broker"
         return TraceStep("published", "stop", text, "start meter-collector")
     if state is not None and state.messages and not state.consumers:
-        text = f"{state.messages} messages wait in meter.metering, and no collector consumes them"
+        text = f"{counted(state.messages, 'message')} waiting in meter.metering, and no collector consumes them"
         return TraceStep("published", "stop", text, "start meter-collector; nothing is lost")
     if state is not None and state.messages:
-        return TraceStep("published", "ok", f"{state.messages} messages in meter.metering are being consumed")
+        return TraceStep(
+            "published", "ok", f"meter.metering is being consumed, and has {counted(state.messages, 'message')}"
+        )
     return TraceStep("published", "ok", "no messages wait for a collector")
 
 
@@ -331,7 +334,7 @@ def _accepted(evidence: Evidence) -> TraceStep:
         )
     if evidence.trace is not None and evidence.trace.rejected:
         first = evidence.trace.rejected[0]
-        text = f"{first.samples} samples of the hour of {_time(first.start)} were rejected as {first.kind}"
+        text = f"{counted(first.samples, 'sample')} of the hour of {_time(first.start)} {'was' if first.samples == 1 else 'were'} rejected as {first.kind}"
         return TraceStep("accepted", "stop", text, "meter-dead-letters list shows them, unless they were discarded")
     if evidence.letters is None:
         return _not_checked(evidence, "accepted", "dead letters")

@@ -29,6 +29,7 @@ from meter.commands.importing.importer import Importer
 from meter.commands.importing.source_factories import SOURCE_FACTORIES
 from meter.commands.operator import audit_recorder
 from meter.commands.pack import SampleProgress
+from meter.counts import counted
 from meter.daemon.private_files import make_private_file
 from meter.daemon.services import wall_seconds
 from meter.outgoing import Signer
@@ -105,25 +106,25 @@ def report(counts: ImportCounts, verb: str, options: Any) -> None:
         content = {"outcome": verb, **counts.to_json()}
         sys.stdout.write(json.dumps(content) + "\n")
         return
-    lines = [f"{counts.samples:,} samples of {len(counts.meters)} meters {verb}"]
+    lines = [f"{counted(counts.samples, 'sample', ',')} of {counted(len(counts.meters), 'meter')} {verb}"]
     for each in counts.to_json()["meters"]:
         lines.append(
             f"  {each['meter']} ({each['type']}, {each['unit']}): {each['samples']:,}, from {each['first']} to {each['last']}"
         )
     if counts.without_partition:
         lines.append(
-            f"{counts.without_partition:,} of them are older than {MAX_AGE.days} days: the store keeps these in one table, which is"
+            f"{counts.without_partition:,} of them {'is' if counts.without_partition == 1 else 'are'} older than {MAX_AGE.days} days: the store keeps these in one table, which is"
             " neither packed nor archived"
         )
     if counts.not_imported:
         where = "" if options["dry-run"] else f"; see {options['rejected']}"
-        lines.append(f"{counts.not_imported:,} records not imported{where}:")
+        lines.append(f"{counted(counts.not_imported, 'record', ',')} not imported{where}:")
         found = counts.reasons.most_common(MAX_REASONS)
         for (meter, reason), records in found:
             record = ("the first is " if records > 1 else "") + counts.first_records[meter, reason]
             lines.append(f"  {records:,} of {meter or 'no meter'}: {reason} ({record})")
         if more := len(counts.reasons) - len(found):
-            lines.append(f"  and {more:,} other reasons")
+            lines.append(f"  and {counted(more, 'other reason', ',')}")
     sys.stdout.write("".join(escape_terminal(line) + "\n" for line in lines))
     sys.stdout.flush()
 

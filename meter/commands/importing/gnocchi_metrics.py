@@ -26,6 +26,7 @@ from meter.commands.importing.import_source import SourceSample
 from meter.commands.importing.meter_types import MeterTypes
 from meter.commands.importing.meter_types import UnknownMeter
 from meter.commands.importing.service_client import ServiceClient
+from meter.counts import counted
 from meter.http.client import BadResponse
 from meter.http.client import ErrorResponse
 from meter.message import parse_timestamp
@@ -109,7 +110,10 @@ class GnocchiMetrics:
         made: Counter[str] = Counter()
         async for resource in self._resources(None):
             made[creator_of(resource)] += 1
-        known = ", ".join(f"{name} ({number:,} resources)" for name, number in made.most_common(MAX_CREATORS)) or "none"
+        known = (
+            ", ".join(f"{name} ({counted(number, 'resource', ',')})" for name, number in made.most_common(MAX_CREATORS))
+            or "none"
+        )
         if missing := sorted(self._creators - made.keys()):
             raise ImportSourceError(
                 f"--creator: {', '.join(missing)} has made no resource in Gnocchi; creators are: {known}"

@@ -180,7 +180,7 @@ def _table(read: ReadTable, problems: list[BookProblem]) -> ReadTable:
 def _told(model: type[BaseModel], detail: ErrorDetails) -> str:
     """Return what is wrong with a key, and what would be right, for an error of pydantic."""
     *outer, last = detail["loc"]
-    key = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in detail["loc"]).removeprefix(".")
+    key = "".join(f"[{each + 1}]" if isinstance(each, int) else f".{each}" for each in detail["loc"]).removeprefix(".")
     match detail["type"]:
         case "extra_forbidden":
             return f"unknown key {key}{suggestion(str(last), _keys(model, outer))}"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from meter.counts import counted
 from meter.rating.book.values import control_character
 from meter.rating.exact import plain
 from meter.rating.hashmap.effective_prices import EffectivePrice
@@ -131,7 +132,7 @@ def _sku(
     started = STARTED.get(settings.period_seconds) if service.usage == "exists" else None
     yield ""
     count = len(group.rules)
-    yield f"# {_inline(described(group.service, group.group))}, of {count} rule{'s' if count != 1 else ''}"
+    yield f"# {_inline(described(group.service, group.group))}, of {counted(count, 'rule')}"
     if group.group:
         yield "# What groups cost is added: each is a SKU of its own."
     if service.remark:

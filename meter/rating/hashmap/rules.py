@@ -21,6 +21,7 @@ from pydantic import BeforeValidator
 from pydantic import Field
 from pydantic import ValidationError
 
+from meter.positions import counted_from_one
 from meter.rating.book.values import MAX_DECIMALS
 from meter.settings.plain_words import plain
 
@@ -172,7 +173,7 @@ def rule_groups(document: Any, at: datetime) -> list[RuleGroup]:
         read = RulesDocument.model_validate(document)
     except ValidationError as error:
         detail = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, detail["loc"])) or "the document"
+        where = ".".join(counted_from_one(detail["loc"])) or "the document"
         raise BadRules(
             f"{where}: {'is missing' if detail['type'] == 'missing' else _in_json(plain(detail['msg']))}"
         ) from None
@@ -198,7 +199,7 @@ def _in_json(message: str) -> str:
 
 
 def _rules(read: RulesDocument, at: datetime) -> Iterator[tuple[str, MappingEntry | ThresholdEntry, Rule]]:
-    for number, mapping in enumerate(read.mappings):
+    for number, mapping in enumerate(read.mappings, 1):
         cost, exact = _cost(mapping.cost)
         end = mapping.end
         if end is not None and (end.hour, end.minute, end.second) == (23, 59, 59):
@@ -215,7 +216,7 @@ def _rules(read: RulesDocument, at: datetime) -> Iterator[tuple[str, MappingEntr
             cost_is_exact=exact,
         )
         yield f"mappings.{number}", mapping, rule
-    for number, threshold in enumerate(read.thresholds):
+    for number, threshold in enumerate(read.thresholds, 1):
         cost, exact = _cost(threshold.cost)
         rule = Rule(threshold.type, cost, level=threshold.level, tenant=threshold.tenant_id or "", cost_is_exact=exact)
         yield f"thresholds.{number}", threshold, rule

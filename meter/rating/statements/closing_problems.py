@@ -16,6 +16,7 @@ from meter.completeness_query import ClosingReason
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
 from meter.completeness_query import ICompletenessLedger
+from meter.counts import counted
 from meter.rating.period import BillingPeriod
 from meter.rating.period import start_of_day
 from meter.rating.statements.payers import Payer
@@ -50,7 +51,7 @@ def time_problems(payer: Payer, now: datetime) -> Iterator[ClosingProblem]:
     if now < period.end:
         yield ClosingProblem("period not over", f"the period {period.name} ends at {utc_text(period.end)}")
     elif now < (until := end_of_grace(period, grace)):
-        days = "1 day" if grace == 1 else f"{grace} days"
+        days = counted(grace, "day")
         text = f"late samples are waited for: the {days} of grace end at {utc_text(until)}"
         yield ClosingProblem("grace not over", text)
 

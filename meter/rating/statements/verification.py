@@ -17,6 +17,7 @@ import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from meter.counts import counted
 from meter.rating.currency import minor_digits
 from meter.rating.currency import rounded
 from meter.rating.exact import EXACT
@@ -74,7 +75,7 @@ def verify_document(
         _signature(document, signed, keys),
         _canonical_form(document, signed),
         _check("description", f"{statement.format}, {statement.state}", _description(statement)),
-        _check("lines", f"{len(statement.lines)} lines", _lines(statement)),
+        _check("lines", counted(len(statement.lines), "line"), _lines(statement)),
         _check("sums", f"total {statement.total} {statement.currency}", _sums(statement)),
         _annex(statement, annex),
         _chain(statement, previous, keys),
@@ -191,7 +192,9 @@ def _annex(statement: Statement, lines: Iterable[bytes] | None) -> StatementChec
     if digest.sha256 != statement.annex_sha256:
         text = f"its SHA-256 is {digest.sha256}, and the statement was closed with {statement.annex_sha256!r:.80}"
         return StatementCheck("annex", "failed", text)
-    return _check("annex", f"{digest.rows} rows, SHA-256 {digest.sha256}", quantity_differences(statement, digest))
+    return _check(
+        "annex", f"{counted(digest.rows, 'row')}, SHA-256 {digest.sha256}", quantity_differences(statement, digest)
+    )
 
 
 def quantity_differences(statement: Statement, digest: AnnexDigest) -> Iterator[str]:

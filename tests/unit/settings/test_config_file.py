@@ -18,6 +18,7 @@ from meter.settings.config_file import load
 from meter.settings.config_file import masked
 from meter.settings.config_file import parse
 from meter.settings.problems import ConfigError
+from meter.settings.problems import placed_in_file
 from meter.settings.tls import ServerTlsSection
 from meter.settings.tls import tls_problems
 
@@ -52,7 +53,7 @@ def test_every_mistake_is_reported_at_once_with_its_place():
     assert found == [
         'meter.toml, line 8: [bus] queue_type: should be "auto", "classic" or "quorum", not "lazy"',
         "meter.toml, line 7: [bus] prefetch: should be greater than 0, not 0",
-        "meter.toml, line 9: [signing.keys.0] id: is missing",
+        "meter.toml, line 9: [signing.keys.1] id: is missing",
         'meter.toml, line 4: [polling] timeout_seconds: should be a number, not "soon"',
         "meter.toml, line 3: [polling] interval_second: unknown key; did you mean interval_seconds?",
         "meter.toml, line 5: [poling]: unknown section; did you mean polling?",
@@ -104,7 +105,7 @@ def test_every_mistake_is_reported_at_once_with_its_place():
         ("not toml", "meter", "not TOML"),
         (f"[bus]\nprefetch = {'9' * 5000}", "meter", "not TOML"),
         (f"[bus]\nprefetch = {'[' * 5000}", "meter", "brackets are nested too deeply"),
-        ("[signing]\nschemes = ['meter', 1]", "meter", ', line 2: [signing] schemes.1: should be "meter" or'),
+        ("[signing]\nschemes = ['meter', 1]", "meter", ', line 2: [signing] schemes.2: should be "meter" or'),
         (
             "[api.prometheus]\nmetadata_labels = {'a-b' = 'x'}",
             "meter",
@@ -153,7 +154,7 @@ def test_settings_of_stored_tokens_are_not_compared_in_other_modes(mode):
 )
 def test_url_of_a_webhook_is_http_without_a_password(url):
     [found] = problems(WEBHOOK.format("billing", url), "meter")
-    assert "[rating.webhooks.0] url: should be an https:// or http:// URL with a host" in found
+    assert "[rating.webhooks.1] url: should be an https:// or http:// URL with a host" in found
 
 
 @pytest.mark.parametrize("url", ["https://example.org/hooks?a=b", "http://10.0.0.7:8080", "https://[2001:db8::1]/"])
@@ -177,7 +178,7 @@ def test_webhooks_can_have_any_http_url(url):
 )
 def test_bad_secret_of_a_webhook_is_not_shown(secret, wrong):
     [found] = problems(WEBHOOK.format("billing", "https://h/").replace(f"'{SECRET}'", repr(secret)), "meter")
-    assert "[rating.webhooks.0] secret" in found
+    assert "[rating.webhooks.1] secret" in found
     assert wrong in found
     assert "hunter2" not in found
     assert "5" not in found.replace("24 to 64", "")
@@ -399,3 +400,44 @@ def test_port_with_a_certificate_in_listen_has_no_other():
     assert list(tls_problems("api", tls, ["tcp:8777", "unix:/run/x"])) == []
     [found] = tls_problems("api", tls, ["tcp:8777", "ssl:8780"])
     assert found.startswith("[api.tls] cert_file: listen must begin with tcp:")
+
+
+def test_problems_of_plugins_have_the_file_and_the_line(tmp_path):
+    path = tmp_path / "meter.toml"
+    path.write_text(
+        '[pollsters.cpu]\nlimit = 5\n[listeners."neutron.bandwidth"]\ngranularity = "x"\nfallbak = true\n[pollsters.two]\nurls = [\n "a",\n "b",\n]\n'
+    )
+    found = placed_in_file(
+        [
+            "[pollsters.cpu] limit: unknown option; known are path",
+            "[listeners.neutron.bandwidth] fallbak: unknown option",
+            "[listeners.neutron.bandwidth] mode: is missing",
+            "[pollsters.two] urls.2: should be a URL",
+            "[pollsters.gone]: no such plugin is installed",
+        ],
+        str(path),
+    )
+    assert [each.removeprefix(str(path)).partition(": ")[0] for each in found] == [
+        ", line 2",
+        ", line 5",
+        ", line 3",
+        ", line 9",
+        "",
+    ]
+    assert placed_in_file(["[pollsters.cpu] limit: wrong"], None) == ["built-in defaults: [pollsters.cpu] limit: wrong"]
+    path.write_text("changed = [meanwhile")
+    assert placed_in_file(["[pollsters.cpu] limit: wrong"], str(path)) == [f"{path}: [pollsters.cpu] limit: wrong"]
+
+
+def test_positions_in_lists_count_from_1():
+    found = problems(
+        """
+        [signing]
+        keys = [{id = "a", key = "x", schemes = ["meter", "other"]}, {key = "y"}]
+        """
+    )
+    assert [each.partition(": ")[2].split(": ")[0] for each in found] == [
+        "[signing.keys.1] schemes.2",
+        "[signing.keys.2] id",
+    ]
+    assert all(each.startswith("meter.toml, line 3: ") for each in found)

@@ -84,7 +84,7 @@ def test_queues_that_are_consumed_and_short_are_healthy():
         ({**IDLE, "meter.metering": None}, "fault: there is no queue meter.metering"),
         ({**IDLE, "meter.metering": QueueState(5, 0)}, "fault: meter.metering has no consumer and 5 messages"),
         ({**IDLE, "meter.notifications": QueueState(20_000, 2)}, "warning: meter.notifications has 20000 messages"),
-        ({**IDLE, "meter.metering.waiting": QueueState(1, 1)}, "warning: meter.metering.waiting has 1 messages"),
+        ({**IDLE, "meter.metering.waiting": QueueState(1, 1)}, "warning: meter.metering.waiting has 1 message"),
     ],
 )
 def test_queues_that_are_missing_unconsumed_or_long_are_named(queues, expected):
@@ -120,7 +120,7 @@ def test_dead_letters_are_counted_by_kind_with_the_commonest_reason():
 def test_a_full_queue_of_dead_letters_is_a_fault():
     found = list(broker.dead_letter_findings(broker.LetterSample(100, [letter("invalid", "x")]), 100))
     assert levels(found) == ["fault", "warning"]
-    assert "of the oldest 1 of 100 dead letters are invalid" in found[1].text
+    assert "of the oldest 1 of 100 dead letters is invalid" in found[1].text
 
 
 def test_every_kind_of_dead_letters_has_advice():

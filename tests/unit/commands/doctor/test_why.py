@@ -280,13 +280,15 @@ def test_samples_in_a_spool_wait_and_dropped_ones_are_lost():
         spool=SpoolState(7, 100, 1000, 1800.0), dependencies=(DependencyState("bus", False, "connecting to rabbit1"),)
     )
     assert verdict(daemons=[waiting]) == (
-        f"stops at: spooled — 7 messages wait in the spool of {AGENT}, from 2026-11-27 11:30:00 UTC on: bus: connecting to rabbit1"
+        f"stops at: spooled — 7 messages waiting in the spool of {AGENT}, from 2026-11-27 11:30:00 UTC on: bus: connecting to rabbit1"
     )
     assert "dropped samples" in verdict(MEASURED._replace(failures=[failed("spool dropped", "the spool is full")]))
 
 
 def test_messages_that_no_collector_takes():
-    assert verdict(queues={"meter.metering": QueueState(9, 0)}).startswith("stops at: published — 9 messages wait in")
+    assert verdict(queues={"meter.metering": QueueState(9, 0)}).startswith(
+        "stops at: published — 9 messages waiting in"
+    )
     assert verdict(queues={"meter.metering": None}).startswith("stops at: published — there is no queue")
     assert not verdict(queues={"meter.metering": QueueState(9, 1)}).startswith("stops at: published")
 

@@ -270,9 +270,9 @@ def test_names_cannot_end_a_comment_or_a_text(tmp_path: Path) -> None:
     [
         ([], "the document: "),
         ({"services": [{"name": "x"}]}, "services.0.service_id: is missing"),
-        (rules(mappings=[{"cost": "much"}]), "mappings.0.cost: "),
+        (rules(mappings=[{"cost": "much"}]), "mappings.1.cost: "),
         (rules(mappings=[{"cost": "NaN"}]), "finite"),
-        (rules(mappings=[{"cost": "1", "group_id": "other"}]), "mappings.0: its service, field or group is not"),
+        (rules(mappings=[{"cost": "1", "group_id": "other"}]), "mappings.1: its service, field or group is not"),
     ],
 )
 def test_document_that_is_no_answer_of_cloudkitty_is_refused(document: Any, text: str) -> None:
