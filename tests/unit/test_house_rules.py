@@ -201,7 +201,7 @@ PLAIN_SAMPLES_READ = {
     "meter/store/query/samples.py": 2,  # only what is newer than all packed ones, and beside packed ones
     "meter/store/write/duplicates.py": 5,  # is_new_among_packed() is asked beside them where a week near by is packed
     "meter/store/maintenance/rollups.py": 1,  # the hours of packed weeks are final, or in changed_series
-    "meter/store/cluster/functions.py": 4,  # statements read packed ones beside what these functions return
+    "meter/store/cluster/functions.py": 5,  # statements read packed ones beside what these functions return
     "meter/store/cluster/given_ids.py": 2,  # the highest ids on the workers, where nothing is packed
     "meter/store/cluster/spread_voiding.py": 1,  # what was chosen; packed samples have been unpacked
     "meter/store/write/spread_inserts.py": 2,  # packed ones are looked up beside them
