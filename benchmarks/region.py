@@ -220,6 +220,8 @@ async def measure(
         begin = time.perf_counter()
         written.write_history()
         figures["writing the history"] = time.perf_counter() - begin, "s"
+        while written.collector("garbage_remains"):  # in a store that runs for long, a day's runs have deleted it
+            written.collector("maintain")
         [(series,)] = written.execute("SELECT count(*) FROM series WHERE resource_id > 0")
         figures["samples that were sent"] = float(sum(each.samples for each in written.sent.values())), ""
         figures["series in the store"] = float(series), ""

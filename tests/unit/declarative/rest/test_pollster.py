@@ -412,14 +412,14 @@ def test_errors_in_extra_metadata_are_reported(tmp_path: Path) -> None:
     )
     _, problems = load_user_pollsters(str(written(tmp_path, a_yaml=wrong)))
     assert "extra_metadata_fields: host_command: not supported" in problems[0]
-    assert "extra_metadata.0.path" in problems[1]
+    assert "extra_metadata.1.path" in problems[1]
     assert "allowed are sample, extra_metadata_captured, extra_metadata_by_name" in problems[1]
 
 
 def test_invalid_expression_in_extra_metadata_is_reported(tmp_path: Path) -> None:
     wrong = TOML.replace('"domain_id"', '"domain..id"')
     _, problems = load_user_pollsters(str(written(tmp_path, a_toml=wrong)))
-    assert "extra_metadata.0.metadata" in problems[0]
+    assert "extra_metadata.1.metadata" in problems[0]
     assert "'domain..id' should be names separated by dots" in problems[0]
 
 

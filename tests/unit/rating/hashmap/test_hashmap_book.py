@@ -269,7 +269,7 @@ def test_names_cannot_end_a_comment_or_a_text(tmp_path: Path) -> None:
     ("document", "text"),
     [
         ([], "the document: "),
-        ({"services": [{"name": "x"}]}, "services.0.service_id: is missing"),
+        ({"services": [{"name": "x"}]}, "services.1.service_id: is missing"),
         (rules(mappings=[{"cost": "much"}]), "mappings.1.cost: "),
         (rules(mappings=[{"cost": "NaN"}]), "finite"),
         (rules(mappings=[{"cost": "1", "group_id": "other"}]), "mappings.1: its service, field or group is not"),
