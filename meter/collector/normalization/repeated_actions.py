@@ -5,10 +5,10 @@ and period identify the audit.
 
 Cinder's audit repeats creations and deletions (``cinder-volume-usage-audit --send_actions``).
 A volume is created once and deleted once, so event type and resource identify the action: its samples have the same ids,
-whichever notification reports it. (Of a share this is not true: Manila also notifies of its copies.) The audit gives the time of the action as a period of length zero. It is the time of
-the database change, shortly before the action's own notification; the other values are those at the time of the audit,
-when the volume may be larger and have another owner. Samples of the audit list these fields in ``may_differ``, so the
-store counts them as duplicates.
+whichever notification reports it. (Of a share this is not true: Manila also notifies of its copies.) The audit gives the time of
+the action as a period of length zero. It is the time of the database change, shortly before the action's own notification; the
+other values are those at the time of the audit, when the volume may be larger and have another owner. Samples of the audit list
+these fields in ``may_differ``, so the store counts them as duplicates.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ZONE_AUDITS = frozenset({"dns.domain.exists", "dns.zone.exists"})
 def with_action_id(notification: Notification) -> Notification:
     """Return a notification of a creation or deletion with the id of that action; an audit's also with the action's time.
 
-    One of an audit of a zone gets the id of that audit.
+    A notification of an audit of a zone gets the id of that audit.
     """
     if notification.event_type in ZONE_AUDITS:
         return _with_audit_id(notification)

@@ -110,7 +110,7 @@ async def unused_gaps(session: Session) -> list[tuple[datetime, datetime]]:
 async def mark_empty_hours(run: InTransaction, start: datetime, finish: datetime) -> bool:
     """Mark those hours from ``start`` to ``finish`` as final that have no samples; return ``False`` if some could not be looked at.
 
-    Packed samples are looked for without locks, because that may take long. Nothing is packed of a week before its hours are final: a
+    If some of them may have packed samples, all stay as they are. Packed samples are looked for without locks, because that may take long. Nothing is packed of a week before its hours are final: a
     sample that is written and packed meanwhile leaves a rollup, or the mark that one has to be made again, which are looked for under the lock.
     """
     if await run(_may_be_packed, start, finish):
@@ -121,9 +121,9 @@ async def mark_empty_hours(run: InTransaction, start: datetime, finish: datetime
 
 
 async def mark_if_free(session: Session, hours: Sequence[datetime]) -> bool:
-    """Mark those of ``hours`` as final that have no samples, except those that somebody writes or finalizes now; return whether there was none such.
+    """Mark those of ``hours`` as final that have no samples and are free: nobody writes or finalizes them now. Return whether all are free.
 
-    Samples of the others cannot be written until the transaction ends.
+    Samples of the free ones cannot be written until the transaction ends.
     """
     await session.count(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
     free = [hour for [hour] in await session.rows(TRY_LOCKS, [list(hours), [hour_lock(each) for each in hours]])]

@@ -56,9 +56,9 @@ TRUE = both(())
 class FilterConditions:
     """The conditions of a filter, all of which must be true; each is :data:`TRUE` if the filter has none of its kind.
 
-    ``message_ids`` is an array to which the
-    id of each sample belongs, empty where it is not known. ``bounds`` are those of the timestamps, as far as they are known. ``series`` is about a row of ``series`` alone, ``metadata`` about a row of ``metadata`` alone, and ``range`` about the
-    timestamp of a row of ``sample``. ``lookup`` is about the times and the id of a row of ``sample``, by which indexes find
+    ``message_ids`` is an array to which the id of each sample belongs, empty where it is not known. ``bounds`` are those of the timestamps, as
+    far as they are known. ``series`` is about a row of ``series`` alone, ``metadata`` about a row of ``metadata`` alone, and ``range`` about
+    the timestamp of a row of ``sample``. ``lookup`` is about the times and the id of a row of ``sample``, by which indexes find
     it; ``content`` is about a row of ``sample``, with its series and its metadata where ``rest_needs_series`` and
     ``rest_needs_metadata`` are true. Each is a conjunction that can follow ``AND`` as it is. ``visible`` is the part of
     ``series`` that restricts it to one project. ``as_of`` is the part of ``lookup`` about what was recorded, and ``resources`` the
@@ -360,7 +360,10 @@ ANY_PLAIN = "SELECT {columns} FROM sample s {joins} WHERE s.series_id = x.id AND
 
 
 def any_of_series(conditions: FilterConditions, *, spread: Sql | str = "", edges: str = "") -> Sql:
-    """Return the subquery that has a row if the series ``x`` has a sample that meets the conditions; ``spread`` and ``edges`` as above."""
+    """Return the subquery that has a row if the series ``x`` has a sample that meets the conditions.
+
+    ``spread`` and ``edges`` are those of :func:`newest_of_series`.
+    """
     condition, joins = conditions.sample, conditions.joined_metadata
     columns = sample_columns("s.message_id", condition, joins)
     plain = filled(ANY_PLAIN, columns=listed(columns), joins=joins, sample=condition)

@@ -27,7 +27,7 @@ FEW_SERIES = 5000
 """The series of a meter are all read and sorted, which takes a few milliseconds, unless there are more than these."""
 
 LATEST_SERIES = 50
-"""Of so many series of a meter, those that may have the latest samples, at least one has a rollup or a sample of late, if any has."""
+"""Series of a meter that are looked at to find out whether it has samples: those that may have the latest ones."""
 
 MAX_CANDIDATES = 2500
 """A page for which more candidates would be looked up reads all series at once."""
@@ -174,8 +174,8 @@ CROSS JOIN LATERAL (
 ORDER BY m.name, m.type, m.unit LIMIT {limit}
 """
 
-# The same for all samples, of which only those of some weeks are looked for: rollups prove most meters. The last column is false where nothing
-# was found that proves a meter. Of all series of a meter, those that have samples of late are looked at.
+# The same for filters that all samples of their series match. Rollups prove most meters, and samples are only looked for in some weeks. The last
+# column is false where nothing was found that proves a meter: others of its series, or other weeks, may have samples.
 UNIQUE_METERS_IN_WEEKS = """
 {tables}
 SELECT m.name, m.type, m.unit, existing.decided
@@ -234,11 +234,11 @@ def meters_query(
 ) -> Sql:
     """Return the statement for ``IStore.meters``.
 
-    Its rows are those of :class:`StoredMeterRow`, or the first fields of one if they are ``unique``; then whether it is right, and unless they are
-    ``unique``, how many were looked up. Samples are only looked for in ``weeks``, which ``conditions`` of all samples
-    allow: then the answer is right if all rows are. Most series are expected to have samples since ``recent``; the answer does not depend on it. With ``candidates``, only so many
-    meters of resources are looked up, the first ones. If fewer than ``limit`` of them have samples, and not all were looked up, the answer is
-    incomplete.
+    Its rows are those of :class:`StoredMeterRow`, or the first three fields of one if they are ``unique``. The next column is whether the row
+    is right; then, unless they are ``unique``, how many meters of resources were looked up. With ``weeks``, samples are only looked for in these,
+    and the answer is right if all rows are; it needs ``conditions`` that are :attr:`~FilterConditions.of_all_samples`. Most series are expected to
+    have samples since ``recent``; the answer does not depend on it. With ``candidates``, only so many meters of resources are looked up, the
+    first ones. If fewer than ``limit`` of them have samples, and not all were looked up, the answer is incomplete.
     """
     within_project = conditions.visible != TRUE
     by_rollups = conditions.of_all_samples and not unique

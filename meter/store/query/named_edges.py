@@ -31,7 +31,7 @@ def edge_of_series(
 ) -> str:
     """Return the subquery of the newest sample of one series, or the ``oldest``, from ``first`` to ``last``, both included, that meets ``condition``.
 
-    The parameters of all these are named. ``edges`` is the name of a table :func:`archived_edges_of` the same.
+    The parameters of all these are named. ``edges`` is the name of a table that :func:`archived_edges_of` makes of the same arguments.
     """
     within = _within(first, last, condition)
     plain = PLAIN_EDGE_OF_SERIES.format(

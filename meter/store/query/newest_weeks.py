@@ -47,8 +47,12 @@ SPARED_WEEKS = 4
 MAX_RANGES = 8
 """Of so many ranges of weeks with hours that are not final a list is asked at most; where there are more, of all weeks."""
 
+MAX_GAPS = 100
+"""Where there are more times without final hours, a list is asked of all weeks, too."""
+
 GAPS = Sql(
-    f"SELECT nullif(gap.start, '-infinity'), nullif(gap.finish, 'infinity') FROM ({SPARSE_GAPS}) AS gap ORDER BY gap.start LIMIT 100"
+    f"SELECT nullif(gap.start, '-infinity'), nullif(gap.finish, 'infinity') FROM ({SPARSE_GAPS}) AS gap"
+    f" ORDER BY gap.start LIMIT {MAX_GAPS} + 1"
 )
 
 KNOWN_SECONDS = 30.0
@@ -75,9 +79,10 @@ CROSS JOIN LATERAL (SELECT r.start FROM rollup r WHERE r.hours = 1 AND r.series_
 
 @dataclass(frozen=True, slots=True)
 class StoredWeeks:
-    """The Mondays of the first and the last week that has a partition, plain or packed, and until when weeks are archived; ``None`` where there are none.
+    """The Mondays of the first and the last week that has a partition, plain or packed, and until when weeks are archived.
 
-    ``gaps`` are times without final hours, the first without a start and the last without an end.
+    They are ``None`` where there are none. ``gaps`` are times without final hours, the first without a start and the last without an end:
+    all of them if they are at most :data:`MAX_GAPS`.
     """
 
     first: datetime | None = None
@@ -86,9 +91,12 @@ class StoredWeeks:
     gaps: Sequence[tuple[datetime | None, datetime | None]] = ()
 
     def ends(self, now: datetime) -> EndWeeks | None:
-        """Return the weeks that have hours that are not final, and the newest ones; ``None`` where that would leave out few weeks."""
+        """Return the weeks that have hours that are not final, and the newest ones.
+
+        ``None`` where that would leave out few weeks, or where there are so many gaps that all weeks are better asked at once.
+        """
         newest = next(self.starts(SampleFilter(), None, now), None)
-        if newest is None:
+        if newest is None or len(self.gaps) > MAX_GAPS:
             return None
         ranges: list[tuple[datetime | None, datetime | None]] = []
         for start, finish in [*self.gaps, (newest, None)]:
@@ -103,7 +111,7 @@ class StoredWeeks:
     def starts(self, filter: SampleFilter, after: Marker | None, now: datetime) -> Iterator[datetime]:
         """Yield since when the samples of ``filter`` that come after ``after`` are to be asked for, one time after the other.
 
-        None where that would leave out few weeks.
+        It yields nothing where that would leave out few weeks.
         """
         if self.first is None or self.last is None:
             return

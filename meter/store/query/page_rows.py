@@ -41,7 +41,10 @@ Form = Callable[[Sql], Sql]
 
 
 class PageRows:
-    """Finds the rows of pages with statements that ``query`` executes; ``weeks`` knows where, ``spread`` whether on several servers."""
+    """Finds the rows of pages with statements that ``query`` executes.
+
+    ``weeks`` reads which weeks have samples; ``spread`` returns whether these are on several servers.
+    """
 
     def __init__(
         self, query: Callable[[Sql], Awaitable[Rows]], weeks: StoredWeeksReader, *, spread: Callable[[], bool]

@@ -18,6 +18,7 @@ from meter.store.query.sample_rows import wide
 from meter.store.query.time_range import TICK
 
 # In place of rollups of samples with different metadata, their samples are read.
+OF_MIXED_METADATA = "r.metadata_id = 0 AND {overlap_is_read}"
 MIXED_METADATA = """
 UNION ALL
 SELECT partial.*
@@ -30,13 +31,14 @@ CROSS JOIN LATERAL (
         OFFSET 0
     ) AS s
     WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
-        AND r.metadata_id = 0 AND {overlap_is_read}
+        AND {condition}
     OFFSET 0
 ) AS partial
 """
 
 # In place of overlapping rollups, samples are read until they expire: all of the series in that hour or day, once, for the one
 # of its rollups with the lowest metadata_run (0 or 1).
+OF_OVERLAPPING = "r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)"
 OVERLAPPING = """
 UNION ALL
 SELECT partial.*
@@ -50,11 +52,12 @@ CROSS JOIN LATERAL (
         OFFSET 0
     ) AS s
     WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
-        AND r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)
+        AND {condition}
     OFFSET 0
 ) AS partial
 """
 
+# The plain samples of a spread store: the spans of all rollups that are replaced, and with one statement the samples in them.
 OF_SPANS = """
 UNION ALL (
     WITH span AS MATERIALIZED (
@@ -77,9 +80,6 @@ UNION ALL (
 )
 """
 
-OF_MIXED_METADATA = "r.metadata_id = 0 AND {overlap_is_read}"
-OF_OVERLAPPING = "r.metadata_run <= 1 AND r.overlap > 0 AND (cutoff.before IS NULL OR r.start >= cutoff.before)"
-
 OF_ROLLUP = "= r.series_id"
 """What the id of a series is compared with."""
 
@@ -91,12 +91,11 @@ def samples_of_mixed_metadata(
 ) -> Sql:
     """Return what follows the partials of rollups: those of samples with ``columns`` in place of rollups of several metadata.
 
-    ``selection`` are parts of the templates. Of the rollups that overlap others, those that meet ``overlap_is_read`` are replaced.
+    ``selection`` are parts of the templates. Only rollups that meet ``overlap_is_read``, a condition on their ``overlap``, are replaced here.
     """
-    parts = {**selection, "overlap_is_read": overlap_is_read}
     condition = OF_MIXED_METADATA.format(overlap_is_read=overlap_is_read)
     spans = TimeBounds(Sql("r.first"), Sql("r.last"))
-    return _both(MIXED_METADATA, columns, bounds.within(*spans), bounds.within(*spans), condition, parts)
+    return _both(MIXED_METADATA, columns, bounds.within(*spans), bounds.within(*spans), condition, selection)
 
 
 def samples_of_overlapping(columns: tuple[str, ...], bounds: TimeBounds, selection: Mapping[str, Sql | str]) -> Sql:
@@ -114,24 +113,26 @@ def _both(
     condition: str,
     selection: Mapping[str, Sql | str],
 ) -> Sql:
-    """Return ``template`` for one server; for a spread store, its packed samples, and the plain ones of each ``span`` at once."""
+    """Return ``template`` for the rollups ``r`` that meet ``condition``: for one server, with samples within ``bounds``.
+
+    For a spread store it has the packed ones alone, and beside it are the plain ones in the ``span`` of each rollup, read at once.
+    """
     packed = packed_part(columns, bounds, f"p.series_id {OF_ROLLUP}", "true")
     with_series = tuple(dict.fromkeys((*columns, "series_id")))
     names = str(selection["names"]).split(", ")
-    parts: dict[str, Sql | str] = {**selection, "names": ", ".join(f"span.{name}" for name in names)}
+    parts = {**selection, "condition": condition}
     return combined(
-        filled(template, samples=samples_by_series(columns, bounds, series=OF_ROLLUP), **selection),
+        filled(template, samples=samples_by_series(columns, bounds, series=OF_ROLLUP), **parts),
         filled(
             "{packed}{plain}",
-            packed=filled(template, samples=filled("({packed}) s", packed=packed), **selection),
+            packed=filled(template, samples=filled("({packed}) s", packed=packed), **parts),
             plain=filled(
                 OF_SPANS,
                 qualified_names=", ".join(f"sample_series.{name}" for name in names),
                 first=span.first,
                 last=span.last,
-                condition=condition,
                 wide=wide(with_series),
-                **parts,
+                **{**parts, "names": ", ".join(f"span.{name}" for name in names)},
             ),
         ),
     )

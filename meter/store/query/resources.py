@@ -85,8 +85,9 @@ class ResourceRow(NamedTuple):
 def resources_query(conditions: FilterConditions, limit: int, recent: datetime, weeks: EndWeeks | None = None) -> Sql:
     """Return the statement for ``IStore.resources``, whose rows are each a :class:`ResourceRow`, and whether it is right.
 
-    Most series are expected to have samples since ``recent``; the answer does not depend on it. Samples are only looked for in ``weeks``, which
-    ``conditions`` of all samples allow: the answer is right if there are rows and all of them are.
+    Most series are expected to have samples since ``recent``; the answer does not depend on it. With ``weeks``, samples are only looked for in
+    these, and the answer is right if there are rows and all of them are; it needs ``conditions`` that are
+    :attr:`~FilterConditions.of_all_samples`.
     """
     series = conditions.series
     within_project = conditions.visible != TRUE

@@ -70,10 +70,11 @@ UNION ALL (
 ORDER BY timestamp {direction}, message_id {direction} LIMIT {limit}
 """
 
-# What was read of archived rows of many series at once: the row that has the end of the range in its middle need not be read again.
+# With what was read of archived rows of many series at once: the row that has the end of the range in its middle is not read again.
 ARCHIVED_EDGE = "edge AS MATERIALIZED ({edge}), "
 WITH_ARCHIVED_EDGE = """
-    SELECT {columns} FROM (({plain}) UNION ALL SELECT {columns} FROM edge s WHERE s.timestamp IS NOT NULL) s ORDER BY timestamp {direction}, message_id {direction} LIMIT 1
+    SELECT {columns} FROM (({plain}) UNION ALL SELECT {columns} FROM edge s WHERE s.timestamp IS NOT NULL) s
+    ORDER BY timestamp {direction}, message_id {direction} LIMIT 1
 """
 WITHOUT_EDGE = "AND NOT (p.first < {at} AND p.last > {at} AND EXISTS (SELECT FROM edge))"
 
@@ -142,7 +143,6 @@ BEYOND = {
 }
 
 _REFERENCE = re.compile(r"\bs\.(\w+|\*)")
-
 
 EVER = TimeBounds(NO_START, NO_END)
 """The bounds of all time."""

@@ -1,8 +1,8 @@
 """The newest and the oldest sample of each of many series, found by one statement for lists of meters and resources.
 
 In a spread store those of all series are read at once, and in any store those that are in the middle of archived rows
-(:mod:`meter.store.query.archived_edges`). They are one row of arrays, in the order of the ids of their series, and are found in it by bisection: a table of them would be searched
-from its beginning for each series.
+(:mod:`meter.store.query.archived_edges`). They are one row of arrays, in the order of the ids of their series, and are found in it by
+bisection: a table of them would be searched from its beginning for each series.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SELECT {columns} FROM (
 
 
 def finds_edges(conditions: FilterConditions) -> bool:
-    """Return whether the newest and the oldest sample of a series in the range meet ``conditions`` if any does."""
+    """Return whether all samples of a matching series in the range meet ``conditions``: then its newest and its oldest one do."""
     return conditions.metadata == TRUE and conditions.rest == TRUE and conditions.marker == TRUE
 
 
@@ -48,7 +48,7 @@ def edge_tables(conditions: FilterConditions, *, oldest: bool, listed: Sql | Non
     """Return the WITH clause of a statement with :func:`edge_of_each`: the newest samples, and the ``oldest`` if wanted.
 
     ``listed`` is the subquery of what is listed, in its order and with the ``ids`` of its series, and ``limit`` how many there are on a page.
-    Without it, nothing is read from archive servers before.
+    Without it, nothing is read from archive servers in advance.
     """
     archived = [] if listed is None else _archived_tables(conditions, listed, limit, oldest=oldest)
     spread = []

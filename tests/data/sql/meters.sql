@@ -57,7 +57,8 @@ CROSS JOIN LATERAL (
                 SELECT e.timestamp_of_series[place.n] AS timestamp, e.message_id_of_series[place.n] AS message_id FROM archived_newest e CROSS JOIN LATERAL (SELECT width_bucket(x.id, e.series_ids) AS n OFFSET 0) AS place
                 WHERE (SELECT EXISTS (SELECT FROM archived_week)) AND place.n > 0 AND e.series_ids[place.n] = x.id
             ), plain AS MATERIALIZED (
-                SELECT s.timestamp, s.message_id FROM ((SELECT s.timestamp, s.message_id FROM sample s WHERE s.series_id = x.id AND (s.timestamp >= $4) AND (s.timestamp < $2) LIMIT 1) UNION ALL SELECT s.timestamp, s.message_id FROM edge s WHERE s.timestamp IS NOT NULL) s ORDER BY timestamp DESC, message_id DESC LIMIT 1
+                SELECT s.timestamp, s.message_id FROM ((SELECT s.timestamp, s.message_id FROM sample s WHERE s.series_id = x.id AND (s.timestamp >= $4) AND (s.timestamp < $2) LIMIT 1) UNION ALL SELECT s.timestamp, s.message_id FROM edge s WHERE s.timestamp IS NOT NULL) s
+                ORDER BY timestamp DESC, message_id DESC LIMIT 1
             )
             SELECT s.timestamp, s.message_id FROM plain s
             UNION ALL (
@@ -114,7 +115,8 @@ CROSS JOIN LATERAL (
                         SELECT s.timestamp, s.message_id FROM sample s
                         WHERE s.series_id = x.id AND (s.timestamp >= $4) AND (s.timestamp < $2)
                         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
-                    ) UNION ALL SELECT s.timestamp, s.message_id FROM edge s WHERE s.timestamp IS NOT NULL) s ORDER BY timestamp DESC, message_id DESC LIMIT 1
+                    ) UNION ALL SELECT s.timestamp, s.message_id FROM edge s WHERE s.timestamp IS NOT NULL) s
+                ORDER BY timestamp DESC, message_id DESC LIMIT 1
             )
             SELECT s.timestamp, s.message_id FROM plain s
             UNION ALL (

@@ -68,7 +68,8 @@ CROSS JOIN LATERAL (
                         SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s
                         WHERE s.series_id = x.id AND (s.timestamp >= $5) AND (s.timestamp < $3)
                         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
-                    ) UNION ALL SELECT s.timestamp, s.message_id, s.metadata_id FROM edge s WHERE s.timestamp IS NOT NULL) s ORDER BY timestamp DESC, message_id DESC LIMIT 1
+                    ) UNION ALL SELECT s.timestamp, s.message_id, s.metadata_id FROM edge s WHERE s.timestamp IS NOT NULL) s
+                ORDER BY timestamp DESC, message_id DESC LIMIT 1
             )
             SELECT s.timestamp, s.message_id, s.metadata_id FROM plain s
             UNION ALL (
@@ -108,7 +109,8 @@ CROSS JOIN LATERAL (
                         SELECT s.timestamp, s.message_id FROM sample s
                         WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND (s.timestamp >= $5) AND (s.timestamp < $3)
                         ORDER BY s.timestamp ASC, s.message_id ASC LIMIT 1
-                    ) UNION ALL SELECT s.timestamp, s.message_id FROM edge s WHERE s.timestamp IS NOT NULL) s ORDER BY timestamp ASC, message_id ASC LIMIT 1
+                    ) UNION ALL SELECT s.timestamp, s.message_id FROM edge s WHERE s.timestamp IS NOT NULL) s
+                ORDER BY timestamp ASC, message_id ASC LIMIT 1
             )
             SELECT s.timestamp, s.message_id FROM plain s
             UNION ALL (
