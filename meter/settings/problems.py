@@ -25,6 +25,12 @@ from meter.toml_lines import toml_lines
 SECRETS = frozenset({"key", "url", "dsn", "password", "application_credential_secret", "token", "secret", "sha256"})
 """Settings whose values are not shown; what is no ``sha256`` may be the token itself."""
 
+LISTS_WITH_SECRETS = frozenset({"keys", "tokens", "webhooks"})
+"""Settings that are arrays of tables with secrets: what stands there instead may be a secret."""
+
+NOT_A_TABLE = frozenset({"model_type", "model_attributes_type", "dict_type"})
+"""Errors about a value that should be a table; it may be what should stand in the table."""
+
 _PLACE = re.compile(r"\[(?P<section>[^\]]*)\](?: (?P<key>[\w.-]+):)?")
 
 
@@ -47,7 +53,8 @@ def problem_of(detail: ErrorDetails) -> str:
         return f"{where}: unknown {'key' if section else 'section'}{_suggestion(section, name)}"
     if detail["type"] == "missing":
         return f"{where}: is missing"
-    is_shown = not isinstance(detail["input"], dict | list) and name not in SECRETS
+    may_be_secret = name in SECRETS or name in LISTS_WITH_SECRETS or detail["type"] in NOT_A_TABLE
+    is_shown = not isinstance(detail["input"], dict | list) and not may_be_secret
     given = f", not {toml_text(masked_settings(detail['input']))}" if is_shown else ""
     return f"{where}: {plain(detail['msg'])}{given}"
 

@@ -6,10 +6,13 @@ begins cycles earlier or later than at the multiples of their interval from whic
 
 from __future__ import annotations
 
+import heapq
+from bisect import bisect_right
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from itertools import chain
 
 from meter.completeness.ledger.ledger_source import AgentReports
 from meter.completeness.ledger.ledger_source import MeteredPeriod
@@ -35,15 +38,21 @@ class DropTimes:
 
         They are half an interval longer on both sides: which cycle a sample belongs to is decided by the nearest one.
         """
-        times = list(_together(sorted(self._of_periods(periods))))
-        if not times:
-            return times
         interval = max(period.interval for period in periods)
         most, edge = MAX_CYCLES * interval, EDGE_CYCLES * interval
-        if sum(ends - begins for begins, ends in times) <= most:
-            return times
-        found: list[tuple[float, float]] = []
+        # No more are read than are looked up: an agent can report any number.
+        times = _together(heapq.merge(*map(self._of_period, periods)))
+        whole: list[tuple[float, float]] = []
+        total = 0.0
         for begins, ends in times:
+            whole.append((begins, ends))
+            total += ends - begins
+            if total > most:
+                break
+        else:
+            return whole
+        found: list[tuple[float, float]] = []
+        for begins, ends in chain(whole, times):
             for part in (
                 [(begins, begins + edge), (ends - edge, ends)] if ends - begins > 2 * edge else [(begins, ends)]
             ):
@@ -53,15 +62,18 @@ class DropTimes:
                 found.append(part)
         return found
 
-    def _of_periods(self, periods: Iterable[MeteredPeriod]) -> Iterator[tuple[float, float]]:
-        for period in periods:
-            if period.is_off_schedule:
-                continue
-            first, last = max(self._start, period.since), min(self._end, period.until)
-            half = period.interval / 2
-            for begins, ends in self._of_agent(period.agent_id, period.interval):
-                if max(begins, first) < min(ends, last):
-                    yield max(begins, first) - half, min(ends, last) + half
+    def _of_period(self, period: MeteredPeriod) -> Iterator[tuple[float, float]]:
+        if period.is_off_schedule:
+            return
+        first, last = max(self._start, period.since), min(self._end, period.until)
+        half = period.interval / 2
+        of_agent = self._of_agent(period.agent_id, period.interval)
+        for n in range(bisect_right(of_agent, first, key=lambda each: each[1]), len(of_agent)):
+            begins, ends = max(of_agent[n][0], first), min(of_agent[n][1], last)
+            if begins >= last:
+                return
+            if begins < ends:
+                yield begins - half, ends + half
 
     def _of_agent(self, agent_id: int, interval: float) -> list[tuple[float, float]]:
         """Return those of all that an agent measures with an interval: what was dropped has no pollster and no resource."""

@@ -114,7 +114,7 @@ class Counters:
             used = self.labels.setdefault(meter, set())
             # A source that returns gets a new run: meanwhile its increase was counted from another source.
             suffix = f"{label}@{last.at.timestamp():.3f}" if last is not None and label in used else label
-            used.add(suffix)
+            used.add(label)
             run = run_text(domain_run, suffix)
         self.sums[meter] = _Sum(at, source_index, variant, run, parts)
         return run, opening

@@ -159,6 +159,8 @@ class Guest:
             at = known.last_seen(kind, name, stats, prefix, self.read_at, remember=remember)
             if at is not None:
                 found[prefix] = at
+        if remember:
+            known.forget_gone(len(names))
         return found
 
     # --- scopes

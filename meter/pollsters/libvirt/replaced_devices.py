@@ -18,6 +18,9 @@ from meter.pollsters.libvirt.counter_runs import is_restart
 COUNTERS = {"net": ("rx.bytes", "tx.bytes", "rx.pkts", "tx.pkts"), "vcpu": ("time",)}
 """Counters, by kind of device, that never decrease while a device is plugged in. Disks have names that are not reused."""
 
+MAX_GONE = 100
+"""Devices without statistics that are remembered: a guest can get devices with ever other names."""
+
 
 class _Known(NamedTuple):
     at: datetime
@@ -26,9 +29,12 @@ class _Known(NamedTuple):
 
 @dataclass(slots=True)
 class ReplacedDevices:
-    """The devices of one run of a domain at the previous poll."""
+    """The devices of one run of a domain at the poll that read each of them last."""
 
     _known: dict[str, _Known] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def last_seen(
         self,
@@ -52,8 +58,14 @@ class ReplacedDevices:
         key = f"{kind} {name}"
         known = self._known.get(key)
         if remember and max(counters) >= 0:
+            self._known.pop(key, None)  # those that were polled last come last
             self._known[key] = _Known(at, counters)
         return known.at if known is not None and at > known.at and _restarted(known.counters, counters) else None
+
+    def forget_gone(self, present: int) -> None:
+        """Forget those that were polled longest ago, of more than ``present`` and :data:`MAX_GONE`."""
+        for key in list(self._known)[: -(present + MAX_GONE)]:
+            del self._known[key]
 
 
 def _restarted(before: tuple[int, ...], now: tuple[int, ...]) -> bool:

@@ -274,7 +274,7 @@ ZONE = MeteredListing(
 # --- Manila
 
 SHARE_STATUS = {"AVAILABLE": 1, "CREATING": 2, "DELETING": 3, "ERROR": 4, "ERROR_DELETING": 5, "EXTENDING": 6}
-DELETED_LATER = frozenset({"deferred_deleting", "error_deferred_deleting"})
+DELETED_LATER = ("deferred_deleting", "error_deferred_deleting")
 """Statuses of a share that its project has deleted and no longer sees, and whose data Manila deletes later."""
 
 SHARE = MeteredListing(

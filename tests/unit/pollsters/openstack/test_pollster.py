@@ -397,6 +397,14 @@ async def test_entry_that_is_no_resource_of_its_project_is_not_metered(
     assert {resource for _, resource in await polled(pollster, stub)} == {"yes"}
 
 
+@pytest.mark.parametrize("status", [["deferred_deleting"], {}, None])
+@pytest_twisted.ensureDeferred
+async def test_entry_whose_status_is_no_text_does_not_end_the_listing(status: Any) -> None:
+    shares = [{"id": "strange", "size": 7, "status": status}, {"id": "yes", "size": 7, "status": "available"}]
+    stub = cloud_with("sharev2", "/v2/shares/detail", reply({"shares": shares}))
+    assert "yes" in {resource for _, resource in await polled(family.share, stub)}
+
+
 @pytest_twisted.ensureDeferred
 async def test_ports_on_all_pages_include_those_without_project() -> None:
     last = {"ports": [{**document("neutron-20-ports-limit2")["ports"][0], "id": "last"}]}
