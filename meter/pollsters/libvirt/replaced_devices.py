@@ -19,18 +19,26 @@ COUNTERS = {"net": ("rx.bytes", "tx.bytes", "rx.pkts", "tx.pkts"), "vcpu": ("tim
 """Counters, by kind of device, that never decrease while a device is plugged in. Disks have names that are not reused."""
 
 
+class Replacement(NamedTuple):
+    """That a device replaced another one of its name, which was last seen at ``last_seen``; it was noticed at ``noticed_at``."""
+
+    last_seen: datetime
+    noticed_at: datetime
+
+
 class _Known(NamedTuple):
     at: datetime
     counters: tuple[int, ...]
+    replacement: Replacement | None
 
 
 @dataclass(slots=True)
 class ReplacedDevices:
-    """The devices of one run of a domain at the previous poll."""
+    """The devices of one run of a domain at the previous poll, of whichever pollsters that was."""
 
     _known: dict[str, _Known] = field(default_factory=dict)
 
-    def last_seen(
+    def replacement(
         self,
         kind: str,
         name: str,
@@ -39,8 +47,8 @@ class ReplacedDevices:
         at: datetime,
         *,
         remember: bool,
-    ) -> datetime | None:
-        """Return when the former device of this name was polled last, if it was replaced since; else ``None``.
+    ) -> Replacement | None:
+        """Return how the device of this name came to replace another one during the run, the last time; ``None`` if it did not.
 
         A device was replaced if all of its counters are lower than at the previous poll and one of them is less than half. A
         small decrease is a wrong reading: counting such a counter from 0 would bill all of it again.
@@ -51,9 +59,12 @@ class ReplacedDevices:
         )
         key = f"{kind} {name}"
         known = self._known.get(key)
+        found = None if known is None else known.replacement
+        if known is not None and at > known.at and _restarted(known.counters, counters):
+            found = Replacement(known.at, at)
         if remember and max(counters) >= 0:
-            self._known[key] = _Known(at, counters)
-        return known.at if known is not None and at > known.at and _restarted(known.counters, counters) else None
+            self._known[key] = _Known(at, counters, found)
+        return found
 
 
 def _restarted(before: tuple[int, ...], now: tuple[int, ...]) -> bool:
