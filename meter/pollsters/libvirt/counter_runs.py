@@ -68,7 +68,7 @@ class Counters:
         return frozenset() if known is None else names - known[1]
 
     def polled_since(self, at: datetime) -> bool:
-        """Return whether the previous poll was at this time or later."""
+        """Return whether the previous poll was at this time or later; other pollsters may have polled in between."""
         return self.polled_at is not None and self.polled_at >= at
 
     def from_zero(self, at: datetime, kind: str = "") -> Opening | None:

@@ -213,8 +213,7 @@ class _GuestPoll:
             return counters.from_zero(self.guest.read_at)
         if row.scope not in COUNT_STATISTICS:
             return None
-        replacement = None if row.scope == "disk" else self.guest.replaced.get(measured.prefix)
-        # Other pollsters may have polled more often, and noticed it before.
+        replacement = self.guest.replaced.get(measured.prefix)
         if replacement is not None and not counters.polled_since(replacement.noticed_at):
             return counters.from_zero_after(replacement.last_seen, self.guest.read_at)
         new = self._new_devices.get(row.scope)
