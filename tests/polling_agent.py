@@ -42,9 +42,10 @@ class PollingAgent:
             Decision(kind=COMPUTE, name=each.name, origin="test", state="active", plugin=each) for each in pollsters
         )
 
-    async def cycle(self) -> list[Sample]:
-        """Run one cycle; return its samples."""
-        return self._taken(await self._polling.cycle())
+    async def cycle(self, *names: str) -> list[Sample]:
+        """Run one cycle, of all pollsters or of those with these names; return its samples."""
+        pollsters = [each for each in self._polling.pollsters if not names or each.name in names]
+        return self._taken(await self._polling.cycle(pollsters))
 
     async def poll_domain(self, providers: Mapping[Any, Any]) -> list[Sample]:
         """Run the pollsters of domains with other ``providers``, as for a lifecycle event; return their samples."""

@@ -74,7 +74,7 @@ class Authentication(Protocol):
         """Return the URL of the service and the headers of a request."""
 
     def reject(self) -> bool:
-        """Take that they were rejected; return whether others may be accepted."""
+        """Note that they were rejected; return whether others may be accepted."""
 
 
 class ServiceClient:

@@ -41,9 +41,9 @@ class Definition:
 
     ``fields`` has a source for each of :data:`FIELDS` that is defined. If a path of ``requires`` finds nothing, no sample is
     made, except of a deletion; if a path of ``unless`` finds one of its texts, none at all. ``optional`` contains those of
-    ``project`` and ``timestamp`` that may be missing; ``user`` always may. ``each`` finds elements, of which each makes one sample and is ``$.each`` in its paths; ``lookup`` instead names fields whose paths
-    find one value per sample. ``origin`` is file and line. A notification that ``deletion`` matches gives a sample with
-    volume 0 at the time of the deletion. With ``state_when_sent`` the time of a sample is that of the sending, although the
+    ``project`` and ``timestamp`` that may be missing; ``user`` always may. ``each`` finds elements, of which each makes one
+    sample and is ``$.each`` in its paths; ``lookup`` instead names fields whose paths find one value per sample. ``origin``
+    is file and line. A notification that ``deletion`` matches gives a sample with volume 0 at the time of the deletion. With ``state_when_sent`` the time of a sample is that of the sending, although the
     notification is about an earlier time.
     """
 

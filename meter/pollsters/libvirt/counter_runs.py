@@ -40,9 +40,10 @@ class _Sum:
 
 @dataclass(slots=True)
 class Counters:
-    """The counters of one run of a domain at the previous poll of one pollster."""
+    """The counters of one run of a domain at the previous poll of one pollster, which was at ``polled_at``."""
 
     domain_run: str
+    polled_at: datetime | None = None
     opened: bool = False
     began_at: datetime | None = None
     devices: dict[str, tuple[datetime, frozenset[str]]] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Counters:
     def end_poll(self, devices: Mapping[str, frozenset[str]], at: datetime) -> None:
         """End a poll; ``devices`` has the devices by kind, without the kinds that libvirt did not report."""
         self.opened = self.opened or self.began_at is not None
+        self.polled_at = at
         for kind, names in devices.items():
             known = self.devices.get(kind)
             self.devices[kind] = at, known[1] if known is not None and known[1] == names else names
@@ -64,6 +66,10 @@ class Counters:
         """Return the devices among ``names`` that did not exist at the previous poll."""
         known = self.devices.get(kind)
         return frozenset() if known is None else names - known[1]
+
+    def polled_since(self, at: datetime) -> bool:
+        """Return whether the previous poll was at this time or later; other pollsters may have polled in between."""
+        return self.polled_at is not None and self.polled_at >= at
 
     def from_zero(self, at: datetime, kind: str = "") -> Opening | None:
         """Return an opening of 0 at the beginning of the domain's run, else at the last poll without the device."""
@@ -74,7 +80,7 @@ class Counters:
 
     @staticmethod
     def from_zero_after(last_seen: datetime, at: datetime) -> Opening:
-        """Return an opening of 0, within the run, of a device that replaces the one that was polled at ``last_seen``."""
+        """Return an opening of 0, within the run, of a device that replaced the one that was last seen at ``last_seen``."""
         return Opening(0, min(last_seen + JUST_BEFORE, at - JUST_BEFORE))
 
     def sum(

@@ -26,6 +26,7 @@ from meter.pollsters.libvirt.host_devices import DeviceReader
 from meter.pollsters.libvirt.host_devices import UnknownDevice
 from meter.pollsters.libvirt.nova_metadata import BadDomain
 from meter.pollsters.libvirt.replaced_devices import ReplacedDevices
+from meter.pollsters.libvirt.replaced_devices import Replacement
 from meter.pollsters.libvirt.sources import MAX_DEVICES
 from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Measured
@@ -47,8 +48,7 @@ class Guest:
 
     ``ending``: the domain is about to stop, after which it is polled again, or is about to migrate to another host.
     ``run`` is the name of its run, unique over all hosts. ``began_at`` is when its counters were 0, ``None`` if unknown.
-    ``replaced`` says of the devices that replace others of their name, by the prefixes of their statistics, when those were polled
-    last.
+    ``replaced`` has the devices that replaced others of their name during the run, by the prefixes of their statistics.
     """
 
     def __init__(
@@ -145,9 +145,9 @@ class Guest:
         except BadStat:
             return None
 
-    def _replaced_devices(self, known: ReplacedDevices, *, remember: bool) -> dict[str, datetime]:
+    def _replaced_devices(self, known: ReplacedDevices, *, remember: bool) -> dict[str, Replacement]:
         stats = self._stats
-        found: dict[str, datetime] = {}
+        found: dict[str, Replacement] = {}
         try:
             names = {prefix: ("net", str(stats.get(f"{prefix}name"))) for prefix in devices(stats, "net")}
             for index in range(min(number(stats, "vcpu.maximum") or 0, MAX_DEVICES)):
@@ -156,9 +156,9 @@ class Guest:
         except BadStat:
             return found  # logged where the statistics are metered
         for prefix, (kind, name) in names.items():
-            at = known.last_seen(kind, name, stats, prefix, self.read_at, remember=remember)
-            if at is not None:
-                found[prefix] = at
+            replacement = known.replacement(kind, name, stats, prefix, self.read_at, remember=remember)
+            if replacement is not None:
+                found[prefix] = replacement
         if remember:
             known.forget_gone(len(names))
         return found

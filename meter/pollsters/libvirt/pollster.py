@@ -213,8 +213,9 @@ class _GuestPoll:
             return counters.from_zero(self.guest.read_at)
         if row.scope not in COUNT_STATISTICS:
             return None
-        if row.scope != "disk" and (last_seen := self.guest.replaced.get(measured.prefix)) is not None:
-            return counters.from_zero_after(last_seen, self.guest.read_at)
+        replacement = self.guest.replaced.get(measured.prefix)
+        if replacement is not None and not counters.polled_since(replacement.noticed_at):
+            return counters.from_zero_after(replacement.last_seen, self.guest.read_at)
         new = self._new_devices.get(row.scope)
         if new is None:
             names = frozenset(map(device_of, self.guest.measured(row.scope)))

@@ -22,21 +22,29 @@ MAX_GONE = 100
 """Devices without statistics that are remembered: a guest can get devices with ever other names."""
 
 
+class Replacement(NamedTuple):
+    """That a device replaced another one of its name, which was last seen at ``last_seen``; it was noticed at ``noticed_at``."""
+
+    last_seen: datetime
+    noticed_at: datetime
+
+
 class _Known(NamedTuple):
     at: datetime
     counters: tuple[int, ...]
+    replacement: Replacement | None
 
 
 @dataclass(slots=True)
 class ReplacedDevices:
-    """The devices of one run of a domain at the poll that read each of them last."""
+    """The devices of one run of a domain at the poll, of whichever pollster, that read each of them last."""
 
     _known: dict[str, _Known] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def last_seen(
+    def replacement(
         self,
         kind: str,
         name: str,
@@ -45,8 +53,8 @@ class ReplacedDevices:
         at: datetime,
         *,
         remember: bool,
-    ) -> datetime | None:
-        """Return when the former device of this name was polled last, if it was replaced since; else ``None``.
+    ) -> Replacement | None:
+        """Return how the device of this name came to replace another one during the run, the last time; ``None`` if it did not.
 
         A device was replaced if all of its counters are lower than at the previous poll and one of them is less than half. A
         small decrease is a wrong reading: counting such a counter from 0 would bill all of it again.
@@ -57,10 +65,13 @@ class ReplacedDevices:
         )
         key = f"{kind} {name}"
         known = self._known.get(key)
+        found = None if known is None else known.replacement
+        if known is not None and at > known.at and _restarted(known.counters, counters):
+            found = Replacement(known.at, at)
         if remember and max(counters) >= 0:
             self._known.pop(key, None)  # those that were polled last come last
-            self._known[key] = _Known(at, counters)
-        return known.at if known is not None and at > known.at and _restarted(known.counters, counters) else None
+            self._known[key] = _Known(at, counters, found)
+        return found
 
     def forget_gone(self, present: int) -> None:
         """Forget those that were polled longest ago, of more than ``present`` and :data:`MAX_GONE`."""

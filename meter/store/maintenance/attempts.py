@@ -37,13 +37,13 @@ class FailedAttempts(Generic[Key]):
         return self._clock.seconds() < at
 
     def failed(self, key: Key, began: float) -> None:
-        """Take that the attempt that began at ``began`` has failed."""
+        """Note that the attempt that began at ``began`` has failed."""
         backoff, _ = self._failed.get(key, (Backoff(self._first_seconds, self._most_seconds), 0.0))
         now = self._clock.seconds()
         self._failed[key] = backoff, now + max(backoff.next(), now - began)
 
     def succeeded(self, key: Key) -> None:
-        """Take that nothing of ``key`` is left to be tried."""
+        """Note that nothing of ``key`` is left to be tried."""
         self._failed.pop(key, None)
 
     def pending(self) -> Collection[Key]:
@@ -51,7 +51,7 @@ class FailedAttempts(Generic[Key]):
         return self._failed.keys()
 
     def forget_abandoned(self) -> None:
-        """Forget what was not tried although it was due for a long time: it is done, by another process, or does not exist any more."""
+        """Forget what has been due for the longest pause and was not tried: another process has done it, or it does not exist any more."""
         before = self._clock.seconds() - self._most_seconds
         self._failed = {key: (backoff, at) for key, (backoff, at) in self._failed.items() if at >= before}
 

@@ -110,8 +110,9 @@ async def unused_gaps(session: Session) -> list[tuple[datetime, datetime]]:
 async def mark_empty_hours(run: InTransaction, start: datetime, finish: datetime) -> bool:
     """Mark those hours from ``start`` to ``finish`` as final that have no samples; return ``False`` if some could not be looked at.
 
-    If some of them may have packed samples, all stay as they are. Packed samples are looked for without locks, because that may take long. Nothing is packed of a week before its hours are final: a
-    sample that is written and packed meanwhile leaves a rollup, or the mark that one has to be made again, which are looked for under the lock.
+    If some of them may have packed samples, all stay as they are. Packed samples are looked for without locks, because that may take
+    long. Nothing is packed of a week before its hours are final: a sample that is written and packed meanwhile leaves a rollup, or the
+    mark that one has to be made again, which are looked for under the lock.
     """
     if await run(_may_be_packed, start, finish):
         return True

@@ -326,7 +326,7 @@ class Maintenance(Service):
                     self._rollups_deleted_before = before
 
     async def remove_from_archives(self) -> None:
-        """Delete on archive servers what has expired or is back here; what cannot be deleted now is tried again every few minutes."""
+        """Delete on archive servers what has expired or is back here; what cannot be deleted now is tried again later."""
         due = [each for each in await self._pool.run(removals) if not self.failed_removals.wait(each.server)]
         began = self._clock.seconds()
         failed = await remove_from_archives(due, self._pool.run)

@@ -152,8 +152,8 @@ TIMES = ("timestamp", "series_id")
 OF_WANTED = TimeBounds(Sql("w.since"), Sql("w.until"))
 OF_SPAN = TimeBounds(Sql("span.since"), Sql("span.until"))
 
-# Rows are found by series and time, whatever PostgreSQL expects: OFFSET 0 keeps it from joining in another order. Many resources have lacked
-# reports at the same time: what is on archive servers is read once of each such time.
+# Rows are found by series and time, whatever PostgreSQL expects: OFFSET 0 keeps it from joining in another order. Mostly many
+# resources are asked about for the same time: what is on archive servers is read once of each such time.
 SAMPLE_TIMES = f"""
 WITH wanted AS MATERIALIZED (
     SELECT wanted.resource, wanted.since, wanted.until, x.id, x.meter_id, x.project_id

@@ -156,22 +156,25 @@ CROSS JOIN LATERAL (
 ORDER BY m.name, m.type, m.unit LIMIT {limit}
 """
 
-# Within a project: begins with the meters that its series have, not with all meters. OFFSET 0 keeps PostgreSQL from walking the series of all
-# projects in the order of an index by meter.
-UNIQUE_METERS_OF_PROJECT = """
-{tables}
-SELECT m.name, m.type, m.unit, true
-FROM (
+# The meters of the matching series, not all meters. OFFSET 0 keeps PostgreSQL from walking the series of all projects in the order of an index
+# by meter.
+METERS_OF_SERIES = """(
     SELECT x.meter_id, array_agg(x.id) AS ids FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x GROUP BY x.meter_id OFFSET 0
 ) listed
-CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = listed.meter_id OFFSET 0) m
+CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = listed.meter_id OFFSET 0) m"""
+
+# The same within a project.
+UNIQUE_METERS_OF_PROJECT = f"""
+{{tables}}
+SELECT m.name, m.type, m.unit, true
+FROM {METERS_OF_SERIES}
 CROSS JOIN LATERAL (
     SELECT FROM series x
-    CROSS JOIN LATERAL ({any}) s
+    CROSS JOIN LATERAL ({{any}}) s
     WHERE x.id = ANY(listed.ids)
     LIMIT 1
 ) existing
-ORDER BY m.name, m.type, m.unit LIMIT {limit}
+ORDER BY m.name, m.type, m.unit LIMIT {{limit}}
 """
 
 # The same for filters that all samples of their series match. Rollups prove most meters, and samples are only looked for in some weeks. The last
@@ -196,10 +199,6 @@ ALL_METERS = f"""meter m CROSS JOIN LATERAL (
     ) AS ids
     OFFSET 0
 ) listed"""
-METERS_OF_SERIES = """(
-    SELECT x.meter_id, array_agg(x.id) AS ids FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x GROUP BY x.meter_id OFFSET 0
-) listed
-CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = listed.meter_id OFFSET 0) m"""
 
 
 class StoredMeterRow(NamedTuple):

@@ -56,10 +56,6 @@ def partial_from_rollup(columns: Iterable[str] = PARTIAL_COLUMNS) -> str:
     return ", ".join(f"{ALL_COLUMNS[column][1]} AS {column}" for column in columns)
 
 
-TOTAL_COLUMNS = ("first", "last", "count", "min_volume", "max_volume", "sum_volume", "squared_deviations")
-"""Columns of the partials that totals by minute are; in ``minute_totals`` they are arrays."""
-
-
 def partial_from_minute(columns: Iterable[str]) -> str:
     """Return the select list that makes a partial with ``columns`` of a row ``minute``."""
     return ", ".join(f"minute.{column}{'::float8' if column == 'count' else ''} AS {column}" for column in columns)

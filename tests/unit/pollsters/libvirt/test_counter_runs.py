@@ -73,13 +73,15 @@ class Host:
             POLLSTERS, FakePluginContext(providers, clock=self._clock, config=ComputeConfig(self._name))
         )
 
-    async def poll(self, minute: float, stats: dict[str, Any] | None, **more: Any) -> list[Sample]:
-        """Poll a host that has one domain with ``stats``, or none; return the samples."""
+    async def poll(
+        self, minute: float, stats: dict[str, Any] | None, pollsters: Sequence[str] = (), **more: Any
+    ) -> list[Sample]:
+        """Poll a host that has one domain with ``stats``, or none; return the samples, of all ``pollsters`` or of these."""
         at = NOON + timedelta(minutes=minute)
         more = {"uuid": "u", "name": "n", "xml": XML, "run": None if stats is None else 1, **more}
         self.hypervisor.running = [] if stats is None else [Domain(stats=stats, read_at=at, **more)]
         self._clock.advance(max(0.0, at.timestamp() - self._clock.seconds()))
-        samples = await self.agent.cycle()
+        samples = await self.agent.cycle(*pollsters)
         self.samples += samples
         return samples
 
@@ -436,6 +438,19 @@ async def test_counter_of_an_interface_that_is_read_too_low_once_is_not_billed_a
     await host.poll(10, two_way_nic(1_000_100, 710))
     assert 0 not in {sample.volume for sample in host.of("network.incoming.bytes")} - {read[0]}
     assert increase(host, meter="network.incoming.bytes") == 1_000_100 - read[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_interface_plugged_in_again_counts_from_zero_although_another_pollster_polls_more_often() -> None:
+    host = Host()
+    await host.poll(0, two_way_nic(1000, 700))
+    await host.poll(5, two_way_nic(1010, 700))
+    for minute, counters in ((6, (1012, 701)), (7, (40, 30)), (8, (50, 31))):
+        await host.poll(minute, two_way_nic(*counters), ["cpu"])
+    await host.poll(10, two_way_nic(60, 31))
+    await host.poll(15, two_way_nic(65, 32))
+    assert increase(host, meter="network.incoming.bytes") == 10 + 65
+    assert [each.volume for each in host.of("network.incoming.bytes")].count(0) == 1
 
 
 @pytest_twisted.ensureDeferred
