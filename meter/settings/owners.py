@@ -43,7 +43,9 @@ class OwnerSection(Section):
             try:
                 known = set(re.compile(self.name).groupindex)
             except re.error as error:
-                raise ValueError(f"name is not a regular expression: {error}") from error
+                # Its own text has the position from 0.
+                place = "" if error.pos is None else f" at character {error.pos + 1}"
+                raise ValueError(f"name is not a regular expression: {error.msg}{place}") from error
         for placeholder in PLACEHOLDER.findall(self.project_id + self.user_id):
             if known is not None and placeholder not in known:
                 raise ValueError(f"{{{placeholder}}} is not a named group of name: write (?P<{placeholder}>...)")

@@ -225,6 +225,9 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> TraceStep:
         and following is None
     )
     since = _time(last) if last is not None else f"before {_time(metered.first_due)}"
+    if following is None and (waiting := _waiting_reports(evidence)):
+        text = f"no cycle report of {agent} has arrived since {since}: {waiting}"
+        return TraceStep("polled", "unknown", text, "start meter-collector: the reports then say what was polled")
     until = f" until {_time(following)}" if following is not None else ""
     if alive:
         text = f"{agent} runs, but no cycle report of it has arrived since {since}"
@@ -237,6 +240,14 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> TraceStep:
         f"{agent} is silent since {since}{until} ({cause})",
         "" if following is not None else f"on {agent.partition('@')[2]}: systemctl status {agent.partition('@')[0]}",
     )
+
+
+def _waiting_reports(evidence: Evidence) -> str:
+    """Return that reports wait without a collector, if they do: then their absence says nothing of the agents."""
+    state = (evidence.queues or {}).get("meter.reports")
+    if state is None or not state.messages or state.consumers:
+        return ""
+    return f"{counted(state.messages, 'message')} waiting in meter.reports, and no collector consumes them"
 
 
 def _failures(evidence: Evidence, trace: SampleTrace, agent: str) -> Iterator[TracedFailure]:
@@ -270,6 +281,9 @@ def _never_polled(evidence: Evidence, trace: SampleTrace) -> TraceStep:
             text,
             "check that the service sends notifications: meter-notify explain FILE (docs/notifications)",
         )
+    if pollsters and (waiting := _waiting_reports(evidence)):
+        text = f"no cycle report names {', '.join(pollsters)}: {waiting}"
+        return TraceStep("polled", "unknown", text, "start meter-collector: the reports then say what was polled")
     return TraceStep(
         "polled",
         "stop" if pollsters else "unknown",

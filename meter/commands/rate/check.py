@@ -10,6 +10,7 @@ from meter.commands.doctor.configuration import configured_plugins
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
+from meter.counts import counted
 from meter.rating.book.book_problem import BookProblem
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import check_directory
@@ -73,7 +74,7 @@ def summary_json(directory: PriceDirectory) -> list[dict[str, Any]]:
 def summary_lines(directory: PriceDirectory) -> list[str]:
     """Return a line for each book."""
     return [
-        f"book {each['book']}: {each['currency']}, {each['timezone']}, {each['skus']} SKUs, {each['prices']} prices,"
-        f" {each['accounts']} accounts{', default' if each['default'] else ''}, sha256 {each['sha256']}"
+        f"book {each['book']}: {each['currency']}, {each['timezone']}, {counted(each['skus'], 'SKU')}, {counted(each['prices'], 'price')},"
+        f" {counted(each['accounts'], 'account')}{', default' if each['default'] else ''}, sha256 {each['sha256']}"
         for each in summary_json(directory)
     ]

@@ -24,6 +24,7 @@ from meter.rating.book.tables import TABLES
 from meter.rating.book.tables import BookTable
 from meter.rating.book.values import FloatText
 from meter.rating.book.values import shown
+from meter.settings.plain_words import plain
 from meter.toml_lines import Path as TomlPath
 from meter.toml_lines import toml_lines
 
@@ -194,8 +195,7 @@ def _told(model: type[BaseModel], detail: ErrorDetails) -> str:
             return f"{key} {detail['msg']}"
         case "bool_type":
             return f"{key} must be true or false, without quotes, not {shown(detail['input'])}"
-    told = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{key}: {told}, not {shown(detail['input'])}"
+    return f"{key}: {plain(detail['msg'])}, not {shown(detail['input'])}"
 
 
 def _keys(model: type[BaseModel], outer: Sequence[str | int]) -> list[str]:

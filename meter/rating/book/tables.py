@@ -28,6 +28,8 @@ from meter.rating.book.values import OwnId
 from meter.rating.book.values import Percent
 from meter.rating.book.values import PositiveDecimal
 from meter.rating.book.values import TaxPercent
+from meter.rating.book.values import shown
+from meter.rating.book.values import wrong
 
 ServiceCategory = Literal[
     "AI and Machine Learning",
@@ -200,6 +202,8 @@ class MemberTable(_Dated):
 
 
 def _as_member(value: Any) -> Any:
+    if not isinstance(value, str | dict):
+        raise wrong(f"must be an id, as a text, or a table with id, from and until, not {shown(value)}")
     return {"id": value} if isinstance(value, str) else value
 
 

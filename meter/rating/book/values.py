@@ -47,7 +47,8 @@ class FloatText(str):
         return str(self)
 
 
-def _wrong(text: str) -> PydanticCustomError:
+def wrong(text: str) -> PydanticCustomError:
+    """Return an error whose text is told as it is, after the name of the key."""
     return PydanticCustomError("price_book", text.replace("{", "{{").replace("}", "}}"))
 
 
@@ -61,17 +62,17 @@ def shown(value: Any) -> str:
 def exact_decimal(value: Any) -> Decimal:
     """Return the decimal that a text or a TOML integer states."""
     if isinstance(value, FloatText):
-        raise _wrong(f'write the number as a text, so that it stays exact: "{value}"')
+        raise wrong(f'write the number as a text, so that it stays exact: "{value}"')
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise _wrong(f'must be a decimal such as "0.0125", not {shown(value)}')
+        raise wrong(f'must be a decimal such as "0.0125", not {shown(value)}')
     match = _DECIMAL.fullmatch(str(value))
     if match is None:
         comma = _DECIMAL.fullmatch(str(value).replace(",", "."))
         hint = f'; did you mean "{comma[0]}"?' if comma else ""
-        raise _wrong(f'must be a decimal such as "0.0125", not {shown(value)}{hint}')
+        raise wrong(f'must be a decimal such as "0.0125", not {shown(value)}{hint}')
     digits, decimals = match[2].lstrip("0"), (match[3] or "").rstrip("0")
     if len(digits) > MAX_INTEGER_DIGITS or len(decimals) > MAX_DECIMALS:
-        raise _wrong(
+        raise wrong(
             f"may have {MAX_INTEGER_DIGITS} digits before and {MAX_DECIMALS} after the point; {shown(value)} has more"
         )
     return plain(Decimal(match[0]))
@@ -79,7 +80,7 @@ def exact_decimal(value: Any) -> Decimal:
 
 def _not_negative(value: Decimal) -> Decimal:
     if value < 0:
-        raise _wrong(f"must not be negative; it is {value}")
+        raise wrong(f"must not be negative; it is {value}")
     return value
 
 
@@ -90,31 +91,31 @@ def not_negative_decimal(text: str) -> Decimal:
 
 def _positive(value: Decimal) -> Decimal:
     if value <= 0:
-        raise _wrong(f"must be above 0; it is {value}")
+        raise wrong(f"must be above 0; it is {value}")
     return value
 
 
 def _at_most_100(value: Decimal) -> Decimal:
     if value > 100:
-        raise _wrong(f"must be at most 100; it is {value}")
+        raise wrong(f"must be at most 100; it is {value}")
     return value
 
 
 def _fraction(value: Any) -> Fraction:
     if isinstance(value, str) and not isinstance(value, FloatText) and (match := _FRACTION.fullmatch(value.strip())):
         if not int(match[2]):
-            raise _wrong(f"the denominator of {shown(value)} must not be 0")
+            raise wrong(f"the denominator of {shown(value)} must not be 0")
         fraction = Fraction(int(match[1]), int(match[2]))
     else:
         try:
             fraction = Fraction(exact_decimal(value))
         except PydanticCustomError as fault:
             example = 'must be a fraction such as "1/1073741824", a decimal text or a whole number'
-            raise _wrong(
+            raise wrong(
                 fault.message() if isinstance(value, FloatText) else f"{example}, not {shown(value)}"
             ) from fault
     if fraction <= 0:
-        raise _wrong(f"must be above 0; it is {shown(value)}")
+        raise wrong(f"must be above 0; it is {shown(value)}")
     return fraction
 
 
@@ -122,19 +123,19 @@ def _day(value: Any) -> date:
     if isinstance(value, datetime) or not isinstance(value, date):
         quoted = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value)
         hint = f"; remove the quotes: {value}" if quoted else ""
-        raise _wrong(f"must be a day such as 2026-01-01, without quotes and time, not {shown(value)}{hint}")
+        raise wrong(f"must be a day such as 2026-01-01, without quotes and time, not {shown(value)}{hint}")
     if not FIRST_YEAR <= value.year <= LAST_YEAR:
-        raise _wrong(f"must be a day of the years {FIRST_YEAR} to {LAST_YEAR}, not {value}")
+        raise wrong(f"must be a day of the years {FIRST_YEAR} to {LAST_YEAR}, not {value}")
     return value
 
 
 def _text(value: Any, *, most: int, lines: bool = False) -> str:
     if not isinstance(value, str) or isinstance(value, FloatText):
-        raise _wrong(f"must be a text in quotes, not {shown(value)}")
+        raise wrong(f"must be a text in quotes, not {shown(value)}")
     if len(value) > most:
-        raise _wrong(f"may have {most} characters; it has {len(value)}")
+        raise wrong(f"may have {most} characters; it has {len(value)}")
     if (control := control_character(value, "\n\t" if lines else "")) is not None:
-        raise _wrong(f"must not contain the control character U+{ord(control):04X}")
+        raise wrong(f"must not contain the control character U+{ord(control):04X}")
     return value
 
 
@@ -153,9 +154,9 @@ def _name(value: Any) -> str:
 def _foreign_id(value: Any) -> str:
     text = _text(value, most=MAX_CHARACTERS)
     if not text:
-        raise _wrong("must not be empty")
+        raise wrong("must not be empty")
     if text != text.strip():
-        raise _wrong(f"must not begin or end with a blank: {shown(value)}")
+        raise wrong(f"must not begin or end with a blank: {shown(value)}")
     return _visible(text)
 
 
@@ -163,9 +164,9 @@ def _visible(text: str) -> str:
     """Return ``text``, if it can be told from another one that looks the same: one with an invisible character would be billed wrongly."""
     for each in text:
         if unicodedata.category(each) == "Cf" or _INVISIBLE.match(each):
-            raise _wrong(f"must not contain the invisible character U+{ord(each):04X}: {shown(text)}")
+            raise wrong(f"must not contain the invisible character U+{ord(each):04X}: {shown(text)}")
         if unicodedata.category(each) == "Zs" and each != " ":
-            raise _wrong(f"must have plain blanks, not the character U+{ord(each):04X}: {shown(text)}")
+            raise wrong(f"must have plain blanks, not the character U+{ord(each):04X}: {shown(text)}")
     return text
 
 

@@ -285,6 +285,22 @@ def test_samples_in_a_spool_wait_and_dropped_ones_are_lost():
     assert "dropped samples" in verdict(MEASURED._replace(failures=[failed("spool dropped", "the spool is full")]))
 
 
+def test_agents_are_not_blamed_for_reports_that_no_collector_takes():
+    silent = MEASURED._replace(cycles=[TracedCycles(AGENT, 300.0, ago(60), None)])
+    waiting = {"meter.metering": QueueState(9, 0), "meter.reports": QueueState(1, 0)}
+    text, steps = why(evidence(silent, queues=waiting))
+    assert text.startswith("stops at: published — 9 messages waiting in meter.metering")
+    polled = next(step for step in steps if step.name == "polled")
+    assert polled.state == "unknown"
+    assert polled.text == (
+        f"no cycle report of {AGENT} has arrived since 2026-11-27 11:00:00 UTC: 1 message waiting in meter.reports,"
+        " and no collector consumes them"
+    )
+    assert verdict(NOTHING, queues=waiting).startswith("stops at: published")
+    consumed = {"meter.metering": QueueState(0, 1), "meter.reports": QueueState(1, 1)}
+    assert verdict(silent, queues=consumed).startswith(f"stops at: polled — {AGENT} is silent")
+
+
 def test_messages_that_no_collector_takes():
     assert verdict(queues={"meter.metering": QueueState(9, 0)}).startswith(
         "stops at: published — 9 messages waiting in"
