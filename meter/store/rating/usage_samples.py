@@ -86,7 +86,7 @@ def _samples_of(series: str, first: str, last: str, condition: str, *, by_interv
     if by_interval:
         archived = f"""
         SELECT s.* FROM (SELECT polling_interval, array_agg(id) AS ids FROM {series} GROUP BY polling_interval) AS w
-        CROSS JOIN LATERAL ({archived}) AS s"""
+        CROSS JOIN LATERAL ({archived}) AS s OFFSET 0"""
     return f"""
     SELECT {COLUMNS}
     FROM {series} w CROSS JOIN LATERAL (
