@@ -259,7 +259,7 @@ async def test_dry_run_says_what_would_happen_and_changes_nothing(meter_import, 
     lines = out.splitlines()
     assert lines[0] == "4 samples of 1 meter would be imported"
     assert lines[1].startswith("  cpu (cumulative, ns): 4, from ")
-    assert lines[2].startswith("1 of them are older than 400 days: the store keeps these in one table")
+    assert lines[2].startswith("1 of them is older than 400 days: the store keeps these in one table")
     assert lines[3:] == [
         "1 record not imported:",
         "  1 of memory: it is older than the retention of 30 days ([store] retention_days) (sample 5)",

@@ -151,9 +151,10 @@ GROUP BY 1, 2, 3, 4
 TIMES = ("timestamp", "series_id")
 OF_WANTED = TimeBounds(Sql("w.since"), Sql("w.until"))
 OF_SPAN = TimeBounds(Sql("span.since"), Sql("span.until"))
+"""The same as those of the series that have it: ends of archived rows are read here or there, depending on the range."""
 
-# Rows are found by series and time, whatever PostgreSQL expects: OFFSET 0 keeps it from joining in another order. Mostly many
-# resources are asked about for the same time: what is on archive servers is read once of each such time.
+# Rows are found by series and time, whatever PostgreSQL expects: OFFSET 0 keeps it from joining in another order. Many resources have lacked
+# reports at the same time: what is on archive servers is read of all of them at once.
 SAMPLE_TIMES = f"""
 WITH wanted AS MATERIALIZED (
     SELECT wanted.resource, wanted.since, wanted.until, x.id, x.meter_id, x.project_id
@@ -161,8 +162,7 @@ WITH wanted AS MATERIALIZED (
     CROSS JOIN LATERAL (SELECT r.id FROM resource r WHERE r.name = wanted.resource OFFSET 0) AS r
     CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.resource_id = r.id AND x.polling_interval > 0 OFFSET 0) AS x
 ), span AS MATERIALIZED (
-    SELECT lower(span) AS since, upper(span) AS until
-    FROM (SELECT unnest(range_agg(tstzrange(since, until))) AS span FROM wanted WHERE since < until) AS spans
+    SELECT since, until, array_agg(DISTINCT id) AS ids FROM wanted WHERE since < until GROUP BY since, until
 )
 SELECT w.resource, m.name, coalesce(p.name, ''), {SECONDS.format("w.timestamp")}
 FROM (
@@ -171,9 +171,10 @@ FROM (
         WHERE s.series_id = w.id AND s.timestamp >= w.since AND s.timestamp < w.until OFFSET 0
     ) AS s
     UNION ALL
-    SELECT w.*, s.timestamp FROM span CROSS JOIN LATERAL ({archived_part(TIMES, OF_SPAN, "ARRAY(SELECT DISTINCT id FROM wanted)")}) AS s
-    JOIN wanted w ON w.id = s.series_id AND s.timestamp >= w.since AND s.timestamp < w.until
-    WHERE s.timestamp >= span.since AND s.timestamp < span.until
+    SELECT w.*, s.timestamp FROM (
+        SELECT span.since, span.until, s.* FROM span CROSS JOIN LATERAL ({archived_part(TIMES, OF_SPAN, "span.ids")}) AS s
+        WHERE s.timestamp >= span.since AND s.timestamp < span.until OFFSET 0
+    ) AS s JOIN wanted w ON w.id = s.series_id AND w.since = s.since AND w.until = s.until
 ) AS w
 JOIN meter m ON m.id = w.meter_id LEFT JOIN project p ON p.id = w.project_id
 ORDER BY w.timestamp

@@ -73,14 +73,20 @@ ARCHIVED_FIRST, OLDEST_BEFORE = _edges(f"{START} - {LOOK_BACK}", START, "archive
 ARCHIVED_AFTER, OLDEST_AFTER = _edges(FINISH, f"{FINISH} + {LOOK_BACK}", "archived_after", oldest=True)
 
 
-def _samples_of(series: str, first: str, last: str, condition: str, *, last_of_all: str = "") -> str:
+def _samples_of(series: str, first: str, last: str, condition: str, *, by_interval: bool = False) -> str:
     """Return the statement of the samples of the table ``series`` that lie between two times, and meet ``condition``.
 
-    Those on archive servers are read of all series at once, until ``last_of_all`` if ``last`` depends on the series ``w``.
+    Those on archive servers are read of all series at once; ``by_interval``: of all that have one interval, on which ``last`` depends.
     """
-    ids = f"ARRAY(SELECT id FROM {series})"
-    here = samples_between(VALUE_COLUMNS, TimeBounds(Sql(first), Sql(last)), series=OF_WANTED, archived=False)
-    archived = archived_part(VALUE_COLUMNS, TimeBounds(Sql(first), Sql(last_of_all or last)), ids)
+    bounds = TimeBounds(Sql(first), Sql(last))
+    here = samples_between(VALUE_COLUMNS, bounds, series=OF_WANTED, archived=False)
+    archived: Sql | str = archived_part(
+        VALUE_COLUMNS, bounds, "w.ids" if by_interval else f"ARRAY(SELECT id FROM {series})"
+    )
+    if by_interval:
+        archived = f"""
+        SELECT s.* FROM (SELECT polling_interval, array_agg(id) AS ids FROM {series} GROUP BY polling_interval) AS w
+        CROSS JOIN LATERAL ({archived}) AS s OFFSET 0"""
     return f"""
     SELECT {COLUMNS}
     FROM {series} w CROSS JOIN LATERAL (
@@ -127,7 +133,7 @@ INTERVAL_AFTER = _samples_of(
     f"least({FINISH} + {LOOK_BACK}, {INTERVAL_END})",
     f"s.timestamp >= %(finish)s AND s.timestamp < %(finish)s::timestamptz + {LOOK_BACK} AND s.timestamp < {INTERVAL_END}"
     " AND s.recorded_at <= %(as_of)s",
-    last_of_all=f"{FINISH} + least({LOOK_BACK}, make_interval(secs => (SELECT max(polling_interval) FROM beside)))",
+    by_interval=True,
 )
 
 EDGES = f"{ARCHIVED_BEFORE}, {ARCHIVED_FIRST}, {ARCHIVED_AFTER}"
