@@ -18,6 +18,7 @@ from meter.declarative.exposition import ExpositionDefinition
 from meter.declarative.exposition import exposition_pollsters
 from meter.declarative.exposition.definition import MetricDefinition
 from meter.declarative.request_fields import RequestFields
+from meter.declarative.rest.definition import RENAMED
 from meter.declarative.rest.definition import RestDefinition
 from meter.declarative.rest.definition import from_ceilometer
 from meter.declarative.rest.pollster import RestPollster
@@ -32,6 +33,12 @@ SUFFIXES = (".toml", ".yaml", ".yml")
 
 MODELS: Mapping[str, type[BaseModel]] = {"pollster": RestDefinition, "exposition": ExpositionDefinition}
 """The tables of a TOML file, and the definitions in them."""
+
+CEILOMETER_FIELDS = {ours: theirs for theirs, ours in RENAMED.items()} | {
+    "service": "endpoint_type",
+    "path": "url_path",
+}
+"""Meter's names of fields, and Ceilometer's in its YAML files."""
 
 
 def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
@@ -51,13 +58,16 @@ def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
         except (OSError, ValueError, yaml.YAMLError) as error:
             problems.append(f"{path}: cannot be read: {error}")
             continue
-        for number, (table, entry) in enumerate(entries, 1):
-            where = f"{path}: {table} {number} ({_name(entry)})"
+        numbers: dict[str, int] = {}
+        for table, entry in entries:
+            numbers[table] = numbers.get(table, 0) + 1
+            where = f"{path}: {table} {numbers[table]} ({_name(entry)})"
             model = MODELS[table]
             try:
                 pollsters = _pollsters(table, entry, ceilometer=path.suffix != ".toml")
             except ValidationError as error:
-                problems += [f"{where}: {_message(detail, model)}" for detail in error.errors(include_url=False)]
+                names = CEILOMETER_FIELDS if path.suffix != ".toml" else {}
+                problems += [f"{where}: {_message(detail, model, names)}" for detail in error.errors(include_url=False)]
             except (ValueError, TypeError) as error:
                 problems.append(f"{where}: {error}")
             else:
@@ -102,8 +112,11 @@ def _name(entry: Any) -> str:
     return str(entry.get("name") or entry.get("meter") or "unnamed") if isinstance(entry, Mapping) else "?"
 
 
-def _message(detail: Any, model: type[BaseModel]) -> str:
-    where = ".".join(counted_from_one(detail["loc"]))
+def _message(detail: Any, model: type[BaseModel], names: Mapping[str, str]) -> str:
+    """Return what is wrong with a field, which the file calls as ``names`` says."""
+    where = ".".join(
+        counted_from_one([names.get(str(each), each) for each in detail["loc"][:1]] + [*detail["loc"][1:]])
+    )
     message = plain(detail["msg"])
     if detail["type"] == "extra_forbidden":
         known = MetricDefinition if len(detail["loc"]) > 1 and detail["loc"][0] == "meters" else model

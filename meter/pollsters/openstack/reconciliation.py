@@ -219,9 +219,12 @@ class ReconciliationPollster:
         """Return whether the daemon has a cloud and a bus."""
         try:
             context.provider(IOpenStack)
+        except LookupError:
+            return Disabled("no OpenStack cloud is configured in [openstack]")
+        try:
             context.provider(IBus)
-        except LookupError as error:
-            return Disabled(f"needs an OpenStack cloud and a bus: {error}")
+        except LookupError:
+            return Disabled("this daemon has no bus of its own, from which it could learn what is metered")
         return Enabled()
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:

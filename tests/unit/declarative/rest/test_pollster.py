@@ -472,6 +472,16 @@ volume = "v"
     assert "host_command: not supported; Meter runs no code that a definition names" in text
 
 
+def test_problems_name_fields_as_the_file_does_and_count_each_table_from_one(tmp_path: Path) -> None:
+    of_ceilometer = "- {name: n, sample_type: gaug, unit: u, value_attribute: v, url_path: p, endpoint_type: e}\n"
+    both = '[[pollster]]\nmeter = "a"\n[[exposition]]\nname = "b"\n'
+    _, problems = load_user_pollsters(str(written(tmp_path, a_toml=both, b_yaml=of_ceilometer)))
+    text = "\n".join(problems)
+    assert 'b.yaml: pollster 1 (n): sample_type: should be "gauge", "delta" or "cumulative"' in text
+    assert "a.toml: pollster 1 (a): type: " in text
+    assert "a.toml: exposition 1 (b): " in text
+
+
 def test_missing_directory_has_no_pollsters(tmp_path: Path) -> None:
     assert load_user_pollsters("") == load_user_pollsters(str(tmp_path / "none")) == ([], [])
 
