@@ -339,7 +339,7 @@ async def test_hours_that_could_not_be_looked_at_are_tried_again_soon(postgresql
         gate.callback(None)
         await holding
         assert postgresql.execute(FINAL, dsn) == [(2, 0)]
-        in_a_minute = reactor.seconds() + 60
+        in_a_minute = reactor.seconds() + 60  # not in an hour
         assert store.maintenance._mark_empty_hours_at <= in_a_minute
         assert list(store.maintenance._unmarked.pending()) == [(START + HOUR, START + 2 * HOUR)]
         store.maintenance._unmarked.succeeded((START + HOUR, START + 2 * HOUR))
