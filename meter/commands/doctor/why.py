@@ -7,21 +7,19 @@ This module judges the evidence that :mod:`~meter.commands.doctor.collection` co
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from collections.abc import Sequence
-from datetime import datetime
 from datetime import timedelta
 
 from meter.commands.doctor.evidence import DEFAULT_INTERVAL
 from meter.commands.doctor.evidence import Evidence
-from meter.commands.doctor.evidence import in_gap
 from meter.commands.doctor.finding import TraceStep
-from meter.completeness_query import FOLLOWING_INTERVALS
+from meter.commands.doctor.polled_step import covering
+from meter.commands.doctor.polled_step import failures_of
+from meter.commands.doctor.polled_step import not_checked
+from meter.commands.doctor.polled_step import polled
+from meter.commands.doctor.polled_step import time_text
 from meter.counts import counted
-from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
-from meter.store import SampleTrace
-from meter.store import TracedFailure
 from meter.store import TracedInactivity
 
 STEPS = ("installed", "enabled", "polled", "spooled", "published", "accepted", "kept", "stored", "visible")
@@ -35,7 +33,7 @@ def why(evidence: Evidence) -> tuple[str, list[TraceStep]]:
         steps = [
             _installed(evidence),
             _enabled(evidence),
-            _polled(evidence),
+            polled(evidence, is_off=bool(_off_on_agents(evidence))),
             _spooled(evidence),
             _published(evidence),
             _accepted(evidence),
@@ -56,15 +54,6 @@ def _verdict(evidence: Evidence, steps: Sequence[TraceStep]) -> str:
             if step.state == wanted:
                 return f"unknown — no step explains it; {step.name}: {step.text}"
     return "unknown — no step explains it"
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _not_checked(evidence: Evidence, step: str, what: str) -> TraceStep:
-    reason = (evidence.not_looked_at or {}).get(what, "it was not asked")
-    return TraceStep(step, "not checked", f"the {what} could not be looked at: {reason}")
 
 
 def _installed(evidence: Evidence) -> TraceStep:
@@ -101,10 +90,10 @@ def _enabled(evidence: Evidence) -> TraceStep:
             "enabled",
             "stop",
             f"the {_off_name(evidence, first)} is {'disabled' if first.disabled else 'not applicable'} on {first.agent}{more}"
-            f" since {_time(first.since)}: {first.reason}",
+            f" since {time_text(first.since)}: {first.reason}",
             "change the setting, or provide what the pollster needs, and restart the agent",
         )
-    if trace is not None and _covering(evidence):
+    if trace is not None and covering(evidence):
         return TraceStep("enabled", "ok", f"an agent measures the meter with the pollster {trace.metered[0].pollster}")
     makers = evidence.makers
     off = [each for each in makers if each.state in ("disabled", "broken") or not each.takes(evidence.meter)]
@@ -159,151 +148,18 @@ def _off(decision: Decision, meter: str) -> str:
     return f"enabled without {meter}: [plugins] disable has {', '.join(decision.meters_off)}"
 
 
-def _covering(evidence: Evidence) -> list[str]:
-    """Return the agents that measure the resource at the time."""
-    assert evidence.trace is not None
-    return [each.agent for each in evidence.trace.metered if each.until_due is None or each.until_due > evidence.at]
-
-
-def _polled(evidence: Evidence) -> TraceStep:
-    trace = evidence.trace
-    if trace is None:
-        return _not_checked(evidence, "polled", "database")
-    if _off_on_agents(evidence):
-        return TraceStep("polled", "not checked", "an agent does not poll what is off")
-    if not trace.metered:
-        return _never_polled(evidence, trace)
-    covering = _covering(evidence)
-    if not covering:
-        last = trace.metered[0]
-        assert last.until_due is not None
-        return TraceStep(
-            "polled",
-            "stop",
-            f"{last.agent} does not see the resource any more since {_time(last.until_due)}"
-            f"{f' ({last.ended})' if last.ended else ''}, and no other agent does",
-            "if it still exists, look for it on its host: virsh list --all, or the service's API",
-        )
-    steps = [_polled_by(evidence, trace, agent) for agent in dict.fromkeys(covering)]
-    return next((step for step in steps if step.state == "ok"), steps[0])
-
-
-def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> TraceStep:
-    metered = next(each for each in trace.metered if each.agent == agent)
-    cycles = [each for each in trace.cycles if each.agent == agent and each.interval == metered.interval]
-    dues = [each.last_due for each in cycles if each.last_due is not None]
-    last = max(dues, default=None)
-    following = min((each.next_due for each in cycles if each.next_due is not None), default=None)
-    is_missed = last is None or evidence.at - last > timedelta(seconds=FOLLOWING_INTERVALS * metered.interval)
-    if last is not None and following is not None:
-        is_missed = is_missed or in_gap(evidence.at, last, following, metered.interval)
-    for failure in _failures(evidence, trace, agent):
-        # What is said of a poll is about a cycle that ran, although its time may reach into one that did not.
-        if is_missed and failure.pollster and failure.until_time <= evidence.at:
-            continue
-        if failure.cause not in ("spool dropped", "rejected", "expired", "not finalized"):
-            reason = f": {failure.reason}" if failure.reason and failure.reason != failure.cause else ""
-            who = failure.pollster or "all pollsters"
-            return TraceStep(
-                "polled",
-                "stop",
-                f"{agent}: {who}: {failure.cause} from {_time(failure.from_time)} until before {_time(failure.until_time)}{reason}",
-                f"on {agent.partition('@')[2]}: the log of the agent at that time",
-            )
-    if last is not None and not is_missed:
-        return TraceStep("polled", "ok", f"{agent} asked {metered.pollster} at {_time(last)}")
-    life = next((each for each in trace.lives if each.agent == agent), None)
-    cause = "agent was stopped" if life is not None and life.stopped else "agent not running"
-    state = next((each for each in evidence.daemons if each.name == agent), None)
-    # Only a heartbeat that came after the missed cycle shows that the agent runs without polling.
-    missing_since = (last or metered.first_due) + timedelta(seconds=FOLLOWING_INTERVALS * metered.interval)
-    alive = (
-        state is not None
-        and not state.content.stopping
-        and state.received_at > missing_since
-        and not state.silent(evidence.now)
-        and following is None
-    )
-    since = _time(last) if last is not None else f"before {_time(metered.first_due)}"
-    if following is None and (waiting := _waiting_reports(evidence)):
-        text = f"no cycle report of {agent} has arrived since {since}: {waiting}"
-        return TraceStep("polled", "unknown", text, "start meter-collector: the reports then say what was polled")
-    until = f" until {_time(following)}" if following is not None else ""
-    if alive:
-        text = f"{agent} runs, but no cycle report of it has arrived since {since}"
-        return TraceStep(
-            "polled", "stop", text, "its log says what the last cycle waits for; its spool may hold the reports"
-        )
-    return TraceStep(
-        "polled",
-        "stop",
-        f"{agent} is silent since {since}{until} ({cause})",
-        "" if following is not None else f"on {agent.partition('@')[2]}: systemctl status {agent.partition('@')[0]}",
-    )
-
-
-def _waiting_reports(evidence: Evidence) -> str:
-    """Return that reports wait without a collector, if they do: then their absence says nothing of the agents."""
-    state = (evidence.queues or {}).get("meter.reports")
-    if state is None or not state.messages or state.consumers:
-        return ""
-    return f"{counted(state.messages, 'message')} waiting in meter.reports, and no collector consumes them"
-
-
-def _failures(evidence: Evidence, trace: SampleTrace, agent: str) -> Iterator[TracedFailure]:
-    """Yield the failures of the agent that concern the last cycle up to the time, the newest first.
-
-    What the agent skipped without naming a resource comes last: it may be about another one.
-    """
-    since = evidence.at - timedelta(seconds=evidence.interval or DEFAULT_INTERVAL)
-    for failure in sorted(trace.failures, key=lambda each: each.cause == "skipped" and not each.resource):
-        if failure.agent == agent and failure.until_time > since:
-            yield failure
-
-
-def _never_polled(evidence: Evidence, trace: SampleTrace) -> TraceStep:
-    if trace.cycles:
-        agents = sorted({each.agent for each in trace.cycles})
-        shown = ", ".join(agents[:3]) + (f" and {len(agents) - 3} more" if len(agents) > 3 else "")
-        return TraceStep(
-            "polled",
-            "stop",
-            f"none of the agents that poll it ({shown}) has seen the resource {evidence.resource} with this meter",
-            "check that an agent runs on its host, and that the id is right: disks and interfaces have ids of their own",
-        )
-    listeners = [each.name for each in evidence.makers if each.kind is LISTENER]
-    pollsters = [each.name for each in evidence.makers if each.kind is not LISTENER]
-    if listeners and not pollsters:
-        text = f"the meter is not polled: {', '.join(listeners)} makes it from notifications"
-        return TraceStep(
-            "polled",
-            "unknown",
-            text,
-            "check that the service sends notifications: meter-notify explain FILE (docs/notifications)",
-        )
-    if pollsters and (waiting := _waiting_reports(evidence)):
-        text = f"no cycle report names {', '.join(pollsters)}: {waiting}"
-        return TraceStep("polled", "unknown", text, "start meter-collector: the reports then say what was polled")
-    return TraceStep(
-        "polled",
-        "stop" if pollsters else "unknown",
-        f"no cycle report names {', '.join(pollsters) or 'a pollster of the meter'}: no agent polls it, or agents are too old to tell",
-        "start the agent on the resource's host, and read what its --check says",
-    )
-
-
 def _spooled(evidence: Evidence) -> TraceStep:
     trace = evidence.trace
     if trace is None:
-        return _not_checked(evidence, "spooled", "database")
-    agents = _covering(evidence)
+        return not_checked(evidence, "spooled", "database")
+    agents = covering(evidence)
     for agent in agents:
-        for failure in _failures(evidence, trace, agent):
+        for failure in failures_of(evidence, trace, agent):
             if failure.cause == "spool dropped":
                 return TraceStep(
                     "spooled",
                     "stop",
-                    f"the spool of {agent} dropped samples from {_time(failure.from_time)} on: {failure.reason}",
+                    f"the spool of {agent} dropped samples from {time_text(failure.from_time)} on: {failure.reason}",
                     "raise [spool] max_bytes or max_age_seconds; the samples are lost",
                 )
     for state in evidence.daemons:
@@ -315,7 +171,7 @@ def _spooled(evidence: Evidence) -> TraceStep:
                 return TraceStep(
                     "spooled",
                     "stop",
-                    f"{counted(spool.messages, 'message')} waiting in the spool of {state.name}, from {_time(oldest)} on"
+                    f"{counted(spool.messages, 'message')} waiting in the spool of {state.name}, from {time_text(oldest)} on"
                     + (f": {'; '.join(why_not)}" if why_not else ""),
                     "they are sent once the broker takes them; nothing is lost",
                 )
@@ -324,7 +180,7 @@ def _spooled(evidence: Evidence) -> TraceStep:
 
 def _published(evidence: Evidence) -> TraceStep:
     if evidence.queues is None:
-        return _not_checked(evidence, "published", "broker")
+        return not_checked(evidence, "published", "broker")
     state = evidence.queues.get("meter.metering")
     if evidence.queues and state is None:
         text = "there is no queue meter.metering: no collector has ever used this broker"
@@ -348,10 +204,10 @@ def _accepted(evidence: Evidence) -> TraceStep:
         )
     if evidence.trace is not None and evidence.trace.rejected:
         first = evidence.trace.rejected[0]
-        text = f"{counted(first.samples, 'sample')} of the hour of {_time(first.start)} {'was' if first.samples == 1 else 'were'} rejected as {first.kind}"
+        text = f"{counted(first.samples, 'sample')} of the hour of {time_text(first.start)} {'was' if first.samples == 1 else 'were'} rejected as {first.kind}"
         return TraceStep("accepted", "stop", text, "meter-dead-letters list shows them, unless they were discarded")
     if evidence.letters is None:
-        return _not_checked(evidence, "accepted", "dead letters")
+        return not_checked(evidence, "accepted", "dead letters")
     if evidence.letters_left:
         text = f"there are so many dead letters that {evidence.letters_left} of them were not searched"
         return TraceStep("accepted", "unknown", text, "meter-dead-letters list; replay or discard the others first")
@@ -361,10 +217,10 @@ def _accepted(evidence: Evidence) -> TraceStep:
 def _kept(evidence: Evidence) -> TraceStep:
     trace = evidence.trace
     if trace is None:
-        return _not_checked(evidence, "kept", "database")
+        return not_checked(evidence, "kept", "database")
     if trace.cutoff is not None and trace.cutoff > evidence.at:
-        rolled = f"; rollups have samples until {_time(trace.rolled_up)}" if trace.rolled_up is not None else ""
-        text = f"samples before {_time(trace.cutoff)} have expired by retention{rolled}"
+        rolled = f"; rollups have samples until {time_text(trace.rolled_up)}" if trace.rolled_up is not None else ""
+        text = f"samples before {time_text(trace.cutoff)} have expired by retention{rolled}"
         return TraceStep(
             "kept",
             "stop",
@@ -373,7 +229,7 @@ def _kept(evidence: Evidence) -> TraceStep:
         )
     since = evidence.at - timedelta(seconds=2 * (evidence.interval or DEFAULT_INTERVAL))
     if trace.voided is not None and trace.voided.timestamp > since:
-        text = f"the sample of {_time(trace.voided.timestamp)} was voided by {trace.voided.voided_by}: {trace.voided.reason}"
+        text = f"the sample of {time_text(trace.voided.timestamp)} was voided by {trace.voided.voided_by}: {trace.voided.reason}"
         return TraceStep(
             "kept", "stop", text, "meter-audit list shows who voided it and why; meter-db unvoid restores samples"
         )
@@ -383,7 +239,7 @@ def _kept(evidence: Evidence) -> TraceStep:
 def _stored(evidence: Evidence) -> TraceStep:
     trace = evidence.trace
     if trace is None:
-        return _not_checked(evidence, "stored", "database")
+        return not_checked(evidence, "stored", "database")
     if trace.newest:
         return TraceStep("stored", "unknown", f"no newer sample is stored: {_stored_text(evidence)}")
     unknown = [
@@ -405,10 +261,10 @@ def _stored(evidence: Evidence) -> TraceStep:
 def _stored_text(evidence: Evidence) -> str:
     assert evidence.trace is not None
     newest = evidence.trace.newest[0]
-    later = f"; the next one is of {_time(evidence.trace.next)}" if evidence.trace.next is not None else ""
+    later = f"; the next one is of {time_text(evidence.trace.next)}" if evidence.trace.next is not None else ""
     return (
-        f"the newest sample up to {_time(evidence.at)} is of {_time(newest.timestamp)}, recorded at"
-        f" {_time(newest.recorded_at)}, volume {newest.volume:g}, project {newest.project or 'none'}{later}"
+        f"the newest sample up to {time_text(evidence.at)} is of {time_text(newest.timestamp)}, recorded at"
+        f" {time_text(newest.recorded_at)}, volume {newest.volume:g}, project {newest.project or 'none'}{later}"
     )
 
 
@@ -430,5 +286,5 @@ def _visible(evidence: Evidence) -> TraceStep:
     if projects[0] != evidence.project:
         own = next(each for each in evidence.trace.newest if each.project == evidence.project)
         text = f"the resource belongs to {projects[0] or 'no project'} now; the project {evidence.project} sees samples until"
-        return TraceStep("visible", "stop", f"{text} {_time(own.timestamp)}", "an administrator sees all of them")
+        return TraceStep("visible", "stop", f"{text} {time_text(own.timestamp)}", "an administrator sees all of them")
     return TraceStep("visible", "ok", f"to the project {evidence.project}")
