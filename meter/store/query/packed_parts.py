@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from meter.store.packing.packed_rows import WEEKS_SINCE
 from meter.store.packing.packed_rows import archived_between
 from meter.store.packing.packed_rows import overlaps
 from meter.store.packing.packed_rows import unpacked_here
@@ -37,6 +38,14 @@ class TimeBounds(NamedTuple):
     def within(self, first: Sql | str, last: Sql | str) -> TimeBounds:
         """Return the bounds of the part of the range that lies from ``first`` to ``last``, SQL for times that can be null for none."""
         return TimeBounds(_both("greatest", self.first, first), _both("least", self.last, last))
+
+
+def of_weeks_since(first: Sql) -> Sql:
+    """Return the condition on packed rows ``p`` that excludes the partitions of weeks before ``first``.
+
+    Without a start there is none: PostgreSQL would take the first time of a row for a reason to use the primary key.
+    """
+    return Sql("true") if first == NO_START else filled(WEEKS_SINCE, first=first)
 
 
 def ids_of_series(condition: Sql | str) -> Sql:

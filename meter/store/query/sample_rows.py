@@ -18,7 +18,6 @@ from meter.store.packing.packed_ids import candidates
 from meter.store.packing.packed_ids import packed_by_id
 from meter.store.packing.packed_rows import ROW_ID
 from meter.store.packing.packed_rows import SAMPLE_COLUMNS
-from meter.store.packing.packed_rows import WEEKS_SINCE
 from meter.store.packing.packed_rows import archived_with_ids
 from meter.store.packing.packed_rows import overlaps
 from meter.store.packing.packed_rows import slices_from_end
@@ -33,6 +32,7 @@ from meter.store.query.packed_parts import NO_START
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.packed_parts import archived_part
 from meter.store.query.packed_parts import ids_of_series
+from meter.store.query.packed_parts import of_weeks_since
 from meter.store.query.packed_parts import packed_here
 from meter.store.query.packed_parts import packed_part
 from meter.store.query.packed_parts import within
@@ -337,7 +337,7 @@ def first_of_series(
 
 def after_packed(bounds: TimeBounds) -> Sql:
     """Return the condition that a plain sample is newer than all packed ones after the first time of ``bounds``."""
-    return filled(AFTER_PACKED, of_weeks=filled(WEEKS_SINCE, first=bounds.first))
+    return filled(AFTER_PACKED, of_weeks=of_weeks_since(bounds.first))
 
 
 def spread_in_order(

@@ -14,7 +14,6 @@ from meter.interfaces import RequestError
 from meter.query import Marker
 from meter.query import Order
 from meter.query import StoredSample
-from meter.store.packing.packed_rows import WEEKS_SINCE
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
@@ -33,6 +32,7 @@ from meter.store.query.expressions import METADATA_PREFIX
 from meter.store.query.expressions import Column
 from meter.store.query.expressions import column_of
 from meter.store.query.packed_parts import NO_END
+from meter.store.query.packed_parts import of_weeks_since
 from meter.store.query.sample_rows import OF_ANY_SERIES
 from meter.store.query.sample_rows import RECORDED_SINCE
 from meter.store.query.sample_rows import after_packed
@@ -212,7 +212,7 @@ def samples_of_many_series_query(conditions: FilterConditions, limit: int, after
     newest, condition = conditions, conditions.sample
     matching = series
     first, last = conditions.bounds
-    of_weeks = filled(WEEKS_SINCE, first=first)
+    of_weeks = of_weeks_since(first)
     of_rows = filled(" AND {of_weeks}", of_weeks=of_weeks)
     if by_reach:
         reach = filled(

@@ -8,13 +8,13 @@ a page costs as much as a span of ten minutes.
 from __future__ import annotations
 
 from meter.store.packing.packed_rows import ROW_ID
-from meter.store.packing.packed_rows import WEEKS_SINCE
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.packed_parts import ids_of_series
+from meter.store.query.packed_parts import of_weeks_since
 from meter.store.query.packed_parts import packed_part
 from meter.store.query.sample_rows import OF_ANY_SERIES
 from meter.store.query.sample_rows import listed
@@ -58,7 +58,7 @@ SPANS_BACKWARD = f"""
 SELECT CASE WHEN n = {SPANS} OR begins = '-infinity' THEN '-infinity' ELSE begins - (2 ^ n - 1) * {SHORTEST_SPAN} END AS first,
     CASE n WHEN 0 THEN 'infinity' ELSE begins - (2 ^ (n - 1) - 1) * {SHORTEST_SPAN} - {TICK} END AS last
 FROM (
-    SELECT least({{last}}, coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES} AND {WEEKS_SINCE}), '-infinity')) AS begins
+    SELECT least({{last}}, coalesce((SELECT max(p.last) FROM packed_samples p WHERE {OF_ANY_SERIES} AND {{of_weeks}}), '-infinity')) AS begins
 ) AS packed CROSS JOIN generate_series(0, CASE WHEN begins > '-infinity' THEN {SPANS} ELSE 0 END) AS n"""
 
 
@@ -78,9 +78,12 @@ def samples_by_time(
     include the id of the row, which is the last part of the order.
     """
     order = f"s.timestamp, s.message_id, s.{ROW_ID}" if oldest else "s.timestamp DESC, s.message_id DESC"
+    of_weeks = of_weeks_since(bounds.first)
     return filled(
         BY_SPANS,
-        spans=filled(SPANS_FORWARD if oldest else SPANS_BACKWARD, first=bounds.first, last=bounds.last),
+        spans=filled(
+            SPANS_FORWARD if oldest else SPANS_BACKWARD, first=bounds.first, last=bounds.last, of_weeks=of_weeks
+        ),
         columns=listed(columns),
         plain=alternative(
             filled(PLAIN, columns=listed(columns), joins=joins, condition=condition, order=order, limit=limit),
@@ -98,7 +101,7 @@ def samples_by_time(
             columns,
             bounds.within("span.first", "span.last"),
             series,
-            filled(f"{OF_ANY_SERIES} AND {WEEKS_SINCE}", first=bounds.first),
+            filled("{of_any_series} AND {of_weeks}", of_any_series=OF_ANY_SERIES, of_weeks=of_weeks),
         ),
         joins=joins,
         condition=condition,

@@ -14,7 +14,7 @@ SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.times
 encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
 FROM (
     SELECT s.* FROM sample s
-    WHERE s.wire_format_id >= -2147483648 AND s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE p.count > 0 AND p.first >= (('-infinity'::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC'), '-infinity')
+    WHERE s.wire_format_id >= -2147483648 AND s.timestamp > coalesce((SELECT max(p.last) FROM packed_samples p WHERE p.count > 0 AND true), '-infinity')
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
 ) s
 ORDER BY s.timestamp DESC, s.message_id DESC;
