@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
 
+from meter.store.packing.packed_rows import ANY_ARCHIVED
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
@@ -117,14 +118,34 @@ OF_SPANS = """spread_samples_of_ranges(
     {ids}, (SELECT range_agg(tstzrange(start, finish, '[]')) FROM sampled_span WHERE start <= finish), {wide}
 ) s"""
 
-# Each part of the spans is read once: those of the groups are nearly the same.
-ARCHIVED_OF_SPANS = """(
-    SELECT s.* FROM (
-        SELECT lower(span) AS start, upper(span) AS finish FROM (
-            SELECT unnest(range_agg(tstzrange(start, finish, '[]'))) AS span FROM sampled_span WHERE start <= finish
-        ) AS spans
-    ) AS spans CROSS JOIN LATERAL ({archived}) s
-) s"""
+# The ends of an archived row are here, too, and are read here or there depending on the range: both must be asked for the same one.
+ARCHIVED_OF_SPANS = f"""
+SELECT {{qualified_names}}, {{sample_columns}}
+FROM (
+    SELECT span.start, span.finish, s.* FROM (
+        SELECT start, finish, array_agg(DISTINCT member) AS ids
+        FROM (
+            SELECT greatest(sampled_span.start, total_series.before) AS start, sampled_span.finish, unnest(total_series.ids) AS member
+            FROM sampled_span JOIN total_series USING (n) WHERE {ANY_ARCHIVED}
+        ) AS _ WHERE start <= finish GROUP BY 1, 2
+    ) AS span CROSS JOIN LATERAL ({{archived}}) s
+    WHERE s.timestamp >= span.start AND s.timestamp <= span.finish OFFSET 0
+) s
+JOIN (SELECT *, unnest(ids) AS member FROM total_series) AS total_series ON total_series.member = s.series_id
+JOIN sampled_span ON sampled_span.n = total_series.n AND sampled_span.finish = s.finish
+    AND greatest(sampled_span.start, total_series.before) = s.start
+WHERE {{range}}
+"""
+ARCHIVED_OF_GAP = f"""
+SELECT {{qualified_names}}, {{sample_columns}}
+FROM {{gap}} AS gap CROSS JOIN LATERAL (
+    SELECT cutoff.before, array_agg(of_gap.member) AS ids
+    FROM (SELECT unnest(ids) AS member, meter_id FROM sample_series WHERE retained_until >= gap.start AND {ANY_ARCHIVED}) AS of_gap
+    LEFT JOIN cutoff ON cutoff.meter_id = of_gap.meter_id GROUP BY cutoff.before
+) AS of_cutoff CROSS JOIN LATERAL ({{archived}}) s
+JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
+WHERE s.timestamp >= greatest(gap.start, of_cutoff.before) AND s.timestamp < gap.finish AND {{range}}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +231,9 @@ def of_gaps(
         plain_of_spread=groups.filled(SUMS_OF_GAP, **sums.parts())
         if sums
         else groups.filled(SPREAD_OF_GAP, source=_source(read, times.of_all, ids)),
-        archived=groups.filled(SPREAD_OF_GAP, source=groups.archived(ids)),
+        archived=groups.filled(
+            ARCHIVED_OF_GAP, archived=groups.archived_of("of_cutoff", times.of_all.within("of_cutoff.before", NO_END))
+        ),
     )
 
 
@@ -218,14 +241,13 @@ def of_spans(selection: Mapping[str, Sql | str], times: ReadTimes, range: Sql) -
     """Return the statement of the partials of the samples of ``total_series`` in their ``sampled_span`` that meet ``range``."""
     read = sample_columns(selection["sample_columns"], range)
     groups = _Groups("total_series", read, times, {**selection, "range": range})
-    within_span = TimeBounds(Sql("spans.start"), Sql("spans.finish"))
-    archived = archived_part(groups.columns_of_all, times.of_all.within(*within_span), groups.ids())
+    of_span = times.of_all.within("span.start", "span.finish")
     return groups.partials(
         PARTIALS_OF_SPAN,
         plain_of_spread=groups.filled(
             SPREAD_OF_SPAN, source=filled(OF_SPANS, ids=groups.ids(), wide=wide(groups.columns))
         ),
-        archived=groups.filled(SPREAD_OF_SPAN, source=filled(ARCHIVED_OF_SPANS, archived=archived)),
+        archived=groups.filled(ARCHIVED_OF_SPANS, archived=groups.archived_of("span", of_span)),
     )
 
 
@@ -252,11 +274,13 @@ class _Groups:
         """Return the array of the ids of all groups that meet ``condition``."""
         return ids_of(self.table, condition)
 
-    def archived(self, ids: str | None = None) -> Sql:
-        """Return the item ``s`` of the samples on archive servers, of all groups or of the series ``ids``."""
-        return filled(
-            "({archived}) s", archived=archived_part(self.columns_of_all, self.times.of_all, ids or self.ids())
-        )
+    def archived(self) -> Sql:
+        """Return the item ``s`` of the samples of all groups on archive servers."""
+        return filled("({archived}) s", archived=archived_part(self.columns_of_all, self.times.of_all, self.ids()))
+
+    def archived_of(self, table: str, bounds: TimeBounds) -> Sql:
+        """Return the SELECT of the samples on archive servers of the series that a row of ``table`` names, between its ``bounds``."""
+        return archived_part(self.columns_of_all, bounds, f"{table}.ids")
 
     def partials(self, template: str, *, plain_of_spread: Sql, archived: Sql) -> Sql:
         """Return ``template``, which looks the groups up one after the other, and beside it what is better read of all at once.

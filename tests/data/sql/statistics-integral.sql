@@ -84,13 +84,16 @@ WITH partial AS (
     ) AS partial
     UNION ALL (
         SELECT sample_series.unit, sample_series.meter, sample_series.resource_id, sample_series.run_kind, sample_series.run_id, sample_series.polling_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume, s.volume AS first_volume, s.volume AS last_volume, 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie
-        FROM gap AS gap CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, p.series_id AS series_id
-            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], a.message_ids[k.lower:k.upper], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series WHERE sample_series.retained_until >= gap.start), greatest($2::timestamptz, gap.start), least($3::timestamptz, gap.finish), NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
+        FROM gap AS gap CROSS JOIN LATERAL (
+            SELECT cutoff.before, array_agg(of_gap.member) AS ids
+            FROM (SELECT unnest(ids) AS member, meter_id FROM sample_series WHERE retained_until >= gap.start AND (SELECT EXISTS (SELECT FROM archived_week))) AS of_gap
+            LEFT JOIN cutoff ON cutoff.meter_id = of_gap.meter_id GROUP BY cutoff.before
+        ) AS of_cutoff CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.message_ids AS message_id, u.volumes AS volume, p.series_id AS series_id
+            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], a.message_ids[k.lower:k.upper], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', of_cutoff.ids, greatest(greatest($2::timestamptz, gap.start), of_cutoff.before), least($3::timestamptz, gap.finish), NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
             CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.message_ids, p.volumes) WITH ORDINALITY AS u (times, time_offsets, message_ids, volumes, n)
             WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
         JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
-        LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
-        WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish AND (s.timestamp >= $2) AND (s.timestamp < $3)
+        WHERE s.timestamp >= greatest(gap.start, of_cutoff.before) AND s.timestamp < gap.finish AND (s.timestamp >= $2) AND (s.timestamp < $3)
         ORDER BY s.series_id, s.timestamp)
     UNION ALL
     SELECT partial.*

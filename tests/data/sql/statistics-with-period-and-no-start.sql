@@ -217,13 +217,16 @@ WITH origin AS MATERIALIZED (
     ) AS partial
     UNION ALL (
         SELECT sample_series.unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
-        FROM sampled_gap AS gap CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
-            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM sample_series WHERE sample_series.retained_until >= gap.start), gap.start, gap.finish, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
+        FROM sampled_gap AS gap CROSS JOIN LATERAL (
+            SELECT cutoff.before, array_agg(of_gap.member) AS ids
+            FROM (SELECT unnest(ids) AS member, meter_id FROM sample_series WHERE retained_until >= gap.start AND (SELECT EXISTS (SELECT FROM archived_week))) AS of_gap
+            LEFT JOIN cutoff ON cutoff.meter_id = of_gap.meter_id GROUP BY cutoff.before
+        ) AS of_cutoff CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+            FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', of_cutoff.ids, greatest(gap.start, of_cutoff.before), gap.finish, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
             CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
             WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
         JOIN (SELECT *, unnest(ids) AS member FROM sample_series) AS sample_series ON sample_series.member = s.series_id
-        LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
-        WHERE s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish AND (s.timestamp >= (SELECT first FROM origin))
+        WHERE s.timestamp >= greatest(gap.start, of_cutoff.before) AND s.timestamp < gap.finish AND (s.timestamp >= (SELECT first FROM origin))
         ORDER BY s.series_id, s.timestamp)
     UNION ALL
     SELECT partial.*
@@ -272,19 +275,23 @@ WITH origin AS MATERIALIZED (
     ) AS partial
     UNION ALL (
         SELECT total_series.unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume
-        FROM (SELECT *, unnest(ids) AS member FROM total_series) AS total_series
-        JOIN (
-            SELECT s.* FROM (
-                SELECT lower(span) AS start, upper(span) AS finish FROM (
-                    SELECT unnest(range_agg(tstzrange(start, finish, '[]'))) AS span FROM sampled_span WHERE start <= finish
-                ) AS spans
-            ) AS spans CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
-                FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', ARRAY(SELECT unnest(ids) FROM total_series), spans.start, spans.finish, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
+        FROM (
+            SELECT span.start, span.finish, s.* FROM (
+                SELECT start, finish, array_agg(DISTINCT member) AS ids
+                FROM (
+                    SELECT greatest(sampled_span.start, total_series.before) AS start, sampled_span.finish, unnest(total_series.ids) AS member
+                    FROM sampled_span JOIN total_series USING (n) WHERE (SELECT EXISTS (SELECT FROM archived_week))
+                ) AS _ WHERE start <= finish GROUP BY 1, 2
+            ) AS span CROSS JOIN LATERAL (SELECT coalesce(u.times, p.first + ((u.n + slice.lower - 2) * p.step + u.time_offsets) * interval '1 microsecond') AS timestamp, u.volumes AS volume, p.series_id AS series_id
+                FROM archived_slices('a.time_offsets[k.lower:k.upper], a.times[k.lower:k.upper], NULL::integer[], NULL::timestamptz[], NULL::uuid[], a.volumes[k.lower:k.upper], NULL::integer[], NULL::integer[], NULL::uuid[], NULL::uuid[], NULL::bytea[], NULL::text[], NULL::bigint[], NULL::smallint[]', span.ids, span.start, span.finish, NULL, false) AS p CROSS JOIN LATERAL (SELECT p.lower AS lower) AS slice
                 CROSS JOIN LATERAL unnest(p.times, p.time_offsets, p.volumes) WITH ORDINALITY AS u (times, time_offsets, volumes, n)
                 WHERE (SELECT EXISTS (SELECT FROM archived_week))) s
-        ) s ON s.series_id = total_series.member
-        JOIN sampled_span ON sampled_span.n = total_series.n AND s.timestamp >= sampled_span.start AND s.timestamp <= sampled_span.finish
-        WHERE s.timestamp >= greatest(sampled_span.start, total_series.before) AND (s.timestamp >= (SELECT first FROM origin))
+            WHERE s.timestamp >= span.start AND s.timestamp <= span.finish OFFSET 0
+        ) s
+        JOIN (SELECT *, unnest(ids) AS member FROM total_series) AS total_series ON total_series.member = s.series_id
+        JOIN sampled_span ON sampled_span.n = total_series.n AND sampled_span.finish = s.finish
+            AND greatest(sampled_span.start, total_series.before) = s.start
+        WHERE (s.timestamp >= (SELECT first FROM origin))
         ORDER BY s.series_id, s.timestamp)
 ), windowed AS NOT MATERIALIZED (
     SELECT *, date_bin($3 * interval '1 second', first, (SELECT first FROM origin)) AS window_start FROM partial
