@@ -15,7 +15,8 @@ PREFIX = "net.0."
 
 def seen(devices: ReplacedDevices, name: str, minute: int, received: int) -> datetime | None:
     stats = {f"{PREFIX}rx.bytes": received}
-    return devices.last_seen("net", name, stats, PREFIX, NOON + timedelta(minutes=minute), remember=True)
+    found = devices.replacement("net", name, stats, PREFIX, NOON + timedelta(minutes=minute), remember=True)
+    return found.last_seen if found else None
 
 
 def test_few_devices_that_are_gone_are_remembered() -> None:

@@ -69,7 +69,7 @@ def test_options_of_a_plugin_that_is_not_installed_are_a_mistake(house):
     ran = house.daemon("meter-compute", "[pollsters.nonesuch]\nx = 1\n").check()
 
     assert ran.returncode == 1
-    assert "meter.toml, line " in ran.stderr
+    assert ".toml, line " in ran.stderr
     assert ": [pollsters.nonesuch]: no such plugin" in ran.stderr
     assert "cpu" in ran.stderr  # what is installed
 
