@@ -78,7 +78,7 @@ class LifeWalk:
             self._pass_silence(self._now, ends=False)
         else:
             self._finish(self._end)
-        return [each if each.state else replace(each, state=UNKNOWN) for each in self._found]
+        return _joined([each if each.state else replace(each, state=UNKNOWN) for each in self._found])
 
     def _begin(self, index: int, first: Observation) -> None:
         is_notification = first.notified and _is_event(first)
@@ -286,3 +286,20 @@ def _is_event(observation: Observation) -> bool:
 
 def _description(observation: Observation) -> tuple[str | None, str | None, float | None, str | None]:
     return observation.state, observation.flavor, observation.size, observation.project_id
+
+
+def _joined(segments: list[LifeSegment]) -> list[LifeSegment]:
+    """Return the segments, neighbours that are equal as one: of a change that was taken back at the same time nothing is left."""
+    found: list[LifeSegment] = []
+    for each in segments:
+        last = found[-1] if found else None
+        if last is not None and last.ended == each.began and _content(last) == _content(each):
+            began = (last.began, last.began_told_by, last.began_within)
+            found[-1] = replace(each, began=began[0], began_told_by=began[1], began_within=began[2])
+        else:
+            found.append(each)
+    return found
+
+
+def _content(segment: LifeSegment) -> tuple[object, ...]:
+    return segment.state, segment.flavor, segment.size, segment.project_id
