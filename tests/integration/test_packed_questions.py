@@ -142,7 +142,9 @@ async def test_newest_page_of_all_unpacks_no_more_series_than_it_has_samples(pac
     assert len(page) == PAGE
     series = PAGE + 10  # ten meters of a domain have the same time
     assert sum(rows for alias, rows in read.intermediate.items() if alias[:2] in ("u", "u_")) <= 2 * 5 * series
-    assert sum(rows for table, rows in read.tables.items() if table.startswith("packed_samples")) <= 5 * series, read.text()
+    assert sum(rows for table, rows in read.tables.items() if table.startswith("packed_samples")) <= 5 * series, (
+        read.text()
+    )
 
 
 @pytest_twisted.ensureDeferred
