@@ -294,8 +294,9 @@ def _joined(segments: list[LifeSegment]) -> list[LifeSegment]:
     for each in segments:
         last = found[-1] if found else None
         if last is not None and last.ended == each.began and _content(last) == _content(each):
-            began = (last.began, last.began_told_by, last.began_within)
-            found[-1] = replace(each, began=began[0], began_told_by=began[1], began_within=began[2])
+            found[-1] = replace(
+                each, began=last.began, began_told_by=last.began_told_by, began_within=last.began_within
+            )
         else:
             found.append(each)
     return found

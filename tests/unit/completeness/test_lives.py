@@ -300,6 +300,11 @@ def test_event_is_exact_and_poll_to_one_interval() -> None:
     assert (first.ended_told_by, first.ended_within, second.ended) == ("poll", INTERVAL, None)
 
 
+def test_change_that_is_taken_back_at_the_same_time_divides_nothing() -> None:
+    told = event(0, "in-use"), event(10, "available"), event(10, "in-use"), event(20, "available")
+    assert [each[:3] for each in lived(VOLUME, *told)] == [("in-use", 0, 20), ("available", 20, None)]
+
+
 def test_event_beats_polls_within_one_interval() -> None:
     # The list of the service was a little older than the event, or newer.
     told = [
