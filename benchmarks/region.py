@@ -38,6 +38,7 @@ from benchmarks.api import until_listening
 from benchmarks.measuring import Report
 from benchmarks.measuring import number
 from benchmarks.questions import LISTS
+from benchmarks.questions import Question
 from benchmarks.questions import questions
 from benchmarks.region_writing import DAY
 from benchmarks.region_writing import Processors
@@ -47,6 +48,8 @@ from benchmarks.simulated_region import BEGINNING
 from benchmarks.simulated_region import INTERVAL_SECONDS
 from benchmarks.simulated_region import METERS
 from meter.daemon.services import sleep
+
+HOUR = timedelta(hours=1)
 
 MINUTES = 2000
 """The time before the end of the samples that questions are about."""
@@ -61,6 +64,9 @@ GROWING = (
     "per resource and hour",
 )
 """Questions whose answers, or the time that they are about, grow with the region; they are asked with ``--growing``."""
+
+ONE_INSTANCE = {"metadata.display_name": "instance-0-0"}
+"""Metadata that one instance has in a region of any size; with a flavor, the more have it the larger the region is."""
 
 Figures = dict[str, tuple[float, str]]
 """By name: the value and its unit."""
@@ -153,6 +159,13 @@ def measure_expiry(written: Simulation, figures: Figures, now: datetime) -> None
 def paths(end: datetime, growing: bool) -> Iterator[tuple[str, str]]:
     """Yield the questions by name."""
     asked = {name: question.path for name, question in questions(end, MINUTES).items()}
+    begin = end - (MINUTES - 180) * timedelta(minutes=1)
+    asked |= {
+        f"metadata of one instance, {title}": Question(
+            start=begin + odd, end=begin + 8 * HOUR + 2 * odd, equals=ONE_INSTANCE
+        ).path
+        for title, odd in (("8 h", timedelta()), ("8 h with odd ends", timedelta(minutes=7)))
+    }
     asked |= {name: path for name, (path, _, _) in LISTS.items()}
     for name, path in asked.items():
         grows = name in GROWING or "no start" in name
