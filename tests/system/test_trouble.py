@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.system.daemons import STOPPED
 from tests.system.daemons import fetch
-from tests.system.daemons import free_port
 from tests.system.daemons import until
 
 DAEMONS = ("meter-compute", "meter-central", "meter-collector", "meter-api", "meter")
