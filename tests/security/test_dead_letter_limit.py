@@ -111,7 +111,7 @@ async def test_bad_messages_wait_while_the_queue_of_dead_letters_is_full(amqp_bu
             if len(found) == 20:
                 break
             await deferToThread(lambda: None)
-            await until(lambda: waiting_messages(url, DEAD_LETTER_QUEUE) > 0, 60)
+            await until(lambda: waiting_messages(url, DEAD_LETTER_QUEUE) > 0)
         assert set(found) == {b"bad %d" % number for number in range(20)}
         assert {(each.exchange, each.routing_key, each.queue) for each in found.values()} == {
             ("metering", "metering.cpu", SAMPLES.queue)
