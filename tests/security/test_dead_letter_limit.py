@@ -216,4 +216,4 @@ def _publish(url: str, publications: list[Publication]) -> None:
         for each in publications
     ]
     script = Path(__file__).parents[1] / "system/publish.py"
-    subprocess.run([sys.executable, str(script), url], input=json.dumps(messages), text=True, check=True, timeout=60)
+    subprocess.run([sys.executable, str(script), url], input=json.dumps(messages), text=True, check=True, timeout=180)
