@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -13,6 +11,7 @@ from meter.bus.amqp import Browser
 from meter.daemon.services import sleep
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
+from tests.ports import free_port
 from tests.waiting import until
 
 DEAD = "metering.dead"
@@ -112,9 +111,9 @@ async def test_missing_queue_is_empty(rabbitmq, browser):
 
 
 @pytest_twisted.ensureDeferred
-async def test_missing_broker_raises_unavailable_at_once(browser, free_port):
+async def test_missing_broker_raises_unavailable_at_once(browser):
     with pytest.raises(Unavailable, match="refused"):
-        await browser(f"amqp://guest:guest@127.0.0.1:{free_port}/").open()
+        await browser(f"amqp://guest:guest@127.0.0.1:{free_port()}/").open()
 
 
 @pytest_twisted.ensureDeferred
@@ -126,10 +125,3 @@ async def test_broker_that_hangs_raises_unavailable(rabbitmq, browser):
             await looking.open()
     finally:
         rabbitmq.thaw()
-
-
-@pytest.fixture
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

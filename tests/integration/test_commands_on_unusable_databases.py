@@ -19,7 +19,7 @@ from meter.commands.command import UNAVAILABLE
 from meter.commands.command import status_of
 from meter.commands.rate import command as rate
 from meter.store.migrations import migrations
-from tests.servers.postgresql import free_port
+from tests.ports import free_port
 from tests.servers.postgresql import upgrade
 
 REASON = ("--reason", "x")

@@ -19,7 +19,7 @@ from meter.interfaces import ISkippedSamples
 from meter.sample import Sample
 from meter.testing import FakeCycle
 from tests.integration.test_prometheus_clients import RunningPrometheus
-from tests.integration.test_prometheus_clients import free_port
+from tests.ports import free_port
 from tests.unit.pollsters.openstack.test_pollster import SkippedSamples
 
 DEFINITION = """

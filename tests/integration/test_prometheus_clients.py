@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator
 from datetime import UTC
 from datetime import datetime
@@ -36,6 +35,7 @@ from tests.metered_cloud import INTERVAL
 from tests.metered_cloud import POLLS
 from tests.metered_cloud import START
 from tests.metered_cloud import metered_cloud
+from tests.ports import free_port
 from tests.servers import cloudkitty
 from tests.servers.prometheus import prometheus
 from tests.servers.prometheus import promtool
@@ -225,12 +225,6 @@ async def cloud_of_now() -> AsyncIterator[ServedCloud]:
     now = datetime.now(UTC).replace(microsecond=0)
     async for each in serve(TOKENS, now - (POLLS - 1) * INTERVAL - timedelta(minutes=1)):
         yield each
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest_twisted.ensureDeferred

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import subprocess
 import time
 import urllib.error
@@ -29,6 +28,7 @@ from meter.api.prometheus.results import ScalarPoint
 from meter.api.prometheus.results import Vector
 from meter.api.prometheus.source import PromqlSource
 from meter.testing import MemoryStore
+from tests.ports import free_port
 from tests.promql import source_of
 from tests.servers.prometheus import prometheus
 from tests.servers.prometheus import run_promtool
@@ -214,9 +214,7 @@ class PrometheusServer:
     """A Prometheus over blocks of samples."""
 
     def __init__(self, directory: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         (directory / "prometheus.yml").write_text("scrape_configs: []\n")
         self._url = f"http://{address}"
         with (directory / "log").open("wb") as log:

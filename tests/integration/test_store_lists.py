@@ -16,11 +16,11 @@ from meter.store.query import meters
 from meter.store.query import runner
 from meter.testing import MemoryStore
 from tests.integration.test_store_minute_totals import START
+from tests.integration.test_store_minute_totals import finalized
 from tests.integration.test_store_minute_totals import written
 from tests.integration.test_store_rollups import DAY
 from tests.integration.test_store_rollups import HOUR
 from tests.integration.test_store_rollups import Usage
-from tests.integration.test_store_rollups import finalized
 from tests.integration.test_store_rollups import running
 from tests.packed import pack_all_blocking
 from tests.plans import count_rows_read

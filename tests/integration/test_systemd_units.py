@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.servers import not_allowed
 from tests.servers import not_installed
 
@@ -130,9 +131,7 @@ class Service:
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._manager.bind(str(directory / "notify"))
         self._manager.settimeout(120)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         config = directory / "meter.toml"
         config.write_text(CONFIGURATION.format(directory=directory, port=self.port))
         # Not the user, who may not read the checkout, and nothing that hides the test's own files.

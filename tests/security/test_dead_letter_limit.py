@@ -111,7 +111,7 @@ async def test_bad_messages_wait_while_the_queue_of_dead_letters_is_full(amqp_bu
             if len(found) == 20:
                 break
             await deferToThread(lambda: None)
-            await until(lambda: waiting_messages(url, DEAD_LETTER_QUEUE) > 0, 60)
+            await until(lambda: waiting_messages(url, DEAD_LETTER_QUEUE) > 0)
         assert set(found) == {b"bad %d" % number for number in range(20)}
         assert {(each.exchange, each.routing_key, each.queue) for each in found.values()} == {
             ("metering", "metering.cpu", SAMPLES.queue)
@@ -216,4 +216,4 @@ def _publish(url: str, publications: list[Publication]) -> None:
         for each in publications
     ]
     script = Path(__file__).parents[1] / "system/publish.py"
-    subprocess.run([sys.executable, str(script), url], input=json.dumps(messages), text=True, check=True, timeout=60)
+    subprocess.run([sys.executable, str(script), url], input=json.dumps(messages), text=True, check=True, timeout=180)

@@ -118,7 +118,7 @@ async def test_headers_of_bad_messages_do_not_block_good_ones(
     for n in range(SAMPLES.prefetch):
         await send(client, b"bad %d" % n, headers)
     await bus.publish(Publication(exchange="metering", routing_key="metering.cpu", body=b"good"))
-    await until(lambda: good, 10)
+    await until(lambda: good)
     await service.stopService()
     assert good == [b"good"]
     found = await letters(url, SAMPLES.waiting_queue if full else DEAD_LETTER_QUEUE)
@@ -146,7 +146,7 @@ async def test_message_that_cannot_be_dead_lettered_is_delivered_again(amqp_bus,
     await until(lambda: bus.readiness().ready and service.ready)
     for n in range(SAMPLES.prefetch):
         await bus.publish(Publication(exchange="metering", routing_key="metering.cpu", body=b"%d" % n))
-    await until(lambda: len(received) == 2 * SAMPLES.prefetch, 10)
+    await until(lambda: len(received) == 2 * SAMPLES.prefetch)
     await service.stopService()
     assert received == [False] * SAMPLES.prefetch + [True] * SAMPLES.prefetch
     logged_errors.flush(LookupError, ValueError)

@@ -36,7 +36,7 @@ from tests.store_messages import message
 
 MINE = Requester(is_admin=False, project_id="mine")
 OWN, OTHERS = 8, 400
-BEGAN = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+BEGAN = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
 SINCE = Comparison("recorded_at", ">=", BEGAN - timedelta(days=1))
 SECRET, NOTHING = "acme", "acmf"
 """The beginning of what the other project calls everything, and that of nothing."""

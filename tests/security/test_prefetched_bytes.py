@@ -96,7 +96,7 @@ async def test_two_hundred_large_messages_stay_within_the_budget_and_small_ones_
         await sleep(reactor, 0.5)  # for anything that is still on its way
         assert receiver.most_bytes == kept_by_parser(service) == BUDGET
         receiver.go_on()
-        await until(lambda: len(receiver.done) == 700, 60)
+        await until(lambda: len(receiver.done) == 700)
         assert receiver.most_bytes <= BUDGET
         # Each was received once: what did not fit came back without being delivered to the receiver.
         assert set(receiver.seen.values()) == {1}
@@ -163,7 +163,7 @@ async def test_lost_connection_while_receiving_pauses_loses_nothing(amqp_bus, ra
         await sleep(reactor, 0.3)
         assert receiver.most_bytes == BUDGET  # those of the lost channel count until they are done
         receiver.go_on()
-        await until(lambda: len(receiver.done) == 50, 60)
+        await until(lambda: len(receiver.done) == 50)
         await until(lambda: waiting_messages(url, QUEUE) == 0)
         assert receiver.most_bytes <= BUDGET
         assert kept_by_parser(service) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
 from tests.servers import cloudkitty
 from tests.servers.wsgi import serving
 
@@ -115,9 +115,7 @@ def hashmap_server(directory: Path) -> Iterator[HashMapServer]:
         f"[DEFAULT]\nauth_strategy = noauth\ntransport_url = fake://\napi_paste_config = {directory}/paste.ini\n"
         f"[database]\nconnection = sqlite:///{directory}/cloudkitty.sqlite\n[storage]\nversion = 1\nbackend = sqlalchemy\n"
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             [str(python), "-c", SERVE, str(configuration), str(port)], stdout=log, stderr=subprocess.STDOUT

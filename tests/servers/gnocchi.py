@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.servers import not_installed
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.wsgi import serving
@@ -106,9 +106,7 @@ class Gnocchi:
 
     def _serve(self, configuration: str) -> str:
         """Serve the API; return its URL once it answers."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         with (self._directory / "log").open("ab") as log:
             serve = [str(HOME / "bin/python"), "-c", SERVE, configuration, str(port)]
             environment = {**os.environ, "HOME": str(Path(configuration).parents[1])}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.servers import not_installed
 from tests.servers.openstack import HOME
 from tests.servers.openstack import INSTALL
@@ -52,9 +52,7 @@ class Keystone:
         self._binaries = binaries
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            self._port = probe.getsockname()[1]
+        self._port = port or free_port()
         self._address = address
         self._region = region
         self.url = f"http://{host}:{self._port}/v3"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 import pymysql
 import pytest
 
+from tests.ports import free_port
 from tests.servers import not_installed
 
 SERVER = Path("/usr/sbin/mariadbd")
@@ -30,9 +30,7 @@ class MariaDB:
         self._directory = directory
         self._server: subprocess.Popen[bytes] | None = None
         self._databases = 0
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
 
     def start(self) -> None:
         """Make the server's tables, start it, and return once it answers."""

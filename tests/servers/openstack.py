@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.servers import not_installed
 from tests.servers.wsgi import serving
 
@@ -48,7 +48,7 @@ class OpenStack:
     def __init__(self, directory: Path, *, token_seconds: int) -> None:
         self._directory = directory
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.keystone_port, self.glance_port = _free_port(), _free_port()
+        self.keystone_port, self.glance_port = free_port(), free_port()
         self.auth_url = f"http://127.0.0.1:{self.keystone_port}/v3"
         self.image_url = f"http://127.0.0.1:{self.glance_port}"
         self._configure(token_seconds)
@@ -179,12 +179,6 @@ class OpenStack:
                 outputs = [path.read_text()[-2000:] for path in self._directory.glob("*.out")]
                 pytest.fail(f"{url} does not answer: {reason}\n{''.join(outputs)}")
             time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _user() -> str:

@@ -20,8 +20,8 @@ from typing import Any
 
 import psycopg2
 
+from tests.ports import free_port
 from tests.servers.postgresql import executed
-from tests.servers.postgresql import free_port
 
 MISSING = "Patroni and etcd are not installed: apt-get install --no-install-recommends patroni etcd-server"
 TTL_SECONDS = 10

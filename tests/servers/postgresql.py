@@ -12,7 +12,6 @@ import glob
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ import pytest
 
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
+from tests.ports import free_port
 from tests.servers import not_installed
 
 BINARIES = os.environ.get("METER_TEST_POSTGRESQL", "/usr/lib/postgresql/*/bin")
@@ -279,14 +279,6 @@ def upgrade(dsn: str, version: int | None = None) -> None:
                 Schema(migrations()[:version]).upgrade(session).send(None)
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def installed() -> Path | None:

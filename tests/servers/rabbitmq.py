@@ -37,6 +37,7 @@ from meter.bus.amqp import AmqpBus
 from meter.bus.amqp.client import Client
 from meter.bus.amqp.client import ClientFactory
 from meter.bus.amqp.url import broker_address
+from tests.ports import free_port
 from tests.servers import not_installed
 
 # The scripts in /usr/sbin insist on the system's own server and user; those of the release do not.
@@ -58,7 +59,7 @@ class RabbitMQ:
     ) -> None:
         self._sbin = sbin
         self._directory = directory
-        self.port, self.tls_port, self.distribution_port, self.epmd_port = _free_ports(4)
+        self.port, self.tls_port, self.distribution_port, self.epmd_port = (free_port() for _ in range(4))
         self.node = f"meter-{os.getpid()}-{self.port}@localhost"
         self._cookie = cookie or secrets.token_hex(16)
         self._vhosts = 0
@@ -257,14 +258,6 @@ class RabbitMQ:
         if tls:
             return f"amqps://guest:guest@localhost:{self.tls_port}/{vhost}?cacertfile={self.ca_file}"
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{vhost}"
-
-
-def _free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 def _until_accepting(epmd: subprocess.Popen[bytes], port: int) -> None:

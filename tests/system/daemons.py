@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,17 +17,13 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+
 TWISTD = Path(sys.executable).with_name("twistd")
 STOPPED = (0, -signal.SIGTERM)
 """Exit statuses of a daemon that stopped in order: twistd ends by the signal it was stopped with, as shells expect."""
 
 SECRET = "the system tests' secret"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 150.0) -> Any:

@@ -47,7 +47,7 @@ def test_what_nobody_wanted_makes_samples_after_a_replay(furnished, tmp_path):
     (definitions / "own.toml").write_text(DEFINITION)
     collector.start().until_ready()
     ran = subprocess.run(
-        [METER_NOTIFY, "--config", collector.config_file, "replay"], capture_output=True, text=True, timeout=60
+        [METER_NOTIFY, "--config", collector.config_file, "replay"], capture_output=True, text=True, timeout=180
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines() == [

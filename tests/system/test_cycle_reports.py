@@ -34,7 +34,7 @@ KEYS = keyring([SECRET])
 
 
 def on_the_bus(url: str, *arguments: str) -> str:
-    ran = subprocess.run([sys.executable, PUBLISHER, url, *arguments], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, PUBLISHER, url, *arguments], capture_output=True, text=True, timeout=180)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

@@ -66,7 +66,7 @@ def test_renamed_and_deleted_project_stays_readable(furnished: House, keystone: 
     at = datetime.now(UTC)
     keystone.ask("PATCH", f"/projects/{project}", {"project": {"name": "Красная"}}, **admin)
     publish = [sys.executable, str(Path(__file__).with_name("publish.py")), furnished.bus]
-    subprocess.run(publish, input=json.dumps([updated(project, at)]).encode(), check=True, timeout=60)
+    subprocess.run(publish, input=json.dumps([updated(project, at)]).encode(), check=True, timeout=180)
     until(lambda: len(names(api, f"id={project}")) == 2, "the new name")
     until(lambda: names(api, f"id={project}")[1]["since_exact"], "the time of the notification")
     before, after = names(api, f"id={project}")

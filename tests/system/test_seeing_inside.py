@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
+from tests.ports import free_port
 from tests.servers import not_installed
 from tests.system.daemons import fetch
-from tests.system.daemons import free_port
 from tests.system.daemons import until
 
 DAEMONS = ("meter-compute", "meter-central", "meter-collector", "meter-api", "meter")

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.system.daemons import STOPPED
 from tests.system.daemons import fetch
-from tests.system.daemons import free_port
 from tests.system.daemons import until
 
 DAEMONS = ("meter-compute", "meter-central", "meter-collector", "meter-api", "meter")
@@ -220,7 +220,7 @@ def test_a_daemon_in_the_background_owns_its_directory(house):
     pidfile = first.directory / "pid"
     command = [each for each in first.command() if each not in ("-n", "--pidfile=")]
     options = [f"--pidfile={pidfile}", f"--logfile={first.log_file}"]
-    subprocess.run([command[0], *options, *command[1:]], cwd=first.directory, check=True, timeout=60)
+    subprocess.run([command[0], *options, *command[1:]], cwd=first.directory, check=True, timeout=180)
     try:
         until(lambda: fetch(f"http://127.0.0.1:{first.status_port}/healthz")[0] == 200, "the first to listen")
         process = int(pidfile.read_text())
