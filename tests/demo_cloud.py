@@ -313,6 +313,7 @@ def _polled(
             interval=float(interval),
             config=_Config(host),
             max_bytes=2_000_000_000,
+            max_age_seconds=2 * (now - begin).total_seconds(),
             batch_samples=100,
         )
         while at < end:
