@@ -292,7 +292,9 @@ def _polled(
     gap: tuple[datetime, datetime] | None,
 ) -> Iterator[Publication]:
     """Yield what the agent of a host published in three lives, one for each interval."""
-    starts = [begin, max(begin, now - timedelta(days=10)), max(begin, now - timedelta(hours=6)), now]
+    # Each life begins when the one before would have polled: in the middle of an interval, the last cycle would be a short one, not expected.
+    hourly, dense = _rounded(now - timedelta(days=10), 21600), _rounded(now - timedelta(hours=6), 3600)
+    starts = [begin, max(begin, hourly), max(begin, dense), now]
     for life, interval in enumerate((21600, 3600, 300)):
         at, end = _rounded(starts[life], interval), starts[life + 1]
         if at >= end:
@@ -313,6 +315,7 @@ def _polled(
             interval=float(interval),
             config=_Config(host),
             max_bytes=2_000_000_000,
+            max_age_seconds=2 * (now - begin).total_seconds(),
             batch_samples=100,
         )
         while at < end:

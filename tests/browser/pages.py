@@ -18,7 +18,7 @@ def paths(site: DemoSite, *, admin: bool) -> Mapping[str, str]:
         "usage-by-flavor": "/usage?meter=memory.usage&group=flavor&range=24h",
         "top": "/top?meter=cpu&by=resource&range=7d",
         "resources": "/resources",
-        "resource": f"/resource?id={guest.id}&range=24h",
+        "resource": f"/resource?id={guest.id}&range=7d",
         "completeness": "/completeness?by=project&range=7d",
         "statements": "/statements",
         "prices": "/prices",

@@ -39,6 +39,9 @@ RECOVERY_SECONDS = 60.0
 
 HOSTILE_MESSAGES = 5000
 HOSTILE_SEED = 15
+CAMPAIGNS = frozenset({"hostile", "memory", "http"})
+"""The words for what is no fault."""
+
 LOGS = Path(__file__).parents[2] / "var/chaos"
 HEADING = f"{'fault':52} {'sent':>7} {'stored':>7} {'lost':>5} {'doubled':>7} {'dead':>6} {'recovered':>10}  ledger"
 
@@ -153,6 +156,9 @@ def _wait(site: Site, sent: Callable[[], set[Known]], arrived: Callable[[Collect
 def main(words: Sequence[str]) -> int:
     """Run the faults that ``words`` name; return the exit status."""
     faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+    if not faults and not CAMPAIGNS.intersection(words):
+        sys.stderr.write(f"No fault is named {' or '.join(words)}; without a word, all are run.\n")
+        return 2
     done = bad = 0
     with (
         tempfile.TemporaryDirectory(prefix="meter-chaos-") as top,

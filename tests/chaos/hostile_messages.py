@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import random
 import re
-import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import nullcontext
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
@@ -26,6 +25,7 @@ import psycopg2
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.collector.notifications import NOTIFICATIONS_QUEUE
 from tests.chaos.broker import channel
+from tests.chaos.health_probe import HealthProbe
 from tests.chaos.publisher import SAMPLES
 from tests.chaos.publisher import cast_of
 from tests.chaos.publisher import notification_of
@@ -38,7 +38,6 @@ from tests.system.daemons import House
 GOOD_EVERY = 4
 """One good message after so many hostile ones."""
 
-HEALTH_SECONDS = 0.25
 MAX_MEGABYTES = 300
 """By which a collector may grow: the bodies of the largest messages, decoded, and what the allocator keeps."""
 
@@ -320,16 +319,19 @@ class Report:
     good: int
     kinds: Counter[str]
     megabytes: float
-    slowest_health: float
+    health: HealthProbe | None
     seconds: float
     problems: list[str]
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.kinds.items()))
+        health = self.health
         line = (
             f"{self.hostile} hostile and {self.good} good messages in {self.seconds:.0f} s: dead letters {kinds};"
-            f" memory +{self.megabytes:.0f} MB; slowest /healthz {self.slowest_health * 1000:.0f} ms"
+            f" memory +{self.megabytes:.0f} MB"
         )
+        if health is not None:
+            line += f"; {health.checks} health checks, the slowest took {health.slowest_seconds * 1000:.0f} ms"
         return "\n    ".join([line, *self.problems])
 
 
@@ -347,14 +349,16 @@ def run(count: int, seed: int, rabbitmq: Any, postgresql: Any, directory: Path, 
         until(lambda: _stored(dsn), "the first samples")
         before = _megabytes(collector)
         began = time.monotonic()
-        with _HealthTimer(collector, time_health) as health:
+        probe = HealthProbe(collector.status_port) if time_health else None
+        problems: list[str] = []
+        with probe or nullcontext():
             wanted_dead, good = _send_all(url, count, seed)
             deliveries = count + good + warm
             try:
                 until(lambda: _deliveries(collector) >= deliveries and _waiting(url) == 0, "all deliveries", 300)
                 until(lambda: len(_stored(dsn)) >= (good + warm) * SAMPLES, "all good samples", 60)
             except NeverCame as error:
-                health.problems.append(f"{error}: {_deliveries(collector):.0f} of {deliveries} deliveries")
+                problems.append(f"{error}: {_deliveries(collector):.0f} of {deliveries} deliveries")
             # A delivery is counted when it begins; large ones take a while.
             letters = _dead_letters(url)
             with suppress(NeverCame):
@@ -364,15 +368,12 @@ def run(count: int, seed: int, rabbitmq: Any, postgresql: Any, directory: Path, 
                     120,
                 )
         seconds = time.monotonic() - began
-        problems = [
-            *health.problems,
-            *_check(collector, dsn, letters, wanted_dead, good, warm),
-        ]
+        problems += [*(probe.problems if probe else []), *_check(collector, dsn, letters, wanted_dead, good, warm)]
         grown = _megabytes(collector) - before
         if grown > MAX_MEGABYTES:
             problems.append(f"the collector has grown by {grown:.0f} MB")
         kinds = Counter(str(headers.get("meter-kind")) for headers in letters)
-        return Report(count, good, kinds, grown, health.slowest, seconds, problems)
+        return Report(count, good, kinds, grown, probe, seconds, problems)
     finally:
         house.close()
 
@@ -484,36 +485,3 @@ def _megabytes(collector: Daemon) -> float:
     status = Path(f"/proc/{collector.process.pid}/status").read_text()
     [kilobytes] = re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.M)
     return int(kilobytes) / 1000
-
-
-class _HealthTimer:
-    """Asks ``/healthz`` every tenth of a second while it is entered, and keeps the slowest answer."""
-
-    def __init__(self, collector: Daemon, active: bool) -> None:
-        self._url = f"http://127.0.0.1:{collector.status_port}/healthz"
-        self._active = active
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-        self.slowest = 0.0
-        self.problems: list[str] = []
-
-    def __enter__(self) -> _HealthTimer:
-        if self._active:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._active:
-            self._thread.join()
-            if self.slowest > HEALTH_SECONDS:
-                self.problems.append(f"/healthz took {self.slowest * 1000:.0f} ms")
-
-    def _ask(self) -> None:
-        while not self._stop.wait(0.1):
-            began = time.perf_counter()
-            try:
-                urllib.request.urlopen(self._url, timeout=30).read()
-            except OSError as error:
-                self.problems.append(f"/healthz: {error}")
-            self.slowest = max(self.slowest, time.perf_counter() - began)

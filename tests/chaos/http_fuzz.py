@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.health_probe import HealthProbe
 from tests.security.http_fuzz import FuzzReport
 from tests.security.http_fuzz import attack
 from tests.security.http_fuzz import attacked_site
@@ -21,59 +20,33 @@ REQUESTS = 20_000
 SEED = int(os.environ.get("METER_FUZZ_SEED", str(int(time.time()))))
 """Another one in each campaign; it is printed, and the variable repeats it."""
 
-MAX_HEALTH_SECONDS = 0.25
 MAX_GROWTH_MEGABYTES = 64
 """Between a tenth of the requests, when the caches are filled, and the end."""
-
-PROBE = """
-import socket, sys, time
-port, stop = int(sys.argv[1]), sys.stdin
-longest, count, failed = 0.0, 0, 0
-import threading
-ended = threading.Event()
-threading.Thread(target=lambda: (stop.read(), ended.set()), daemon=True).start()
-while not ended.wait(0.05):
-    begin = time.perf_counter()
-    try:
-        with socket.create_connection(("127.0.0.1", port), 30) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n")
-            failed += not connection.recv(1000).startswith(b"HTTP/1.1 200 ")
-    except OSError:
-        failed += 1
-    longest = max(longest, time.perf_counter() - begin)
-    count += 1
-print(count, failed, longest)
-"""
-"""Asks /healthz every 50 ms until its input ends, in a process of its own, which the senders of requests do not delay."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostileHttpOutcome:
-    """What a campaign found: the report, health checks and failed ones, the slowest in seconds, and memory in MB."""
+    """What a campaign found: the report, the health checks, and memory in MB."""
 
     report: FuzzReport
     seed: int
-    checks: int
-    failed_checks: int
-    slowest_check: float
+    health: HealthProbe
     megabytes_before: float
     megabytes_after: float
 
     @property
     def passed(self) -> bool:
         """Whether nothing failed, each health check was quick, and the process did not grow."""
-        quick = self.checks > 0 and not self.failed_checks and self.slowest_check <= MAX_HEALTH_SECONDS
-        return (
-            not self.report.failures and quick and self.megabytes_after - self.megabytes_before < MAX_GROWTH_MEGABYTES
-        )
+        grown = self.megabytes_after - self.megabytes_before
+        return not self.report.failures and not self.health.problems and grown < MAX_GROWTH_MEGABYTES
 
     def __str__(self) -> str:
         lines = [
-            f"hostile HTTP, seed {self.seed}: {self.report}; {self.checks} health checks, {self.failed_checks} failed, the"
-            f" slowest took {self.slowest_check * 1000:.0f} ms; memory {self.megabytes_before:.0f} MB before, "
+            f"hostile HTTP, seed {self.seed}: {self.report}; {self.health.checks} health checks, {self.health.failed} failed, the"
+            f" slowest took {self.health.slowest_seconds * 1000:.0f} ms; memory {self.megabytes_before:.0f} MB before, "
             f"{self.megabytes_after:.0f} MB after"
         ]
-        return "\n    ".join([*lines, *self.report.failures[:10]])
+        return "\n    ".join([*lines, *self.health.problems, *self.report.failures[:10]])
 
 
 def hostile_http(
@@ -86,19 +59,12 @@ def hostile_http(
     try:
         site = attacked_site(house)
         api = site.api
-        with subprocess.Popen(
-            [sys.executable, "-c", PROBE, str(api.status_port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as probe:
+        with HealthProbe(api.status_port) as health:
             report = attack(site, count, seed, midway=lambda: memory.append(_megabytes(api)))
-            output, _ = probe.communicate()
         memory.append(_megabytes(api))
     finally:
         house.close()
-    checks, failed, slowest = output.split()
-    return HostileHttpOutcome(report, seed, int(checks), int(failed), float(slowest), *memory)
+    return HostileHttpOutcome(report, seed, health, *memory)
 
 
 def _megabytes(daemon: Daemon) -> float:

@@ -2,14 +2,15 @@
 
 ::
 
-    python -m tests.install.debian_package [--lintian] [--package=FILE]
+    python -m tests.install.debian_package [--lintian] [--package FILE]
 
-``--lintian`` also lets lintian check the package, which takes minutes; ``--package`` takes one that was built before. Run as root. Each step is asserted, and printed when it has passed; the first that fails ends the campaign with status 1. Needs what
+Run as root. Each step is asserted, and printed when it has passed; the first that fails ends the campaign with status 1. Needs what
 ``etc/dev/system-packages PYTHON install`` installs, and sources of packages for apt and pip.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -113,10 +114,10 @@ def service(debian: CleanDebian, unit: str) -> Iterator[None]:
 class Campaign:
     """The steps, in their order."""
 
-    def __init__(self, directory: Path, arguments: list[str]) -> None:
+    def __init__(self, directory: Path, package: Path | None, *, lintian: bool) -> None:
         self._directory = directory
-        self._lintian = "--lintian" in arguments
-        self._built = [Path(each.removeprefix("--package=")) for each in arguments if each.startswith("--package=")]
+        self._lintian = lintian
+        self._built = package
         self.debian = CleanDebian(directory / "debian")
         self._samples = 0
 
@@ -134,10 +135,11 @@ class Campaign:
         self.purge()
 
     def build(self) -> Path:
-        folder = self._directory / "build"
-        if not self._built:
+        package = self._built
+        if package is None:
+            folder = self._directory / "build"
             run(TOP / "etc/debian/build", folder, environment={**os.environ})
-        [package] = self._built or folder.glob("*.deb")
+            [package] = folder.glob("*.deb")
         step(f"there is a package: {package.name}, {package.stat().st_size / 2**20:.0f} MiB")
         if self._lintian:
             run("lintian", "--fail-on=error", "--allow-root", package)
@@ -297,13 +299,19 @@ class Campaign:
 
 def main() -> int:
     """Run the campaign; return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--lintian", action="store_true", help="also let lintian check the package, which takes minutes"
+    )
+    parser.add_argument("--package", type=Path, metavar="FILE", help="check one that was built before")
+    options = parser.parse_args()
     if os.geteuid() != 0:
         sys.stderr.write("Run as root: it makes a Debian in a directory, and installs packages there.\n")
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is mounted is unmounted
     with tempfile.TemporaryDirectory(prefix="meter-deb-") as directory:
         os.chmod(directory, 0o755)
-        campaign = Campaign(Path(directory), sys.argv[1:])
+        campaign = Campaign(Path(directory), options.package, lintian=options.lintian)
         try:
             campaign.run()
         except (AssertionError, Failed) as error:

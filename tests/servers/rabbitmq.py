@@ -45,6 +45,7 @@ RELEASES = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
 INSTALL = "RabbitMQ is not installed: apt-get install --no-install-recommends rabbitmq-server"
 START_SECONDS = 180.0
 STOP_SECONDS = 60.0
+CALL_SECONDS = 30.0
 
 
 class RabbitMQ:
@@ -241,16 +242,24 @@ class RabbitMQ:
             self._epmd = None
 
     def call(self, expressions: str) -> None:
-        """Evaluate Erlang inside the server: milliseconds, where ``rabbitmqctl`` takes seconds. The last value must be ``ok``."""
-        done = subprocess.run(
-            ["erl_call", "-n", self.node, "-c", self._cookie, "-e"],
-            input=expressions + "\n",
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        """Evaluate Erlang inside the server: milliseconds, where ``rabbitmqctl`` takes seconds. The last value must be ``ok``.
+
+        On a busy machine a node that has just started may be connected to only at the second attempt; until then nothing is evaluated.
+        """
+        deadline = time.monotonic() + CALL_SECONDS
+        while True:
+            done = subprocess.run(
+                ["erl_call", "-n", self.node, "-c", self._cookie, "-e"],
+                input=expressions + "\n",
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            if "failed to connect to node" not in done.stderr or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
         assert done.returncode == 0, f"{expressions} {done.stdout}{done.stderr}"
         assert done.stdout.startswith("{ok, ok}"), f"{expressions} {done.stdout}{done.stderr}"
 

@@ -196,6 +196,7 @@ function draw(figure) {
     return {
       width: Math.max(200, frame.clientWidth),
       height: HEIGHT,
+      padding: [null, 40, null, null], // half of a date, which may be at the right end
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
       legend: { show: false },
       cursor: {
