@@ -35,6 +35,8 @@ INSERT INTO sampled_series SELECT id FROM series WHERE resource_id > 0
 """
 """Of ``spread_store`` there is one row. ``sampled_series`` has the series that may have samples, on the servers of these."""
 
+AS_OWNER = "SELECT set_config('role', pg_get_userbyid(relowner), true) FROM pg_class WHERE oid = %s::regclass"
+
 RECONNECT = """
 SELECT count(*) FROM (
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -183,17 +185,26 @@ class Spreading:
 
     async def _mark(self) -> None:
         """Commit to a spread store, while nothing is written, finalized or packed."""
+        await self._as_owner_of("sample")
         await lock_packed_samples(self._session)
         await lock_all_hours(self._session)
         await self._session.count(MARK)
-        await self._renew()
+        await make_functions(self._session)
         await self._session.count(
             "INSERT INTO spread_store (functions, began_at) VALUES (%s, %s)", [VERSION, datetime.now(UTC)]
         )
 
     async def _renew(self) -> None:
+        await self._as_owner_of("spread_store")
         await make_functions(self._session)
         await self._session.count("UPDATE spread_store SET functions = %s", [VERSION])
+
+    async def _as_owner_of(self, table: str) -> None:
+        """Become the owner of ``table`` until the end of the transaction.
+
+        What the superuser makes belongs to the role that makes all other tables, and has the privileges that this one grants by default.
+        """
+        await self._session.rows(AS_OWNER, [table])
 
     async def _briefly(self, statement: str) -> None:
         """Execute a statement that needs a table for itself for a moment: wait for it no longer than that others notice."""
