@@ -87,14 +87,22 @@ def one_week(command: str, weeks: tuple[str, ...]) -> date:
 class SampleProgress:
     """Shows on standard error, if that is a terminal, how many of ``total`` samples are done, the rate, and the time left.
 
-    ``unit`` is what is counted in place of samples.
+    ``unit`` is what is counted in place of samples, ``rest`` what is said of the rest where the work ends before.
     """
 
-    def __init__(self, clock: IReactorTime, verb: str, total: int, unit: str = "samples") -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        verb: str,
+        total: int,
+        unit: str = "samples",
+        rest: str = "the same command does the rest",
+    ) -> None:
         self._clock = clock
         self._verb = verb
         self._total = total
         self._unit = unit
+        self._rest = rest
         self._since = clock.seconds()
         self.done = 0
 
@@ -112,8 +120,10 @@ class SampleProgress:
 
     def text(self) -> str:
         """Return the line that is shown."""
-        left = max(self._total - self.done, 0) / self.rate if self.done else 0.0
-        return f"{self._verb} {self.done:,} of {self._total:,} {self._unit}, {self.rate:,.0f}/s, {_duration(left)} left"
+        text = f"{self._verb} {self.done:,} of {self._total:,} {self._unit}"
+        if not self.done:
+            return text
+        return f"{text}, {self.rate:,.0f}/s, {_duration(max(self._total - self.done, 0) / self.rate)} left"
 
     def end(self) -> None:
         """Erase the line."""
@@ -123,14 +133,12 @@ class SampleProgress:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Erase the line in the end; where the work fails or is interrupted, say instead what is done and stays done."""
+        """Erase the line in the end; where the work fails or is interrupted, say instead how far it was, and what becomes of the rest."""
         try:
             yield
         except BaseException:
             self.end()
-            sys.stderr.write(
-                f"{self._verb} {self.done:,} of {self._total:,} {self._unit}; the same command does the rest\n"
-            )
+            sys.stderr.write(f"{self._verb} {self.done:,} of {self._total:,} {self._unit}; {self._rest}\n")
             raise
         self.end()
 

@@ -19,6 +19,8 @@ from meter.store import SpreadingAdministration
 
 MAX_SHARDS_PER_WORKER = 64
 
+REST = "nothing is lost: the same command goes on, and copies the samples anew unless all were divided"
+
 
 class SpreadOptions(SubcommandOptions):
     """The options of ``spread``."""
@@ -53,7 +55,7 @@ async def spread(
     acting = act(config, options, needs_reason=False)
     await administration.record(acting, "spread", {"shards_per_worker": shards})
     samples = await spreading.samples()
-    progress = SampleProgress(reactor, "copied", samples)
+    progress = SampleProgress(reactor, "copied", samples, rest=REST)
     steps: list[dict[str, Any]] = []
     with progress.shown():
         async for step in administration.steps(spreading, lambda copied: progress.add(copied - progress.done)):

@@ -16,6 +16,7 @@ from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import DatabaseInspection
 from meter.store import PostgresStore
+from meter.store.cluster.spreading import NotSpreadable
 from meter.store.cluster.spreading import Spreading
 from meter.store.postgres.connection import Unsupported
 from tests.integration.test_db_command import command_on
@@ -95,6 +96,16 @@ async def test_running_store_is_spread_and_answers_as_before(citus, cluster_dsn,
         "SELECT count(DISTINCT nodeport) FROM citus_shards WHERE table_name = 'sample'::regclass", cluster_dsn
     )
     assert placed == [(2,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_server_that_does_not_reach_itself_is_named_before_anything_is_changed(citus, cluster_dsn):
+    async with session_of(cluster_dsn) as session:
+        await session.count("SET citus.local_hostname = 'nowhere.invalid'")
+        with pytest.raises(NotSpreadable, match=r"the coordinator cannot connect to itself at nowhere\.invalid:"):
+            await Spreading(session).check()
+        await session.count("RESET citus.local_hostname")
+        await Spreading(session).check()
 
 
 def steps(dsn, number):

@@ -10,7 +10,7 @@ from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 
-VERSION = 3
+VERSION = 4
 """Grows with each change of the functions: a daemon that may upgrade the schema makes them anew."""
 
 TYPE = """
@@ -242,7 +242,16 @@ $function$;
 """
 """``spread_volumes_of``: the samples of ``series`` as arrays, several for each series: a fraction of the bytes that rows would take."""
 
+GIVEN_IDS = """
+CREATE OR REPLACE FUNCTION spread_given_ids() RETURNS bigint[] LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $function$
+    SELECT array_agg(coalesce(pg_sequence_last_value(pg_get_serial_sequence(name, 'id')), 0) ORDER BY number)
+    FROM unnest(ARRAY['series', 'metadata', 'wire_format', 'signed_batch']) WITH ORDINALITY AS of_ids (name, number)
+$function$;
+"""
+"""``spread_given_ids``: the last id of each of these tables that was given out. Who may only write rows may not read sequences."""
+
 FUNCTIONS = (
+    GIVEN_IDS,
     SAMPLES_OF_SERIES,
     SAMPLES_OF_RANGES,
     SAMPLES_OF_SPANS,

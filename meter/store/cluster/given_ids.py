@@ -32,10 +32,8 @@ FROM sample s WHERE {IN_ORDER_OF_RECORDING} AND s.recorded_at >= %s::timestamptz
 NAMES = ("series", "metadata", "wire_format", "signed_batch")
 """Tables whose ids samples have, in the order of :data:`USED`."""
 
-GIVEN = "SELECT " + ", ".join(
-    f"coalesce(pg_sequence_last_value(pg_get_serial_sequence('{name}', 'id')), 0)" for name in NAMES
-)
-"""The last id of each table that was given out. Sequences move before what has their ids is committed."""
+GIVEN = "SELECT given[1], given[2], given[3], given[4] FROM spread_given_ids() AS given"
+"""The last id of each of them that was given out. Sequences move before what has their ids is committed."""
 
 
 class GivenIds:

@@ -16,6 +16,7 @@ from datetime import datetime
 from meter.interfaces import Unavailable
 from meter.store.cluster.functions import VERSION
 from meter.store.cluster.functions import make_functions
+from meter.store.cluster.workers import disconnected_nodes
 from meter.store.maintenance.rollups import lock_all_hours
 from meter.store.migrations import SPREAD_STORE
 from meter.store.migrations import has_table
@@ -34,6 +35,8 @@ CREATE TABLE sampled_series (series_id integer PRIMARY KEY);
 INSERT INTO sampled_series SELECT id FROM series WHERE resource_id > 0
 """
 """Of ``spread_store`` there is one row. ``sampled_series`` has the series that may have samples, on the servers of these."""
+
+AS_OWNER = "SELECT set_config('role', pg_get_userbyid(relowner), true) FROM pg_class WHERE oid = %s::regclass"
 
 RECONNECT = """
 SELECT count(*) FROM (
@@ -76,6 +79,12 @@ FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'sample':
 HAS_KEY = "SELECT FROM pg_constraint WHERE conrelid = 'sample'::regclass AND contype = 'p'"
 BOUNDS = "SELECT convalidated FROM pg_constraint WHERE conrelid = 'sample'::regclass AND conname = 'volume_in_bounds'"
 VOLUME_IN_BOUNDS = "CHECK (volume = 0 OR abs(volume) BETWEEN 1e-100 AND 1e30)"
+
+AT_ITSELF = """
+SELECT current_setting('citus.local_hostname') || ':' || current_setting('port'),
+    citus_check_connection_to_node(current_setting('citus.local_hostname'), current_setting('port')::integer)
+"""
+"""Whether the coordinator reaches itself by the name that it uses for that."""
 
 COPIED = """
 SELECT coalesce(sum(result::bigint), 0)::bigint
@@ -183,17 +192,26 @@ class Spreading:
 
     async def _mark(self) -> None:
         """Commit to a spread store, while nothing is written, finalized or packed."""
+        await self._as_owner_of("sample")
         await lock_packed_samples(self._session)
         await lock_all_hours(self._session)
         await self._session.count(MARK)
-        await self._renew()
+        await make_functions(self._session)
         await self._session.count(
             "INSERT INTO spread_store (functions, began_at) VALUES (%s, %s)", [VERSION, datetime.now(UTC)]
         )
 
     async def _renew(self) -> None:
+        await self._as_owner_of("spread_store")
         await make_functions(self._session)
         await self._session.count("UPDATE spread_store SET functions = %s", [VERSION])
+
+    async def _as_owner_of(self, table: str) -> None:
+        """Become the owner of ``table`` until the end of the transaction.
+
+        What the superuser makes belongs to the role that makes all other tables, and has the privileges that this one grants by default.
+        """
+        await self._session.rows(AS_OWNER, [table])
 
     async def _briefly(self, statement: str) -> None:
         """Execute a statement that needs a table for itself for a moment: wait for it no longer than that others notice."""
@@ -240,4 +258,17 @@ class Spreading:
         [[is_superuser]] = await session.rows("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
         if not is_superuser:
             found.append("the role is no superuser: name one in dsn for this command")
+        return found or await self._disconnected()
+
+    async def _disconnected(self) -> Sequence[str]:
+        """Return which server does not reach which other one: copying samples would fail in the middle."""
+        session = self._session
+        found = [f"{one} cannot connect to {other}" for one, other in await disconnected_nodes(session)]
+        [[address, reached]] = await session.rows(AT_ITSELF)
+        if not reached:
+            found.append(
+                f"the coordinator cannot connect to itself at {address}: set citus.local_hostname to its own name"
+            )
+        if found:
+            found.append("see citus.node_conninfo, pg_dist_authinfo and pg_hba.conf in docs/cluster.rst")
         return found

@@ -47,6 +47,8 @@ SELECT s.timestamp FROM sample_default s WHERE {IN_ORDER_OF_TIME} AND s.timestam
 ORDER BY s.timestamp LIMIT 1
 """
 
+OF_WEEK = f"SELECT FROM sample_default s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= %(first)s AND s.timestamp < %(end)s LIMIT 1"
+
 
 def end_of_week(timestamp: datetime) -> datetime:
     """Return the Monday, in UTC, after ``timestamp`` (aware); the last possible time for the last week of the year 9999."""
@@ -128,9 +130,11 @@ async def _create(session: Session, week: date) -> None:
     """Create the partition of ``week``, and move the samples of that week from the default partition into it."""
     name, bounds = partition_name(week), {"first": f"{week} 00:00+00", "end": f"{week + WEEK} 00:00+00"}
     if session.spread:
+        await session.count("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'")
+        await _lock(session, bounds)
         await _create_spread(session, name, bounds)
         return
-    await session.count("LOCK TABLE sample_default IN ACCESS EXCLUSIVE MODE")
+    await _lock(session, bounds)
     await session.count(f"CREATE TABLE {name} (LIKE sample INCLUDING ALL)")
     await session.count(
         f"WITH moved AS (DELETE FROM sample_default s WHERE {IN_ORDER_OF_TIME}"
@@ -145,10 +149,22 @@ async def _create(session: Session, week: date) -> None:
     )
 
 
+async def _lock(session: Session, bounds: Mapping[str, str]) -> None:
+    """Keep others from the default partition, and from all samples if some of them are moved.
+
+    A reader that waits for the default partition knows already which partitions there are: it would find the moved samples neither
+    there nor in the new one, and an hour would become final without them. One that waits for the whole table looks afterwards.
+    """
+    moves = await session.rows(OF_WEEK, bounds)
+    if moves:
+        await session.count("LOCK TABLE ONLY sample IN ACCESS EXCLUSIVE MODE")
+    await session.count("LOCK TABLE sample_default IN ACCESS EXCLUSIVE MODE")
+    if not moves and await session.rows(OF_WEEK, bounds):
+        raise Unavailable("samples of the week were just written into the default partition")
+
+
 async def _create_spread(session: Session, name: str, bounds: Mapping[str, str]) -> None:
     """Create a partition in a spread store: attached to the table it is distributed like it, and then the samples are put into it."""
-    await session.count("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'")
-    await session.count("LOCK TABLE sample_default IN ACCESS EXCLUSIVE MODE")
     of_week = "timestamp >= %(first)s AND timestamp < %(end)s"
     await session.count(
         "CREATE TEMPORARY TABLE moved ON COMMIT DROP AS"

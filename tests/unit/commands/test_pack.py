@@ -48,6 +48,8 @@ def test_progress_says_what_is_done_at_which_rate_and_how_long_the_rest_takes(mo
     clock = Clock()
     progress = SampleProgress(clock, "packed", 1_000_000)
     clock.advance(10)
+    progress.add(0)
+    assert terminal.getvalue().endswith("packed 0 of 1,000,000 samples")
     progress.add(100_000)
     assert terminal.getvalue().endswith("packed 100,000 of 1,000,000 samples, 10,000/s, 1 min 30 s left")
     clock.advance(10)
