@@ -86,14 +86,17 @@ def discount_lines(
     """Yield the lines of discounts, one for each discount, project and SKU.
 
     ``discounted`` has the exact amounts of ``usage`` to which each applies. Every percentage is one of the undiscounted amount; several
-    together take off at most the whole of it.
+    together take off at most the whole of it: of what is paid, the rounded amounts of the lines. Of these nothing is left if all of the
+    exact amount is taken off.
     """
     lines_of: dict[tuple[str, str], list[RatedLine]] = {}
     left: dict[tuple[str, str], Decimal] = {}
+    payable: dict[tuple[str, str], Decimal] = {}
     for line in usage:
         key = (line.project_id, line.sku or "")
         lines_of.setdefault(key, []).append(line)
         left[key] = EXACT.add(left.get(key, ZERO), line.exact_amount)
+        payable[key] = EXACT.add(payable.get(key, ZERO), line.amount)
     discounts = {each.id: each for each in book.discounts}
     for (discount_id, project_id, sku_id), basis in sorted(discounted.items()):
         discount, sku = discounts[discount_id], book.skus[sku_id]
@@ -102,6 +105,11 @@ def discount_lines(
         left[project_id, sku_id] = EXACT.subtract(left[project_id, sku_id], reduction)
         if not reduction:
             continue
+        most = max(ZERO, payable[project_id, sku_id])
+        paid = rounded(reduction, book.currency)
+        if reduction > 0 and (paid > most or not left[project_id, sku_id]):
+            reduction = paid = most
+        payable[project_id, sku_id] = EXACT.subtract(payable[project_id, sku_id], paid)
         amount = plain(EXACT.minus(reduction))
         lines = lines_of[project_id, sku_id]
         yield RatedLine(

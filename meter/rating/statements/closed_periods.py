@@ -75,10 +75,10 @@ class ClosedPeriods:
         found = []
         for period in periods:
             signed = next((each for each in closed if each.statement.period.name == period.name), None)
-            if signed is not None and signed.statement.currency != payer.book.currency:
-                continue
             later = [each for each in closed if each.statement.period.name > period.name]
-            found.append(await self.closed_period(known, period, signed, later))
+            of_period = await self.closed_period(known, period, signed, later)
+            if of_period.book.currency == payer.book.currency:
+                found.append(of_period)
         return found
 
     async def closed_period(
@@ -88,20 +88,24 @@ class ClosedPeriods:
         signed: SignedStatement | None,
         later: Iterable[SignedStatement],
     ) -> ClosedPeriod:
-        """Return the period of a statement, or one without; it was rated by the book that is stored with the statement."""
+        """Return the period of a statement, or one without; it was rated by the book that is stored with the statement.
+
+        One without was passed over when the first of the ``later`` statements was closed, because by the book of that one there was
+        nothing to bill. What the files say since then, such as a new charge, was not so.
+        """
         account_id = known.payer.account.id
+        later = sorted(later, key=lambda each: each.statement.period.name)
         directory, book = known.directory, known.payer.book
-        billed: tuple[StatementLine, ...] = ()
-        if signed is not None:
-            stated = signed.statement.book
+        if rated_by := next(iter([signed] if signed is not None else later), None):
+            stated = rated_by.statement.book
             directory = await self.directory(stated.sha256)
-            book, billed = directory.books[stated.name], signed.statement.lines
+            book = directory.books[stated.name]
         return ClosedPeriod(
             directory=directory,
             account=account_named(directory, account_id),
             book=book,
             period=BillingPeriod.named(period.name, book.timezone),
-            billed=billed,
+            billed=() if signed is None else signed.statement.lines,
             corrections=tuple(line for each in later for line in each.statement.lines if line.kind == "correction"),
         )
 
@@ -119,7 +123,7 @@ class ClosedPeriods:
         lines: list[RatedLine] = []
         for each in closed:
             known = await self._rating.payer(each.directory, each.account, each.period.name)
-            # A period without a statement is rated by the present files: what they say of it was not so when others were billed.
+            # A period without a statement is rated by later files: what they say of it was not so when others were billed.
             without = {} if each.billed else await self.elsewhere.days(known)
             now = await self._rating.rated(known, without=without)
             lines += correction_lines(each.statement_id, now.lines, each.billed, each.corrections)

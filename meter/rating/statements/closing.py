@@ -42,6 +42,7 @@ from meter.rating.statements.closing_problems import ClosingProblem
 from meter.rating.statements.closing_problems import LedgerReasons
 from meter.rating.statements.closing_problems import ledger_problems
 from meter.rating.statements.closing_problems import time_problems
+from meter.rating.statements.closing_problems import time_zone_problems
 from meter.rating.statements.known_account import require_known
 from meter.rating.statements.payers import account_named
 from meter.rating.statements.payers import same_id_problem
@@ -250,7 +251,7 @@ class Closing:
                 text = f"{period.name} is not closed, and has something to bill: close it first"
                 problems.append(ClosingProblem("earlier period open", text))
             period = period.previous
-        return problems[::-1]
+        return [*time_zone_problems(payer, latest.statement), *problems[::-1]]
 
     async def _unbilled_before(
         self, rating: AccountRating, elsewhere: BilledElsewhere, known: KnownPayer, now: datetime
@@ -347,8 +348,7 @@ class Closing:
         as_of: datetime,
         now: datetime,
     ) -> AccountResult:
-        known, statements = candidate.known, self._store.statements
-        payer = known.payer
+        known, statements, payer = candidate.known, self._store.statements, candidate.known.payer
         account, period = payer.account, payer.period
         # Again: others may have been closed since the accounts were examined. What is found now is compared as the statement is stored.
         others = closed_periods.elsewhere.looks()

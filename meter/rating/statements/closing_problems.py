@@ -20,6 +20,7 @@ from meter.counts import counted
 from meter.rating.period import BillingPeriod
 from meter.rating.period import start_of_day
 from meter.rating.statements.payers import Payer
+from meter.rating.statements.statement import Statement
 from meter.sample import utc_text
 
 ACCEPTABLE = frozenset(("samples missing", "agent silent", "reports outstanding", "nothing expected"))
@@ -54,6 +55,20 @@ def time_problems(payer: Payer, now: datetime) -> Iterator[ClosingProblem]:
         days = counted(grace, "day")
         text = f"late samples are waited for: the {days} of grace end at {utc_text(until)}"
         yield ClosingProblem("grace not over", text)
+
+
+def time_zone_problems(payer: Payer, latest: Statement) -> Iterator[ClosingProblem]:
+    """Yield that hours are on the account's newest statement, too, or on none: its book had another time zone than it has now."""
+    start, end = payer.period.start, latest.period.end
+    if end == start or (end < start and latest.period.until != payer.period.first):
+        return
+    hours = f"{utc_text(min(start, end))} until {utc_text(max(start, end))}"
+    what = "billed twice: credit them" if start < end else "on no statement: charge them"
+    text = (
+        f"{latest.statement_id} was closed in the time zone {latest.period.timezone}, and the book has {payer.period.timezone.key} now:"
+        f" {hours} would be {what} by hand, or go back to the former time zone"
+    )
+    yield ClosingProblem("time zone changed", text, acceptable=True)
 
 
 class LedgerReasons:

@@ -118,10 +118,11 @@ class Reproduction:
             lines += correction_lines(amends.statement_id, rated.lines, amends.lines, corrections)
         for id in amended:  # periods without a statement
             period = BillingPeriod.named(id.split(".", 1)[0], known.payer.period.timezone)
-            of_period = await rating.payer(known.directory, account, period.name)
-            rated = await self._rated(of_period, statement, None)
             later = await statements.of_account(account.id, period.next.name, before)
-            lines += correction_lines(id, rated.lines, (), [line for other in later for line in other.statement.lines])
+            closed = await periods.closed_period(known, period, None, later)
+            of_period = await rating.payer(closed.directory, closed.account, period.name)
+            rated = await self._rated(of_period, statement, None)
+            lines += correction_lines(id, rated.lines, (), closed.corrections)
         return lines
 
 

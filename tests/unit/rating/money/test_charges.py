@@ -23,6 +23,7 @@ from meter.rating.book.price_book import Minimum
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceScope
 from meter.rating.book.price_book import Tax
+from meter.rating.currency import rounded
 from meter.rating.money.credits import credits_used
 from meter.rating.money.rated import LINE_ORDER
 from meter.rating.money.rated import Rated
@@ -257,6 +258,27 @@ def test_discounts_together_take_off_at_most_everything() -> None:
         ("discount", "shop", "-6.00"),
         ("discount", "shop", "-4.00"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "lines", "percents", "net"),
+    [
+        ("0.05", 3, ["100"], "0.00"),  # 3 x 0.01; the exact 0.015 are 0.02
+        ("0.04", 9, ["100"], "0.00"),  # 9 x 0.00; the exact 0.036 are 0.04
+        ("0.05", 3, ["60", "40"], "0.00"),
+        ("0.05", 3, ["60", "60"], "0.00"),
+        ("0.04", 9, ["50"], "0.00"),
+        ("0.05", 9, ["50"], "0.07"),
+    ],
+)
+def test_a_discount_leaves_nothing_of_the_whole_and_never_less_than_nothing(
+    quantity: str, lines: int, percents: list[str], net: str
+) -> None:
+    discounts = tuple(discount(each, id=f"d{number}") for number, each in enumerate(percents))
+    prices = book(price(amount="0.1"), skus=[sku(by=("kind",))], discounts=discounts)
+    result = rated(prices, [used(1, quantity, kind=str(number)) for number in range(lines)])
+    assert str(result.net) == net
+    assert all(each.amount == rounded(each.exact_amount, "EUR") for each in result.lines)
 
 
 @pytest.mark.parametrize("scope", [PriceScope(project="web"), PriceScope(domain="d1")])
