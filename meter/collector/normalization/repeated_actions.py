@@ -82,8 +82,8 @@ def _with_zone_audit_id(notification: Notification) -> Notification:
 def _with_audit_id(notification: Notification) -> Notification:
     payload = notification.payload if isinstance(notification.payload, dict) else {}
     names = (AUDITS[notification.event_type], "audit_period_beginning", "audit_period_ending")
-    parts = [payload.get(name) for name in names]
-    if not all(isinstance(each, str) and each for each in parts):
+    parts = [each for name in names if isinstance(each := payload.get(name), str) and each]
+    if len(parts) < len(names):
         return notification
     return replace(notification, message_id="\0".join((notification.event_type, *parts)), may_differ=ALL_FIELDS)
 
