@@ -100,6 +100,32 @@ def test_audits_of_an_hour_and_of_the_day_are_two() -> None:
     assert len(rows_of(collected([hour, day]), "volume.exists")) == 2
 
 
+# --- requests to an object store -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("initiator", "account", "owner"),
+    [
+        ({"id": "u", "project_id": "p"}, "p", ("p", "u")),
+        ({"id": "u", "project_id": "other"}, "p", ("other", "u")),  # who is permitted to read the container
+        ({"id": "openstack:aee6d7a4-random"}, "p", ("p", None)),
+        ({"id": "aee6d7a4-random", "project_id": None}, "p", ("p", None)),
+        ({"id": "aee6d7a4-random"}, "v1/SERVICE_p/container/object", (None, "aee6d7a4-random")),
+    ],
+)
+def test_request_without_a_token_is_that_of_the_project_of_the_account(
+    initiator: dict[str, Any], account: str, owner: tuple[str | None, str | None]
+) -> None:
+    bytes_sent = {"metric": {"name": "storage.objects.outgoing.bytes", "unit": "B"}, "result": 5000}
+    target = {"id": account, "action": "get", "metadata": {"container": "c", "object": "o"}}
+    payload = {"initiator": initiator, "target": target, "outcome": "success", "measurements": [bytes_sent]}
+    request, sent = made([said("objectstore.http.request", 0, payload)])
+    assert [(each.name, each.volume) for each in (request, sent)] == [
+        *[("storage.api.request", 1), ("storage.objects.outgoing.bytes", 5000)]
+    ]
+    assert {(each.project_id, each.user_id) for each in (request, sent)} == {owner}
+
+
 # --- shares --------------------------------------------------------------------------------------------------------
 
 
