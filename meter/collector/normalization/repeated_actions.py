@@ -3,6 +3,9 @@
 Designate publishes each audit of a zone as ``dns.domain.exists`` and as ``dns.zone.exists``. Both have the same payload, so zone
 and period identify the audit.
 
+Cinder's audit is a command that cron runs, often on each of several controllers. Resource and period identify its ``exists`` too. The
+second run reads the database a little later, so its samples may differ.
+
 Cinder's audit repeats creations and deletions (``cinder-volume-usage-audit --send_actions``).
 A volume is created once and deleted once, so event type and resource identify the action: its samples have the same ids,
 whichever notification reports it. (Of a share this is not true: Manila also notifies of its copies.) The audit gives the time of
@@ -32,13 +35,22 @@ ALL_FIELDS = tuple(sorted(DIFFERENCES))
 ZONE_AUDITS = frozenset({"dns.domain.exists", "dns.zone.exists"})
 """Names under which Designate publishes one audit."""
 
+AUDITS = {
+    "volume.exists": "volume_id",
+    "snapshot.exists": "snapshot_id",
+    "trove.instance.exists": "instance_id",
+}
+"""Other audits that are counted, and the member of the payload with the resource."""
+
 
 def with_action_id(notification: Notification) -> Notification:
     """Return a notification of a creation or deletion with the id of that action; an audit's also with the action's time.
 
-    A notification of an audit of a zone gets the id of that audit.
+    A notification of an audit gets the id of that audit.
     """
     if notification.event_type in ZONE_AUDITS:
+        return _with_zone_audit_id(notification)
+    if notification.event_type in AUDITS:
         return _with_audit_id(notification)
     found = ACTIONS.fullmatch(notification.event_type)
     if found is None or not isinstance(notification.payload, dict):
@@ -59,12 +71,21 @@ def with_action_id(notification: Notification) -> Notification:
     return replace(action, timestamp=when, payload=payload, may_differ=ALL_FIELDS)
 
 
-def _with_audit_id(notification: Notification) -> Notification:
+def _with_zone_audit_id(notification: Notification) -> Notification:
     payload = notification.payload if isinstance(notification.payload, dict) else {}
     zone, ending = payload.get("id"), payload.get("audit_period_ending")
     if not all(isinstance(each, str) and each for each in (zone, ending)):
         return notification
     return replace(notification, message_id=f"dns.zone.exists\0{zone}\0{ending}")
+
+
+def _with_audit_id(notification: Notification) -> Notification:
+    payload = notification.payload if isinstance(notification.payload, dict) else {}
+    names = (AUDITS[notification.event_type], "audit_period_beginning", "audit_period_ending")
+    parts = [each for name in names if isinstance(each := payload.get(name), str) and each]
+    if len(parts) < len(names):
+        return notification
+    return replace(notification, message_id="\0".join((notification.event_type, *parts)), may_differ=ALL_FIELDS)
 
 
 def _time_of_action(notification: Notification) -> datetime | None:

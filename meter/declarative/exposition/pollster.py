@@ -8,11 +8,14 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import UTC
 from datetime import datetime
 from typing import Any
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
 from zope.interface import implementer
 
 from meter.declarative.exposition.definition import INSTANCE
@@ -120,10 +123,13 @@ class ExpositionPollster:
                         raise BadItem("several-series", f"{other} has made a sample of {metric.meter} already")
                     key = (metric.meter, resource)
                     since = sums.unreset_since(key, group, received_at.isoformat()) if len(group) > 1 else ""
-                    yield self._sample(metric, resource, group, received_at, since)
+                    sample = self._sample(metric, resource, group, received_at, since)
+                    if (began_at := _began_at(group, sums.polled_at)) is not None and began_at < sample.timestamp:
+                        yield replace(sample, volume=0, timestamp=began_at)
+                    yield sample
                 except (BadItem, BadSample) as error:
                     skipped.add(f"{metric.metric} of {resource}"[:120], error, resources=(resource,))
-        sums.keep(of_meters)
+        sums.keep(of_meters, received_at)
         skipped.report()
 
     def _groups(
@@ -214,6 +220,8 @@ class _Sums:
     """
 
     def __init__(self) -> None:
+        self.polled_at: datetime | None = None
+        """The time of the last poll."""
         self._values: dict[tuple[str, str], dict[Labels, float]] = {}
         self._reset_at: dict[tuple[str, str], str] = {}
 
@@ -226,11 +234,23 @@ class _Sums:
         self._values[key] = values
         return self._reset_at[key]
 
-    def keep(self, keys: Collection[tuple[str, str]]) -> None:
-        """Forget all other sums."""
+    def keep(self, keys: Collection[tuple[str, str]], polled_at: datetime) -> None:
+        """Forget all other sums, after a poll at this time."""
+        self.polled_at = polled_at
         for key in [key for key in self._values if key not in keys]:
             del self._values[key]
             self._reset_at.pop(key, None)
+
+
+def _began_at(group: Sequence[_Read], polled_at: datetime | None) -> datetime | None:
+    """Return when the first of these counters began at 0, if all of them began after the last poll; else ``None``."""
+    if polled_at is None:
+        return None
+    try:
+        began = [datetime.fromtimestamp(float(each.started), UTC) for each in group]
+    except (ValueError, OverflowError, OSError):  # not stated, or no time
+        return None
+    return min(began) if min(began) > polled_at else None
 
 
 def _owner(text: LabelText | None, labels: Mapping[str, str]) -> str | None:

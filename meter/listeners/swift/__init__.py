@@ -1,7 +1,8 @@
 """Listeners to Swift, the object store."""
 
 from meter.declarative.notifications import built_in
+from meter.listeners.swift.objectstore import ObjectStoreListener
 
 __all__ = ["objectstore_listener"]
 
-objectstore_listener = built_in(__file__, "objectstore")
+objectstore_listener = ObjectStoreListener(built_in(__file__, "objectstore"))

@@ -268,7 +268,12 @@ OWNED = {"project_id": "p", "tenant_id": "p"}
                 ("network.services.firewall", "firewall"),
                 ("network.services.vpn", "vpnservice"),
             ]
-            for payload in ({f"{kind}_id": "x", kind: {"id": "x", **OWNED}}, {f"{kind}_id": "x"})
+            for payload in (
+                {f"{kind}_id": "x", kind: {"id": "x", **OWNED}},
+                {f"{kind}_id": "x"},
+                {f"{kind}_id": "x", kind: {}},
+                {f"{kind}_id": "x", kind: None},
+            )
         ),
     ],
 )

@@ -5,6 +5,7 @@ Each follows the source of the service: Designate 23, Manila 23, Cinder 29, Nova
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
@@ -62,6 +63,67 @@ def test_last_hour_of_a_month_is_in_that_month(meter: str) -> None:
     assert sample.timestamp == datetime(2026, 11, 30, 23, tzinfo=UTC)
     # A cumulative meter would have the increase 0: each volume is that of one period.
     assert (sample.type, sample.volume) == ("delta", 3600)
+
+
+# --- audits that several controllers run ---------------------------------------------------------------------------
+
+
+def audits(event_type: str, controllers: int, hours: int) -> list[list[dict[str, Any]]]:
+    """Return the notifications of one resource that each of several controllers sends, every hour; the resource grows meanwhile."""
+    found: list[list[dict[str, Any]]] = [[] for _ in range(controllers)]
+    for number, hour in itertools.product(range(controllers), range(1, hours + 1)):
+        period = {f"audit_period_{end}": f"2026-11-22 {11 + hour + after:02}:00:00" for end, after in PERIOD}
+        resource = {each: "x" for each in ("volume_id", "snapshot_id", "instance_id")}
+        size = {"size": 10 + number, "volume_size": 10 + number}
+        payload = {**resource, **size, "tenant_id": "p", "user_id": "u", "status": "available", **period}
+        sent = said(event_type, 3600 * hour + 5 + number, payload)
+        found[number].append(sent | {"message_id": f"{number} {hour}"})
+    return found
+
+
+PERIOD = (("beginning", 0), ("ending", 1))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("event_type", "volume"), [("volume.exists", 1), ("snapshot.exists", 1), ("trove.instance.exists", 3600)]
+)
+def test_audit_that_several_controllers_run_is_counted_once(event_type: str, volume: int, order: int) -> None:
+    sent = audits(event_type, controllers=3, hours=2)[::order]
+    for store in (collected(*sent), collected(list(itertools.chain(*sent)))):
+        assert [row.volume for row in rows_of(store, event_type)] == [volume, volume]
+
+
+def test_audits_of_an_hour_and_of_the_day_are_two() -> None:
+    [[hour]] = audits("volume.exists", controllers=1, hours=1)
+    day = hour | {"message_id": "day", "payload": hour["payload"] | {"audit_period_beginning": "2026-11-21 13:00:00"}}
+    assert len(rows_of(collected([hour, day]), "volume.exists")) == 2
+
+
+# --- requests to an object store -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("initiator", "account", "owner"),
+    [
+        ({"id": "u", "project_id": "p"}, "p", ("p", "u")),
+        ({"id": "u", "project_id": "other"}, "p", ("other", "u")),  # who is permitted to read the container
+        ({"id": "openstack:aee6d7a4-random"}, "p", ("p", None)),
+        ({"id": "aee6d7a4-random", "project_id": None}, "p", ("p", None)),
+        ({"id": "aee6d7a4-random"}, "v1/SERVICE_p/container/object", (None, "aee6d7a4-random")),
+    ],
+)
+def test_request_without_a_token_is_that_of_the_project_of_the_account(
+    initiator: dict[str, Any], account: str, owner: tuple[str | None, str | None]
+) -> None:
+    bytes_sent = {"metric": {"name": "storage.objects.outgoing.bytes", "unit": "B"}, "result": 5000}
+    target = {"id": account, "action": "get", "metadata": {"container": "c", "object": "o"}}
+    payload = {"initiator": initiator, "target": target, "outcome": "success", "measurements": [bytes_sent]}
+    request, sent = made([said("objectstore.http.request", 0, payload)])
+    assert [(each.name, each.volume) for each in (request, sent)] == [
+        *[("storage.api.request", 1), ("storage.objects.outgoing.bytes", 5000)]
+    ]
+    assert {(each.project_id, each.user_id) for each in (request, sent)} == {owner}
 
 
 # --- shares --------------------------------------------------------------------------------------------------------

@@ -61,6 +61,17 @@ def test_single_granularity_is_billed() -> None:
     assert (sample.resource_id, sample.project_id, sample.user_id) == ("router-r1", "proj-a", None)
 
 
+@pytest.mark.parametrize(
+    ("owner", "project"),
+    [({"tenant_id": "p"}, "p"), ({"project_id": "p"}, "p"), ({"project_id": None}, None), ({}, None)],
+)
+def test_traffic_of_a_label_has_the_project_under_either_name(owner: dict[str, Any], project: str | None) -> None:
+    payload = {"label_id": "l", "bytes": 5000, "pkts": 4, "time": 300, "host": "net1", **owner}
+    said = Notification("1", "l3.meter", "metering.net1", "INFO", NOON, payload)
+    [sample] = fresh().samples(said)
+    assert (sample.volume, sample.resource_id, sample.project_id) == (5000, "l", project)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_one_granularity_of_each_report_is_billed_in_any_order(seed: int) -> None:
     mixed = random.Random(seed)

@@ -31,15 +31,22 @@ from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
+from meter.query import Aggregate
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
 from meter.sample import Sample
+from meter.signing_keys import keyring
 from meter.testing import FakeCycle
 from meter.testing import FakePluginContext
+from meter.testing import MemoryStore
 from tests.openstack_stub import JsonResponse
 from tests.openstack_stub import StubCloud
 from tests.openstack_stub import http
+from tests.signed import received
 from tests.unit.pollsters.openstack.test_pollster import SkippedSamples
 
 ROOT = Path(__file__).parents[4]
+KEYS = keyring(["secret"])
 URL = "http://hv1.example:28282/metrics"
 
 FILE = """
@@ -143,6 +150,54 @@ async def test_counters_that_begin_anew_with_their_exporter_have_its_start_as_ru
     counter = pollster(metric="x_total", resource="id", reset_with_exporter=True)
     assert await runs(Exporter(text), counter) == {"a": "hv1.example:28282/1764237600.12"}
     assert await runs(Exporter('x_total{id="a"} 5\n'), counter) == {"a": None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, 'x_total{{id="a"}} {0}\nx_created{{id="a"}} {1}\n'),
+        ({"reset_with_exporter": True}, 'x_total{{id="a"}} {0}\nprocess_start_time_seconds {1}\n'),
+        (
+            {"reset_with_exporter": True, "sum": True},
+            'x_total{{id="a",cpu="0"}} {0}\nx_total{{id="a",cpu="1"}} 0\nprocess_start_time_seconds {1}\n',
+        ),
+    ],
+    ids=["created", "with its exporter", "sum"],
+)
+@pytest_twisted.ensureDeferred
+async def test_counter_that_began_again_between_two_polls_counts_from_zero(fields: dict[str, Any], text: str) -> None:
+    exporter = Exporter("")
+    values = [(1000, 20), (1005, 20), (3, 130), (4, 130), (9, 60)]
+    exporter.stub.on("GET", "/metrics", *(JsonResponse(200, text.format(*each).encode()) for each in values))
+    counter = pollster(metric="x_total", resource="id", **fields)
+    found: list[Sample] = []
+    for _ in values:
+        exporter.clock.advance(60)
+        found += await exporter.samples(counter)
+    # The last one counts since another time, which is before the last poll: what it counted until that poll is unknown.
+    assert [(each.volume, each.timestamp.timestamp()) for each in found] == [
+        *[(1000, 60), (1005, 120), (0, 130), (3, 180), (4, 240), (9, 300)]
+    ]
+    assert len({run_of(each.type, each.resource_metadata) for each in found[2:5]}) == 1
+    store = MemoryStore()
+    await store.write([received(each, KEYS, "test") for each in found])
+    query = StatisticsQuery(filter=SampleFilter(equals={"meter": "ups.load"}), aggregates=(Aggregate("increase"),))
+    assert [row.values["increase"] for row in await store.statistics(query)] == [9]
+
+
+@pytest_twisted.ensureDeferred
+async def test_series_created_between_two_polls_counts_from_zero() -> None:
+    exporter = Exporter("")
+    texts = ['x_total{id="a"} 5\n', 'x_total{id="a"} 6\nx_total{id="b"} 7\nx_created{id="b"} 100\n']
+    exporter.stub.on("GET", "/metrics", *(JsonResponse(200, each.encode()) for each in texts))
+    counter = pollster(metric="x_total", resource="id")
+    exporter.clock.advance(60)
+    await exporter.samples(counter)
+    exporter.clock.advance(60)
+    found = [(each.resource_id, each.volume, each.timestamp.timestamp()) for each in await exporter.samples(counter)]
+    assert found == [("a", 6, 120), ("b", 0, 100), ("b", 7, 120)]
+    # The agent does not know how long another one has polled it.
+    assert len(await Exporter(texts[1]).samples(counter)) == 2
 
 
 @pytest_twisted.ensureDeferred
