@@ -70,11 +70,14 @@ def test_definition_of_six_lines_defines_a_meter(tmp_path: Path) -> None:
 def test_bad_definition_is_reported_with_its_line_and_the_others_work(tmp_path: Path, line: str, problem: str) -> None:
     key = line.partition(" ")[0]
     wrong = "\n".join(each for each in SITES.strip().splitlines() if not each.startswith(f"{key} "))
-    file = toml(tmp_path, f"{SITES}\n{wrong}\n{line}\n")
+    text = f"{SITES}\n{wrong}\n{line}\n"
+    file = toml(tmp_path, text)
     assert [definition.origin for definition in file.definitions] == ["sites.toml:2"]
     (problem_text, *_) = file.problems
     meter = "''" if key == "name" else "'site.visitors'"
-    assert problem_text.startswith(f"sites.toml:9: meter {meter}: {problem}"), problem_text
+    assert problem_text.startswith(f"sites.toml:{len(dedent(text).splitlines())}: meter {meter}: {problem}"), (
+        problem_text
+    )
 
 
 @pytest.mark.parametrize("missing", ["name", "event_types", "unit", "resource"])
@@ -84,8 +87,31 @@ def test_missing_key_is_named(tmp_path: Path, missing: str) -> None:
     assert problem.endswith(f"{missing}: is missing")
 
 
+def test_problems_of_shared_tables_and_of_the_file_are_reported_with_the_line_of_the_key(tmp_path: Path) -> None:
+    shared = """
+        exchanges = 7
+        [metadata.people]
+        name = "$.payload.name"
+        "odd.key" = []
+        age = []
+        [deletion.site]
+        event_types = ["site.*"]
+        whre = 1
+        [metre]
+    """
+    assert [each.partition(": ")[0] for each in toml(tmp_path, shared).problems] == [
+        "sites.toml:10",
+        "sites.toml:3",
+        "sites.toml:6",
+        "sites.toml:9",
+        "sites.toml:2",
+    ]
+
+
 def test_bad_toml_is_reported_with_the_line(tmp_path: Path) -> None:
     (problem,) = toml(tmp_path, "\n\n[[meter]\n").problems
+    assert problem.startswith("sites.toml:3: not TOML: ")
+    (problem,) = toml(tmp_path, "a = 1\nb = [2,\n\n").problems
     assert problem.startswith("sites.toml:3: not TOML: ")
 
 
@@ -129,7 +155,10 @@ def test_each_file_of_the_directory_is_a_listener(tmp_path: Path) -> None:
     ]
     assert [topic.exchange for topic in decisions[1].plugin.topics] == ["halls"]
     assert len(problems) == 2
-    assert all(problem.startswith(f"{tmp_path}/broken.toml:2: meter 'site.visitors': ") for problem in problems)
+    assert [problem.partition(" meter 'site.visitors': ")[0] for problem in problems] == [
+        f"{tmp_path}/broken.toml:2:",  # what is missing
+        f"{tmp_path}/broken.toml:5:",
+    ]
 
 
 @pytest.mark.parametrize("directory", ["", "/nowhere/at/all"])
