@@ -117,9 +117,9 @@ def joined_runs(rows: Iterable[RunRow]) -> list[RunRow]:
     for row in rows:
         if found:
             last = found[-1]
-            alike = last._replace(first=row.first, last=row.last, count=row.count) == row
+            alike = last._replace(first=row.first, last=row.last, samples=row.samples) == row
             if alike and not is_after_silence(last.last, row.first, row.polling_interval):
-                found[-1] = last._replace(last=row.last, count=last.count + row.count)
+                found[-1] = last._replace(last=row.last, samples=last.samples + row.samples)
                 continue
         found.append(row)
     return found

@@ -147,7 +147,7 @@ class RunRow(NamedTuple):
     last: datetime
     min_volume: float
     max_volume: float
-    count: float
+    samples: float
 
     @property
     def of_one_state(self) -> bool:
@@ -155,14 +155,14 @@ class RunRow(NamedTuple):
 
         Polls go on to say the same. Notifications stand each for itself: another one may have told otherwise between them.
         """
-        between = self.polling_interval == 0 and self.first < self.last and self.count > 2
+        between = self.polling_interval == 0 and self.first < self.last and self.samples > 2
         return self.min_volume == self.max_volume and not between
 
     def ends(self) -> list[RunRow]:
         """Return the notifications at the first and the last time, of polls the row itself."""
         if self.polling_interval or self.first == self.last:
             return [self]
-        return [self._replace(first=time, last=time, count=1) for time in (self.first, self.last)]
+        return [self._replace(first=time, last=time, samples=1) for time in (self.first, self.last)]
 
 
 class ReportRow(NamedTuple):
