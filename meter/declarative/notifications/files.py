@@ -22,8 +22,10 @@ from meter.declarative.notifications.definition import Definition
 from meter.declarative.notifications.deletion import Deletion
 from meter.declarative.notifications.metadata import Metadata
 from meter.declarative.notifications.models import BadDefinition
+from meter.declarative.notifications.models import ConditionsTable
 from meter.declarative.notifications.models import ReadContext
 from meter.declarative.notifications.models import make_definition
+from meter.declarative.notifications.models import read_conditions
 from meter.declarative.notifications.models import read_deletion
 from meter.declarative.notifications.models import read_metadata
 from meter.toml_lines import Path as TomlPath
@@ -33,7 +35,7 @@ from meter.toml_lines import toml_lines
 SUFFIXES = (".toml", ".yaml", ".yml")
 """Suffixes of the files that are read; others are ignored."""
 
-KEYS = ("exchanges", "metadata", "deletion", "meter")
+KEYS = ("exchanges", "metadata", "deletion", "conditions", "meter")
 """Top-level keys of a TOML file."""
 
 
@@ -81,11 +83,19 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
         deletions[group] = read_deletion(table, context)
         problems += [f"{places.of_problem(each, 'deletion', group)}: {each}" for each in context.problems]
     entries = content.get("meter", [])
+    conditions: dict[str, ConditionsTable | None] = {}
+    used = {each.get("conditions") for each in entries if isinstance(each, dict)}
+    for group, table in _table(content, "conditions").items():
+        context = ReadContext()
+        conditions[group] = read_conditions(table, context)
+        if group not in used:
+            context.problems.append(f'conditions.{group}: no meter has conditions = "{group}"')
+        problems += [f"{places.of_problem(each, 'conditions', group)}: {each}" for each in context.problems]
     exchanges = content.get("exchanges", [])
     if not isinstance(exchanges, list) or not all(isinstance(each, str) and each for each in exchanges):
         problems.append(f"{places.of('exchanges')}: exchanges: should be a list of names")
         exchanges = []
-    definitions = tuple(_definitions(enumerate(entries), shared, deletions, places, problems))
+    definitions = tuple(_definitions(enumerate(entries), _Shared(shared, deletions, conditions), places, problems))
     return DefinitionFile(definitions, tuple(exchanges), tuple(problems))
 
 
@@ -110,7 +120,16 @@ def _from_yaml(text: str, name: str) -> DefinitionFile:
             tables.append((number, from_ceilometer(entry) if isinstance(entry, dict) else entry))
         except BadDefinition as error:
             problems += _problems(error, places, number, entry)
-    return DefinitionFile(tuple(_definitions(tables, {}, {}, places, problems)), (), tuple(problems))
+    return DefinitionFile(tuple(_definitions(tables, _Shared({}, {}, {}), places, problems)), (), tuple(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The tables of a file that its definitions refer to, by name."""
+
+    metadata: Mapping[str, Metadata]
+    deletions: Mapping[str, Deletion]
+    conditions: Mapping[str, ConditionsTable | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +151,7 @@ class _Places:
 
 def _definitions(
     entries: Iterable[tuple[int, Any]],
-    shared: Mapping[str, Metadata],
-    deletions: Mapping[str, Deletion],
+    shared: _Shared,
     places: _Places,
     problems: list[str],
 ) -> Iterator[Definition]:
@@ -144,7 +162,7 @@ def _definitions(
             problems.append(f"{place}: should be a table of a meter, not {entry!r:.60}")
             continue
         try:
-            new = make_definition(entry, shared, place, deletions)
+            new = make_definition(entry, shared.metadata, place, shared.deletions, shared.conditions)
         except BadDefinition as error:
             problems += _problems(error, places, number, entry)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from textwrap import dedent
 
@@ -106,6 +107,62 @@ def test_problems_of_shared_tables_and_of_the_file_are_reported_with_the_line_of
         "sites.toml:9",
         "sites.toml:2",
     ]
+
+
+CONDITIONS = """
+[conditions.open]
+except = "site.*.error"
+unless = { "$.payload.state" = "closed" }
+"""
+
+
+def test_conditions_of_a_named_table_apply_beside_those_of_the_definition(tmp_path: Path) -> None:
+    own = 'except = "site.x"\nunless = { "$.payload.kind" = "test" }\n'
+    named = toml(tmp_path, SITES + own + 'conditions = "open"\n' + CONDITIONS)
+    assert named.problems == ()
+    [definition] = named.definitions
+    assert [(source.shown, texts) for source, texts in definition.unless] == [
+        ("payload.kind", {"test"}),
+        ("payload.state", {"closed"}),
+    ]
+    [pattern] = definition.patterns
+    assert pattern.unwanted is not None
+    assert re.fullmatch(pattern.unwanted, "site.x")
+    assert re.fullmatch(pattern.unwanted, "site.visit.error")
+
+
+@pytest.mark.parametrize(
+    ("used", "table", "problems"),
+    [
+        (
+            "closed",
+            CONDITIONS,
+            [
+                "10: conditions.open: no meter has conditions",
+                "8: meter 'site.visitors': conditions: there is no [conditions.closed]",
+            ],
+        ),
+        (
+            "open",
+            CONDITIONS.replace("unless", "unles"),
+            ["12: unles: unknown key; should be one of except, unless", "8: meter"],
+        ),
+        (
+            "open",
+            CONDITIONS.replace("$.payload.state", "$.payload["),
+            ["12: unless: '$.payload[' is not a JSONPath", "8: meter"],
+        ),
+        ("open", "\n[conditions.open]\n", ["10: conditions: should have except or unless", "8: meter"]),
+        ("open", "\n[conditions]\nopen = 7\n", ["11: conditions: should be a table", "8: meter"]),
+    ],
+)
+def test_bad_conditions_are_reported_and_their_definitions_are_not_used(
+    tmp_path: Path, used: str, table: str, problems: list[str]
+) -> None:
+    file = toml(tmp_path, f'{SITES.rstrip()}\nconditions = "{used}"\n{table}')
+    assert file.definitions == ()
+    for problem, expected in zip(file.problems, problems, strict=True):
+        assert problem.startswith(f"sites.toml:{expected}"), file.problems
 
 
 def test_bad_toml_is_reported_with_the_line(tmp_path: Path) -> None:

@@ -468,7 +468,10 @@ volume = "v"
     assert "a.toml:10: pollster 2 (b): type: should be" in text
     assert "a.toml:13: pollster 2 (b): urls: unknown field; known are meter, type" in text
     assert "b.toml:1: cannot be read" in text
-    assert f"c.yaml:{len(multi.splitlines())}: pollster 2 (x.{{y}}): the name of meter may end in one {{path}} into" in text
+    assert (
+        f"c.yaml:{len(multi.splitlines())}: pollster 2 (x.{{y}}): the name of meter may end in one {{path}} into"
+        in text
+    )
     assert "d.yaml:1: pollster 1 (?): should be a mapping" in text
     assert "d.yaml:2: pollster 2 (n): host_command: not supported; Meter runs no code that a definition names" in text
 
