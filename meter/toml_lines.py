@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_left
+from collections.abc import Mapping
 
 Path = tuple[str | int, ...]
 """Keys, and positions in arrays: ``("price", 2, "tiers", 0, "up_to")``."""
@@ -22,6 +23,13 @@ _SPACE = re.compile(r"(?:[\s,]|#[^\n]*)*")
 def toml_lines(text: str) -> dict[Path, int]:
     """Return the lines, from 1, of all tables and keys of ``text``, which must be valid TOML."""
     return _LineScanner(text).lines
+
+
+def innermost_line(lines: Mapping[Path, int], path: Path) -> int:
+    """Return the line of what stands at ``path``, or else of the innermost thing around it; 1 if there is none."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
 
 
 class _LineScanner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -28,6 +29,9 @@ from meter.plugins.registry import Decision
 from meter.positions import counted_from_one
 from meter.settings.plain_words import plain
 from meter.settings.plain_words import toml_text
+from meter.toml_lines import Path as TomlPath
+from meter.toml_lines import innermost_line
+from meter.toml_lines import toml_lines
 
 SUFFIXES = (".toml", ".yaml", ".yml")
 
@@ -53,23 +57,31 @@ def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
     except OSError as error:
         return [], [f"{directory}: cannot be read: {error}"]
     for path in paths:
+        text = ""
         try:
-            entries = list(_entries(path))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            problems.append(f"{path}: cannot be read: {error}")
+            text = path.read_text(encoding="utf-8")
+            entries, lines = list(_entries(path, text)), _lines(path, text)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            problems.append(f"{_place_of_fault(path, text, error)}: cannot be read: {' '.join(str(error).split())}")
             continue
         numbers: dict[str, int] = {}
         for table, entry in entries:
             numbers[table] = numbers.get(table, 0) + 1
-            where = f"{path}: {table} {numbers[table]} ({_name(entry)})"
+            shown = f"{table} {numbers[table]} ({_name(entry)})"
+            place = (table, numbers[table] - 1)
+            where = f"{path}:{innermost_line(lines, place)}: {shown}"
             model = MODELS[table]
             try:
                 pollsters = _pollsters(table, entry, ceilometer=path.suffix != ".toml")
             except ValidationError as error:
                 names = CEILOMETER_FIELDS if path.suffix != ".toml" else {}
-                problems += [f"{where}: {_message(detail, model, names)}" for detail in error.errors(include_url=False)]
+                for detail in error.errors(include_url=False):
+                    message = _message(detail, model, names)
+                    line = innermost_line(lines, (*place, *_keys(detail, message, names)))
+                    problems.append(f"{path}:{line}: {shown}: {message}")
             except (ValueError, TypeError) as error:
-                problems.append(f"{where}: {error}")
+                line = innermost_line(lines, (*place, str(error).partition(":")[0]))
+                problems.append(f"{path}:{line}: {shown}: {error}")
             else:
                 for pollster in pollsters:
                     if pollster.name in decisions:
@@ -82,9 +94,8 @@ def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
     return list(decisions.values()), problems
 
 
-def _entries(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the definitions in the file, each with the name of its table."""
-    text = path.read_text(encoding="utf-8")
+def _entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """Yield the definitions in the text of the file, each with the name of its table."""
     if path.suffix == ".toml":
         document = tomllib.loads(text)
         unknown = sorted(set(document) - set(MODELS))
@@ -100,6 +111,29 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     yield from (("pollster", entry) for entry in entries)
 
 
+def _lines(path: Path, text: str) -> Mapping[TomlPath, int]:
+    """Return the lines of the definitions in a valid text, and of their keys, by table, position and key."""
+    if path.suffix == ".toml":
+        return toml_lines(text)
+    root = yaml.compose(text, yaml.SafeLoader)
+    lines: dict[TomlPath, int] = {}
+    for number, node in enumerate(root.value if isinstance(root, yaml.SequenceNode) else [root] if root else []):
+        lines["pollster", number] = node.start_mark.line + 1
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            lines["pollster", number, str(key.value)] = key.start_mark.line + 1
+    return lines
+
+
+def _place_of_fault(path: Path, text: str, error: Exception) -> str:
+    """Return the file and, if the ``error`` tells it, the line that is no TOML or YAML."""
+    mark = getattr(error, "problem_mark", None)
+    line = mark.line + 1 if mark else None
+    if isinstance(error, tomllib.TOMLDecodeError):
+        found = re.search(r"\(at line (\d+),", str(error))
+        line = int(found[1]) if found else len(text.splitlines())  # "at end of document"
+    return f"{path}:{line}" if line else str(path)
+
+
 def _pollsters(table: str, entry: Any, *, ceilometer: bool) -> Sequence[ICentralPollster]:
     if not isinstance(entry, Mapping):
         raise ValueError(f"should be a mapping, not {toml_text(entry)}")
@@ -110,6 +144,12 @@ def _pollsters(table: str, entry: Any, *, ceilometer: bool) -> Sequence[ICentral
 
 def _name(entry: Any) -> str:
     return str(entry.get("name") or entry.get("meter") or "unnamed") if isinstance(entry, Mapping) else "?"
+
+
+def _keys(detail: Any, message: str, names: Mapping[str, str]) -> TomlPath:
+    """Return where in the definition a problem is; of one of the whole, the text begins with the key."""
+    first, *others = detail["loc"] or (message.partition(":")[0],)
+    return names.get(str(first), first), *others
 
 
 def _message(detail: Any, model: type[BaseModel], names: Mapping[str, str]) -> str:

@@ -29,13 +29,6 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 END = START + 3 * DAY
 INTERVAL = 600
 
-IDS = random.Random()
-"""Of contradicting notifications of one microsecond, the ids of the messages decide which one comes last."""
-
-
-def new_id():
-    return str(uuid.UUID(int=IDS.getrandbits(128), version=4))
-
 
 def polled(meter, when, volume, resource, **metadata):
     return message(
@@ -46,7 +39,6 @@ def polled(meter, when, volume, resource, **metadata):
         resource_id=resource,
         project_id=metadata.pop("project", "p1"),
         metadata={**metadata, "_meter": {"interval": INTERVAL, "run": "exists"}},
-        message_id=new_id(),
     )
 
 
@@ -60,7 +52,6 @@ def notified(meter, when, volume, resource, event, **metadata):
         resource_id=resource,
         project_id=project,
         metadata={**metadata, "event_type": event},
-        message_id=new_id(),
     )
 
 
@@ -135,7 +126,6 @@ async def listed_rows(store, rows):
 @pytest_twisted.ensureDeferred
 async def test_lives_are_those_of_a_store_in_memory_whatever_is_final(postgresql):
     memory = MemoryStore()
-    IDS.seed(1)
     async with running(postgresql.dsn_with_schema()) as store:
         assert ILifeStore.providedBy(store)
         messages = [each for seed in range(3) for each in volumes(seed)]
@@ -150,6 +140,42 @@ async def test_lives_are_those_of_a_store_in_memory_whatever_is_final(postgresql
         assert await store._readers.rows("SELECT count(*) > 0 FROM rollup WHERE hours = 24") == [(True,)]
         for projects in ({}, {"project_id": "p1"}, {"project_id": "p2"}, {"resource_id": "v0-2"}):
             assert await found(store, **projects) == await found(memory, **projects)
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_notification_counts_though_its_hour_is_final(postgresql):
+    """The third of four equal ones takes back what another meter told with the second one."""
+    memory = MemoryStore()
+    told = [("volume", 0, "in-use"), ("volume", 5, "in-use"), ("volume.size", 5, "maintenance")]
+    told += [("volume", 10, "in-use"), ("volume", 50, "in-use")]
+    messages = [
+        notified(meter, START + n * MINUTE, 1, "v", "volume.update.end", status=status) for meter, n, status in told
+    ]
+    async with running(postgresql.dsn_with_schema()) as store:
+        await memory.write(messages)
+        await store.write(messages)
+        [expected] = await found(memory)
+        assert [(each.state, (each.began - START) / MINUTE) for each in expected.segments] == [
+            ("in-use", 0),
+            ("maintenance", 5),
+            ("in-use", 10),
+        ]
+        assert await found(store) == [expected]
+        await store.maintenance.finalize(END)
+        assert await store._readers.rows("SELECT max(count) FROM rollup WHERE hours = 24 AND first_volume > 0") == [
+            (4,)
+        ]
+        assert await found(store) == [expected]
+        # What has expired is known by its ends.
+        await store._writers.rows("DELETE FROM sample WHERE timestamp > %s RETURNING 1", [START + 20 * MINUTE])
+        assert await found(store) == [expected]
+        await store._writers.rows("DELETE FROM sample RETURNING 1")
+        [left] = await found(store)
+        assert [(each.state, (each.began - START) / MINUTE) for each in left.segments] == [
+            ("in-use", 0),
+            ("maintenance", 5),
+            ("in-use", 50),
+        ]
 
 
 @pytest_twisted.ensureDeferred

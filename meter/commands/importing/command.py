@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from typing import TextIO
@@ -23,6 +24,7 @@ from meter.commands.importing.import_source import ImportSource
 from meter.commands.importing.import_source import ImportSourceError
 from meter.commands.importing.import_state import BadImportState
 from meter.commands.importing.import_state import ImportState
+from meter.commands.importing.import_state import ImportTotals
 from meter.commands.importing.importer import MAX_REASONS
 from meter.commands.importing.importer import ImportCounts
 from meter.commands.importing.importer import Importer
@@ -69,6 +71,7 @@ async def import_from(source: ImportSource, reactor: Any, config: Config, option
     state = ImportState(Path(options["state"]), _identity(source, options["selection"]))
     if not options["restart"]:
         state.read()
+    before, was_finished = state.totals, state.finished
     async with AsyncExitStack() as stack:
         to, rejected = None, None
         if not dry_run:
@@ -92,11 +95,16 @@ async def import_from(source: ImportSource, reactor: Any, config: Config, option
             advance=progress.add,
         )
         reactor.addSystemEventTrigger("before", "shutdown", importer.stop)
+        nothing_new = False
         try:
             with progress.shown():
                 await importer.run(state.mark)
+            nothing_new = was_finished and not (importer.counts.samples or importer.counts.not_imported)
         finally:
-            report(importer.counts, "would be imported" if dry_run else verb, options)
+            if nothing_new:
+                report_finished(before, options)
+            else:
+                report(importer.counts, "would be imported" if dry_run else verb, options)
     return EXIT_FOUND_PROBLEMS if importer.counts.not_imported else EXIT_OK
 
 
@@ -126,6 +134,24 @@ def report(counts: ImportCounts, verb: str, options: Any) -> None:
         if more := len(counts.reasons) - len(found):
             lines.append(f"  and {counted(more, 'other reason', ',')}")
     sys.stdout.write("".join(escape_terminal(line) + "\n" for line in lines))
+    sys.stdout.flush()
+
+
+def report_finished(totals: ImportTotals | None, options: Any) -> None:
+    """Write that an import had finished before, and what it had imported; ``None`` if that is not known."""
+    if options["json"]:
+        known = None if totals is None else {"samples": totals.samples, **asdict(totals)}
+        sys.stdout.write(
+            json.dumps({"outcome": "finished before", **ImportCounts().to_json(), "imported": known}) + "\n"
+        )
+        return
+    did = "what it had imported is not in its state"
+    if totals is not None:
+        did = f"it had imported {counted(totals.samples, 'sample', ',')} of {counted(len(totals.meters), 'meter')}"
+        if totals.not_imported:
+            did += f", and not {counted(totals.not_imported, 'record', ',')}"
+    line = f"the import had finished before, and its source has nothing new: {did}; --restart begins again ({options['state']})"
+    sys.stdout.write(escape_terminal(line) + "\n")
     sys.stdout.flush()
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from meter.commands.importing.gnocchi_points import COLUMNS
 from meter.commands.importing.gnocchi_points import MAX_GRANULARITY_SECONDS
 from meter.commands.importing.gnocchi_points import SOURCE
 from meter.commands.importing.gnocchi_points import GnocchiMetric
@@ -23,7 +24,6 @@ from meter.commands.importing.import_source import NotImported
 from meter.commands.importing.import_source import SourcePage
 from meter.sample import SampleType
 
-COLUMNS = ["timestamp", "granularity", "value"]
 SHOWN_CHARACTERS = 80
 """How much of a wrong first line an error shows."""
 
@@ -114,7 +114,7 @@ class GnocchiCsv:
             with self._path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file, restkey="more")
                 names = reader.fieldnames or []
-                if names[:3] != COLUMNS:
+                if tuple(names[:3]) != COLUMNS:
                     first = (
                         f"its first line is {_shortened(','.join(names))!r}, not"
                         if names

@@ -26,6 +26,9 @@ from meter.sample import with_reserved
 SOURCE = "gnocchi"
 """The value of ``imported_from`` of samples made of points."""
 
+COLUMNS = ("timestamp", "granularity", "value")
+"""What a point consists of."""
+
 MAX_GRANULARITY_SECONDS = 100 * 365 * 86_400.0
 """More than any archive policy has, and few enough for all calculations with times."""
 
@@ -89,7 +92,7 @@ def samples_of(
     length = timedelta(seconds=granularity)
     made: dict[int, Mapping[str, Any]] = {}
     for point in points:
-        record = f"{metric.record} {point!r}"[:200]
+        record = f"{metric.record} {_shown(point)}"[:200]
         try:
             [text, seconds, value] = point
             if seconds != granularity:
@@ -126,6 +129,13 @@ def samples_of(
         else:
             samples.append(SourceSample(record, sample))
     return samples, not_imported
+
+
+def _shown(point: Any) -> str:
+    """Return the point with the names of its columns."""
+    if not isinstance(point, list) or len(point) != len(COLUMNS):
+        return repr(point)
+    return ", ".join(f"{name} {value}" for name, value in zip(COLUMNS, point, strict=True))
 
 
 def _time_of(start: datetime, length: timedelta, metric: GnocchiMetric) -> datetime:

@@ -23,6 +23,7 @@ from meter.commands.importing.import_source import NotImported
 from meter.commands.importing.import_source import SourcePage
 from meter.commands.importing.import_source import SourceSample
 from meter.commands.importing.import_state import ImportState
+from meter.commands.importing.import_state import ImportTotals
 from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.outgoing import OutgoingMessage
@@ -137,6 +138,7 @@ class Importer:
         self._rate = rate
         self._advance = advance
         self._stopped = False
+        self._before = None if state is None else state.totals
         self.counts = ImportCounts()
 
     def stop(self) -> None:
@@ -154,6 +156,15 @@ class Importer:
             sending = self._rate and self._destination is not None
             due = began + len(page.samples) / self._rate if sending else began
             await sleep(self._clock, max(0.0, due - self._clock.seconds()))
+        if self._state is not None:
+            self._state.write(self._state.mark, self._totals(), finished=True)
+
+    def _totals(self) -> ImportTotals | None:
+        """Return what was imported by this run and by those before."""
+        meters: Counter[str] = Counter()
+        for (name, _, _), count in self.counts.meters.items():
+            meters[name] += count.samples
+        return self._before and self._before.plus(meters, self.counts.not_imported)
 
     async def _import(self, page: SourcePage) -> None:
         signer = self._new_signer()
@@ -176,7 +187,7 @@ class Importer:
         not_imported += await self._send(messages, accepted)
         self._write_rejected(not_imported)
         if self._state is not None and page.mark is not None:
-            self._state.write(page.mark)
+            self._state.write(page.mark, self._totals())
 
     async def _send(self, messages: Sequence[OutgoingMessage], accepted: dict[str, SourceSample]) -> list[NotImported]:
         """Send ``messages`` and count them; return those that were refused."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,15 +22,20 @@ from meter.declarative.notifications.definition import Definition
 from meter.declarative.notifications.deletion import Deletion
 from meter.declarative.notifications.metadata import Metadata
 from meter.declarative.notifications.models import BadDefinition
+from meter.declarative.notifications.models import ConditionsTable
 from meter.declarative.notifications.models import ReadContext
 from meter.declarative.notifications.models import make_definition
+from meter.declarative.notifications.models import read_conditions
 from meter.declarative.notifications.models import read_deletion
 from meter.declarative.notifications.models import read_metadata
+from meter.toml_lines import Path as TomlPath
+from meter.toml_lines import innermost_line
+from meter.toml_lines import toml_lines
 
 SUFFIXES = (".toml", ".yaml", ".yml")
 """Suffixes of the files that are read; others are ignored."""
 
-KEYS = ("exchanges", "metadata", "deletion", "meter")
+KEYS = ("exchanges", "metadata", "deletion", "conditions", "meter")
 """Top-level keys of a TOML file."""
 
 
@@ -59,29 +65,37 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
-        return DefinitionFile((), (), (f"{name}:{line[1] if line else 1}: not TOML: {error}",))
+        return DefinitionFile((), (), (f"{name}:{line[1] if line else len(text.splitlines())}: not TOML: {error}",))
+    places = _Places(name, toml_lines(text))
     problems = [
-        f"{name}:1: {key}: unknown key; should be one of {', '.join(KEYS)}" for key in content if key not in KEYS
+        f"{places.of(key)}: {key}: unknown key; should be one of {', '.join(KEYS)}"
+        for key in content
+        if key not in KEYS
     ]
     shared: dict[str, Metadata] = {}
     for group, table in _table(content, "metadata").items():
         context = ReadContext()
         shared[group] = read_metadata(table if isinstance(table, dict) else {}, context)
-        problems += [f"{name}:{_line_of(text, rf'metadata.{re.escape(group)}')}: {each}" for each in context.problems]
+        problems += [f"{places.of_problem(each, 'metadata', group)}: {each}" for each in context.problems]
     deletions: dict[str, Deletion] = {}
     for group, table in _table(content, "deletion").items():
         context = ReadContext()
         deletions[group] = read_deletion(table, context)
-        problems += [f"{name}:{_line_of(text, rf'deletion.{re.escape(group)}')}: {each}" for each in context.problems]
+        problems += [f"{places.of_problem(each, 'deletion', group)}: {each}" for each in context.problems]
     entries = content.get("meter", [])
-    lines = [number for number, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[\s*meter\s*\]\]", line)]
-    if not isinstance(entries, list) or len(lines) != len(entries):
-        lines = [1] * len(entries)
+    conditions: dict[str, ConditionsTable | None] = {}
+    used = {each.get("conditions") for each in entries if isinstance(each, dict)}
+    for group, table in _table(content, "conditions").items():
+        context = ReadContext()
+        conditions[group] = read_conditions(table, context)
+        if group not in used:
+            context.problems.append(f'conditions.{group}: no meter has conditions = "{group}"')
+        problems += [f"{places.of_problem(each, 'conditions', group)}: {each}" for each in context.problems]
     exchanges = content.get("exchanges", [])
     if not isinstance(exchanges, list) or not all(isinstance(each, str) and each for each in exchanges):
-        problems.append(f"{name}:1: exchanges: should be a list of names")
+        problems.append(f"{places.of('exchanges')}: exchanges: should be a list of names")
         exchanges = []
-    definitions = tuple(_definitions(zip(lines, entries, strict=True), shared, deletions, name, problems))
+    definitions = tuple(_definitions(enumerate(entries), _Shared(shared, deletions, conditions), places, problems))
     return DefinitionFile(definitions, tuple(exchanges), tuple(problems))
 
 
@@ -98,44 +112,70 @@ def _from_yaml(text: str, name: str) -> DefinitionFile:
     if not isinstance(entries, list):
         return DefinitionFile((), (), (f"{name}:1: should have a list named metric, as Ceilometer's meters.yaml",))
     nodes = next(value.value for key, value in tree.value if key.value == "metric") if tree else []
+    places = _Places(name, {("meter", number): node.start_mark.line + 1 for number, node in enumerate(nodes)})
     problems: list[str] = []
     tables = []
-    for node, entry in zip(nodes, entries, strict=True):
-        line = node.start_mark.line + 1
+    for number, entry in enumerate(entries):
         try:
-            tables.append((line, from_ceilometer(entry) if isinstance(entry, dict) else entry))
+            tables.append((number, from_ceilometer(entry) if isinstance(entry, dict) else entry))
         except BadDefinition as error:
-            problems += _problems(error, name, line, entry)
-    return DefinitionFile(tuple(_definitions(tables, {}, {}, name, problems)), (), tuple(problems))
+            problems += _problems(error, places, number, entry)
+    return DefinitionFile(tuple(_definitions(tables, _Shared({}, {}, {}), places, problems)), (), tuple(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The tables of a file that its definitions refer to, by name."""
+
+    metadata: Mapping[str, Metadata]
+    deletions: Mapping[str, Deletion]
+    conditions: Mapping[str, ConditionsTable | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Names places in a file: the file as ``name``, and lines."""
+
+    name: str
+    lines: Mapping[TomlPath, int]
+
+    def of(self, *path: str | int) -> str:
+        """Return the file and the line of a key or a table."""
+        return f"{self.name}:{innermost_line(self.lines, path)}"
+
+    def of_problem(self, problem: str, *table: str | int) -> str:
+        """Return the file and the line of the key of ``table`` with whose name a problem begins, or else of the table."""
+        keys = problem.partition(":")[0].split(".")
+        return self.of(*table, *(keys[1:] if keys[0] == table[0] else keys))
 
 
 def _definitions(
-    entries: Any, shared: Mapping[str, Metadata], deletions: Mapping[str, Deletion], name: str, problems: list[str]
+    entries: Iterable[tuple[int, Any]],
+    shared: _Shared,
+    places: _Places,
+    problems: list[str],
 ) -> Iterator[Definition]:
     interned: dict[str, Metadata] = {}
-    for line, entry in entries:
+    for number, entry in entries:
+        place = places.of("meter", number)
         if not isinstance(entry, dict):
-            problems.append(f"{name}:{line}: should be a table of a meter, not {entry!r:.60}")
+            problems.append(f"{place}: should be a table of a meter, not {entry!r:.60}")
             continue
         try:
-            new = make_definition(entry, shared, f"{name}:{line}", deletions)
+            new = make_definition(entry, shared.metadata, place, shared.deletions, shared.conditions)
         except BadDefinition as error:
-            problems += _problems(error, name, line, entry)
+            problems += _problems(error, places, number, entry)
         else:
             # Definitions with equal metadata share one object, so that it is extracted once per notification.
             metadata = interned.setdefault(repr((entry.get("metadata"), entry.get("user_metadata"))), new.metadata)
             yield replace(new, metadata=metadata)
 
 
-def _problems(error: BadDefinition, name: str, line: int, entry: Mapping[str, Any]) -> list[str]:
-    return [f"{name}:{line}: meter {entry.get('name', 'without a name')!r:.80}: {each}" for each in error.problems]
+def _problems(error: BadDefinition, places: _Places, number: int, entry: Mapping[str, Any]) -> list[str]:
+    shown = f"meter {entry.get('name', 'without a name')!r:.80}"
+    return [f"{places.of_problem(each, 'meter', number)}: {shown}: {each}" for each in error.problems]
 
 
 def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = content.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def _line_of(text: str, header: str) -> int:
-    found = re.search(rf"^\s*\[\s*{header}\s*\]", text, re.MULTILINE)
-    return text.count("\n", 0, found.start(0)) + 1 if found else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from types import MappingProxyType
@@ -51,6 +52,7 @@ WANTED = _PATHS | {
     "volume": "a number, a path that begins with $, several, or { from = …, to = … }",
     "metadata": "a table, or the name of a table under [metadata]",
     "deletion": "a table, or the name of a table under [deletion]",
+    "conditions": "the name of a table under [conditions]",
     "unless": "a table of paths that begin with $, each with a text or several in a list",
 }
 """What is allowed for keys that take several kinds of values, for error texts."""
@@ -90,6 +92,13 @@ class DeletionTable(Model):
     ids_reused: bool = False
 
 
+class ConditionsTable(Model):
+    """Of which notifications no samples are made: ``[conditions.NAME]``; the keys are those of a definition."""
+
+    without: OneOrMore = Field(default=[], alias="except")
+    unless: dict[Text, Text | list[Text]] = {}
+
+
 class DefinitionTable(Model):
     """One ``[[meter]]`` of a file, or a converted entry of ``meters.yaml``."""
 
@@ -108,6 +117,7 @@ class DefinitionTable(Model):
     optional: list[Literal["user", "project", "timestamp"]] = []
     requires: OneOrMore = []
     unless: dict[Text, Text | list[Text]] = {}
+    conditions: Text | None = None
     each: OneOrMore | None = None
     lookup: list[str] = []
     metadata: str | dict[str, Any] = {}
@@ -129,17 +139,21 @@ def make_definition(
     shared: Mapping[str, Metadata],
     origin: str,
     deletions: Mapping[str, Deletion] = MappingProxyType({}),
+    conditions: Mapping[str, ConditionsTable | None] = MappingProxyType({}),
 ) -> Definition:
     """Return the definition in ``table``; raises :class:`BadDefinition`.
 
-    ``shared`` and ``deletions`` are the tables under ``[metadata]`` and ``[deletion]``, by name.
+    ``shared``, ``deletions`` and ``conditions`` are the tables under ``[metadata]``, ``[deletion]`` and ``[conditions]``, by name;
+    of the last ones ``None`` has problems of its own.
     """
     try:
         model = DefinitionTable.model_validate(table)
     except ValidationError as error:
         raise BadDefinition(list(_problems(error))) from error
     context = ReadContext(model.ceilometer)
-    patterns = tuple(_patterns(model, context))
+    common = _common_conditions(model, conditions, context)
+    without = [*_listed(model.without), *_listed(common.without)]
+    patterns = tuple(_patterns(model, without, context))
     fields: dict[str, ValueSource | Span] = {}
     for name in FIELDS:
         written = getattr(model, name)
@@ -158,7 +172,7 @@ def make_definition(
         context.problems.append(f"type: should be {', '.join(SAMPLE_TYPES)} or a path, not {model.type!r}")
     if unknown := [name for name in model.lookup if name not in FIELDS]:
         context.problems.append(f"lookup: {', '.join(unknown)}: should be one of {', '.join(FIELDS)}")
-    unless = _conditions(model.unless, "unless", context)
+    unless = _conditions(model.unless, "unless", context) + _conditions(common.unless, "unless", context)
     each = None if model.each is None else _source(model.each, "each", context)
     metadata = _metadata_of(model, shared, context)
     deletion = _deletion(model, deletions, context)
@@ -223,6 +237,38 @@ def read_deletion(table: Any, context: ReadContext) -> Deletion:
     )
 
 
+def read_conditions(table: Any, context: ReadContext) -> ConditionsTable | None:
+    """Return the table ``[conditions.NAME]``, or ``None`` if it has problems: without it samples would be made that must not be."""
+    if not isinstance(table, dict):
+        context.problems.append(f"conditions: should be a table with except or unless, not {toml_text(table)}")
+        return None
+    try:
+        model = ConditionsTable.model_validate(table)
+    except ValidationError as error:
+        context.problems += _problems(error, ConditionsTable)
+        return None
+    before = len(context.problems)
+    if not (model.without or model.unless):
+        context.problems.append("conditions: should have except or unless")
+    for text in _listed(model.without):
+        _expression(text, context)
+    _conditions(model.unless, "unless", context)
+    return model if len(context.problems) == before else None
+
+
+def _common_conditions(
+    model: DefinitionTable, conditions: Mapping[str, ConditionsTable | None], context: ReadContext
+) -> ConditionsTable:
+    if model.conditions is None:
+        return ConditionsTable()
+    if model.conditions not in conditions:
+        known = ", ".join(conditions) or "none"
+        context.problems.append(f"conditions: there is no [conditions.{model.conditions}] in this file, only: {known}")
+    elif conditions[model.conditions] is None:
+        context.problems.append(f"conditions: [conditions.{model.conditions}] is not valid")
+    return conditions.get(model.conditions) or ConditionsTable()
+
+
 def _conditions(table: Mapping[str, Any], name: str, context: ReadContext) -> Conditions:
     return tuple(
         (_source(written, name, context), frozenset(str(each).lower() for each in _listed(wanted)))
@@ -239,8 +285,8 @@ def _meters(model: DefinitionTable) -> tuple[MeterDefinition, ...]:
     return tuple(MeterDefinition(each, kind, unit) for each in names)
 
 
-def _patterns(model: DefinitionTable, context: ReadContext) -> Iterator[Pattern]:
-    without = "|".join(_expression(text, context) for text in _listed(model.without))
+def _patterns(model: DefinitionTable, unwanted: Sequence[str], context: ReadContext) -> Iterator[Pattern]:
+    without = "|".join(_expression(text, context) for text in unwanted)
     for text in _listed(model.event_types):
         try:
             pattern = regular_expression(text) if model.ceilometer else shell_pattern(text)
@@ -321,7 +367,7 @@ def _listed(written: Any) -> list[Any]:
     return written if isinstance(written, list) else [written]
 
 
-def _problems(error: ValidationError) -> Iterable[str]:
+def _problems(error: ValidationError, table: type[Model] = DefinitionTable) -> Iterable[str]:
     """Yield a text for each key with an error: of the branches of a union only the first."""
     seen: set[str] = set()
     for detail in error.errors(include_url=False):
@@ -330,9 +376,7 @@ def _problems(error: ValidationError) -> Iterable[str]:
             continue
         seen.add(name)
         if detail["type"] == "extra_forbidden":
-            known = ", ".join(
-                each.alias or key for key, each in DefinitionTable.model_fields.items() if key != "ceilometer"
-            )
+            known = ", ".join(each.alias or key for key, each in table.model_fields.items() if key != "ceilometer")
             yield f"{name}: unknown key; should be one of {known}"
         elif detail["type"] == "missing" and len(detail["loc"]) == 1:
             yield f"{name}: is missing"

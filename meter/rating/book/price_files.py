@@ -26,6 +26,7 @@ from meter.rating.book.values import FloatText
 from meter.rating.book.values import shown
 from meter.settings.plain_words import plain
 from meter.toml_lines import Path as TomlPath
+from meter.toml_lines import innermost_line
 from meter.toml_lines import toml_lines
 
 SUFFIX = ".toml"
@@ -59,13 +60,7 @@ class ReadTable:
 
     def place_of(self, *keys: str | int) -> Place:
         """Return where a key is, or, if the table does not have it, the innermost thing around it."""
-        return Place(file=self.file, line=_line(self.lines, (*self.prefix, *keys)))
-
-
-def _line(lines: Mapping[TomlPath, int], path: TomlPath) -> int:
-    while path and path not in lines:
-        path = path[:-1]
-    return lines.get(path, 1)
+        return Place(file=self.file, line=innermost_line(self.lines, (*self.prefix, *keys)))
 
 
 def file_paths(directory: Path) -> list[Path]:
@@ -147,7 +142,7 @@ def _tables(
     file: PriceFile, raw: Mapping[str, Any], lines: Mapping[TomlPath, int], problems: list[BookProblem]
 ) -> Iterator[ReadTable]:
     for kind, tables in raw.items():
-        line = _line(lines, (kind, 0) if (kind, 0) in lines else (kind,))
+        line = innermost_line(lines, (kind, 0) if (kind, 0) in lines else (kind,))
         if kind not in TABLES:
             problems.append(BookProblem(file.name, line, f"unknown table [[{kind}]]{suggestion(kind, TABLES)}"))
         elif not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -55,7 +58,7 @@ class LifeQueries:
         rows = [
             RunRow(*row) for row in await self._rows(runs_query(resources, meters, as_of, final_rollups=final_rollups))
         ]
-        rows = await self._with_one_volume(rows, as_of)
+        rows = await self._of_one_state(rows, as_of)
         all_series = await self._dimensions.series.get_many({row.series_id for row in rows}, slices)
         all_metadata = await self._dimensions.metadata.get_many({row.metadata_id for row in rows}, slices)
         runs: list[SampleRun] = []
@@ -88,18 +91,24 @@ class LifeQueries:
         rows = await self._rows(reports_query(resources, pollsters, as_of))
         return [piece for row in rows for piece in ReportRow(*row).pieces()]
 
-    async def _with_one_volume(self, rows: list[RunRow], as_of: datetime | None) -> list[RunRow]:
-        """Return ``rows`` with the samples of those whose volumes differ in their place."""
-        mixed = [row for row in rows if row.min_volume != row.max_volume]
-        if not mixed:
+    async def _of_one_state(self, rows: list[RunRow], as_of: datetime | None) -> list[RunRow]:
+        """Return ``rows`` with the samples of those in their place whose ends do not tell all of them."""
+        mixed = [row for row in rows if not row.of_one_state]
+        found = [end for row in rows if row.of_one_state for end in row.ends()]
+        if mixed:
+            samples = [RunRow(*row) for row in await self._rows(samples_of_runs_query(mixed, as_of))]
+            found += samples
+            read: defaultdict[tuple[int, int], list[datetime]] = defaultdict(list)
+            for sample in samples:
+                read[sample.series_id, sample.metadata_id].append(sample.first)
+            for row in mixed:
+                times = read[row.series_id, row.metadata_id]
+                if row.min_volume == row.max_volume or bisect_left(times, row.first) == bisect_right(times, row.last):
+                    # Samples may have expired; their times are known, and the volume of some of them.
+                    found += row._replace(min_volume=row.max_volume).ends()
+        elif len(found) == len(rows):
             return rows
-        samples = [RunRow(*row) for row in await self._rows(samples_of_runs_query(mixed, as_of))]
-        read = {sample.series_id for sample in samples}
-        for row in mixed:
-            if row.series_id not in read:  # the samples have expired; the volume of some of them is known
-                samples.append(row._replace(min_volume=row.max_volume))
-        alike = [row for row in rows if row.min_volume == row.max_volume]
-        return joined_runs(sorted([*alike, *samples], key=lambda row: (row.series_id, row.first, row.last)))
+        return joined_runs(sorted(found, key=lambda row: (row.series_id, row.first, row.last)))
 
 
 def joined_runs(rows: Iterable[RunRow]) -> list[RunRow]:
@@ -108,9 +117,9 @@ def joined_runs(rows: Iterable[RunRow]) -> list[RunRow]:
     for row in rows:
         if found:
             last = found[-1]
-            alike = last._replace(first=row.first, last=row.last) == row
+            alike = last._replace(first=row.first, last=row.last, samples=row.samples) == row
             if alike and not is_after_silence(last.last, row.first, row.polling_interval):
-                found[-1] = last._replace(last=row.last)
+                found[-1] = last._replace(last=row.last, samples=last.samples + row.samples)
                 continue
         found.append(row)
     return found

@@ -53,14 +53,14 @@ WITH read AS MATERIALIZED ({{partials}}), marked AS (
     FROM marked
 )
 SELECT life_series AS series_id, life_interval AS polling_interval, metadata_id, min(first) AS first, max(last) AS last,
-    min(min_volume) AS min_volume, max(max_volume) AS max_volume
+    min(min_volume) AS min_volume, max(max_volume) AS max_volume, sum(count) AS count
 FROM numbered
 GROUP BY life_series, life_interval, metadata_id, run
 ORDER BY first, last
 """
 
 SAMPLES_OF_RUNS = """
-SELECT s.series_id, wanted.polling_interval, s.metadata_id, s.timestamp, s.timestamp, s.volume, s.volume
+SELECT s.series_id, wanted.polling_interval, s.metadata_id, s.timestamp, s.timestamp, s.volume, s.volume, 1::float8
 FROM unnest(%s::integer[], %s::float8[], %s::integer[], %s::timestamptz[], %s::timestamptz[])
     AS wanted (series_id, polling_interval, metadata_id, first, last)
 CROSS JOIN LATERAL (
@@ -147,6 +147,22 @@ class RunRow(NamedTuple):
     last: datetime
     min_volume: float
     max_volume: float
+    samples: float
+
+    @property
+    def of_one_state(self) -> bool:
+        """Whether its ends tell all of it: the volume is one, and no notification stands between the first and the last time.
+
+        Polls go on to say the same. Notifications stand each for itself: another one may have told otherwise between them.
+        """
+        between = self.polling_interval == 0 and self.first < self.last and self.samples > 2
+        return self.min_volume == self.max_volume and not between
+
+    def ends(self) -> list[RunRow]:
+        """Return the notifications at the first and the last time, of polls the row itself."""
+        if self.polling_interval or self.first == self.last:
+            return [self]
+        return [self._replace(first=time, last=time, samples=1) for time in (self.first, self.last)]
 
 
 class ReportRow(NamedTuple):
@@ -212,7 +228,7 @@ def runs_query(
 
 
 def samples_of_runs_query(rows: Sequence[RunRow], as_of: datetime | None) -> Sql:
-    """Return the statement that reads the samples of ``rows`` one by one, because their volumes differ."""
+    """Return the statement that reads the samples of ``rows`` one by one, because their ends do not tell all of them."""
     recorded = TRUE if as_of is None else Sql("s.recorded_at <= %s", (as_of,))
     bounds = TimeBounds(Sql("wanted.first"), Sql("wanted.last"))
     samples = samples_between(VALUE_COLUMNS, bounds, series="p.series_id = wanted.series_id")

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python import usage
 
 from meter.bus.batches import BATCH_SAMPLES
+from meter.commands.importing.command import report_finished
 from meter.commands.importing.gnocchi_metrics import granularity_of
 from meter.commands.importing.gnocchi_metrics import metadata_of
 from meter.commands.importing.gnocchi_points import GnocchiMetric
@@ -31,6 +32,7 @@ from meter.commands.importing.import_source import SourceSample
 from meter.commands.importing.import_source import derived_id
 from meter.commands.importing.import_state import BadImportState
 from meter.commands.importing.import_state import ImportState
+from meter.commands.importing.import_state import ImportTotals
 from meter.commands.importing.importer import Importer
 from meter.commands.importing.meter_types import MeterTypes
 from meter.commands.importing.meter_types import UnknownMeter
@@ -98,6 +100,22 @@ def test_state_is_that_of_one_import(tmp_path):
             state.read()
 
 
+def test_state_of_an_earlier_version_does_not_say_what_was_imported(tmp_path):
+    (tmp_path / "state").write_text('{"import": {}, "mark": 7}')
+    state = ImportState(tmp_path / "state", {})
+    state.read()
+    assert (state.mark, state.totals, state.finished) == (7, None, False)
+    for wrong in (
+        '"totals": 5',
+        '"totals": {"meters": 5}',
+        '"totals": {"meters": {"cpu": "x"}}',
+        '"totals": {"more": 1}',
+    ):
+        (tmp_path / "state").write_text(f'{{"import": {{}}, "mark": 7, {wrong}}}')
+        with pytest.raises(BadImportState, match="is not the state of an import"):
+            state.read()
+
+
 def test_derived_ids_differ_where_the_parts_do_and_stay_for_ever():
     assert derived_id("a", "b") == "703f36af-ae72-5157-9c18-eb485267543c"
     assert len({derived_id("a", "b"), derived_id("ab", ""), derived_id("", "ab"), derived_id("b", "a")}) == 4
@@ -137,6 +155,35 @@ class Taken:
 def importer(source, clock, **options):
     rules = ImportRules(Config(), NOW)
     return Importer(source, rules, clock, lambda: Signer(KEYS, "test", untrusted=True), **options)
+
+
+@pytest_twisted.ensureDeferred
+async def test_totals_of_all_runs_are_kept_and_told_when_nothing_is_left(tmp_path, capsys):
+    class Stops(Taken):
+        async def send(self, messages):
+            if self.messages:
+                one.stop()
+            return await super().send(messages)
+
+    state = ImportState(tmp_path / "state", {})
+    one = importer(Pages(2, 1, 4), Clock(), destination=Stops(), state=state)
+    with pytest.raises(Unavailable):
+        await one.run(None)
+    again = ImportState(tmp_path / "state", {})
+    again.read()
+    assert (again.totals, again.finished) == (ImportTotals({"cpu": 3}, 2), False)
+    await importer(Pages(4), Clock(), destination=Taken(), state=again).run(again.mark)
+    last = ImportState(tmp_path / "state", {})
+    last.read()
+    assert (last.totals, last.finished) == (ImportTotals({"cpu": 7}, 3), True)
+
+    report_finished(last.totals, {"json": False, "state": "s"})
+    report_finished(None, {"json": False, "state": "s"})
+    report_finished(last.totals, {"json": True, "state": "s"})
+    told, unknown, as_json = capsys.readouterr().out.splitlines()
+    assert "nothing new: it had imported 7 samples of 1 meter, and not 3 records; --restart" in told
+    assert "nothing new: what it had imported is not in its state; --restart" in unknown
+    assert json.loads(as_json)["imported"] == {"samples": 7, "meters": {"cpu": 7}, "not_imported": 3}
 
 
 def test_rate_is_the_most_that_is_sent_in_a_second():

@@ -414,7 +414,7 @@ def test_errors_of_a_file_name_the_table_and_the_field(tmp_path: Path) -> None:
     _, problems = loaded(tmp_path, FILE.replace("where", "were"))
     [problem] = problems
     assert problem.startswith(
-        f"{tmp_path / 'own.toml'}: exposition 1 (kepler): meters.1.were: unknown field; known are metric, "
+        f"{tmp_path / 'own.toml'}:10: exposition 1 (kepler): meters.1.were: unknown field; known are metric, "
     )
     _, [both] = loaded(tmp_path, FILE.replace("urls =", 'url = "http://x"\nurls ='))
     assert both.endswith("needs either url or urls, not both")

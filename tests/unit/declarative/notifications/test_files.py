@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from textwrap import dedent
 
@@ -70,11 +71,14 @@ def test_definition_of_six_lines_defines_a_meter(tmp_path: Path) -> None:
 def test_bad_definition_is_reported_with_its_line_and_the_others_work(tmp_path: Path, line: str, problem: str) -> None:
     key = line.partition(" ")[0]
     wrong = "\n".join(each for each in SITES.strip().splitlines() if not each.startswith(f"{key} "))
-    file = toml(tmp_path, f"{SITES}\n{wrong}\n{line}\n")
+    text = f"{SITES}\n{wrong}\n{line}\n"
+    file = toml(tmp_path, text)
     assert [definition.origin for definition in file.definitions] == ["sites.toml:2"]
     (problem_text, *_) = file.problems
     meter = "''" if key == "name" else "'site.visitors'"
-    assert problem_text.startswith(f"sites.toml:9: meter {meter}: {problem}"), problem_text
+    assert problem_text.startswith(f"sites.toml:{len(dedent(text).splitlines())}: meter {meter}: {problem}"), (
+        problem_text
+    )
 
 
 @pytest.mark.parametrize("missing", ["name", "event_types", "unit", "resource"])
@@ -84,8 +88,87 @@ def test_missing_key_is_named(tmp_path: Path, missing: str) -> None:
     assert problem.endswith(f"{missing}: is missing")
 
 
+def test_problems_of_shared_tables_and_of_the_file_are_reported_with_the_line_of_the_key(tmp_path: Path) -> None:
+    shared = """
+        exchanges = 7
+        [metadata.people]
+        name = "$.payload.name"
+        "odd.key" = []
+        age = []
+        [deletion.site]
+        event_types = ["site.*"]
+        whre = 1
+        [metre]
+    """
+    assert [each.partition(": ")[0] for each in toml(tmp_path, shared).problems] == [
+        "sites.toml:10",
+        "sites.toml:3",
+        "sites.toml:6",
+        "sites.toml:9",
+        "sites.toml:2",
+    ]
+
+
+CONDITIONS = """
+[conditions.open]
+except = "site.*.error"
+unless = { "$.payload.state" = "closed" }
+"""
+
+
+def test_conditions_of_a_named_table_apply_beside_those_of_the_definition(tmp_path: Path) -> None:
+    own = 'except = "site.x"\nunless = { "$.payload.kind" = "test" }\n'
+    named = toml(tmp_path, SITES + own + 'conditions = "open"\n' + CONDITIONS)
+    assert named.problems == ()
+    [definition] = named.definitions
+    assert [(source.shown, texts) for source, texts in definition.unless] == [
+        ("payload.kind", {"test"}),
+        ("payload.state", {"closed"}),
+    ]
+    [pattern] = definition.patterns
+    assert pattern.unwanted is not None
+    assert re.fullmatch(pattern.unwanted, "site.x")
+    assert re.fullmatch(pattern.unwanted, "site.visit.error")
+
+
+@pytest.mark.parametrize(
+    ("used", "table", "problems"),
+    [
+        (
+            "closed",
+            CONDITIONS,
+            [
+                "10: conditions.open: no meter has conditions",
+                "8: meter 'site.visitors': conditions: there is no [conditions.closed]",
+            ],
+        ),
+        (
+            "open",
+            CONDITIONS.replace("unless", "unles"),
+            ["12: unles: unknown key; should be one of except, unless", "8: meter"],
+        ),
+        (
+            "open",
+            CONDITIONS.replace("$.payload.state", "$.payload["),
+            ["12: unless: '$.payload[' is not a JSONPath", "8: meter"],
+        ),
+        ("open", "\n[conditions.open]\n", ["10: conditions: should have except or unless", "8: meter"]),
+        ("open", "\n[conditions]\nopen = 7\n", ["11: conditions: should be a table", "8: meter"]),
+    ],
+)
+def test_bad_conditions_are_reported_and_their_definitions_are_not_used(
+    tmp_path: Path, used: str, table: str, problems: list[str]
+) -> None:
+    file = toml(tmp_path, f'{SITES.rstrip()}\nconditions = "{used}"\n{table}')
+    assert file.definitions == ()
+    for problem, expected in zip(file.problems, problems, strict=True):
+        assert problem.startswith(f"sites.toml:{expected}"), file.problems
+
+
 def test_bad_toml_is_reported_with_the_line(tmp_path: Path) -> None:
     (problem,) = toml(tmp_path, "\n\n[[meter]\n").problems
+    assert problem.startswith("sites.toml:3: not TOML: ")
+    (problem,) = toml(tmp_path, "a = 1\nb = [2,\n\n").problems
     assert problem.startswith("sites.toml:3: not TOML: ")
 
 
@@ -129,7 +212,10 @@ def test_each_file_of_the_directory_is_a_listener(tmp_path: Path) -> None:
     ]
     assert [topic.exchange for topic in decisions[1].plugin.topics] == ["halls"]
     assert len(problems) == 2
-    assert all(problem.startswith(f"{tmp_path}/broken.toml:2: meter 'site.visitors': ") for problem in problems)
+    assert [problem.partition(" meter 'site.visitors': ")[0] for problem in problems] == [
+        f"{tmp_path}/broken.toml:2:",  # what is missing
+        f"{tmp_path}/broken.toml:5:",
+    ]
 
 
 @pytest.mark.parametrize("directory", ["", "/nowhere/at/all"])

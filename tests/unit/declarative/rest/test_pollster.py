@@ -463,13 +463,17 @@ volume = "v"
     decisions, problems = load_user_pollsters(str(files))
     assert [each.name for each in decisions] == ["good", "dynamic.magnum.cluster"]
     text = "\n".join(problems)
-    assert "a.toml: pollster 1 (a): volume" in text
+    assert "a.toml:7: pollster 1 (a): volume" in text
     assert "is not allowed" in text
-    assert "pollster 2 (b): urls: unknown field; known are meter, type" in text
-    assert "b.toml: cannot be read" in text
-    assert "c.yaml: pollster 2 (x.{y}): the name of meter may end in one {path} into the entries of items" in text
-    assert "d.yaml: pollster 1 (?): should be a mapping" in text
-    assert "host_command: not supported; Meter runs no code that a definition names" in text
+    assert "a.toml:10: pollster 2 (b): type: should be" in text
+    assert "a.toml:13: pollster 2 (b): urls: unknown field; known are meter, type" in text
+    assert "b.toml:1: cannot be read" in text
+    assert (
+        f"c.yaml:{len(multi.splitlines())}: pollster 2 (x.{{y}}): the name of meter may end in one {{path}} into"
+        in text
+    )
+    assert "d.yaml:1: pollster 1 (?): should be a mapping" in text
+    assert "d.yaml:2: pollster 2 (n): host_command: not supported; Meter runs no code that a definition names" in text
 
 
 def test_problems_name_fields_as_the_file_does_and_count_each_table_from_one(tmp_path: Path) -> None:
@@ -477,9 +481,9 @@ def test_problems_name_fields_as_the_file_does_and_count_each_table_from_one(tmp
     both = '[[pollster]]\nmeter = "a"\n[[exposition]]\nname = "b"\n'
     _, problems = load_user_pollsters(str(written(tmp_path, a_toml=both, b_yaml=of_ceilometer)))
     text = "\n".join(problems)
-    assert 'b.yaml: pollster 1 (n): sample_type: should be "gauge", "delta" or "cumulative"' in text
-    assert "a.toml: pollster 1 (a): type: " in text
-    assert "a.toml: exposition 1 (b): " in text
+    assert 'b.yaml:1: pollster 1 (n): sample_type: should be "gauge", "delta" or "cumulative"' in text
+    assert "a.toml:1: pollster 1 (a): type: " in text
+    assert "a.toml:3: exposition 1 (b): " in text
 
 
 def test_missing_directory_has_no_pollsters(tmp_path: Path) -> None:
