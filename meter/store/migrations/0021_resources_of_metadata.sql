@@ -11,8 +11,9 @@ CREATE INDEX metadata_resource_resource ON metadata_resource (resource_id);
 -- Finds documents by the value under a key. Without a list of pending entries: a search would read all of that.
 CREATE INDEX metadata_document ON metadata USING gin (document jsonb_path_ops) WITH (fastupdate = off);
 
--- Each series and each row is looked up by an index (OFFSET 0), whatever number of rows PostgreSQL expects.
-CREATE FUNCTION add_resources_of_metadata() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Each series and each row is looked up by an index (OFFSET 0), whatever number of rows PostgreSQL expects: a session plans the statement once,
+-- maybe when the tables are empty.
+CREATE FUNCTION add_resources_of_metadata() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     INSERT INTO metadata_resource (metadata_id, resource_id)
     SELECT pair.metadata_id, pair.resource_id
@@ -31,7 +32,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION delete_resources_of_metadata() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION delete_resources_of_metadata() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     DELETE FROM metadata_resource WHERE metadata_id = ANY(ARRAY(SELECT id FROM deleted));
     RETURN NULL;
@@ -40,7 +41,7 @@ $$;
 CREATE TRIGGER resources_of_metadata AFTER DELETE ON metadata REFERENCING OLD TABLE AS deleted
     FOR EACH STATEMENT EXECUTE FUNCTION delete_resources_of_metadata();
 
-CREATE FUNCTION delete_metadata_of_resources() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION delete_metadata_of_resources() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     DELETE FROM metadata_resource WHERE resource_id = ANY(ARRAY(SELECT id FROM deleted));
     RETURN NULL;
