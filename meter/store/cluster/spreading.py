@@ -38,6 +38,13 @@ INSERT INTO sampled_series SELECT id FROM series WHERE resource_id > 0
 
 AS_OWNER = "SELECT set_config('role', pg_get_userbyid(relowner), true) FROM pg_class WHERE oid = %s::regclass"
 
+WITHOUT_TRIGGERS = """
+DROP TRIGGER IF EXISTS resources_of_inserted ON sample;
+DROP TRIGGER IF EXISTS resources_of_updated ON sample;
+UPDATE metadata_known SET since = 'infinity'
+"""
+"""Citus distributes no table with triggers. Nobody asks a spread store for the resources of metadata (docs/decisions/0035-resources-of-metadata.rst)."""
+
 RECONNECT = """
 SELECT count(*) FROM (
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -148,6 +155,7 @@ class Spreading:
             await in_transaction(session, self._renew)
         session.spread = True
         if not await session.rows(IS_DISTRIBUTED, ["sample"]):
+            await self._briefly(WITHOUT_TRIGGERS)
             if await session.rows(BOUNDS):
                 await self._briefly("ALTER TABLE sample DROP CONSTRAINT volume_in_bounds")
             async for step in self._keys():

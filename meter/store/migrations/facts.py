@@ -134,6 +134,12 @@ FACTS: Mapping[int, StepFacts] = MappingProxyType(
             locks={"archived_week": ALTERS},
             earlier_daemons=GO_ON + "; messages whose id may be that of a sample in a lost week wait at theirs",
         ),
+        21: StepFacts(
+            does="Makes the table of the resources of metadata, the triggers that fill it from now on, and an index of the values in metadata.",
+            locks={"metadata": TRIGGERS, "resource": TRIGGERS, "sample": TRIGGERS},
+            reads=("metadata",),
+            writes=("metadata",),
+        ),
     }
 )
 

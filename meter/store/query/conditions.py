@@ -5,6 +5,7 @@ Every value is a parameter. The aliases are ``s`` for ``sample``, ``x`` for ``se
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from meter.store.query.expressions import expression_condition
 from meter.store.query.expressions import is_metadata_field
 from meter.store.query.expressions import is_series_field
 from meter.store.query.expressions import series_reference
+from meter.store.query.metadata import documents_with_any
 from meter.store.query.packed_parts import NO_END
 from meter.store.query.packed_parts import NO_START
 from meter.store.query.packed_parts import TimeBounds
@@ -81,10 +83,14 @@ class FilterConditions:
     marker: Sql
     time_range: TimeRange
     access_path: AccessPath
+    documents: Sql
+    """A condition on a row ``d`` of ``metadata`` that an index serves, and that those of all matching samples meet; :data:`TRUE` if there is none."""
     selects_resources: bool
     """Whether the result depends on the resource that a sample is of."""
     selects_owners: bool
     """Whether it depends on the user, the project or the source."""
+    of_few_resources: bool = False
+    """Whether the statement has the resources of the metadata, in the table of :mod:`meter.store.query.metadata_resources`."""
 
     @property
     def selects_between_steps(self) -> bool:
@@ -206,6 +212,7 @@ def split_filter(filter: SampleFilter) -> FilterConditions:
         marker=TRUE,
         time_range=TimeRange.of(filter),
         access_path=_access_path(filter, parts, bool(series)),
+        documents=_documents([*parts, *matches]),
         selects_resources="resource_id" in compared,
         selects_owners=not compared.isdisjoint(NULLABLE),
     )
@@ -302,6 +309,17 @@ def _message_ids(filter: SampleFilter, parts: Sequence[Expression]) -> Sql:
             values = part.values if isinstance(part, In) else (getattr(part, "value", None),)
             ids = [uuid_of(value) for value in values if isinstance(value, str)]
     return Sql("%s::uuid[]", (ids,))
+
+
+def _documents(parts: Iterable[Expression]) -> Sql:
+    """Return :attr:`FilterConditions.documents` of the conjunction of ``parts``."""
+    found = []
+    for part in parts:
+        if isinstance(part, In) or (isinstance(part, Comparison) and part.operator == "="):
+            values = part.values if isinstance(part, In) else (part.value,)
+            if is_metadata_field(part.field):
+                found.append(documents_with_any(part.field.removeprefix(METADATA_PREFIX), values))
+    return conjunction(*filter(None, found))
 
 
 def _lists_message_ids(part: Expression) -> bool:

@@ -19,6 +19,9 @@ from meter.text_pattern import text_pattern
 MAX_NESTED_PARTS = 5
 """The most parts of a dotted key that is read in every possible way: 16 ways for five parts."""
 
+_INDEX = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
+"""A step of a path that PostgreSQL may take for the number of an element."""
+
 IF_STRING = "CASE WHEN jsonb_typeof(element) = 'string' THEN {} ELSE false END"
 IF_NUMBER = "CASE WHEN jsonb_typeof(element) = 'number' THEN {} ELSE false END"
 
@@ -35,6 +38,27 @@ def metadata_equals_any(key: str, values: Sequence[Scalar]) -> Sql:
             _any_element(key, Sql(IF_STRING.format("to_timestamptz(element #>> '{}') = ANY(%s)"), (times,)))
         )
     return either(conditions)
+
+
+def documents_with_any(key: str, values: Sequence[Scalar]) -> Sql | None:
+    """Return a condition that an index serves and that all documents meet which meet :func:`metadata_equals_any`; ``None`` if there is none.
+
+    A time equals many texts, and a number in a key selects an element of a list or of an object.
+    """
+    if any(isinstance(value, datetime) for value in values):
+        return None
+    paths = list(_paths(key))
+    if any(_INDEX.fullmatch(step) for path in paths for step in path):
+        return None
+    documents = []
+    for value in values:
+        text = _json(value)
+        for path in paths:
+            document = text
+            for step in reversed(path):
+                document = f"{{{_json(step)}:{document}}}"
+            documents.append(document)
+    return Sql("d.document @> ANY(%s::jsonb[])", (documents,))
 
 
 def metadata_compares(key: str, operator: str, value: Scalar) -> Sql:
@@ -75,9 +99,14 @@ def metadata_values(key: str) -> Sql:
     ``a.b`` selects from ``{"a": {"b": …}}`` and from ``{"a.b": …}``; ``tags[0]`` is the first element of a list. A key of more
     than :data:`MAX_NESTED_PARTS` parts selects the fully nested element, or the one whose name is the whole key.
     """
+    paths = list(_paths(key))
+    return Sql(", ".join(["d.document #> %s::text[]"] * len(paths)), tuple(paths))
+
+
+def _paths(key: str) -> Iterator[list[str]]:
     parts = key.split(".")
-    paths = list(_splits(parts)) if len(parts) <= MAX_NESTED_PARTS else [parts, [key]]
-    return Sql(", ".join(["d.document #> %s::text[]"] * len(paths)), tuple(_with_indexes(path) for path in paths))
+    for path in _splits(parts) if len(parts) <= MAX_NESTED_PARTS else ([*parts], [key]):
+        yield _with_indexes(path)
 
 
 def _splits(parts: list[str]) -> Iterator[list[str]]:

@@ -14,6 +14,7 @@ from meter.store.postgres.sql import following
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import conjunction
+from meter.store.query.metadata_resources import SERIES_OF_FEW
 from meter.store.query.minute_totals import FROM_MINUTES
 from meter.store.query.minute_totals import SERIES_OF_METERS
 from meter.store.query.minute_totals import SERIES_OF_OWNERS
@@ -46,7 +47,7 @@ SERIES_BETWEEN_STEPS = """(
     SELECT x.*, {series} AS matches
     FROM (
         SELECT DISTINCT m.name, x.resource_id
-        FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND {series} OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+        FROM {matching} x JOIN meter m ON m.id = x.meter_id
     ) AS matching
     JOIN meter m ON m.name = matching.name
     CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.meter_id = m.id AND x.resource_id = matching.resource_id OFFSET 0) AS x
@@ -195,7 +196,11 @@ def partials_query(
         rolled_up = sampled
     else:
         series = conditions.resources if steps else conditions.series
-        rolled_up = series_with_rollups(series if totals else conjunction(series, conditions.retained), totals=totals)
+        rolled_up = (
+            series_with_rollups(series, totals=True)
+            if totals
+            else _series_of_resources(conditions, conjunction(series, conditions.retained))
+        )
     selection: dict[str, Sql | str] = {
         "keys": ", ".join(f"{value} AS {name}" for name, value in keys.items()),
         "names": ", ".join(keys),
@@ -299,9 +304,17 @@ def partials_query(
 def _sampled(conditions: FilterConditions, retained: Sql, *, steps: bool) -> Sql:
     """Return the series whose samples are read, those that also meet ``retained``."""
     if steps and conditions.selects_series:
-        return filled(SERIES_BETWEEN_STEPS, series=conjunction(conditions.series, retained))
+        series = conjunction(conditions.series, retained)
+        return filled(SERIES_BETWEEN_STEPS, series=series, matching=_series_of_resources(conditions, series))
     series = conditions.resources if steps else conditions.series
-    return series_with_samples(conjunction(series, retained))
+    return _series_of_resources(conditions, conjunction(series, retained))
+
+
+def _series_of_resources(conditions: FilterConditions, series: Sql) -> Sql:
+    """Return :func:`series_with_samples`, of the resources with the metadata of ``conditions`` if these are few."""
+    if conditions.of_few_resources:
+        return filled(SERIES_OF_FEW, resource="x.resource_id > 0", series=series)
+    return series_with_samples(series)
 
 
 def of_several_hosts(conditions: FilterConditions) -> Sql:

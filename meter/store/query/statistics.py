@@ -35,6 +35,9 @@ from meter.store.query.conditions import split_filter
 from meter.store.query.expressions import METADATA_PREFIX
 from meter.store.query.first_sample import first_sample
 from meter.store.query.metadata import metadata_values
+from meter.store.query.metadata_resources import TABLE
+from meter.store.query.metadata_resources import are_narrowed
+from meter.store.query.metadata_resources import resources_of_metadata
 from meter.store.query.partials import PARTIAL_COLUMNS
 from meter.store.query.partials_query import matching_partial
 from meter.store.query.partials_query import of_several_hosts
@@ -103,7 +106,7 @@ MAX_PERIOD = 10**10
 """Seconds, more than three centuries: much longer periods overflow PostgreSQL's intervals."""
 
 STATISTICS = """
-WITH {origin} partial AS ({partials}), windowed AS NOT MATERIALIZED (
+WITH {resources} {origin} partial AS ({partials}), windowed AS NOT MATERIALIZED (
     SELECT *, {window} AS window_start {selected} FROM partial
 ) {increases} {integrals}, aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped} {aggregates}
@@ -138,6 +141,7 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     functions = {aggregate.function for aggregate in query.aggregates}
     increase, integral = bool(functions & INCREASES), "integral" in functions
     conditions = split_filter(query.filter)
+    conditions = replace(conditions, of_few_resources=are_narrowed(conditions))
     keys = _keys(query, groups)
     metadata_keys = {group.column: group.metadata_value for group in groups if group.metadata_value}
     totals = reads_totals(conditions, keys, metadata_keys)
@@ -155,6 +159,9 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     grouped = "".join(f", {column}" for column in dict.fromkeys(group.column for group in groups))
     return filled(
         STATISTICS,
+        resources=filled(f"{TABLE} AS MATERIALIZED ({{resources}}),", resources=resources_of_metadata(conditions))
+        if conditions.of_few_resources
+        else "",
         origin=_origin(conditions, totals=totals) if by_origin else "",
         partials=partials_query(
             conditions,
