@@ -174,7 +174,7 @@ WITH read AS MATERIALIZED (
     FROM marked
 )
 SELECT life_series AS series_id, life_interval AS polling_interval, metadata_id, min(first) AS first, max(last) AS last,
-min(min_volume) AS min_volume, max(max_volume) AS max_volume
+min(min_volume) AS min_volume, max(max_volume) AS max_volume, sum(count) AS count
 FROM numbered
 GROUP BY life_series, life_interval, metadata_id, run
 ORDER BY first, last;
