@@ -87,7 +87,8 @@ def one_week(command: str, weeks: tuple[str, ...]) -> date:
 class SampleProgress:
     """Shows on standard error, if that is a terminal, how many of ``total`` samples are done, the rate, and the time left.
 
-    ``unit`` is what is counted in place of samples, ``rest`` what is said of the rest where the work ends before.
+    ``total`` is 0 if nobody knows it. ``unit`` is what is counted in place of samples, ``rest`` what is said of the rest where the work ends
+    before.
     """
 
     def __init__(
@@ -120,10 +121,15 @@ class SampleProgress:
 
     def text(self) -> str:
         """Return the line that is shown."""
-        text = f"{self._verb} {self.done:,} of {self._total:,} {self._unit}"
         if not self.done:
-            return text
-        return f"{text}, {self.rate:,.0f}/s, {_duration(max(self._total - self.done, 0) / self.rate)} left"
+            return self._done
+        left = f", {_duration(max(self._total - self.done, 0) / self.rate)} left" if self._total else ""
+        return f"{self._done}, {self.rate:,.0f}/s{left}"
+
+    @property
+    def _done(self) -> str:
+        of_total = f" of {self._total:,}" if self._total else ""
+        return f"{self._verb} {self.done:,}{of_total} {self._unit}"
 
     def end(self) -> None:
         """Erase the line."""
@@ -138,7 +144,7 @@ class SampleProgress:
             yield
         except BaseException:
             self.end()
-            sys.stderr.write(f"{self._verb} {self.done:,} of {self._total:,} {self._unit}; {self._rest}\n")
+            sys.stderr.write(f"{self._done}; {self._rest}\n")
             raise
         self.end()
 

@@ -64,4 +64,6 @@ async def spread(
             if sys.stderr.isatty():
                 sys.stderr.write(f"{step.text}\n")
         progress.done = samples
-    return {"spread": "done", "samples": samples, "steps": steps}, EXIT_OK
+    # Where dividing was stopped before, nobody knows how many there are.
+    known = {"samples": samples} if samples else {}
+    return {"spread": "done", **known, "steps": steps}, EXIT_OK

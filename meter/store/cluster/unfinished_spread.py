@@ -70,8 +70,7 @@ async def _progress(session: Session, *, at_work: bool) -> str:
         if keyed < len(partitions):
             return f"{keyed} of {len(partitions)} partitions have a key with the series; samples are divided after that"
         copied = (await session.rows(COPIED))[0][0] if at_work else 0
-        samples = sum(row[-1] for row in partitions)
-        return f"all partitions have their key; of about {samples} samples {copied} are copied to workers"
+        return f"all partitions have their key; {copied} samples are copied to workers"
     if not await session.rows(IS_DISTRIBUTED, ["sampled_series"]):
         return "samples are divided among the workers; the list of series is not yet"
     return "samples are divided among the workers; volumes are not checked yet"

@@ -31,7 +31,10 @@ CONNECT_SECONDS = 4
 
 HAS_NODES = "SELECT to_regclass('pg_catalog.pg_dist_node') IS NOT NULL"
 
-IS_DISTRIBUTED = "SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'sample'::regclass)"
+IS_DISTRIBUTED = """
+SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'sample'::regclass AND partmethod = 'h')
+"""
+"""Where dividing the samples was stopped, Citus knows the table, which is at the coordinator as before."""
 
 NODES = """
 SELECT nodename, nodeport, isactive, shouldhaveshards

@@ -59,6 +59,16 @@ def test_progress_says_what_is_done_at_which_rate_and_how_long_the_rest_takes(mo
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
+def test_progress_without_a_known_total_says_no_time_left(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    clock = Clock()
+    progress = SampleProgress(clock, "copied", 0)
+    clock.advance(10)
+    progress.add(100_000)
+    assert terminal.getvalue().endswith("copied 100,000 samples, 10,000/s")
+
+
 def test_nothing_is_shown_where_there_is_no_terminal(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
