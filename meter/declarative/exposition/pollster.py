@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 from zope.interface import implementer
 
+from meter.counter_runs import Run
+from meter.counter_runs import run_of
 from meter.declarative.exposition.definition import INSTANCE
 from meter.declarative.exposition.definition import ExpositionDefinition
 from meter.declarative.exposition.definition import LabelText
@@ -124,8 +126,11 @@ class ExpositionPollster:
                     key = (metric.meter, resource)
                     since = sums.unreset_since(key, group, received_at.isoformat()) if len(group) > 1 else ""
                     sample = self._sample(metric, resource, group, received_at, since)
-                    if (began_at := _began_at(group, sums.polled_at)) is not None and began_at < sample.timestamp:
-                        yield replace(sample, volume=0, timestamp=began_at)
+                    # By a clock that is ahead, the run of the last poll too may have begun after it.
+                    if sums.begins_run(key, run_of(sample.type, sample.resource_metadata)):
+                        began_at = _began_at(group, sums.polled_at)
+                        if began_at is not None and began_at < sample.timestamp:
+                            yield replace(sample, volume=0, timestamp=began_at)
                     yield sample
                 except (BadItem, BadSample) as error:
                     skipped.add(f"{metric.metric} of {resource}"[:120], error, resources=(resource,))
@@ -214,7 +219,7 @@ class ExpositionPollster:
 
 
 class _Sums:
-    """The sums of counters in the last poll, to find out that a counter in a sum was reset: the sum itself may grow all the same.
+    """The runs of counters in the last poll, and the sums of counters, to find out that one in a sum was reset: the sum may grow all the same.
 
     They are forgotten with the process. What was reset meanwhile is not known, so each sum then begins a run that never was before.
     """
@@ -222,6 +227,8 @@ class _Sums:
     def __init__(self) -> None:
         self.polled_at: datetime | None = None
         """The time of the last poll."""
+        self._runs: dict[tuple[str, str], Run] = {}
+        self._runs_now: dict[tuple[str, str], Run] = {}
         self._values: dict[tuple[str, str], dict[Labels, float]] = {}
         self._reset_at: dict[tuple[str, str], str] = {}
 
@@ -234,9 +241,15 @@ class _Sums:
         self._values[key] = values
         return self._reset_at[key]
 
+    def begins_run(self, key: tuple[str, str], run: Run) -> bool:
+        """Take the run of a meter and resource; return whether the last poll has not found it."""
+        self._runs_now[key] = run
+        return self._runs.get(key) != run
+
     def keep(self, keys: Collection[tuple[str, str]], polled_at: datetime) -> None:
         """Forget all other sums, after a poll at this time."""
         self.polled_at = polled_at
+        self._runs, self._runs_now = self._runs_now, {}
         for key in [key for key in self._values if key not in keys]:
             del self._values[key]
             self._reset_at.pop(key, None)

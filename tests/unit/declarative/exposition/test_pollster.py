@@ -201,6 +201,19 @@ async def test_series_created_between_two_polls_counts_from_zero() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_run_that_began_after_the_last_poll_by_a_clock_that_is_ahead_begins_once() -> None:
+    exporter = Exporter("")
+    texts = [f'x_total{{id="a"}} {value}\nx_created{{id="a"}} 110\n' for value in (40, 45, 47)]
+    exporter.stub.on("GET", "/metrics", *(JsonResponse(200, each.encode()) for each in texts))
+    counter = pollster(metric="x_total", resource="id")
+    found: list[int | float] = []
+    for _ in texts:
+        exporter.clock.advance(60)
+        found += [each.volume for each in await exporter.samples(counter)]
+    assert found == [40, 45, 47]
+
+
+@pytest_twisted.ensureDeferred
 async def test_sum_has_another_run_after_one_of_its_counters_was_reset() -> None:
     def text(first: int, second: int) -> JsonResponse:
         return JsonResponse(200, f'x_total{{id="a",cpu="0"}} {first}\nx_total{{id="a",cpu="1"}} {second}\n'.encode())
