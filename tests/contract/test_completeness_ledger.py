@@ -57,8 +57,12 @@ def store(request):
     server, dsn = server_and_dsn(request, request.param)
     with before_reads(request, dsn):
         store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
+        # Tests finalize themselves: what runs as well would summarize, or forget, by the day on which they run.
+        store.maintenance._periodic.startService = lambda: None
         store.startService()
-        pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
+        pytest_twisted.blockon(
+            Deferred.fromCoroutine(until(lambda: store.readiness().ready and store.maintenance._pool.ready))
+        )
         store.fill = lambda rows: rows.into_postgresql(server, dsn)
         store.finalize = lambda: store.maintenance.finalize(LATER)
         store.void = lambda times: _void_in_postgresql(server, dsn, times)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
+import psycopg2
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
@@ -22,6 +24,7 @@ from meter.store.maintenance.garbage_collection import collect
 from meter.store.maintenance.garbage_collection import delete_names
 from meter.store.maintenance.garbage_collection import unused_names
 from meter.store.maintenance.maintenance import Retention
+from meter.store.write.dimensions import LOCK
 from meter.store.write.record import record_of
 from tests.integration.test_store_rollups import running
 from tests.signed import stored_message
@@ -312,6 +315,24 @@ async def test_garbage_is_collected_in_batches_and_the_rest_in_the_next_run(post
         for _ in range(30):
             await store.maintenance.collect_garbage()
         assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_stay_for_the_next_run_while_a_writer_makes_series_for_long(postgresql):
+    dsn = postgresql.dsn_with_schema()
+    async with running(dsn, retention=FOUR_WEEKS) as store:
+        await store.write([of("gone", 10)])
+        await store.write([of("kept")])
+        with closing(psycopg2.connect(dsn)) as writer:
+            writer.cursor().execute("SELECT pg_advisory_xact_lock_shared(%s)", [LOCK])
+            await time_passes(store)
+
+            assert store.maintenance.garbage_collection.unfinished
+            assert (rows(postgresql, dsn)["metadata"], rows(postgresql, dsn)["meter"]) == (1, 2)
+
+        await store.maintenance.collect_garbage()
+        assert not store.maintenance.garbage_collection.unfinished
+        assert rows(postgresql, dsn)["meter"] == 1
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Coroutine
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
 from typing import NamedTuple
 
+from meter.store.postgres.connection import Locked
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import ROLLUPS_BY_START
@@ -177,9 +179,10 @@ class GarbageCollection:
         await self._walk("series", partial(collect, dimension="series", before=rollups))
         if "series" in self._places:
             return  # which still refer to names
-        for name in NAME_TABLES:
-            if name in self._places:
-                await self._collect_names(name)
+        with suppress(Locked):  # a writer makes series for longer than others may wait: the next run goes on
+            for name in NAME_TABLES:
+                if name in self._places:
+                    await self._collect_names(name)
 
     async def _collect_names(self, table: str) -> None:
         places = self._places
