@@ -230,7 +230,10 @@ def test_mark_is_written_after_samples_and_rejected_records(tmp_path):
             events.append("flushed")
 
     class Marks:
-        def write(self, mark):
+        totals = ImportTotals()
+
+        def write(self, mark, totals):
+            assert totals.samples == 2
             events.append(f"mark {mark}")
 
     one = importer(Pages(3), Clock(), destination=Slow(), state=Marks(), rejected=Lines())
