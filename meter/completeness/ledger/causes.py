@@ -25,7 +25,7 @@ STILL_RUNNING = "an earlier poll was still running"
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 EXPLANATIONS: dict[Cause, str] = {
-    "agent not running": "no cycle report of the agent covers the time",
+    "agent not running": "no cycle report of the agent covers the time: it did not run, or its reports have not arrived",
     "pollster off": "a setting disables the pollster, or it does not apply on the agent's host",
     "poll failed": "the pollster was asked and failed",
     "domain hung": "libvirt could not read the domain, because its QEMU process did not respond",

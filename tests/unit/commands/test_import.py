@@ -165,14 +165,19 @@ async def test_totals_of_all_runs_are_kept_and_told_when_nothing_is_left(tmp_pat
                 one.stop()
             return await super().send(messages)
 
-    state = ImportState(tmp_path / "state", {})
-    one = importer(Pages(2, 1, 4), Clock(), destination=Stops(), state=state)
+    def run(one, mark):
+        running = Deferred.fromCoroutine(one.run(mark))
+        clock.pump([0] * 5)
+        return running
+
+    clock = Clock()
+    one = importer(Pages(2, 1, 4), clock, destination=Stops(), state=ImportState(tmp_path / "state", {}))
     with pytest.raises(Unavailable):
-        await one.run(None)
+        await run(one, None)
     again = ImportState(tmp_path / "state", {})
     again.read()
     assert (again.totals, again.finished) == (ImportTotals({"cpu": 3}, 2), False)
-    await importer(Pages(4), Clock(), destination=Taken(), state=again).run(again.mark)
+    await run(importer(Pages(4), clock, destination=Taken(), state=again), again.mark)
     last = ImportState(tmp_path / "state", {})
     last.read()
     assert (last.totals, last.finished) == (ImportTotals({"cpu": 7}, 3), True)
@@ -225,7 +230,10 @@ def test_mark_is_written_after_samples_and_rejected_records(tmp_path):
             events.append("flushed")
 
     class Marks:
-        def write(self, mark):
+        totals = ImportTotals()
+
+        def write(self, mark, totals):
+            assert totals.samples == 2
             events.append(f"mark {mark}")
 
     one = importer(Pages(3), Clock(), destination=Slow(), state=Marks(), rejected=Lines())
