@@ -63,11 +63,20 @@ async def test_owners_of_an_hour_are_looked_up_and_not_compared_with_each_other(
 async def _read_again(store: Any, hour: datetime) -> dict[str, RowsRead]:
     """Return what the statements read that make the totals of ``hour`` again, which is rolled back."""
     read: dict[str, RowsRead] = {}
-    period = {"start": hour, "hours": 1, "min_samples_per_minute": 1}
-    changes = {"of owners": OWNER_ROLLUPS, "of meters": METER_TOTALS, "by minute": minute_totals.DELETE_OF_HOUR}
+    period = {"start": hour, "hours": 1, "min_samples_per_minute": 1, "max_samples": 10_000}
+    changes = {
+        "of owners": OWNER_ROLLUPS,
+        "of meters": METER_TOTALS,
+        "of changed series": minute_totals.CHANGED_METERS,
+        "of changed series, deleted": minute_totals.DELETE_OF_SERIES,
+        "of changed meters": minute_totals.MAKE_OF_METERS,
+        "by minute": minute_totals.DELETE_OF_HOUR,
+    }
     statements = [*changes.items(), ("by minute", minute_totals.MAKE_OF_HOUR)]
 
     async def work(session: Any) -> None:
+        rows = await session.rows("SELECT id, meter_id FROM series WHERE resource_id > 0")
+        period["series"], period["meters"] = ([*{*column}] for column in zip(*rows, strict=True))
         for name, text in statements:
             rows = read.setdefault(name, RowsRead())
             for statement in text.split(";"):

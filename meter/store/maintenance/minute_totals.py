@@ -93,7 +93,8 @@ MAKE_OF_METERS = MAKE.format(
             WHERE {OF_HOUR} AND x.resource_id > 0 AND x.meter_id = ANY(%(meters)s)
         ) AS x CROSS JOIN LATERAL (
             SELECT s.series_id, s.timestamp, s.volume FROM {SAMPLES_OF_SERIES} WHERE s.series_id = x.id AND {WITHIN_HOUR} OFFSET 0
-        ) AS s""",
+        ) AS s
+        OFFSET 0""",
     arrays=ARRAYS,
     is_worthwhile=IS_WORTHWHILE,
     owner_series=OWNER_SERIES,
@@ -110,14 +111,25 @@ GROUP BY x.meter_id
 
 DELETE_OF_HOUR = "DELETE FROM minute_totals WHERE start = %(start)s"
 DELETE_OF_METERS = f"{DELETE_OF_HOUR} AND meter_id = ANY(%(meters)s)"
+# Each total is looked up by its key (OFFSET 0): PostgreSQL would compare all totals of the hour with all changed series.
 DELETE_OF_SERIES = f"""
-{DELETE_OF_HOUR} AND (meter_id, series_id) IN (
-    SELECT x.meter_id, 0 FROM series x WHERE x.id = ANY(%(series)s)
-    UNION ALL
-    SELECT x.meter_id, o.id FROM series x CROSS JOIN {OWNER_SERIES}
-    WHERE x.id = ANY(%(series)s)
-)
+DELETE FROM minute_totals WHERE ctid = ANY(ARRAY(
+    SELECT DISTINCT total.ctid
+    FROM (
+        SELECT DISTINCT x.meter_id, x.user_id, x.project_id, x.source_id
+        FROM unnest(%(series)s::integer[]) AS changed CROSS JOIN LATERAL (SELECT * FROM series WHERE id = changed OFFSET 0) AS x
+        OFFSET 0
+    ) AS x
+    LEFT JOIN {OWNER_SERIES} ON true
+    CROSS JOIN (VALUES (true), (false)) AS all_owners (included)
+    CROSS JOIN LATERAL (
+        SELECT t.ctid FROM minute_totals t
+        WHERE t.meter_id = x.meter_id AND t.series_id = CASE WHEN included THEN 0 ELSE o.id END AND t.start = %(start)s
+        OFFSET 0
+    ) AS total
+))
 """
+"""Deletes the totals of the meters of the changed series, and of their owners; nobody else changes those of the hour meanwhile."""
 
 DELETE_OLD = f"DELETE FROM minute_totals WHERE start < %s::timestamptz - make_interval(days => {RETAINED_DAYS})"
 
