@@ -38,9 +38,9 @@ from meter.store.rating.usage_lives import RatedLives
 from meter.store.rating.usage_refresh import EXPIRED
 from meter.store.rating.usage_refresh import LOOK_BACK
 from meter.store.rating.usage_refresh import UsageRefresh
-from meter.store.rating.usage_rows import TOLD_AMONG
 from meter.store.rating.usage_sql import GIVEN_LIVES
 from meter.store.rating.usage_sql import measuring
+from meter.store.rating.usage_told import told_among
 
 SELECT_COMPUTED = """
 SELECT r.name, coalesce(p.name, ''), c.document::text, c.quantity, c.unmetered_seconds
@@ -107,11 +107,10 @@ class UsageComputation:
         self, measured: MeasuredSku, found: Mapping[str, Sequence[ResourceLife]], ids: Mapping[str, int]
     ) -> list[tuple[int, Sequence[ResourceLife]]]:
         """Return the lives of the resources of which a gauge was told without polls, by id, sorted."""
-        if measured.sku.usage != "integral":
+        if measured.sku.usage != "integral" or measured.sku.meter is None:
             return []
         names = {ids[name]: name for name in found}
-        rows = await self._pool.rows(TOLD_AMONG, {"ids": sorted(names), "meter": measured.sku.meter})
-        return sorted((id, found[names[id]]) for [id] in rows)
+        return [(id, found[names[id]]) for id in await told_among(self._pool, measured.sku.meter, names)]
 
     async def _of_day(
         self,

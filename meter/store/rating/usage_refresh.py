@@ -54,7 +54,6 @@ from meter.store.rating.usage_rows import KNOWN_SKUS
 from meter.store.rating.usage_rows import LAST_RESOURCE
 from meter.store.rating.usage_rows import NEXT_RESOURCES
 from meter.store.rating.usage_rows import RESOURCES_WITH_SAMPLES
-from meter.store.rating.usage_rows import TOLD_RESOURCES
 from meter.store.rating.usage_rows import DayMark
 from meter.store.rating.usage_rows import GivenAtom
 from meter.store.rating.usage_rows import ResourceRange
@@ -65,6 +64,7 @@ from meter.store.rating.usage_rows import keep_measured
 from meter.store.rating.usage_rows import mark_computed
 from meter.store.rating.usage_rows import sku_ids
 from meter.store.rating.usage_sql import measuring
+from meter.store.rating.usage_told import told_resources
 
 PAGE_RESOURCES = 500
 """Resources whose usage is computed with one statement."""
@@ -244,23 +244,12 @@ class UsageRefresh:
             found += [SampledTime(*row) for row in rows]
             if len(rows) < SAMPLED_RESOURCES:
                 break
-        if measured.sku.usage == "integral":
+        if measured.sku.usage == "integral" and measured.sku.meter is not None:
             by_id = {each.resource_id: each for each in found}
-            for told in await self._told(measured.sku.meter, since, finish):
+            for told in await told_resources(self._pool, measured.sku.meter, since, finish):
                 by_id[told.resource_id] = told.joined(by_id.get(told.resource_id))
             found = [by_id[id] for id in sorted(by_id)]
         return found
-
-    async def _told(self, meter: str | None, start: datetime, finish: datetime) -> list[SampledTime]:
-        """Return when each resource existed of which ``meter`` was ever told without polls: what was told may hold then."""
-        found: list[SampledTime] = []
-        parameters = {"meter": meter, "start": start, "finish": finish, "rows": SAMPLED_RESOURCES}
-        while True:
-            after = found[-1].resource_id if found else 0
-            rows = await self._pool.rows(TOLD_RESOURCES, {**parameters, "after": after})
-            found += [SampledTime(*row) for row in rows]
-            if len(rows) < SAMPLED_RESOURCES:
-                return found
 
     async def _measure(
         self,
@@ -287,11 +276,12 @@ class UsageRefresh:
         parameters["as_of"] = as_of
         gauge = measured.sku.usage == "integral"
         near = measured.sku.usage in STEPPED and before is not None and before > day.start - LOOK_BACK
-        parameters |= {"expired": before if near or gauge else None, "told": not near, "cutoff": before}
+        parameters |= {"expired": before if near or gauge else None, "told": not near, "gauge": gauge, "cutoff": before}
         parameters["goes_on"] = gauge and not await self._pool.rows(COMPUTED_UNTIL, [id, day.day, day.finish])
         if sampled is None:
-            told = [each.resource_id for each in await self._told(meter, day.start, day.finish)] if gauge else []
-            async for within, _ in self.pages([meter], since=day.start - LOOK_BACK, others=told):
+            told = await told_resources(self._pool, meter, day.start, day.finish) if gauge else []
+            others = [each.resource_id for each in told]
+            async for within, _ in self.pages([meter], since=day.start - LOOK_BACK, others=others):
                 await self._pool.run(keep_measured, parts, {**parameters, **within._asdict()})
             return
         since = day.start - LOOK_BACK if gauge else day.start

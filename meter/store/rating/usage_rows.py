@@ -69,32 +69,6 @@ SELECT x.resource_id, min(sampled.first), max(sampled.last) FROM page AS x CROSS
 GROUP BY x.resource_id ORDER BY 1
 """
 
-# Series that were told of without polls are found in the index by their interval; samples are not looked at.
-TOLD_RESOURCES = """
-SELECT x.resource_id, greatest(min(l.began), %(start)s), least(max(l.ended), %(finish)s)
-FROM (
-    SELECT DISTINCT x.resource_id FROM meter m CROSS JOIN LATERAL (
-        SELECT x.resource_id FROM series x
-        WHERE x.meter_id = m.id AND x.resource_id > %(after)s AND x.polling_interval = 0
-        OFFSET 0
-    ) AS x
-    WHERE m.name = %(meter)s
-) AS x CROSS JOIN LATERAL (
-    SELECT l.began, l.ended FROM usage_life l
-    WHERE l.resource_id = x.resource_id AND l.began < %(finish)s AND l.ended > %(start)s
-    OFFSET 0
-) AS l
-GROUP BY x.resource_id ORDER BY 1 LIMIT %(rows)s
-"""
-
-TOLD_AMONG = """
-SELECT DISTINCT x.resource_id FROM unnest(%(ids)s::integer[]) AS given (id) CROSS JOIN LATERAL (
-    SELECT x.resource_id FROM series x
-    WHERE x.resource_id = given.id AND x.meter_id IN (SELECT id FROM meter WHERE name = %(meter)s) AND x.polling_interval = 0
-    OFFSET 0
-) AS x
-"""
-
 HAS_ATOMS = "SELECT FROM usage_atom WHERE (sku_id, day) = (%s, %s) LIMIT 1"
 
 KNOWN_SKUS = "SELECT fingerprint, id FROM usage_sku WHERE fingerprint = ANY(%s)"
@@ -131,8 +105,9 @@ _BEFORE_DAY = edge_of_series(
 )
 
 # Neighbours of the day's samples have expired, of resources of which no sample before the day is left. What was computed with them stays
-# if it is more than what is computed without, unless samples were voided, which somebody wanted to change it. Of a gauge that may be one
-# that was told long ago: then the resource existed before what has not expired, and while the day goes on, its time is unmetered.
+# if it is more than what is computed without, unless samples were voided, which somebody wanted to change it. Of a gauge it may
+# have been told long ago: then the resource existed before what has not expired. If it is known now to have been deleted before the end of the
+# day, or if the day goes on, what is computed without counts, and the rest is unmetered.
 EXPIRED_STAYS = f"""
 stays AS MATERIALIZED (
     SELECT k.resource_id FROM (
@@ -142,6 +117,9 @@ stays AS MATERIALIZED (
     ) AS k
     WHERE k.quantity > coalesce((SELECT sum(c.quantity) FROM computed c WHERE c.resource_id = k.resource_id), 0)
         AND (NOT %(told)s OR EXISTS (SELECT FROM usage_life l WHERE l.resource_id = k.resource_id AND l.began < %(expired)s))
+        AND (NOT %(gauge)s OR (
+            SELECT coalesce(bool_or(l.began < %(finish)s AND l.ended >= %(finish)s), true) FROM usage_life l WHERE l.resource_id = k.resource_id
+        ))
         AND (NOT %(goes_on)s OR NOT EXISTS (SELECT FROM computed c WHERE c.resource_id = k.resource_id AND c.unmetered_seconds > 0))
         AND NOT EXISTS (
         SELECT FROM meter m CROSS JOIN LATERAL (
@@ -284,7 +262,8 @@ async def keep_measured(session: Session, parts: str, parameters: dict[str, Any]
     """Keep what the common table expressions ``parts`` compute; return the days that changed.
 
     ``expired`` of the parameters: samples before that time have expired, which may be neighbours of those of the day; ``None`` if none has.
-    ``told``: only what was told and holds as long as a life may be such a neighbour. ``goes_on``: the day was not computed as far as now.
+    ``told``: only what was told and holds as long as a life may be such a neighbour. ``gauge``: it ends with a life. ``goes_on``: the day was
+    not computed as far as now.
     """
     await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     # Samples are looked up by series and time, whatever the planner believes of a week that was never analyzed.

@@ -164,11 +164,12 @@ LAST_TOLD = f"""
         ORDER BY w.resource_id, s.timestamp DESC, s.message_id DESC
     ) AS last WHERE NOT polled"""
 
-# Resources whose samples have all expired, though they told something.
+# Resources of which something was told, and that existed before what has not expired, but whose samples are no more.
 FORGOTTEN = """
 forgotten AS MATERIALIZED (
-    SELECT DISTINCT w.resource_id FROM told w JOIN series x ON x.id = w.id
-    WHERE NOT w.polled AND x.retained_until <= %(cutoff)s AND w.resource_id NOT IN (SELECT resource_id FROM read)
+    SELECT DISTINCT w.resource_id FROM told w
+    WHERE NOT w.polled AND w.resource_id IN (SELECT resource_id FROM life_of_any_time WHERE began < %(cutoff)s::timestamptz)
+        AND w.resource_id NOT IN (SELECT resource_id FROM read)
 )"""
 
 EDGES = f"{ARCHIVED_BEFORE}, {ARCHIVED_FIRST}, {ARCHIVED_AFTER}"
