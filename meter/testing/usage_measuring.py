@@ -69,6 +69,18 @@ class SampledWindow:
                 last[_series(row)] = row
         return sorted([*last.values(), *self.within()], key=_order)
 
+    def with_held(self) -> list[StoredSample]:
+        """Return :meth:`with_before`, and what was told before that and still holds because the resource exists."""
+        rows = self.with_before()
+        exists = any(
+            span.began < self.finish and (span.ended is None or span.ended > self.start) for span in self.spans
+        )
+        if not exists or any(row.timestamp < self.start and not is_measured(row) for row in rows):
+            return rows
+        earlier = (row for row in self.rows if row.timestamp < self.start - LOOK_BACK and not is_measured(row))
+        newest = max(earlier, key=_order, default=None)
+        return rows if newest is None or _polled(newest) else [newest, *rows]
+
     def with_neighbours(self) -> list[StoredSample]:
         """Return them, and all that may be their neighbours."""
         first, last = self.start - LOOK_BACK, self.finish + LOOK_BACK
@@ -109,7 +121,7 @@ Piece = tuple[StoredSample, datetime, datetime]
 def integral(window: SampledWindow) -> dict[Key, MeasuredTotal]:
     """Return the sum of volume × seconds, times a million."""
     found: defaultdict[Key, MeasuredTotal] = defaultdict(MeasuredTotal)
-    rows = window.with_before()
+    rows = window.with_held()
     measured = [(row, _until(window, rows, n)) for n, row in enumerate(rows) if is_measured(row)]
     pieces: list[Piece] = [(row, row.timestamp, until) for row, until in measured]
     gaps = _gaps([(row.timestamp, until) for row, until in measured], window)

@@ -20,6 +20,7 @@ from meter.store.query.packed_parts import NO_START
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import RECORDED_SINCE
 from meter.store.query.sample_rows import samples_between
+from meter.store.query.steps import IS_MEASURED
 from meter.store.rating.usage_samples import LOOK_BACK
 
 DAYS = "SELECT sku_id, day, finish, as_of FROM usage_day WHERE sku_id = ANY(%s) AND day >= %s AND day < %s"
@@ -38,9 +39,7 @@ def recorded_after(since: str, first: Sql, last: Sql) -> Sql:
     )
 
 
-RECORDED_SINCE_THEN = recorded_after(
-    "%(since)s", Sql(f"%(start)s::timestamptz - {LOOK_BACK}"), Sql(f"%(end)s::timestamptz + {LOOK_BACK}")
-)
+RECORDED_SINCE_THEN = recorded_after("%(since)s", NO_START, Sql(f"%(end)s::timestamptz + {LOOK_BACK}"))
 LAST_BEFORE = edge_of_series(
     TIMES, f"c.first - {LOOK_BACK}", "c.first", series="x.id", condition="s.timestamp < c.first"
 )
@@ -53,23 +52,31 @@ FIRST_AFTER = edge_of_series(
     oldest=True,
 )
 
+# Of what was told without polls, and of what a service listed, which ends it.
+NEAR_OR_TOLD = f"""(
+                s.timestamp >= %(start)s::timestamptz - {LOOK_BACK}
+                OR EXISTS (SELECT FROM series o WHERE o.id = s.series_id AND NOT ({IS_MEASURED}))
+            )"""
+NEXT_TOLD = "CASE WHEN c.told THEN coalesce(min(next) FILTER (WHERE NOT measured), %(end)s) END"
+
 # A sample changes what follows from the one before it of its resource until the one after it: a step of a counter, or the time in
 # which a volume holds. What others told does not count where polls measured the same time: then also what follows from the poll before,
-# and from that of its run. Times are told in hours, of which there are few.
+# and from that of its run. Times are told in hours, of which there are few. A volume that was told without polls holds as long as the resource
+# exists, so that one of any time changes all that follows until the next one.
 CHANGES = f"""
 WITH recent AS MATERIALIZED (
     SELECT s.series_id, min(s.timestamp) AS first, max(s.timestamp) AS last FROM (
         SELECT s.series_id, s.timestamp FROM {RECORDED_SINCE_THEN}
         WHERE s.recorded_at > %(since)s AND s.recorded_at <= %(as_of)s
-            AND s.timestamp >= %(start)s::timestamptz - {LOOK_BACK} AND s.timestamp < %(end)s::timestamptz + {LOOK_BACK}
+            AND s.timestamp < %(end)s::timestamptz + {LOOK_BACK} AND {NEAR_OR_TOLD}
         UNION ALL
         SELECT v.series_id, v.timestamp FROM voided_sample v
         WHERE v.voided_at > %(since)s
-            AND v.timestamp >= %(start)s::timestamptz - {LOOK_BACK} AND v.timestamp < %(end)s::timestamptz + {LOOK_BACK}
+            AND v.timestamp < %(end)s::timestamptz + {LOOK_BACK} AND {NEAR_OR_TOLD.replace("s.", "v.")}
     ) AS s GROUP BY s.series_id
 ), of_resource AS MATERIALIZED (
     SELECT m.name, x.resource_id, x.run_kind, x.run_id, min(r.first) AS first, max(r.last) AS last,
-        max(x.polling_interval) AS polling_interval
+        max(x.polling_interval) AS polling_interval, bool_or(m.type = 'gauge' AND NOT ({IS_MEASURED})) AS told
     FROM recent r JOIN series x ON x.id = r.series_id JOIN meter m ON m.id = x.meter_id
     WHERE m.name = ANY(%(meters)s)
     GROUP BY m.name, x.resource_id, x.run_kind, x.run_id
@@ -83,9 +90,9 @@ FROM of_resource c CROSS JOIN LATERAL (
             WHEN c.first - least(max(before), max(before) FILTER (WHERE of_run)) > 3 * make_interval(secs => c.polling_interval)
             THEN least(max(before), max(before) FILTER (WHERE of_run))
             ELSE c.first END AS since,
-        coalesce(greatest(min(next), min(next) FILTER (WHERE of_run)), c.last) AS until
+        coalesce(greatest(min(next), min(next) FILTER (WHERE of_run), {NEXT_TOLD}), c.last) AS until
     FROM (
-        SELECT x.polling_interval > 0 AS polled, (x.run_kind, x.run_id) = (c.run_kind, c.run_id) AS of_run, b.before, b.next
+        SELECT x.polling_interval > 0 AS polled, {IS_MEASURED} AS measured, (x.run_kind, x.run_id) = (c.run_kind, c.run_id) AS of_run, b.before, b.next
         FROM meter m JOIN series x ON x.meter_id = m.id AND x.resource_id = c.resource_id CROSS JOIN LATERAL (
             SELECT (SELECT s.timestamp FROM ({LAST_BEFORE}) AS s) AS before, (SELECT s.timestamp FROM ({FIRST_AFTER}) AS s) AS next
             OFFSET 0

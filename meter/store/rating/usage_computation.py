@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from collections.abc import Set
 from datetime import datetime
@@ -34,10 +35,12 @@ from meter.rating.usage.usage_atom import UsageAtom
 from meter.store.postgres.pool import Pool
 from meter.store.query.as_of import wait_for_writers_before
 from meter.store.rating.usage_lives import RatedLives
+from meter.store.rating.usage_refresh import EXPIRED
 from meter.store.rating.usage_refresh import LOOK_BACK
 from meter.store.rating.usage_refresh import UsageRefresh
 from meter.store.rating.usage_sql import GIVEN_LIVES
 from meter.store.rating.usage_sql import measuring
+from meter.store.rating.usage_told import told_among
 
 SELECT_COMPUTED = """
 SELECT r.name, coalesce(p.name, ''), c.document::text, c.quantity, c.unmetered_seconds
@@ -63,17 +66,18 @@ class UsageComputation:
         """Yield atoms in the order of SKU, day, project, resource and values."""
         await wait_for_writers_before(self._pool, self._clock, as_of)
         skus = measured_skus(book)
-        found = await self._all_lives(skus, projects, as_of)
+        found, ids = await self._all_lives(skus, projects, as_of)
         for measured in skus:
             days = measured_days(period, as_of)
             if not days:
                 return
+            told = await self._told(measured, found, ids)
             minimum = MinimumOfResources(measured.sku.minimum)
             if is_measured_whole(measured.sku):
                 days = [whole_period(period, as_of)]
             of_period: dict[tuple[str, str, str], tuple[Decimal, int]] = {}
             for day in days:
-                atoms = await self._of_day(measured, day, found, projects, as_of)
+                atoms = await self._of_day(measured, day, found, told, projects, as_of)
                 if measured.sku.usage == "maximum":
                     for key, (quantity, unmetered) in atoms.items():
                         before = of_period.get(key, (quantity, 0))
@@ -86,21 +90,34 @@ class UsageComputation:
 
     async def _all_lives(
         self, skus: Sequence[MeasuredSku], projects: Set[str], as_of: datetime
-    ) -> dict[str, list[ResourceLife]]:
+    ) -> tuple[dict[str, list[ResourceLife]], dict[str, int]]:
+        """Return lives and ids by the names of resources."""
         found: defaultdict[str, list[ResourceLife]] = defaultdict(list)
+        ids: dict[str, int] = {}
         kinds = life_kinds([each.sku for each in skus])
         if kinds:
             async for _, resources in self._pages.pages(meters_of(kinds), projects=projects):
                 names = [name for _, name in resources]
                 for each in await self._pages.page_lives(names, skus, as_of, as_of, self._lives):
                     found[each.resource_id].append(each)
-        return found
+                ids |= {name: id for id, name in resources if name in found}
+        return found, ids
+
+    async def _told(
+        self, measured: MeasuredSku, found: Mapping[str, Sequence[ResourceLife]], ids: Mapping[str, int]
+    ) -> list[tuple[int, Sequence[ResourceLife]]]:
+        """Return the lives of the resources of which a gauge was told without polls, by id, sorted."""
+        if measured.sku.usage != "integral" or measured.sku.meter is None:
+            return []
+        names = {ids[name]: name for name in found}
+        return [(id, found[names[id]]) for id in await told_among(self._pool, measured.sku.meter, names)]
 
     async def _of_day(
         self,
         measured: MeasuredSku,
         day: MeasuredDay,
         found: dict[str, list[ResourceLife]],
+        told: Sequence[tuple[int, Sequence[ResourceLife]]],
         projects: Set[str],
         as_of: datetime,
     ) -> dict[tuple[str, str, str], tuple[Decimal, int]]:
@@ -118,8 +135,10 @@ class UsageComputation:
         assert measured.sku.meter is not None
         parts, parameters = measuring(measured.sku, lives=GIVEN_LIVES)
         parameters |= {"start": day.start, "finish": day.finish, "as_of": as_of, "projects": sorted(projects)}
+        [[parameters["cutoff"]]] = await self._pool.rows(EXPIRED, [measured.sku.meter])
+        others = [id for id, lived in told if any(_exists(each, day) for each in lived)]
         async for within, resources in self._pages.pages(
-            [measured.sku.meter], since=day.start - LOOK_BACK, projects=projects
+            [measured.sku.meter], since=day.start - LOOK_BACK, projects=projects, others=others
         ):
             given = await self._given_lives(resources, found)
             statement = f"WITH {parts} {SELECT_COMPUTED}"
@@ -146,6 +165,13 @@ class UsageComputation:
             "life_ends": ["infinity" if span.ended is None else span.ended.isoformat() for _, span in spans],
             "life_off": [span.is_off for _, span in spans],
         }
+
+
+def _exists(life: ResourceLife, day: MeasuredDay) -> bool:
+    return any(
+        each.began < day.finish and (each.ended is None or each.ended > day.start)
+        for each in existence_spans(life.segments)
+    )
 
 
 def _sorted(

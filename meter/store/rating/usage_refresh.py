@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from collections.abc import Collection
@@ -63,6 +64,7 @@ from meter.store.rating.usage_rows import keep_measured
 from meter.store.rating.usage_rows import mark_computed
 from meter.store.rating.usage_rows import sku_ids
 from meter.store.rating.usage_sql import measuring
+from meter.store.rating.usage_told import told_resources
 
 PAGE_RESOURCES = 500
 """Resources whose usage is computed with one statement."""
@@ -228,11 +230,11 @@ class UsageRefresh:
 
         They include what was recorded later than the usage is computed as of, and all that was until then.
         """
-        since = min(day.start for day in days)
+        since, finish = min(day.start for day in days), max(day.finish for day in days)
         parameters = {
             "meter": measured.sku.meter,
             "since": since - LOOK_BACK if measured.sku.usage == "integral" else since,
-            "finish": max(day.finish for day in days),
+            "finish": finish,
             "rows": SAMPLED_RESOURCES,
         }
         found: list[SampledTime] = []
@@ -241,7 +243,13 @@ class UsageRefresh:
             rows = await self._pool.rows(RESOURCES_WITH_SAMPLES, {**parameters, "after": after})
             found += [SampledTime(*row) for row in rows]
             if len(rows) < SAMPLED_RESOURCES:
-                return found
+                break
+        if measured.sku.usage == "integral" and measured.sku.meter is not None:
+            by_id = {each.resource_id: each for each in found}
+            for told in await told_resources(self._pool, measured.sku.meter, since, finish):
+                by_id[told.resource_id] = told.joined(by_id.get(told.resource_id))
+            found = [by_id[id] for id in sorted(by_id)]
+        return found
 
     async def _measure(
         self,
@@ -266,13 +274,17 @@ class UsageRefresh:
         parts, parameters = measuring(measured.sku)
         parameters |= {"sku": id, "day": day.day, "days": [day.day], "start": day.start, "finish": day.finish}
         parameters["as_of"] = as_of
-        neighbours = measured.sku.usage in STEPPED and before is not None and before > day.start - LOOK_BACK
-        parameters["expired"] = before if neighbours else None
+        gauge = measured.sku.usage == "integral"
+        near = measured.sku.usage in STEPPED and before is not None and before > day.start - LOOK_BACK
+        parameters |= {"expired": before if near or gauge else None, "told": not near, "gauge": gauge, "cutoff": before}
+        parameters["goes_on"] = gauge and not await self._pool.rows(COMPUTED_UNTIL, [id, day.day, day.finish])
         if sampled is None:
-            async for within, _ in self.pages([meter], since=day.start - LOOK_BACK):
+            told = await told_resources(self._pool, meter, day.start, day.finish) if gauge else []
+            others = [each.resource_id for each in told]
+            async for within, _ in self.pages([meter], since=day.start - LOOK_BACK, others=others):
                 await self._pool.run(keep_measured, parts, {**parameters, **within._asdict()})
             return
-        since = day.start - LOOK_BACK if measured.sku.usage == "integral" else day.start
+        since = day.start - LOOK_BACK if gauge else day.start
         ids = [each.resource_id for each in sampled if each.has_between(since, day.finish)]
         if not ids and not await self._pool.rows(HAS_ATOMS, [id, day.day]):
             return
@@ -280,11 +292,15 @@ class UsageRefresh:
             await self._pool.run(keep_measured, parts, {**parameters, **within._asdict(), "resources": page})
 
     async def pages(
-        self, meters: Sequence[str], since: datetime | None = None, projects: Collection[str] | None = None
+        self,
+        meters: Sequence[str],
+        since: datetime | None = None,
+        projects: Collection[str] | None = None,
+        others: Sequence[int] = (),
     ) -> AsyncIterator[tuple[ResourceRange, Sequence[tuple[int, str]]]]:
         """Yield the resources with samples of ``meters`` in pages, by id: the range of ids, and ids and names.
 
-        ``projects``: only those of which one of these has samples of any meter.
+        ``projects``: only those of which one of these has samples of any meter. ``others`` are sorted ids of resources that belong to them, too.
         """
         after = 0
         of = None if projects is None else list(projects)
@@ -295,6 +311,8 @@ class UsageRefresh:
                 "rows": PAGE_RESOURCES,
                 "projects": of,
             }
+            first = bisect_right(others, after)
+            parameters["others"] = list(others[first : first + PAGE_RESOURCES])
             page = await self._pool.rows(NEXT_RESOURCES, {**parameters, "since": since or "-infinity"})
             through = page[-1][0] if len(page) == PAGE_RESOURCES else LAST_RESOURCE
             yield ResourceRange(after, through), [(id, name) for id, name in page]

@@ -24,7 +24,7 @@ LAST_RESOURCE = 2**31 - 1
 
 NEXT_RESOURCES = """
 SELECT used.resource_id, r.name FROM (
-    SELECT DISTINCT x.resource_id FROM meter m CROSS JOIN LATERAL (
+    SELECT x.resource_id FROM meter m CROSS JOIN LATERAL (
         SELECT DISTINCT x.resource_id FROM series x
         WHERE x.meter_id = m.id AND x.resource_id > %(after)s AND x.retained_until >= %(since)s
             AND (%(projects)s::text[] IS NULL OR EXISTS (
@@ -32,7 +32,8 @@ SELECT used.resource_id, r.name FROM (
                     SELECT id FROM project WHERE name = ANY(%(projects)s) UNION ALL SELECT 0 WHERE '' = ANY(%(projects)s)))))
         ORDER BY 1 LIMIT %(rows)s
     ) AS x
-    WHERE m.name = ANY(%(meters)s) ORDER BY 1 LIMIT %(rows)s
+    WHERE m.name = ANY(%(meters)s)
+    UNION SELECT unnest(%(others)s::integer[]) ORDER BY 1 LIMIT %(rows)s
 ) AS used CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = used.resource_id OFFSET 0) AS r
 ORDER BY 1
 """
@@ -104,7 +105,9 @@ _BEFORE_DAY = edge_of_series(
 )
 
 # Neighbours of the day's samples have expired, of resources of which no sample before the day is left. What was computed with them stays
-# if it is more than what is computed without, unless samples were voided, which somebody wanted to change it.
+# if it is more than what is computed without, unless samples were voided, which somebody wanted to change it. Of a gauge it may
+# have been told long ago: then the resource existed before what has not expired. If it is known now to have been deleted before the end of the
+# day, or if the day goes on, what is computed without counts, and the rest is unmetered.
 EXPIRED_STAYS = f"""
 stays AS MATERIALIZED (
     SELECT k.resource_id FROM (
@@ -112,7 +115,13 @@ stays AS MATERIALIZED (
         WHERE u.sku_id = %(sku)s AND u.day = %(day)s AND u.resource_id > %(after)s AND u.resource_id <= %(through)s
         GROUP BY u.resource_id
     ) AS k
-    WHERE k.quantity > coalesce((SELECT sum(c.quantity) FROM computed c WHERE c.resource_id = k.resource_id), 0) AND NOT EXISTS (
+    WHERE k.quantity > coalesce((SELECT sum(c.quantity) FROM computed c WHERE c.resource_id = k.resource_id), 0)
+        AND (NOT %(told)s OR EXISTS (SELECT FROM usage_life l WHERE l.resource_id = k.resource_id AND l.began < %(expired)s))
+        AND (NOT %(gauge)s OR (
+            SELECT coalesce(bool_or(l.began < %(finish)s AND l.ended >= %(finish)s), true) FROM usage_life l WHERE l.resource_id = k.resource_id
+        ))
+        AND (NOT %(goes_on)s OR NOT EXISTS (SELECT FROM computed c WHERE c.resource_id = k.resource_id AND c.unmetered_seconds > 0))
+        AND NOT EXISTS (
         SELECT FROM meter m CROSS JOIN LATERAL (
             SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = k.resource_id OFFSET 0
         ) AS x
@@ -232,6 +241,11 @@ class SampledTime(NamedTuple):
     first: datetime | None
     last: datetime | None
 
+    def joined(self, other: SampledTime | None) -> SampledTime:
+        """Return the time from the first until the last sample of both."""
+        times = [time for each in (self, other) if each is not None for time in each[1:] if time is not None]
+        return SampledTime(self.resource_id, min(times, default=None), max(times, default=None))
+
     def has_between(self, since: datetime, finish: datetime) -> bool:
         """Return whether there may be a sample from ``since`` until before ``finish``."""
         return self.first is not None and self.last is not None and self.first < finish and self.last >= since
@@ -248,6 +262,8 @@ async def keep_measured(session: Session, parts: str, parameters: dict[str, Any]
     """Keep what the common table expressions ``parts`` compute; return the days that changed.
 
     ``expired`` of the parameters: samples before that time have expired, which may be neighbours of those of the day; ``None`` if none has.
+    ``told``: only what was told and holds as long as a life may be such a neighbour. ``gauge``: it ends with a life. ``goes_on``: the day was
+    not computed as far as now.
     """
     await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     # Samples are looked up by series and time, whatever the planner believes of a week that was never analyzed.

@@ -9,6 +9,7 @@ from meter.store.packing.packed_rows import VALUE_COLUMNS
 from meter.store.postgres.sql import Sql
 from meter.store.query.named_edges import archived_edges_of
 from meter.store.query.named_edges import edge_of_series
+from meter.store.query.packed_parts import NO_START
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.packed_parts import archived_part
 from meter.store.query.sample_rows import samples_between
@@ -24,8 +25,8 @@ SUBMITTED = """EXISTS (
 )"""
 
 # Units are numbers, and types of meters their first letter (cumulative, delta, gauge): samples are many.
-WANTED = f"""
-wanted AS MATERIALIZED (
+SERIES = f"""
+{{name}} AS MATERIALIZED (
     SELECT x.id, x.resource_id, x.project_id, m.unit, m.kind, x.polling_interval, x.polling_interval > 0 AS polled, x.run_kind, x.run_id,
         {IS_MEASURED} AS measured
     FROM (
@@ -34,11 +35,12 @@ wanted AS MATERIALIZED (
         SELECT x.* FROM series x
         WHERE x.meter_id = m.id AND x.resource_id > %(after)s AND x.resource_id <= %(through)s
             AND (%(resources)s::integer[] IS NULL OR x.resource_id = ANY(%(resources)s))
-            AND x.retained_until >= %(start)s::timestamptz - {LOOK_BACK}
+            AND {{condition}}
         OFFSET 0
     ) AS x
     WHERE NOT {SUBMITTED}
 )"""
+WANTED = SERIES.format(name="wanted", condition=f"x.retained_until >= %(start)s::timestamptz - {LOOK_BACK}")
 
 # meter.rating.exact.shortest in SQL. A cast to numeric alone would round to 15 digits.
 EXACT_VOLUME = """CASE
@@ -56,13 +58,13 @@ OF_WANTED = "p.series_id = w.id"
 WANTED_IDS = "ARRAY(SELECT id FROM wanted)"
 
 
-def _edges(first: str, until: str, name: str, *, oldest: bool) -> tuple[str, str]:
+def _edges(first: str, until: str, name: str, *, oldest: bool, ids: str = WANTED_IDS) -> tuple[str, str]:
     """Return the subquery of the newest or the oldest sample of the series ``w`` from ``first`` until before ``until``.
 
     And before it the table ``name`` that it needs, with those in the middle of archived rows.
     """
     condition = f"s.timestamp < {until} AND {RECORDED}"
-    table = archived_edges_of(name, VALUE_COLUMNS, first, until, ids=WANTED_IDS, condition=condition, oldest=oldest)
+    table = archived_edges_of(name, VALUE_COLUMNS, first, until, ids=ids, condition=condition, oldest=oldest)
     return table, edge_of_series(
         VALUE_COLUMNS, first, until, series="w.id", condition=condition, oldest=oldest, edges=name
     )
@@ -136,7 +138,46 @@ INTERVAL_AFTER = _samples_of(
     by_interval=True,
 )
 
+# What was told holds as long as its resource exists, however long ago it was told. It is looked for in all time, but only for resources that
+# exist on the day, of which something was told without polls, and nothing of what services have recorded is newer. A list that a service was
+# polled for ends what was told before it, and does not hold itself beyond LOOK_BACK.
+TOLD = SERIES.format(
+    name="told",
+    condition=f"""x.resource_id = ANY(ARRAY(
+                SELECT DISTINCT o.resource_id FROM meter n CROSS JOIN LATERAL (
+                    SELECT o.resource_id FROM series o
+                    WHERE o.meter_id = n.id AND o.resource_id > %(after)s AND o.resource_id <= %(through)s AND o.polling_interval = 0
+                        AND (%(resources)s::integer[] IS NULL OR o.resource_id = ANY(%(resources)s))
+                    OFFSET 0
+                ) AS o
+                WHERE n.name = %(meter)s AND o.resource_id IN (SELECT resource_id FROM life)
+                    AND o.resource_id NOT IN (SELECT resource_id FROM before WHERE NOT measured)
+            )) AND NOT ({IS_MEASURED})""",
+)
+ARCHIVED_TOLD, NEWEST_TOLD = _edges(
+    str(NO_START), f"{START} - {LOOK_BACK}", "archived_told", oldest=False, ids="ARRAY(SELECT id FROM told)"
+)
+LAST_TOLD = f"""
+    SELECT * FROM (
+        SELECT DISTINCT ON (w.resource_id) {COLUMNS}
+        FROM told w CROSS JOIN LATERAL ({NEWEST_TOLD}) AS s
+        ORDER BY w.resource_id, s.timestamp DESC, s.message_id DESC
+    ) AS last WHERE NOT polled"""
+
+# Resources of which something was told, and that existed before what has not expired, but whose samples are no more.
+FORGOTTEN = """
+forgotten AS MATERIALIZED (
+    SELECT DISTINCT w.resource_id FROM told w
+    WHERE NOT w.polled AND w.resource_id IN (SELECT resource_id FROM life_of_any_time WHERE began < %(cutoff)s::timestamptz)
+        AND w.resource_id NOT IN (SELECT resource_id FROM read)
+)"""
+
 EDGES = f"{ARCHIVED_BEFORE}, {ARCHIVED_FIRST}, {ARCHIVED_AFTER}"
 READ = f"read AS MATERIALIZED ({OF_TIME}\n)"
 READ_WITH_BEFORE = f"{EDGES}, read AS MATERIALIZED ({OF_TIME}\n    UNION ALL{BEFORE}\n)"
+READ_GAUGES = f"""{EDGES}, before AS MATERIALIZED ({BEFORE}
+), {TOLD}, {ARCHIVED_TOLD}, read AS MATERIALIZED ({OF_TIME}
+    UNION ALL SELECT * FROM before
+    UNION ALL {LAST_TOLD}
+), {FORGOTTEN}"""
 READ_DELTAS = f"{BESIDE_OTHERS}, read AS MATERIALIZED ({OF_TIME}\n    UNION ALL{INTERVAL_AFTER}\n)"

@@ -2,7 +2,7 @@
 
 All sums are exact: volumes as ``numeric`` of their shortest decimal form, times in whole microseconds. Nothing depends on the order
 in which samples arrived, or in which rows are read. docs/usage.rst has the rules. Parameters are named: ``meter``, ``after`` and
-``through`` (ids of resources), ``resources`` (only these ids, or all), ``start``, ``finish``, ``as_of``, ``numerator`` and ``denominator`` (of the factor).
+``through`` (ids of resources), ``resources`` (only these ids, or all), ``start``, ``finish``, ``as_of``, ``cutoff`` (before which samples of the meter have expired, or null), ``numerator`` and ``denominator`` (of the factor).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from meter.store.rating.usage_samples import FIRST_BEFORE
 from meter.store.rating.usage_samples import OLDEST_AFTER
 from meter.store.rating.usage_samples import READ
 from meter.store.rating.usage_samples import READ_DELTAS
+from meter.store.rating.usage_samples import READ_GAUGES
 from meter.store.rating.usage_samples import READ_WITH_BEFORE
 from meter.store.rating.usage_samples import WANTED
 
@@ -111,7 +112,7 @@ ordered AS (
     SELECT resource_id, project_id, sum(us) AS us FROM (
         SELECT l.resource_id, l.project_id, {microseconds("least(l.ended, %(finish)s) - greatest(l.began, %(start)s)")} AS us
         FROM life l
-        WHERE NOT l.is_off AND l.resource_id IN (SELECT resource_id FROM read)
+        WHERE NOT l.is_off AND l.resource_id IN (SELECT resource_id FROM read UNION ALL SELECT resource_id FROM forgotten)
         UNION ALL SELECT t.resource_id, t.project_id, -t.metered FROM total t WHERE t.resource_id IN (SELECT resource_id FROM existing)
         UNION ALL
         SELECT g.resource_id, g.project_id, {microseconds("least(g.ends, %(finish)s) - greatest(g.begins, %(start)s)")}
@@ -238,16 +239,20 @@ PERCENTILE = f"""{STEPS}, valued AS (
 # Different metadata with the same values are one.
 NUMBERED_VALUES = """
 valued_metadata AS MATERIALIZED (
-    SELECT d.metadata_id, {document} AS document FROM (SELECT DISTINCT metadata_id FROM read) AS d {joined}
+    SELECT d.metadata_id, {document} AS document FROM (SELECT DISTINCT metadata_id FROM read{unknown}) AS d {joined}
 ), value AS MATERIALIZED (
     SELECT document, row_number() OVER (ORDER BY document) AS value_no FROM (SELECT DISTINCT document FROM valued_metadata) AS _
 ), numbered AS MATERIALIZED (
     SELECT m.metadata_id, v.value_no FROM valued_metadata m JOIN value v ON v.document = m.document
 )"""
 
+# Nothing is known of what has expired: as of a resource without metadata.
+UNKNOWN_VALUES = " UNION ALL SELECT -1 WHERE EXISTS (SELECT FROM forgotten)"
+FORGOTTEN_VALUES = " UNION ALL SELECT resource_id, -1 FROM forgotten"
+
 RESULT = """
 newest AS (
-    SELECT DISTINCT ON (resource_id) resource_id, metadata_id FROM read ORDER BY resource_id, timestamp DESC, message_id DESC
+    (SELECT DISTINCT ON (resource_id) resource_id, metadata_id FROM read ORDER BY resource_id, timestamp DESC, message_id DESC){forgotten}
 ), result AS (
     SELECT part.resource_id, part.project_id, value.document, {combined}(part.total) AS total, max(part.per) AS per, sum(part.us) AS us
     FROM (
@@ -271,7 +276,7 @@ ROUNDED_UP = (
 )
 
 PARTS = {
-    "integral": (READ_WITH_BEFORE, INTEGRAL, "sum"),
+    "integral": (READ_GAUGES, INTEGRAL, "sum"),
     "increase": (READ_WITH_BEFORE, INCREASE, "sum"),
     "sum": (READ_DELTAS, SUM, "sum"),
     "maximum": (READ, MAXIMUM, "max"),
@@ -293,11 +298,13 @@ def measuring(sku: Sku, *, lives: str = KEPT_LIVES) -> tuple[str, dict[str, Any]
         "multiple": sku.round_up_to,
         "resources": None,
     }
-    values = str(filled(NUMBERED_VALUES, document=document, joined=joined))
+    gauge = sku.usage == "integral"
+    unknown, forgotten = (UNKNOWN_VALUES, FORGOTTEN_VALUES) if gauge else ("", "")
+    values = str(filled(NUMBERED_VALUES, document=document, joined=joined, unknown=unknown))
     computed = str(filled(COMPUTED, rounded="quantity" if sku.round_up_to is None else f"round({ROUNDED_UP}, 9)"))
-    parts = [WANTED, read, *([lives] if sku.usage == "integral" else []), values, measured]
+    parts = [WANTED, *([lives] if gauge else []), read, values, measured]
     if combined:
-        parts.append(str(filled(RESULT, combined=combined)))
+        parts.append(str(filled(RESULT, combined=combined, forgotten=forgotten)))
     return ", ".join([*parts, computed]), parameters
 
 
