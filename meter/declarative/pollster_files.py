@@ -28,10 +28,11 @@ from meter.plugins.registry import CENTRAL
 from meter.plugins.registry import Decision
 from meter.positions import counted_from_one
 from meter.settings.plain_words import plain
-from meter.settings.plain_words import toml_text
 from meter.toml_lines import Path as TomlPath
 from meter.toml_lines import innermost_line
 from meter.toml_lines import toml_lines
+from meter.yaml_faults import yaml_fault
+from meter.yaml_faults import yaml_fault_line
 
 SUFFIXES = (".toml", ".yaml", ".yml")
 
@@ -62,7 +63,8 @@ def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
             text = path.read_text(encoding="utf-8")
             entries, lines = list(_entries(path, text)), _lines(path, text)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            problems.append(f"{_place_of_fault(path, text, error)}: cannot be read: {' '.join(str(error).split())}")
+            fault = yaml_fault(error) if isinstance(error, yaml.YAMLError) else str(error)
+            problems.append(f"{_place_of_fault(path, text, error)}: cannot be read: {fault}")
             continue
         numbers: dict[str, int] = {}
         for table, entry in entries:
@@ -126,8 +128,7 @@ def _lines(path: Path, text: str) -> Mapping[TomlPath, int]:
 
 def _place_of_fault(path: Path, text: str, error: Exception) -> str:
     """Return the file and, if the ``error`` tells it, the line that is no TOML or YAML."""
-    mark = getattr(error, "problem_mark", None)
-    line = mark.line + 1 if mark else None
+    line = yaml_fault_line(error) if isinstance(error, yaml.YAMLError) else None
     if isinstance(error, tomllib.TOMLDecodeError):
         found = re.search(r"\(at line (\d+),", str(error))
         line = int(found[1]) if found else len(text.splitlines())  # "at end of document"
@@ -136,7 +137,7 @@ def _place_of_fault(path: Path, text: str, error: Exception) -> str:
 
 def _pollsters(table: str, entry: Any, *, ceilometer: bool) -> Sequence[ICentralPollster]:
     if not isinstance(entry, Mapping):
-        raise ValueError(f"should be a mapping, not {toml_text(entry)}")
+        raise ValueError("should be a mapping")  # what stands there may be a secret
     if table == "exposition":
         return exposition_pollsters(ExpositionDefinition.model_validate(entry))
     return [RestPollster(RestDefinition.model_validate(from_ceilometer(entry) if ceilometer else entry))]

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from meter.http import TlsOptions
+from meter.yaml_faults import yaml_fault
 
 SECRETS = ("password", "application_credential_secret", "token")
 
@@ -179,7 +180,9 @@ def clouds_files(variables: Mapping[str, str], configured: str = "") -> list[Pat
 def _cloud(file: Path, name: str) -> dict[str, Any] | None:
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        raise BadCredentials(f"{file} cannot be read: {yaml_fault(error)}") from None
+    except (OSError, ValueError) as error:
         raise BadCredentials(f"{file} cannot be read: {error}") from None
     clouds = _mapping(_mapping(document, file).get("clouds"), file)
     return _mapping(clouds[name], file) if name in clouds else None
@@ -189,7 +192,7 @@ def _mapping(value: Any, file: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise BadCredentials(f"{file}: expected mappings, like clouds: NAME: auth: …, not {value!r:.80}")
+        raise BadCredentials(f"{file}: expected mappings, like clouds: NAME: auth: …")  # a secret may stand there
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 from pydantic import ConfigDict
@@ -149,9 +150,13 @@ class ExpositionDefinition(RequestFields):
     @field_validator("urls")
     @classmethod
     def _validate_urls(cls, urls: list[str]) -> list[str]:
-        for url in urls:
+        for number, url in enumerate(urls, 1):  # shown by their number: a URL may have a password
             if not re.match(r"https?://[^/\s]", url):
-                raise ValueError(f"should be http:// or https:// URLs, not {url!r:.80}")
+                raise ValueError(f"should be http:// or https:// URLs, which number {number} is not")
+            try:
+                urlsplit(url)
+            except ValueError:
+                raise ValueError(f"number {number} is no valid URL") from None
         if len(set(urls)) < len(urls):
             raise ValueError("has a URL twice")
         return urls

@@ -31,6 +31,8 @@ from meter.declarative.notifications.models import read_metadata
 from meter.toml_lines import Path as TomlPath
 from meter.toml_lines import innermost_line
 from meter.toml_lines import toml_lines
+from meter.yaml_faults import yaml_fault
+from meter.yaml_faults import yaml_fault_line
 
 SUFFIXES = (".toml", ".yaml", ".yml")
 """Suffixes of the files that are read; others are ignored."""
@@ -63,6 +65,8 @@ def read_definitions(path: Path, shown: str | None = None) -> DefinitionFile:
 def _from_toml(text: str, name: str) -> DefinitionFile:
     try:
         content = tomllib.loads(text)
+    except RecursionError:
+        return DefinitionFile((), (), (f"{name}:1: not TOML: it is nested too deeply",))
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
         return DefinitionFile((), (), (f"{name}:{line[1] if line else len(text.splitlines())}: not TOML: {error}",))
@@ -83,8 +87,11 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
         deletions[group] = read_deletion(table, context)
         problems += [f"{places.of_problem(each, 'deletion', group)}: {each}" for each in context.problems]
     entries = content.get("meter", [])
+    if not isinstance(entries, list):
+        problems.append(f"{places.of('meter')}: meter: should be an array of tables, each with the header [[meter]]")
+        entries = []
     conditions: dict[str, ConditionsTable | None] = {}
-    used = {each.get("conditions") for each in entries if isinstance(each, dict)}
+    used = [each.get("conditions") for each in entries if isinstance(each, dict)]
     for group, table in _table(content, "conditions").items():
         context = ReadContext()
         conditions[group] = read_conditions(table, context)
@@ -103,15 +110,14 @@ def _from_yaml(text: str, name: str) -> DefinitionFile:
     try:
         content = yaml.safe_load(text)
         tree = yaml.compose(text, yaml.SafeLoader)
+    except RecursionError:
+        return DefinitionFile((), (), (f"{name}:1: not YAML: it is nested too deeply",))
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        return DefinitionFile(
-            (), (), (f"{name}:{mark.line + 1 if mark else 1}: not YAML: {' '.join(str(error).split())}",)
-        )
+        return DefinitionFile((), (), (f"{name}:{yaml_fault_line(error) or 1}: not YAML: {yaml_fault(error)}",))
     entries = content.get("metric") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         return DefinitionFile((), (), (f"{name}:1: should have a list named metric, as Ceilometer's meters.yaml",))
-    nodes = next(value.value for key, value in tree.value if key.value == "metric") if tree else []
+    nodes: list[yaml.Node] = next((value.value for key, value in tree.value if key.value == "metric"), [])
     places = _Places(name, {("meter", number): node.start_mark.line + 1 for number, node in enumerate(nodes)})
     problems: list[str] = []
     tables = []

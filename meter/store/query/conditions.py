@@ -6,11 +6,13 @@ Every value is a parameter. The aliases are ``s`` for ``sample``, ``x`` for ``se
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 
 from meter.interfaces import RequestError
 from meter.query import Comparison
@@ -49,6 +51,9 @@ LOOKUP_FIELDS = frozenset({"timestamp", "recorded_at"})
 """Times of a sample that have an index."""
 
 NULLABLE = frozenset({"user_id", "project_id", "source"})
+
+MAX_DOCUMENT_CONDITIONS = 10
+"""Conditions on metadata that an index serves at most; all are compared afterwards."""
 
 TRUE = both(())
 """The condition that restricts nothing."""
@@ -312,14 +317,18 @@ def _message_ids(filter: SampleFilter, parts: Sequence[Expression]) -> Sql:
 
 
 def _documents(parts: Iterable[Expression]) -> Sql:
-    """Return :attr:`FilterConditions.documents` of the conjunction of ``parts``."""
-    found = []
+    """Return :attr:`FilterConditions.documents` of the conjunction of ``parts``: those of the first few narrow enough."""
+    return conjunction(*islice(_documents_of(parts), MAX_DOCUMENT_CONDITIONS))
+
+
+def _documents_of(parts: Iterable[Expression]) -> Iterator[Sql]:
     for part in parts:
         if isinstance(part, In) or (isinstance(part, Comparison) and part.operator == "="):
             values = part.values if isinstance(part, In) else (part.value,)
             if is_metadata_field(part.field):
-                found.append(documents_with_any(part.field.removeprefix(METADATA_PREFIX), values))
-    return conjunction(*filter(None, found))
+                documents = documents_with_any(part.field.removeprefix(METADATA_PREFIX), values)
+                if documents is not None:
+                    yield documents
 
 
 def _lists_message_ids(part: Expression) -> bool:

@@ -19,6 +19,9 @@ from meter.text_pattern import text_pattern
 MAX_NESTED_PARTS = 5
 """The most parts of a dotted key that is read in every possible way: 16 ways for five parts."""
 
+MAX_DOCUMENTS = 100
+"""The most documents that an index is asked for: PostgreSQL plans each of thousands for seconds, and may then read the whole table."""
+
 _INDEX = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 """A step of a path that PostgreSQL may take for the number of an element."""
 
@@ -43,21 +46,20 @@ def metadata_equals_any(key: str, values: Sequence[Scalar]) -> Sql:
 def documents_with_any(key: str, values: Sequence[Scalar]) -> Sql | None:
     """Return a condition that an index serves and that all documents meet which meet :func:`metadata_equals_any`; ``None`` if there is none.
 
-    A time equals many texts, and a number in a key selects an element of a list or of an object.
+    A time equals many texts, and a number in a key selects an element of a list or of an object. Nor is there one for more than
+    :data:`MAX_DOCUMENTS`.
     """
     if any(isinstance(value, datetime) for value in values):
         return None
     paths = list(_paths(key))
-    if any(_INDEX.fullmatch(step) for path in paths for step in path):
+    if len(values) * len(paths) > MAX_DOCUMENTS or any(_INDEX.fullmatch(step) for path in paths for step in path):
         return None
-    documents = []
-    for value in values:
-        text = _json(value)
-        for path in paths:
-            document = text
-            for step in reversed(path):
-                document = f"{{{_json(step)}:{document}}}"
-            documents.append(document)
+    beginnings = ["".join(f"{{{_json(step)}:" for step in path) for path in paths]
+    documents = [
+        f"{beginning}{text}{'}' * len(path)}"
+        for text in map(_json, values)
+        for path, beginning in zip(paths, beginnings, strict=True)
+    ]
     return Sql("d.document @> ANY(%s::jsonb[])", (documents,))
 
 

@@ -175,7 +175,23 @@ def test_bad_toml_is_reported_with_the_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        ('[[meter]]\nconditions = ["open"]\n', "2: meter 'without a name': conditions: should be the name of a table"),
+        ("exchanges = []\nmeter = 3\n", "2: meter: should be an array of tables, each with the header [[meter]]"),
+        ('[meter]\nname = "a"\n', "1: meter: should be an array of tables"),
+        (f"a = {'[' * 5000}{']' * 5000}", "1: not TOML: it is nested too deeply"),
+    ],
+)
+def test_values_of_other_types_are_reported_with_the_line(tmp_path: Path, text: str, problem: str) -> None:
+    problems = toml(tmp_path, text).problems
+    assert any(each.startswith(f"sites.toml:{problem}") for each in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
         ("metric: [", "own.yaml:1: not YAML: "),
+        (f"metric: {'[' * 600}{']' * 600}", "own.yaml:1: not YAML: it is nested too deeply"),
+        ("<<: {metric: [7]}", "own.yaml:1: should be a table of a meter, not 7"),
         ("- a", "own.yaml:1: should have a list named metric, as Ceilometer's meters.yaml"),
         ("metric:\n  - 7\n", "own.yaml:2: should be a table of a meter, not 7"),
         (
