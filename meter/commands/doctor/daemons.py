@@ -287,7 +287,7 @@ def spool_findings(states: Sequence[DaemonState], now: datetime) -> Iterator[Fin
                 "make room on that disk, or lower [spool] max_bytes",
             )
     if quiet:
-        yield Finding("spools", "ok", f"{spools} spools are nearly empty and have room")
+        yield Finding("spools", "ok", f"nearly empty, and with room: {counted(spools, 'spool')}")
 
 
 def _time(text: str) -> datetime | None:
