@@ -63,8 +63,8 @@ def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
             text = path.read_text(encoding="utf-8")
             entries, lines = list(_entries(path, text)), _lines(path, text)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            fault = yaml_fault(error) if isinstance(error, yaml.YAMLError) else str(error)
-            problems.append(f"{_place_of_fault(path, text, error)}: cannot be read: {fault}")
+            fault = yaml_fault(error) if isinstance(error, yaml.YAMLError) else " ".join(str(error).split())
+            problems.append(f"{_place_of_fault(path, text, error)}: {_fault(error)}: {fault}")
             continue
         numbers: dict[str, int] = {}
         for table, entry in entries:
@@ -135,6 +135,13 @@ def _place_of_fault(path: Path, text: str, error: Exception) -> str:
     return f"{path}:{line}" if line else str(path)
 
 
+def _fault(error: Exception) -> str:
+    """Return what is wrong with a file of which nothing is used."""
+    if isinstance(error, tomllib.TOMLDecodeError):
+        return "not TOML"
+    return "not YAML" if isinstance(error, yaml.YAMLError) else "cannot be read"
+
+
 def _pollsters(table: str, entry: Any, *, ceilometer: bool) -> Sequence[ICentralPollster]:
     if not isinstance(entry, Mapping):
         raise ValueError("should be a mapping")  # what stands there may be a secret
@@ -159,6 +166,8 @@ def _message(detail: Any, model: type[BaseModel], names: Mapping[str, str]) -> s
         counted_from_one([names.get(str(each), each) for each in detail["loc"][:1]] + [*detail["loc"][1:]])
     )
     message = plain(detail["msg"])
+    if detail["type"] == "missing":
+        message = "is missing"
     if detail["type"] == "extra_forbidden":
         known = MetricDefinition if len(detail["loc"]) > 1 and detail["loc"][0] == "meters" else model
         fields = sorted(known.model_fields, key=lambda name: name in RequestFields.model_fields)

@@ -287,7 +287,10 @@ def spool_findings(states: Sequence[DaemonState], now: datetime) -> Iterator[Fin
                 "make room on that disk, or lower [spool] max_bytes",
             )
     if quiet:
-        yield Finding("spools", "ok", f"{spools} spools are nearly empty and have room")
+        text = (
+            f"nearly empty, and with room: {counted(spools, 'spool')}" if spools else "no daemon that runs has a spool"
+        )
+        yield Finding("spools", "ok", text)
 
 
 def _time(text: str) -> datetime | None:

@@ -24,6 +24,9 @@ from meter.commands.importing.import_source import NotImported
 from meter.commands.importing.import_source import SourcePage
 from meter.sample import SampleType
 
+MORE = "more"
+"""The key of what a line has beyond the columns of the first line, such as the decimals of ``1,5``."""
+
 SHOWN_CHARACTERS = 80
 """How much of a wrong first line an error shows."""
 
@@ -99,9 +102,15 @@ class GnocchiCsv:
             invalid = []
             for number, row in enumerate(page, done + 1):
                 seconds, value = _granularity(row), _number(row, "value")
-                if seconds is None or value is None:
+                if MORE in row:
+                    reason = f"the line has more columns than the first line: {','.join(row[MORE])!r:.40}"
+                    invalid.append(NotImported(f"{self._path} line {number + 1}", self._metric.name, reason, dict(row)))
+                elif seconds is None or value is None:
                     given = f"{row.get('granularity')!r:.40} and {row.get('value')!r:.40}"
                     reason = f"granularity and value must be numbers, not {given}"
+                    if value is not None and _number(row, "granularity") is not None:
+                        limit = f"more than 0 and at most {MAX_GRANULARITY_SECONDS:g} seconds"
+                        reason = f"granularity must be {limit}, not {row['granularity']!r:.40}"
                     invalid.append(NotImported(f"{self._path} line {number + 1}", self._metric.name, reason, dict(row)))
                 else:
                     points.append([row["timestamp"], seconds, value])
@@ -112,7 +121,7 @@ class GnocchiCsv:
     def _rows(self) -> Any:
         try:
             with self._path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, restkey="more")
+                reader = csv.DictReader(file, restkey=MORE)
                 names = reader.fieldnames or []
                 if tuple(names[:3]) != COLUMNS:
                     first = (

@@ -67,6 +67,9 @@ class CloseOptions(RateOptions):
             raise usage.UsageError(
                 'give a reason: --accept-gaps "why the period is closed although samples are missing"'
             )
+        # A period is closed only once: look before, not when the statements are to be written.
+        if self["output"] is not None and not Path(self["output"]).is_dir():
+            raise usage.UsageError(f"--output {self['output']}: there is no such directory")
 
 
 async def work(context: RateContext, options: Any) -> int:
@@ -127,7 +130,10 @@ def _write_files(directory: str, results: list[AccountResult]) -> None:
                     os.unlink(name)
                     raise
     except OSError as error:
-        raise CommandError(f"the statements are closed, but cannot be written: {error}") from error
+        raise CommandError(
+            f"the statements are closed, but cannot be written to {directory}: {error.strerror or error}; export them with"
+            " meter-rate export, or repeat the command"
+        ) from error
 
 
 def result_json(result: AccountResult) -> dict[str, Any]:

@@ -70,6 +70,10 @@ async def work(context: RateContext, options: Any) -> int:
             raise CommandError(str(error)) from error
     for each in found:
         output.write([preview_json(each)], [*preview_lines(each), ""])
+    if not found:
+        output.write(
+            [], [f"nothing to bill that is not closed in {period or 'the present period'}; closed: meter-rate list"]
+        )
     return EXIT_OK
 
 

@@ -72,7 +72,7 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
         return DefinitionFile((), (), (f"{name}:{line[1] if line else len(text.splitlines())}: not TOML: {error}",))
     places = _Places(name, toml_lines(text))
     problems = [
-        f"{places.of(key)}: {key}: unknown key; should be one of {', '.join(KEYS)}"
+        f"{places.of(key, 0)}: {key}: unknown key; should be one of {', '.join(KEYS)}"
         for key in content
         if key not in KEYS
     ]

@@ -211,10 +211,11 @@ def read_deletion(table: Any, context: ReadContext) -> Deletion:
     try:
         model = DeletionTable.model_validate(table)
     except ValidationError as error:
-        context.problems += [
-            f"deletion.{'.'.join(map(str, detail['loc']))}: {plain(detail['msg'])}; keys are {', '.join(DeletionTable.model_fields)}"
-            for detail in error.errors(include_url=False)
-        ]
+        for detail in error.errors(include_url=False):
+            message = "unknown key" if detail["type"] == "extra_forbidden" else plain(detail["msg"])
+            context.problems.append(
+                f"deletion.{'.'.join(map(str, detail['loc']))}: {message}; keys are {', '.join(DeletionTable.model_fields)}"
+            )
         return Deletion()
     event_types = _listed(model.event_types)
     if any(character in event_type for event_type in event_types for character in "*?["):

@@ -225,11 +225,17 @@ def _parse_operation(text: str, names: Collection[str] = ("value",)) -> ast.expr
     for node in ast.walk(parsed):
         if not _allowed(node, {*names, *local}):
             allowed = ALLOWED.format(", ".join(names))
-            raise BadFormula(f"{text!r}: {type(node).__name__} is not allowed; {allowed}")
+            raise BadFormula(f"{text!r}: {_shown(text, node)} is not allowed; {allowed}")
     return parsed
 
 
 ALLOWED = f"allowed are {{}}, numbers, texts, + - * / // %, comparisons, a if b else c, lambda, {', '.join(FUNCTIONS)}"
+
+
+def _shown(text: str, node: ast.AST) -> str:
+    """Return the part of ``text`` that is ``node``; operators have no place in a text, so that Python names them."""
+    part = ast.get_source_segment(text, node) if hasattr(node, "lineno") else None
+    return repr(part) if part else type(node).__name__
 
 
 def _depth(parsed: ast.expr) -> int:

@@ -62,7 +62,7 @@ def shown(value: Any) -> str:
 def exact_decimal(value: Any) -> Decimal:
     """Return the decimal that a text or a TOML integer states."""
     if isinstance(value, FloatText):
-        raise wrong(f'write the number as a text, so that it stays exact: "{value}"')
+        raise wrong(f'must be written as a text, so that it stays exact: "{value}"')
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise wrong(f'must be a decimal such as "0.0125", not {shown(value)}')
     match = _DECIMAL.fullmatch(str(value))

@@ -15,8 +15,10 @@ from twisted.python import usage
 
 from meter.bus.batches import BATCH_SAMPLES
 from meter.commands.importing.command import report_finished
+from meter.commands.importing.gnocchi_csv import GnocchiCsv
 from meter.commands.importing.gnocchi_metrics import granularity_of
 from meter.commands.importing.gnocchi_metrics import metadata_of
+from meter.commands.importing.gnocchi_points import MAX_GRANULARITY_SECONDS
 from meter.commands.importing.gnocchi_points import GnocchiMetric
 from meter.commands.importing.gnocchi_points import NoAggregation
 from meter.commands.importing.gnocchi_points import ResourceRevision
@@ -330,3 +332,35 @@ def test_types_are_those_of_the_plugins_and_the_users():
     ]
     with pytest.raises(UnknownMeter, match=r"--types acme\.other=gauge"):
         types.of("acme.other")
+
+
+@pytest_twisted.ensureDeferred
+async def test_line_of_csv_with_a_decimal_comma_or_a_wrong_granularity_is_not_imported(tmp_path):
+    path = tmp_path / "load.csv"
+    lines = [
+        "timestamp,granularity,value",
+        *(f"2026-11-18T12:0{n}:00+00:00,{rest}" for n, rest in enumerate(["60,1.5", "60,1,5", "-60,2"])),
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    selection = ImportSelection(None, datetime(2026, 11, 25, tzinfo=UTC))
+    source = GnocchiCsv(
+        path,
+        selection,
+        name="load",
+        type="gauge",
+        unit="%",
+        resource_id="r",
+        project_id=None,
+        user_id=None,
+        aggregation="mean",
+    )
+    await source.open()
+    [page] = [each async for each in source.pages(None)]
+    assert len(page.samples) == 1
+    assert [(each.record, each.reason) for each in page.not_imported] == [
+        (f"{path} line 3", "the line has more columns than the first line: '5'"),
+        (
+            f"{path} line 4",
+            f"granularity must be more than 0 and at most {MAX_GRANULARITY_SECONDS:g} seconds, not '-60'",
+        ),
+    ]

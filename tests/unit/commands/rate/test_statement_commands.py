@@ -261,6 +261,22 @@ async def accounting_refresh(rate):
 
 
 @pytest_twisted.ensureDeferred
+async def test_nothing_is_closed_where_the_statements_cannot_be_written(rate, tmp_path):
+    with pytest.raises(usage.UsageError, match="missing: there is no such directory"):
+        await rate(close, close.CloseOptions, "2026-11", "--output", str(tmp_path / "missing"))
+    _, out = await rate(closed_list, closed_list.ClosedListOptions)
+    assert "2026-11" not in out
+
+
+@pytest_twisted.ensureDeferred
+async def test_preview_of_a_closed_period_says_that_nothing_is_open(rate, tmp_path):
+    await rate(close, close.CloseOptions, "2026-11", "--output", str(tmp_path))
+    _, out = await rate(preview, preview.PreviewOptions, "--period", "2026-11")
+    assert out == "nothing to bill that is not closed in 2026-11; closed: meter-rate list\n"
+    assert await rate(preview, preview.PreviewOptions, "--period", "2026-11", "--json") == (EXIT_OK, [])
+
+
+@pytest_twisted.ensureDeferred
 async def test_keys_are_listed_and_rotated(rate, tmp_path):
     _, [first] = await rate(keys, keys.KeysOptions, "list", "--json")
     assert (first["signs"], first["algorithm"]) == (True, "Ed25519")

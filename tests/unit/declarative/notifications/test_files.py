@@ -42,6 +42,14 @@ def test_definition_of_six_lines_defines_a_meter(tmp_path: Path) -> None:
     assert definition.origin == "sites.toml:2"
 
 
+def test_unknown_table_is_reported_where_it_stands(tmp_path: Path) -> None:
+    file = toml(tmp_path, '[deletion.d]\nevents = "x"\n[[meters]]\nname = "x"\n')
+    assert [each.partition(" key")[0] for each in file.problems] == [
+        "sites.toml:3: meters: unknown",
+        "sites.toml:2: deletion.events: unknown",
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

@@ -152,7 +152,7 @@ def test_everything_wrong_is_told_at_once_with_file_and_line() -> None:
         BOOK.replace("EUR", "EURO"), SKUS + '[[price]]\nsku = "mv"\nprice = 0.1\n', "[[price]]\n", "x = \n"
     ) == [
         "a.toml:4: [[book]] currency 'EURO' is not a currency of ISO 4217, such as EUR, JPY or KWD",
-        'b.toml:16: [[price]] price write the number as a text, so that it stays exact: "0.1"',
+        'b.toml:16: [[price]] price must be written as a text, so that it stays exact: "0.1"',
         "c.toml:1: [[price]] sku is missing",
         "d.toml:1: it is not TOML: Invalid value",
     ]
