@@ -72,6 +72,11 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
         for key in content
         if key not in KEYS
     ]
+    problems += [
+        f"{places.of(key)}: {key}: should be tables, [{key}.NAME]"
+        for key in ("metadata", "deletion", "conditions")
+        if not isinstance(content.get(key, {}), dict)
+    ]
     shared: dict[str, Metadata] = {}
     for group, table in _table(content, "metadata").items():
         context = ReadContext()
@@ -83,8 +88,11 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
         deletions[group] = read_deletion(table, context)
         problems += [f"{places.of_problem(each, 'deletion', group)}: {each}" for each in context.problems]
     entries = content.get("meter", [])
+    if not isinstance(entries, list):
+        problems.append(f"{places.of('meter')}: meter: should be tables, each beginning with [[meter]]")
+        entries = []
     conditions: dict[str, ConditionsTable | None] = {}
-    used = {each.get("conditions") for each in entries if isinstance(each, dict)}
+    used = [each.get("conditions") for each in entries if isinstance(each, dict)]
     for group, table in _table(content, "conditions").items():
         context = ReadContext()
         conditions[group] = read_conditions(table, context)
