@@ -19,6 +19,9 @@ from meter.text_pattern import text_pattern
 MAX_NESTED_PARTS = 5
 """The most parts of a dotted key that is read in every possible way: 16 ways for five parts."""
 
+MAX_INDEXED_PARTS = 100
+"""The most parts of a dotted key of which an index finds documents: PostgreSQL reads no document that is nested thousands deep."""
+
 _INDEX = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 """A step of a path that PostgreSQL may take for the number of an element."""
 
@@ -43,12 +46,12 @@ def metadata_equals_any(key: str, values: Sequence[Scalar]) -> Sql:
 def documents_with_any(key: str, values: Sequence[Scalar]) -> Sql | None:
     """Return a condition that an index serves and that all documents meet which meet :func:`metadata_equals_any`; ``None`` if there is none.
 
-    A time equals many texts, and a number in a key selects an element of a list or of an object.
+    A time equals many texts, and a number in a key selects an element of a list or of an object. Very long keys have none either.
     """
     if any(isinstance(value, datetime) for value in values):
         return None
     paths = list(_paths(key))
-    if any(_INDEX.fullmatch(step) for path in paths for step in path):
+    if any(len(path) > MAX_INDEXED_PARTS or any(map(_INDEX.fullmatch, path)) for path in paths):
         return None
     documents = []
     for value in values:
