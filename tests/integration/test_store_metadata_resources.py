@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
 from datetime import timedelta
 
 import psycopg2.extras
@@ -189,6 +191,33 @@ async def test_resources_of_samples_that_were_there_before_the_upgrade_are_not_o
             assert [row.values["count"] for row in await store.statistics(query)] == [count]
 
 
+WITHOUT_STEP = """
+DROP FUNCTION add_resources_of_metadata, delete_resources_of_metadata, delete_metadata_of_resources CASCADE;
+DROP TABLE metadata_resource, metadata_known;
+DROP INDEX metadata_document;
+DELETE FROM schema_version WHERE name = 'resources_of_metadata'
+"""
+
+
+@pytest_twisted.ensureDeferred
+async def test_upgrade_knows_the_resources_of_samples_in_the_future(postgresql):
+    """Otherwise a clock that is wrong by years would keep questions from reading few resources for as long."""
+    dsn = postgresql.dsn_with_schema()
+    past, future = datetime(2020, 11, 16, tzinfo=UTC), datetime(2199, 11, 16, tzinfo=UTC)
+    async with running(dsn) as store:
+        await store.write([message(resource_id="r1", at=past, metadata={"name": "both"})])
+        await store.write([message(resource_id="r2", at=future, metadata={"name": "both"})])
+    postgresql.execute(WITHOUT_STEP, dsn)
+    async with running(dsn) as store:
+        [[since]] = postgresql.execute("SELECT since FROM metadata_known", dsn)
+        assert since == past + timedelta(microseconds=1)
+        assert postgresql.execute(PAIRS, dsn) == [(1, 1)]
+        both = SampleFilter(metadata=(MetadataMatch("name", "both"),))
+        for start, count in ((past, 2), (since, 1), (None, 2)):
+            query = StatisticsQuery(filter=replace(both, start=start), aggregates=STEPS[:1])
+            assert [row.values["count"] for row in await store.statistics(query)] == [count]
+
+
 @pytest_twisted.ensureDeferred
 async def test_resources_of_metadata_that_are_no_longer_used_are_deleted(postgresql):
     week = timedelta(weeks=1)
@@ -259,6 +288,7 @@ def test_index_overlooks_no_document_that_equals(postgresql):
     assert found > 500
     assert documents_with_any("a.0", ["v"]) is None
     assert documents_with_any("a", [START]) is None
+    assert documents_with_any(".".join("a" * 10_000), ["v"]) is None
     connection.close()
 
 

@@ -40,13 +40,13 @@ AUDITS = {
     "snapshot.exists": "snapshot_id",
     "trove.instance.exists": "instance_id",
 }
-"""Other audits that are counted, and the member of the payload with the resource."""
+"""``exists`` notifications of which each is counted, and the member of the payload that has the resource."""
 
 
 def with_action_id(notification: Notification) -> Notification:
-    """Return a notification of a creation or deletion with the id of that action; an audit's also with the action's time.
+    """Return a notification of a creation or deletion with the id of that action, and if an audit repeats it, with the action's time.
 
-    A notification of an audit gets the id of that audit.
+    An ``exists`` notification gets the id of its resource and period. Others are returned as they are.
     """
     if notification.event_type in ZONE_AUDITS:
         return _with_zone_audit_id(notification)

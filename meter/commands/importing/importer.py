@@ -160,11 +160,13 @@ class Importer:
             self._state.write(self._state.mark, self._totals(), finished=True)
 
     def _totals(self) -> ImportTotals | None:
-        """Return what was imported by this run and by those before."""
+        """Return what this run and those before have imported; ``None`` if nobody knows the latter."""
+        if self._before is None:
+            return None
         meters: Counter[str] = Counter()
         for (name, _, _), count in self.counts.meters.items():
             meters[name] += count.samples
-        return self._before and self._before.plus(meters, self.counts.not_imported)
+        return self._before.plus(meters, self.counts.not_imported)
 
     async def _import(self, page: SourcePage) -> None:
         signer = self._new_signer()

@@ -105,11 +105,11 @@ class ExpositionPollster:
         request = HttpRequest(method="GET", url=self._url, headers=headers)
         response = (await cycle.provider(IHttpClient).send(self.name, request)).checked()
         exposition = await read_exposition(response, {each.metric for each in self._definition.meters}, cycle.clock)
-        sums: _Sums = _Sums() if cycle.trial else cycle.daemon_cache(("exposition", self.name, "sums"), _Sums)
-        return self._samples(exposition, response.received_at, sums, SkippedItems(cycle, self.name))
+        last: _LastPoll = _LastPoll() if cycle.trial else cycle.daemon_cache(("exposition", self.name), _LastPoll)
+        return self._samples(exposition, response.received_at, last, SkippedItems(cycle, self.name))
 
     def _samples(
-        self, exposition: Exposition, received_at: datetime, sums: _Sums, skipped: SkippedItems
+        self, exposition: Exposition, received_at: datetime, last: _LastPoll, skipped: SkippedItems
     ) -> Iterator[Sample]:
         of_meters: dict[tuple[str, str], str] = {}
         for metric in self._definition.meters:
@@ -124,17 +124,18 @@ class ExpositionPollster:
                     if other != metric.metric:
                         raise BadItem("several-series", f"{other} has made a sample of {metric.meter} already")
                     key = (metric.meter, resource)
-                    since = sums.unreset_since(key, group, received_at.isoformat()) if len(group) > 1 else ""
+                    since = last.unreset_since(key, group, received_at.isoformat()) if len(group) > 1 else ""
                     sample = self._sample(metric, resource, group, received_at, since)
-                    # By a clock that is ahead, the run of the last poll too may have begun after it.
-                    if sums.begins_run(key, run_of(sample.type, sample.resource_metadata)):
-                        began_at = _began_at(group, sums.polled_at)
+                    # The run that the last poll found may have begun after it, too, by the clock of an exporter that is ahead.
+                    is_counter = sample.type == "cumulative"
+                    if is_counter and last.begins_run(key, run_of(sample.type, sample.resource_metadata)):
+                        began_at = _began_at(group, last.polled_at)
                         if began_at is not None and began_at < sample.timestamp:
                             yield replace(sample, volume=0, timestamp=began_at)
                     yield sample
                 except (BadItem, BadSample) as error:
                     skipped.add(f"{metric.metric} of {resource}"[:120], error, resources=(resource,))
-        sums.keep(of_meters, received_at)
+        last.end_poll(of_meters, received_at)
         skipped.report()
 
     def _groups(
@@ -218,15 +219,16 @@ class ExpositionPollster:
         return run_text(self._instance, *filter(None, [*starts, since]), digest)
 
 
-class _Sums:
-    """The runs of counters in the last poll, and the sums of counters, to find out that one in a sum was reset: the sum may grow all the same.
+class _LastPoll:
+    """What the last poll found: the run of each counter, and the values of the counters in each sum.
 
-    They are forgotten with the process. What was reset meanwhile is not known, so each sum then begins a run that never was before.
+    One counter of a sum may be reset although the sum grows. All is forgotten with the process; what was reset meanwhile is not known,
+    so each sum then begins a run that never was before.
     """
 
     def __init__(self) -> None:
         self.polled_at: datetime | None = None
-        """The time of the last poll."""
+        """Its time, ``None`` if this process has not polled before."""
         self._runs: dict[tuple[str, str], Run] = {}
         self._runs_now: dict[tuple[str, str], Run] = {}
         self._values: dict[tuple[str, str], dict[Labels, float]] = {}
@@ -242,12 +244,12 @@ class _Sums:
         return self._reset_at[key]
 
     def begins_run(self, key: tuple[str, str], run: Run) -> bool:
-        """Take the run of a meter and resource; return whether the last poll has not found it."""
+        """Take the run of a meter and resource; return whether it is another one than the last poll found."""
         self._runs_now[key] = run
         return self._runs.get(key) != run
 
-    def keep(self, keys: Collection[tuple[str, str]], polled_at: datetime) -> None:
-        """Forget all other sums, after a poll at this time."""
+    def end_poll(self, keys: Collection[tuple[str, str]], polled_at: datetime) -> None:
+        """Make the poll at this time, which found the meters and resources ``keys``, the last one: forget all others."""
         self.polled_at = polled_at
         self._runs, self._runs_now = self._runs_now, {}
         for key in [key for key in self._values if key not in keys]:

@@ -76,6 +76,11 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
         for key in content
         if key not in KEYS
     ]
+    problems += [
+        f"{places.of(key)}: {key}: should be tables, [{key}.NAME]"
+        for key in ("metadata", "deletion", "conditions")
+        if not isinstance(content.get(key, {}), dict)
+    ]
     shared: dict[str, Metadata] = {}
     for group, table in _table(content, "metadata").items():
         context = ReadContext()

@@ -1,6 +1,6 @@
 -- Which resources have, or had, samples with which metadata: a question about the metadata of few resources reads the samples and rollups
--- of these alone (docs/decisions/0035-resources-of-metadata.rst). Whoever inserts samples adds the missing rows, in the same transaction; rows
--- of metadata and resources that are deleted as unused are deleted with them. There may be rows of which no sample is left.
+-- of these alone (docs/decisions/0035-resources-of-metadata.rst). Triggers on sample add the missing rows, in the transaction that inserts the
+-- samples. Triggers on metadata and resource delete the rows of what is deleted as unused. There may be rows of which no sample is left.
 CREATE TABLE metadata_resource (
     metadata_id integer NOT NULL,
     resource_id integer NOT NULL,
@@ -50,7 +50,7 @@ $$;
 CREATE TRIGGER metadata_of_resources AFTER DELETE ON resource REFERENCING OLD TABLE AS deleted
     FOR EACH STATEMENT EXECUTE FUNCTION delete_metadata_of_resources();
 
--- Of samples from this time on, all resources are known. Citus has no triggers on distributed tables: a spread store knows none.
+-- One row: of samples from this time on, all resources are known. Citus has no triggers on distributed tables: a spread store knows none.
 CREATE TABLE metadata_known (
     since timestamptz NOT NULL
 );
@@ -64,9 +64,13 @@ BEGIN
         FOR EACH STATEMENT EXECUTE FUNCTION add_resources_of_metadata();
     CREATE TRIGGER resources_of_updated AFTER UPDATE ON sample REFERENCING NEW TABLE AS stored
         FOR EACH STATEMENT EXECUTE FUNCTION add_resources_of_metadata();
+    -- Samples in the future are few, sent by hosts with wrong clocks. Without their resources none would be known before their times.
+    INSERT INTO metadata_resource (metadata_id, resource_id)
+    SELECT DISTINCT s.metadata_id, x.resource_id FROM sample s JOIN series x ON x.id = s.series_id
+    WHERE s.wire_format_id >= -2147483648 AND s.timestamp > now();
     INSERT INTO metadata_known
     SELECT coalesce(greatest(
-        (SELECT max(s.timestamp) FROM sample s WHERE s.wire_format_id >= -2147483648),
+        (SELECT max(s.timestamp) FROM sample s WHERE s.wire_format_id >= -2147483648 AND s.timestamp <= now()),
         (SELECT max(p.last) FROM packed_samples p WHERE p.count > 0),
         (SELECT max(r.last) FROM rollup r WHERE r.metadata_run >= -32768
             AND r.start = (SELECT max(latest.start) FROM rollup latest WHERE latest.metadata_run >= -32768))

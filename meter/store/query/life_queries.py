@@ -58,7 +58,7 @@ class LifeQueries:
         rows = [
             RunRow(*row) for row in await self._rows(runs_query(resources, meters, as_of, final_rollups=final_rollups))
         ]
-        rows = await self._of_one_state(rows, as_of)
+        rows = await self._without_mixed(rows, as_of)
         all_series = await self._dimensions.series.get_many({row.series_id for row in rows}, slices)
         all_metadata = await self._dimensions.metadata.get_many({row.metadata_id for row in rows}, slices)
         runs: list[SampleRun] = []
@@ -91,8 +91,8 @@ class LifeQueries:
         rows = await self._rows(reports_query(resources, pollsters, as_of))
         return [piece for row in rows for piece in ReportRow(*row).pieces()]
 
-    async def _of_one_state(self, rows: list[RunRow], as_of: datetime | None) -> list[RunRow]:
-        """Return ``rows`` with the samples of those in their place whose ends do not tell all of them."""
+    async def _without_mixed(self, rows: list[RunRow], as_of: datetime | None) -> list[RunRow]:
+        """Return ``rows``, in which the samples of each row that is not of one state stand in its place."""
         mixed = [row for row in rows if not row.of_one_state]
         found = [end for row in rows if row.of_one_state for end in row.ends()]
         if mixed:
@@ -104,7 +104,7 @@ class LifeQueries:
             for row in mixed:
                 times = read[row.series_id, row.metadata_id]
                 if row.min_volume == row.max_volume or bisect_left(times, row.first) == bisect_right(times, row.last):
-                    # Samples may have expired; their times are known, and the volume of some of them.
+                    # All samples have expired, or those at the ends may have: the ends are known, and the volume of some samples.
                     found += row._replace(min_volume=row.max_volume).ends()
         elif len(found) == len(rows):
             return rows

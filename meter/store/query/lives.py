@@ -151,15 +151,15 @@ class RunRow(NamedTuple):
 
     @property
     def of_one_state(self) -> bool:
-        """Whether its ends tell all of it: the volume is one, and no notification stands between the first and the last time.
+        """Whether the samples between the first and the last one need not be read: all are polls, or there are none, and the volume is one.
 
-        Polls go on to say the same. Notifications stand each for itself: another one may have told otherwise between them.
+        Polls go on to say the same. Between two equal notifications another series may have told otherwise, which the second one takes back.
         """
         between = self.polling_interval == 0 and self.first < self.last and self.samples > 2
         return self.min_volume == self.max_volume and not between
 
     def ends(self) -> list[RunRow]:
-        """Return the notifications at the first and the last time, of polls the row itself."""
+        """Return rows of the first and the last notification; polls are the row itself."""
         if self.polling_interval or self.first == self.last:
             return [self]
         return [self._replace(first=time, last=time, samples=1) for time in (self.first, self.last)]
@@ -228,7 +228,7 @@ def runs_query(
 
 
 def samples_of_runs_query(rows: Sequence[RunRow], as_of: datetime | None) -> Sql:
-    """Return the statement that reads the samples of ``rows`` one by one, because their ends do not tell all of them."""
+    """Return the statement that reads the samples of ``rows`` one by one, because they are not of one state."""
     recorded = TRUE if as_of is None else Sql("s.recorded_at <= %s", (as_of,))
     bounds = TimeBounds(Sql("wanted.first"), Sql("wanted.last"))
     samples = samples_between(VALUE_COLUMNS, bounds, series="p.series_id = wanted.series_id")

@@ -22,6 +22,9 @@ MAX_NESTED_PARTS = 5
 MAX_DOCUMENTS = 100
 """The most documents that an index is asked for: PostgreSQL plans each of thousands for seconds, and may then read the whole table."""
 
+MAX_INDEXED_PARTS = 100
+"""The most parts of a dotted key of which an index finds documents: PostgreSQL reads no document that is nested thousands deep."""
+
 _INDEX = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 """A step of a path that PostgreSQL may take for the number of an element."""
 
@@ -47,12 +50,14 @@ def documents_with_any(key: str, values: Sequence[Scalar]) -> Sql | None:
     """Return a condition that an index serves and that all documents meet which meet :func:`metadata_equals_any`; ``None`` if there is none.
 
     A time equals many texts, and a number in a key selects an element of a list or of an object. Nor is there one for more than
-    :data:`MAX_DOCUMENTS`.
+    :data:`MAX_DOCUMENTS`, and for keys of more than :data:`MAX_INDEXED_PARTS` parts.
     """
     if any(isinstance(value, datetime) for value in values):
         return None
     paths = list(_paths(key))
-    if len(values) * len(paths) > MAX_DOCUMENTS or any(_INDEX.fullmatch(step) for path in paths for step in path):
+    if len(values) * len(paths) > MAX_DOCUMENTS:
+        return None
+    if any(len(path) > MAX_INDEXED_PARTS or any(map(_INDEX.fullmatch, path)) for path in paths):
         return None
     beginnings = ["".join(f"{{{_json(step)}:" for step in path) for path in paths]
     documents = [

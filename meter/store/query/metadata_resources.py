@@ -20,7 +20,7 @@ SELECT (
     FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) AS threshold
     CROSS JOIN LATERAL (
         SELECT ARRAY(SELECT d.id FROM metadata d WHERE {documents} AND {metadata} LIMIT threshold.few + 1) AS ids
-        FROM metadata_known known WHERE known.since <= {start} OFFSET 0
+        WHERE (SELECT max(known.since) FROM metadata_known known) <= {start} OFFSET 0
     ) AS matching
     CROSS JOIN LATERAL (
         SELECT ARRAY(

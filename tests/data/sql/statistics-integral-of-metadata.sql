@@ -11,7 +11,7 @@ WITH matching_resource AS MATERIALIZED (
         FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) AS threshold
         CROSS JOIN LATERAL (
             SELECT ARRAY(SELECT d.id FROM metadata d WHERE d.document @> ANY($1::jsonb[]) AND ((ARRAY[d.document #> $2::text[]] && $3::jsonb[])) LIMIT threshold.few + 1) AS ids
-            FROM metadata_known known WHERE known.since <= $4 OFFSET 0
+            WHERE (SELECT max(known.since) FROM metadata_known known) <= $4 OFFSET 0
         ) AS matching
         CROSS JOIN LATERAL (
             SELECT ARRAY(

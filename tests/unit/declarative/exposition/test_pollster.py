@@ -201,6 +201,19 @@ async def test_series_created_between_two_polls_counts_from_zero() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_gauge_of_an_exporter_that_was_restarted_is_not_opened_with_zero() -> None:
+    exporter = Exporter("")
+    texts = ['x{id="a"} 5\n', 'x{id="a"} 6\nx{id="b"} 7\nprocess_start_time_seconds 100\n']
+    exporter.stub.on("GET", "/metrics", *(JsonResponse(200, each.encode()) for each in texts))
+    gauge = pollster(metric="x", resource="id", type="gauge", reset_with_exporter=True)
+    found: list[int | float] = []
+    for _ in texts:
+        exporter.clock.advance(60)
+        found += [each.volume for each in await exporter.samples(gauge)]
+    assert found == [5, 6, 7]
+
+
+@pytest_twisted.ensureDeferred
 async def test_run_that_began_after_the_last_poll_by_a_clock_that_is_ahead_begins_once() -> None:
     exporter = Exporter("")
     texts = [f'x_total{{id="a"}} {value}\nx_created{{id="a"}} 110\n' for value in (40, 45, 47)]

@@ -173,6 +173,26 @@ def test_bad_conditions_are_reported_and_their_definitions_are_not_used(
         assert problem.startswith(f"sites.toml:{expected}"), file.problems
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            SITES + "conditions = ['open']",
+            "meter 'site.visitors': conditions: should be the name of a table under [cond",
+        ),
+        ("conditions = 'open'", "conditions: should be tables, [conditions.NAME]"),
+        ("deletion = true", "deletion: should be tables, [deletion.NAME]"),
+        ("metadata = []", "metadata: should be tables, [metadata.NAME]"),
+        ("meter = 5", "meter: should be tables, each beginning with [[meter]]"),
+        ("[meter]\nname = 'x'", "meter: should be tables, each beginning with [[meter]]"),
+    ],
+)
+def test_key_with_a_value_of_another_kind_is_reported(tmp_path: Path, text: str, problem: str) -> None:
+    file = toml(tmp_path, text)
+    assert file.definitions == ()
+    assert [each.partition(": ")[2][: len(problem)] for each in file.problems] == [problem]
+
+
 def test_bad_toml_is_reported_with_the_line(tmp_path: Path) -> None:
     (problem,) = toml(tmp_path, "\n\n[[meter]\n").problems
     assert problem.startswith("sites.toml:3: not TOML: ")
