@@ -50,8 +50,8 @@ def folder(tmp_path):
 
 def test_bad_definitions_are_reported_and_the_others_work(furnished, folder):
     wrong = [
-        f"{folder}/own.toml:8: meter 'volume.halved': volume: '$.payload.[' is not a JSONPath such as $.payload.size (",
-        f"{folder}/own.toml:8: meter 'volume.halved': type: should be gauge, delta, cumulative or a path, not 'gouge'\n",
+        f"{folder}/own.toml:13: meter 'volume.halved': volume: '$.payload.[' is not a JSONPath such as $.payload.size (",
+        f"{folder}/own.toml:11: meter 'volume.halved': type: should be gauge, delta, cumulative or a path, not 'gouge'\n",
         f"{folder}/typo.toml:2: not TOML: ",
     ]
     collector = furnished.daemon("meter-collector", f'[notifications]\ndefinitions = "{folder}"\n')

@@ -183,8 +183,8 @@ def test_bad_conditions_are_reported_and_their_definitions_are_not_used(
         ("conditions = 'open'", "conditions: should be tables, [conditions.NAME]"),
         ("deletion = true", "deletion: should be tables, [deletion.NAME]"),
         ("metadata = []", "metadata: should be tables, [metadata.NAME]"),
-        ("meter = 5", "meter: should be tables, each beginning with [[meter]]"),
-        ("[meter]\nname = 'x'", "meter: should be tables, each beginning with [[meter]]"),
+        ("meter = 5", "meter: should be an array of tables, each with the header [[meter]]"),
+        ("[meter]\nname = 'x'", "meter: should be an array of tables, each with the header [[meter]]"),
     ],
 )
 def test_key_with_a_value_of_another_kind_is_reported(tmp_path: Path, text: str, problem: str) -> None:
