@@ -29,7 +29,6 @@ def test_index_is_asked_for_few_documents_however_many_values_are_named() -> Non
 
 
 def test_index_is_asked_for_few_documents_however_many_conditions_there_are() -> None:
-    for key in (FIVE_PARTS, LONG):
-        found = documents_of(*(Comparison(key, "=", number) for number in range(500)))
-        assert 0 < found <= MOST_DOCUMENTS
+    assert 0 < documents_of(*(Comparison(FIVE_PARTS, "=", number) for number in range(500))) <= MOST_DOCUMENTS
+    assert documents_of(*(Comparison(LONG, "=", number) for number in range(500))) == 0
     assert documents_of(*(In(FIVE_PARTS, (number, -number)) for number in range(500))) <= MOST_DOCUMENTS

@@ -32,7 +32,7 @@ def test_fault_of_yaml_shows_no_line_of_the_file(tmp_path: Path, text: str) -> N
     file.write_text(text)
 
     _, [problem] = load_user_pollsters(str(tmp_path))
-    assert "cannot be read: " in problem
+    assert ": not YAML: " in problem
     assert SECRET not in problem
     with pytest.raises(BadCredentials) as caught:
         from_clouds("x", [file])
