@@ -17,6 +17,7 @@ these fields in ``may_differ``, so the store counts them as duplicates.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -49,9 +50,10 @@ def with_action_id(notification: Notification) -> Notification:
     An ``exists`` notification gets the id of its resource and period. Others are returned as they are.
     """
     if notification.event_type in ZONE_AUDITS:
-        return _with_zone_audit_id(notification)
+        return _with_audit_id(notification, "dns.zone.exists", ("id", "audit_period_ending"), notification.may_differ)
     if notification.event_type in AUDITS:
-        return _with_audit_id(notification)
+        members = (AUDITS[notification.event_type], "audit_period_beginning", "audit_period_ending")
+        return _with_audit_id(notification, notification.event_type, members, ALL_FIELDS)
     found = ACTIONS.fullmatch(notification.event_type)
     if found is None or not isinstance(notification.payload, dict):
         return notification
@@ -71,21 +73,15 @@ def with_action_id(notification: Notification) -> Notification:
     return replace(action, timestamp=when, payload=payload, may_differ=ALL_FIELDS)
 
 
-def _with_zone_audit_id(notification: Notification) -> Notification:
+def _with_audit_id(
+    notification: Notification, name: str, members: Sequence[str], may_differ: tuple[str, ...]
+) -> Notification:
+    """Return the notification with an id of ``name`` and of these members of its payload, if it has all of them."""
     payload = notification.payload if isinstance(notification.payload, dict) else {}
-    zone, ending = payload.get("id"), payload.get("audit_period_ending")
-    if not all(isinstance(each, str) and each for each in (zone, ending)):
+    parts = [each for member in members if isinstance(each := payload.get(member), str) and each]
+    if len(parts) < len(members):
         return notification
-    return replace(notification, message_id=f"dns.zone.exists\0{zone}\0{ending}")
-
-
-def _with_audit_id(notification: Notification) -> Notification:
-    payload = notification.payload if isinstance(notification.payload, dict) else {}
-    names = (AUDITS[notification.event_type], "audit_period_beginning", "audit_period_ending")
-    parts = [each for name in names if isinstance(each := payload.get(name), str) and each]
-    if len(parts) < len(names):
-        return notification
-    return replace(notification, message_id="\0".join((notification.event_type, *parts)), may_differ=ALL_FIELDS)
+    return replace(notification, message_id="\0".join((name, *parts)), may_differ=may_differ)
 
 
 def _time_of_action(notification: Notification) -> datetime | None:
