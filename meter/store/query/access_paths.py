@@ -36,6 +36,9 @@ PostgreSQL takes the conditions for independent and expects one such series, whe
 compare all of them with each row.
 """
 
+FEW_SERIES = "SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass"
+"""How many series or resources are few, so that many index lookups, one for each, are cheap: the square root of the number of all series."""
+
 NEWEST_FIRST = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; "
 """Begins a statement that reads a few samples in the order of an index, so that PostgreSQL does not sort a whole range instead.
 

@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import FEW_SERIES
 from meter.store.query.access_paths import AccessPath
 from meter.store.query.conditions import FilterConditions
 
-# The ids of the matching series, as far as they are few, and one more. Few is the square root of the number of all series: so
-# many index lookups, one for each, are cheap.
-MATCHING_SERIES = """
+# The ids of the matching series, as far as they are few, and one more.
+MATCHING_SERIES = f"""
 SELECT found.*, (SELECT nullif(max(x.retained_until), 'infinity') FROM series x WHERE x.id = ANY(found.ids)) AS until
 FROM (
-    SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE {series} LIMIT threshold.few + 1) AS ids
-    FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold
+    SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE {{series}} LIMIT threshold.few + 1) AS ids
+    FROM ({FEW_SERIES}) threshold
     OFFSET 0
 ) AS found
 """

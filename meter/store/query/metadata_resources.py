@@ -9,18 +9,18 @@ from __future__ import annotations
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import alternative
 from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import FEW_SERIES
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
 
-# The ids of the resources; null if they are many, or not all are known. Few is the square root of the number of all series, as for pages. Many
-# documents, and many resources of one, are not read to the end.
-RESOURCES_OF_METADATA = """
+# The ids of the resources; null if they are many, or not all are known. Many documents, and many resources of one, are not read to the end.
+RESOURCES_OF_METADATA = f"""
 SELECT (
     SELECT CASE WHEN cardinality(found.ids) <= threshold.few THEN found.ids END
-    FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) AS threshold
+    FROM ({FEW_SERIES}) AS threshold
     CROSS JOIN LATERAL (
-        SELECT ARRAY(SELECT d.id FROM metadata d WHERE {documents} AND {metadata} LIMIT threshold.few + 1) AS ids
-        WHERE (SELECT max(known.since) FROM metadata_known known) <= {start} OFFSET 0
+        SELECT ARRAY(SELECT d.id FROM metadata d WHERE {{documents}} AND {{metadata}} LIMIT threshold.few + 1) AS ids
+        WHERE (SELECT max(known.since) FROM metadata_known known) <= {{start}} OFFSET 0
     ) AS matching
     CROSS JOIN LATERAL (
         SELECT ARRAY(

@@ -13,15 +13,16 @@ from typing import Any
 from meter.query import Marker
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import FEW_SERIES
 from meter.store.query.access_paths import SERIES_OF_SAMPLE
 from meter.store.query.access_paths import AccessPath
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.samples import COLUMNS_OF_PAGE
 from meter.store.query.samples import selected_rows
 
-SERIES = """
-SELECT cardinality(ids), ids::text, (SELECT sqrt(greatest(reltuples, 100))::bigint FROM pg_class WHERE oid = 'series'::regclass)
-FROM (SELECT ARRAY(SELECT x.id FROM series x WHERE {series}) AS ids) AS matching
+SERIES = f"""
+SELECT cardinality(ids), ids::text, ({FEW_SERIES})
+FROM (SELECT ARRAY(SELECT x.id FROM series x WHERE {{series}}) AS ids) AS matching
 """
 
 # One row at least, with the number of samples that were read.
