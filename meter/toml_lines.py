@@ -25,6 +25,12 @@ def toml_lines(text: str) -> dict[Path, int]:
     return _LineScanner(text).lines
 
 
+def toml_fault_line(text: str, error: tomllib.TOMLDecodeError) -> int:
+    """Return the line, from 1, where ``text`` is no TOML, as the text of the error tells it."""
+    found = re.search(r"\(at line (\d+),", str(error))
+    return int(found[1]) if found else len(text.splitlines())  # "at end of document"
+
+
 def innermost_line(lines: Mapping[Path, int], path: Path) -> int:
     """Return the line of what stands at ``path``, or else of the innermost thing around it; 1 if there is none."""
     while path and path not in lines:

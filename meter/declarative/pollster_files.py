@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from meter.positions import counted_from_one
 from meter.settings.plain_words import plain
 from meter.toml_lines import Path as TomlPath
 from meter.toml_lines import innermost_line
+from meter.toml_lines import toml_fault_line
 from meter.toml_lines import toml_lines
 from meter.yaml_faults import yaml_fault
 from meter.yaml_faults import yaml_fault_line
@@ -130,8 +130,7 @@ def _place_of_fault(path: Path, text: str, error: Exception) -> str:
     """Return the file and, if the ``error`` tells it, the line that is no TOML or YAML."""
     line = yaml_fault_line(error) if isinstance(error, yaml.YAMLError) else None
     if isinstance(error, tomllib.TOMLDecodeError):
-        found = re.search(r"\(at line (\d+),", str(error))
-        line = int(found[1]) if found else len(text.splitlines())  # "at end of document"
+        line = toml_fault_line(text, error)
     return f"{path}:{line}" if line else str(path)
 
 

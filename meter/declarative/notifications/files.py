@@ -5,7 +5,6 @@ A bad definition is reported with file and line; the other definitions of its fi
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from meter.declarative.notifications.models import read_deletion
 from meter.declarative.notifications.models import read_metadata
 from meter.toml_lines import Path as TomlPath
 from meter.toml_lines import innermost_line
+from meter.toml_lines import toml_fault_line
 from meter.toml_lines import toml_lines
 from meter.yaml_faults import yaml_fault
 from meter.yaml_faults import yaml_fault_line
@@ -68,8 +68,7 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
     except RecursionError:
         return DefinitionFile((), (), (f"{name}:1: not TOML: it is nested too deeply",))
     except tomllib.TOMLDecodeError as error:
-        line = re.search(r"line (\d+)", str(error))
-        return DefinitionFile((), (), (f"{name}:{line[1] if line else len(text.splitlines())}: not TOML: {error}",))
+        return DefinitionFile((), (), (f"{name}:{toml_fault_line(text, error)}: not TOML: {error}",))
     places = _Places(name, toml_lines(text))
     problems = [
         f"{places.of(key, 0)}: {key}: unknown key; should be one of {', '.join(KEYS)}"
