@@ -31,6 +31,7 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.partials import SPARSE_GAPS
 from meter.store.query.series_ends import EndWeeks
+from meter.store.query.series_ends import WeeksBefore
 
 FIRST_WEEKS = 2
 """The week of the newest samples and the one before it, as the former may have begun a moment ago."""
@@ -107,6 +108,23 @@ class StoredWeeks:
             else:
                 ranges.append((since, until))
         return EndWeeks(ranges) if len(ranges) <= MAX_RANGES else None
+
+    def before(self, start: datetime, now: datetime) -> WeeksBefore | None:
+        """Return the weeks before ``start`` that have hours that are not final, the week of ``start`` and the one before it.
+
+        ``None`` where that would leave out few weeks, or where there are many gaps.
+        """
+        ends = self.ends(now)
+        if ends is None or self.first is None:
+            return None
+        try:
+            first = start_of_week(week_of(start)) - WEEK
+            if first < self.first + SPARED_WEEKS * WEEK:
+                return None
+        except OverflowError:
+            return None
+        earlier = [(since, until) for since, until in ends.ranges if since is None or since < first]
+        return WeeksBefore(first, EndWeeks([*earlier, (first, None)]))
 
     def starts(self, filter: SampleFilter, after: Marker | None, now: datetime) -> Iterator[datetime]:
         """Yield since when the samples of ``filter`` that come after ``after`` are to be asked for, one time after the other.

@@ -66,6 +66,7 @@ from meter.store.query.samples import SampleRow
 from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
 from meter.store.query.series_ends import EndWeeks
+from meter.store.query.statistics import looks_before
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
 from meter.store.query.stored_rows import ROW_COLUMNS
@@ -299,10 +300,23 @@ class QueryRunner:
         """See ``IStore.statistics``."""
         statement = statistics_statement(query)
         await self._wait_for_writers(query.filter)
+        rows = await self._statistics_in_weeks(query)
+        if rows is None:
+            rows = await self._query(statement)
         statistics: list[Statistics] = []
-        async for batch in self._own_slices().consume(await self._query(statement), CONVERTED_ROWS):
+        async for batch in self._own_slices().consume(rows, CONVERTED_ROWS):
             statistics += statistics_rows(query, batch)
         return statistics
+
+    async def _statistics_in_weeks(self, query: StatisticsQuery) -> list[tuple[Any, ...]] | None:
+        """Return the rows of ``query`` if few weeks before its start suffice for its steps; ``None`` if all must be asked."""
+        if self._pool.spread or query.filter.start is None or not looks_before(query):
+            return None
+        weeks = (await self._weeks.read()).before(query.filter.start, self._weeks.now())
+        if weeks is None:
+            return None
+        rows = await self._query(statistics_statement(query, weeks))
+        return rows if all(row[-1] for row in rows) else None
 
     async def life_resources(self, filter: SampleFilter, meters: Sequence[str], limit: int) -> Sequence[str]:
         """See ``ILifeStore.life_resources``."""

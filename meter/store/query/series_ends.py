@@ -111,9 +111,14 @@ class EndWeeks:
         return self._within("p.first", "p.first", "<")
 
     @property
+    def of_gaps(self) -> Sql:
+        """The condition that a ``gap`` is in these weeks, after others."""
+        return self._within("gap.start", "gap.finish", "<=")
+
+    @property
     def gaps_known(self) -> Sql:
         """The condition that no ``gap`` is in other weeks."""
-        return filled(KNOWN, in_weeks=self._within("gap.start", "gap.finish", "<="))
+        return filled(KNOWN, in_weeks=self.of_gaps)
 
     def _within(self, first: str, last: str, until: str) -> Sql:
         parts = []
@@ -121,6 +126,14 @@ class EndWeeks:
             since = [] if start is None else [Sql(f"{first} >= %s", (start,))]
             parts.append(both([*since, *([] if end is None else [Sql(f"{last} {until} %s", (end,))])]))
         return filled(" AND ({parts})", parts=either(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class WeeksBefore:
+    """In which weeks samples before a time are looked for: in ``all`` of these. Those since the Monday ``first`` follow one another."""
+
+    first: datetime
+    all: EndWeeks
 
 
 ALL = Sql("")

@@ -27,6 +27,8 @@ from meter.store.maintenance.rollups import HOUR
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.postgres.sql import following
+from meter.store.query.before_range import COVER_KNOWN
+from meter.store.query.before_range import BeforeRange
 from meter.store.query.conditions import SERIES_FIELDS
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
@@ -45,7 +47,7 @@ from meter.store.query.partials_query import partials_query
 from meter.store.query.partials_query import reads_totals
 from meter.store.query.partials_query import series_with_rollups
 from meter.store.query.partials_query import series_with_samples
-from meter.store.query.steps import BeforeRange
+from meter.store.query.series_ends import WeeksBefore
 from meter.store.query.steps import with_increase
 from meter.store.query.steps import with_integral
 from meter.store.query.windows import Windows
@@ -112,7 +114,7 @@ WITH {resources} {origin} partial AS ({partials}), windowed AS NOT MATERIALIZED 
     SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped} {aggregates}
     FROM {source} {matching} GROUP BY window_start, unit {grouped}
 )
-SELECT window_start, unit, first, last {groups} {values}
+SELECT window_start, unit, first, last {groups} {values}{known}
 FROM aggregated {joins}
 ORDER BY coalesce(window_start, first), unit {order}
 LIMIT {limit}
@@ -131,8 +133,16 @@ class _Group:
     metadata_value: Sql | None = None
 
 
-def statistics_statement(query: StatisticsQuery) -> Sql:
+def looks_before(query: StatisticsQuery) -> bool:
+    """Return whether the statement for ``query`` looks up what was before its start, and can do so in few weeks."""
+    functions = {aggregate.function for aggregate in query.aggregates}
+    return query.filter.start is not None and query.filter.as_of is None and not STEPS.isdisjoint(functions)
+
+
+def statistics_statement(query: StatisticsQuery, weeks: WeeksBefore | None = None) -> Sql:
     """Return the statement for ``query``; its columns are the window's start, unit, first, last, the groups, the aggregates.
+
+    With ``weeks``, if it :func:`looks_before`, one more column tells whether the weeks suffice: only if they do in all rows are these right.
 
     It aggregates rollups, and samples where no rollup will do, from one snapshot. :class:`RequestError` for an unknown
     grouping or aggregate.
@@ -154,7 +164,9 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
         excluded=query.filter.after_start,
         as_of=conditions.as_of,
         with_rollups=longest_rollup > 0,
+        weeks=weeks,
     )
+    cover_known = weeks is not None and integral
     names = [f"name_{n}.name" if group.table else group.column for n, group in enumerate(groups)]
     grouped = "".join(f", {column}" for column in dict.fromkeys(group.column for group in groups))
     return filled(
@@ -194,10 +206,23 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
         source="with_integral" if integral else "with_increase" if increase else "windowed",
         grouped=grouped,
         aggregates=following(
-            Sql(f"{value} AS value_{n}", value.parameters) for n, value in enumerate(map(_aggregate, query.aggregates))
+            [
+                *(
+                    Sql(f"{value} AS value_{n}", value.parameters)
+                    for n, value in enumerate(map(_aggregate, query.aggregates))
+                ),
+                *([Sql(f"bool_and({COVER_KNOWN}) AS cover_known")] if cover_known else []),
+            ]
         ),
         groups="".join(f", {name}" for name in names),
         values="".join(f", value_{n}" for n in range(len(query.aggregates))),
+        known=filled(
+            ", {all_final}{cover_known}",
+            all_final=before.all_final(),
+            cover_known=" AND cover_known" if cover_known else "",
+        )
+        if weeks
+        else "",
         joins=" ".join(
             f"LEFT JOIN LATERAL (SELECT name FROM {group.table} WHERE id = aggregated.{group.column} OFFSET 0) AS name_{n} ON true"
             for n, group in enumerate(groups)
@@ -284,13 +309,15 @@ class StatisticsResultRow(NamedTuple):
 
 
 def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> list[Statistics]:
-    """Return the statistics in ``rows``, which :func:`statistics_statement` selects."""
-    groups, labels = len(query.groupby), [aggregate.label for aggregate in query.aggregates]
+    """Return the statistics in ``rows``, which :func:`statistics_statement` selects, whether with weeks or not."""
+    labels = [aggregate.label for aggregate in query.aggregates]
+    groups = len(query.groupby)
+    end = groups + len(labels)
     period = query.period or 0
     length = timedelta(seconds=period)
     statistics = []
     for window_start, unit, first, last, *others in rows:
-        row = StatisticsResultRow(window_start, unit, first, last, others[:groups], others[groups:])
+        row = StatisticsResultRow(window_start, unit, first, last, others[:groups], others[groups:end])
         statistics.append(
             Statistics(
                 unit=row.unit,

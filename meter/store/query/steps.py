@@ -6,20 +6,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from meter.counter_runs import INTERVALS_CARRIED
 from meter.counter_runs import RunKind
-from meter.sample import DELETED
-from meter.sample import EXISTED_THROUGHOUT
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
-from meter.store.query.packed_parts import NO_START
-from meter.store.query.packed_parts import TimeBounds
+from meter.store.query.before_range import IS_DELETED
+from meter.store.query.before_range import IS_MEASURED
+from meter.store.query.before_range import BeforeRange
 from meter.store.query.partials import INCREASE_BETWEEN
 from meter.store.query.partials import carried_hours
-from meter.store.query.sample_rows import sample_columns
-from meter.store.query.sample_rows import samples_between
 
 # A visit is a time on one host. A run that is defined by its host and begins after another such run of the resource has migrated
 # here: its counter began at 0. So did that of a run that continues after the resource was counted on another host: the other
@@ -59,33 +54,6 @@ WITH_INCREASE = f""", of_several_hosts AS MATERIALIZED ({{of_several_hosts}}), k
             {{matching}} OVER (PARTITION BY window_start, unit, resource_id {{grouped}}) AS run_seconds
     FROM step
 )"""
-
-# Evaluated for the first partial of a run that seems to begin in the range.
-COUNTED_BEFORE = """coalesce((
-    SELECT true
-    FROM meter m
-    CROSS JOIN LATERAL (
-        SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = visit_maximum.resource_id
-            AND x.run_kind = visit_maximum.run_kind AND x.run_id = visit_maximum.run_id
-        OFFSET 0
-    ) AS x
-    WHERE m.name = visit_maximum.meter AND m.unit = visit_maximum.unit AND {exists_before}
-    LIMIT 1
-), false)"""
-
-EXISTS_BEFORE = (
-    "EXISTS (SELECT FROM {samples_before} WHERE s.series_id = x.id AND s.timestamp {before_start} AND {as_of} OFFSET 0)"
-)
-OR_EXPIRED = " OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last {before_start} OFFSET 0)"
-
-
-def _is_run(name: str) -> str:
-    return f"coalesce(run_kind = {RunKind.DECLARED:d} AND run_id = (SELECT id FROM run WHERE name = '{name}'), false)"
-
-
-IS_DELETED = _is_run(DELETED)
-IS_MEASURED = f"polling_interval > 0 AND NOT {_is_run(EXISTED_THROUGHOUT)}"
-"""The condition that a poll has measured what is in use, instead of reading what a service has recorded, as its notifications do."""
 
 # Overlapping partials are read only where their samples have expired: there is no time between them to integrate over.
 # After the deletion of its resource a partial does not count. Measured partials count until the next measured one; others do not
@@ -136,82 +104,6 @@ WITH_INTEGRAL = f""", of_resource AS (
         END AS total_integral
     FROM valid
 )"""
-
-OF_SERIES = "p.series_id = x.id"
-JUST_BEFORE = f"{{start}} - make_interval(secs => {INTERVALS_CARRIED} * x.polling_interval)"
-
-# Evaluated for the first partial of each resource.
-DELETED_BEFORE = f"""coalesce((
-    SELECT true
-    FROM meter m
-    CROSS JOIN LATERAL (
-        SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = of_resource.resource_id AND {IS_DELETED} OFFSET 0
-    ) AS x
-    WHERE m.name = of_resource.meter AND {{exists_before}}
-    LIMIT 1
-), false)"""
-
-COVERED_BEFORE = f"""(
-    SELECT s.timestamp + make_interval(secs => {INTERVALS_CARRIED} * x.polling_interval)
-    FROM meter m
-    CROSS JOIN LATERAL (
-        SELECT x.id, x.polling_interval FROM series x
-        WHERE x.meter_id = m.id AND x.resource_id = resource_step.resource_id AND {IS_MEASURED}
-        OFFSET 0
-    ) AS x
-    CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id FROM {{samples_just_before}}
-        WHERE s.series_id = x.id AND s.timestamp {{before_start}} AND {{as_of}}
-            AND s.timestamp > {JUST_BEFORE}
-        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
-    ) AS s
-    WHERE m.name = resource_step.meter
-    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
-)"""
-
-
-class BeforeRange:
-    """SQL that looks up what was before a range: whether a run or a deletion was, and whether a poll is still valid.
-
-    ``start`` is the begin of the range, ``None`` if it has none; ``excluded`` if the range begins after that time. ``as_of`` is a
-    condition on a row ``s`` of ``sample``; ``with_rollups`` if rollups are read where samples have expired.
-    """
-
-    def __init__(self, start: datetime | None, *, excluded: bool, as_of: Sql, with_rollups: bool) -> None:
-        self._start = start
-        self._parts = {
-            "before_start": Sql(f"{'<=' if excluded else '<'} %s", (start,)),
-            "start": self._at(),
-            "as_of": as_of,
-            "samples_before": samples_between(
-                sample_columns("s.series_id", as_of), TimeBounds(NO_START, self._at()), series=OF_SERIES
-            ),
-            "samples_just_before": samples_between(
-                sample_columns("s.series_id, s.message_id", as_of),
-                TimeBounds(filled(JUST_BEFORE, start=self._at()), self._at()),
-                series=OF_SERIES,
-            ),
-        }
-        exists = filled(f"({EXISTS_BEFORE}{OR_EXPIRED if with_rollups else ''})", **self._parts)
-        self._parts["exists_before"] = exists
-
-    def counted(self) -> Sql:
-        """Return the condition that the run of a row of ``visit_maximum`` was counted before the range."""
-        return self._lookup(COUNTED_BEFORE, "false")
-
-    def deleted(self) -> Sql:
-        """Return the condition that the resource of a row of ``of_resource`` was deleted before the range."""
-        return self._lookup(DELETED_BEFORE, "false")
-
-    def covered(self) -> Sql:
-        """Return the time until which a poll before the range is valid for the resource of a row of ``resource_step``."""
-        return self._lookup(COVERED_BEFORE, "NULL::timestamptz")
-
-    def _at(self) -> Sql:
-        return Sql("%s::timestamptz", (self._start,))
-
-    def _lookup(self, template: str, unbounded: str) -> Sql:
-        return Sql(unbounded) if self._start is None else filled(template, **self._parts)
 
 
 def with_increase(source: str, before: BeforeRange, *, of_several_hosts: Sql, all_selected: bool, grouped: str) -> Sql:

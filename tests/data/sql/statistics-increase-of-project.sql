@@ -1,3 +1,13 @@
+SELECT week.first, week.last, archived.until
+FROM (
+    SELECT ((min(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS first, ((max(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS last
+    FROM (
+        SELECT replace(right(c.relname, 10), '_', '-') AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent IN ('sample'::regclass, 'packed_samples'::regclass) AND c.relname ~ '^(sample|packed_samples)(_[0-9]+){3}$'
+    ) AS _
+) AS week
+CROSS JOIN (SELECT ((max(week) + 7) + time '00:00') AT TIME ZONE 'UTC' AS until FROM archived_week) AS archived;
+
 -- $1 = 'cpu'
 -- $2 = 'demo'
 -- $3 = 2026-11-01 00:00:00+00:00
@@ -243,7 +253,10 @@ WITH partial AS (
                             CROSS JOIN LATERAL unnest(p.times, p.time_offsets) WITH ORDINALITY AS u (times, time_offsets, n)
                             WHERE (SELECT EXISTS (SELECT FROM archived_week))
                         )
-                    ) s WHERE s.series_id = x.id AND s.timestamp < $3 AND true OFFSET 0) OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last < $3 OFFSET 0))
+                    ) s WHERE s.series_id = x.id AND s.timestamp < $3 AND true OFFSET 0) OR EXISTS (
+                    SELECT FROM rollup r
+                    WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.start < $3 AND r.last < $3 OFFSET 0
+            ))
             LIMIT 1
         ), false)
     ELSE max_of_visit > first_volume

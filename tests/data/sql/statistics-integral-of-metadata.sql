@@ -1,3 +1,13 @@
+SELECT week.first, week.last, archived.until
+FROM (
+    SELECT ((min(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS first, ((max(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS last
+    FROM (
+        SELECT replace(right(c.relname, 10), '_', '-') AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent IN ('sample'::regclass, 'packed_samples'::regclass) AND c.relname ~ '^(sample|packed_samples)(_[0-9]+){3}$'
+    ) AS _
+) AS week
+CROSS JOIN (SELECT ((max(week) + 7) + time '00:00') AT TIME ZONE 'UTC' AS until FROM archived_week) AS archived;
+
 -- $1 = ['{"host":"compute-1"}']
 -- $2 = ['host']
 -- $3 = ['"compute-1"']
@@ -279,7 +289,10 @@ WITH matching_resource AS MATERIALIZED (
                                 CROSS JOIN LATERAL unnest(p.times, p.time_offsets) WITH ORDINALITY AS u (times, time_offsets, n)
                                 WHERE (SELECT EXISTS (SELECT FROM archived_week))
                             )
-                        ) s WHERE s.series_id = x.id AND s.timestamp < $4 AND true OFFSET 0) OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last < $4 OFFSET 0))
+                        ) s WHERE s.series_id = x.id AND s.timestamp < $4 AND true OFFSET 0) OR EXISTS (
+                        SELECT FROM rollup r
+                        WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.start < $4 AND r.last < $4 OFFSET 0
+                ))
                 LIMIT 1
             ), false) ELSE false END)
     OVER (PARTITION BY meter, resource_id) AS deleted

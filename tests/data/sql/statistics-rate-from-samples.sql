@@ -1,3 +1,13 @@
+SELECT week.first, week.last, archived.until
+FROM (
+    SELECT ((min(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS first, ((max(name)::date) + time '00:00') AT TIME ZONE 'UTC' AS last
+    FROM (
+        SELECT replace(right(c.relname, 10), '_', '-') AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent IN ('sample'::regclass, 'packed_samples'::regclass) AND c.relname ~ '^(sample|packed_samples)(_[0-9]+){3}$'
+    ) AS _
+) AS week
+CROSS JOIN (SELECT ((max(week) + 7) + time '00:00') AT TIME ZONE 'UTC' AS until FROM archived_week) AS archived;
+
 -- $1 = 'cpu'
 -- $2 = 2026-11-01 00:00:00+00:00
 -- $3 = 100.0

@@ -44,3 +44,26 @@ def test_gaps_in_many_weeks_are_not_told_apart(gaps: int, are_few: bool) -> None
 def test_all_weeks_are_asked_if_only_the_first_gaps_are_known(gaps: int, are_all: bool) -> None:
     ends = stored(*(FIRST + 10 * WEEK + 2 * n * HOUR for n in range(gaps))).ends(NOW)
     assert (ends is not None) == are_all
+
+
+def test_before_a_start_its_week_and_the_one_before_are_asked_and_earlier_ones_with_gaps() -> None:
+    gaps = FIRST + 20 * WEEK, FIRST + 40 * WEEK
+    before = stored(*gaps).before(FIRST + 30 * WEEK + 2 * HOUR, NOW)
+    assert before is not None
+    assert before.first == FIRST + 29 * WEEK
+    assert before.all.ranges == [
+        (None, FIRST),
+        (FIRST + 20 * WEEK, FIRST + 21 * WEEK),
+        (FIRST + 29 * WEEK, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "start", [FIRST + 4 * WEEK, FIRST, datetime.min.replace(tzinfo=UTC)], ids=["early", "first", "year 1"]
+)
+def test_before_a_start_with_few_weeks_before_it_all_are_asked(start: datetime) -> None:
+    assert stored().before(start, NOW) is None
+
+
+def test_start_of_the_year_9999_has_weeks_before_it() -> None:
+    assert stored().before(datetime.max.replace(tzinfo=UTC), NOW) is not None
