@@ -135,6 +135,22 @@ async def test_answers_are_those_of_the_samples_with_weeks_between_them(postgres
     assert in_weeks.count(False) > 10
 
 
+@pytest_twisted.ensureDeferred
+async def test_late_deletion_in_a_week_that_was_final_a_moment_ago_is_found(postgresql):
+    async with running(postgresql.dsn()) as store:
+        at = [NOW - n * WEEK for n in reversed(range(14))] + [NOW - 2 * HOUR, NOW - HOUR]
+        await written(store, [message("ram", 512, at=each, resource_id="a") for each in at])
+        await store.maintenance.finalize(NOW)
+        filter = SampleFilter(equals={"meter": "ram"}, start=NOW - 3 * HOUR)
+        query = StatisticsQuery(filter=filter, aggregates=(Aggregate("integral"),))
+        [row] = await store.statistics(query)  # which weeks have hours that are not final is remembered
+        assert row.values["integral"] > 0
+        deleted = message("ram", 0, at=NOW - 7 * WEEK, resource_id="a", metadata={"_meter": {"run": "deleted"}})
+        await store.write([deleted])
+        [row] = await store.statistics(query)
+        assert row.values["integral"] == 0
+
+
 async def planned(postgresql, weeks: int) -> dict[str, int]:
     """Return of each question how many scans of partitions its plans have, in a store with samples of each of ``weeks``."""
     dsn = postgresql.dsn()
