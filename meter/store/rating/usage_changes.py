@@ -15,12 +15,12 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
+from meter.store.query.before_range import IS_MEASURED
 from meter.store.query.named_edges import edge_of_series
 from meter.store.query.packed_parts import NO_START
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.sample_rows import RECORDED_SINCE
 from meter.store.query.sample_rows import samples_between
-from meter.store.query.steps import IS_MEASURED
 from meter.store.rating.usage_samples import LOOK_BACK
 
 DAYS = "SELECT sku_id, day, finish, as_of FROM usage_day WHERE sku_id = ANY(%s) AND day >= %s AND day < %s"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from meter.store.packing.packed_rows import VALUE_COLUMNS
 from meter.store.postgres.sql import Sql
+from meter.store.query.before_range import IS_MEASURED
 from meter.store.query.named_edges import archived_edges_of
 from meter.store.query.named_edges import edge_of_series
 from meter.store.query.packed_parts import NO_START
 from meter.store.query.packed_parts import TimeBounds
 from meter.store.query.packed_parts import archived_part
 from meter.store.query.sample_rows import samples_between
-from meter.store.query.steps import IS_MEASURED
 
 LOOK_BACK = "interval '45 days'"
 """How long before a day, and after it, the neighbours of its samples are searched."""
