@@ -20,6 +20,7 @@ from meter.sample_identity import start_of_week
 from meter.store.archive.archive_servers import foreign_table
 from meter.store.archive.archived_weeks import archived_week
 from meter.store.packing.packed_rows import ARRAYS
+from meter.store.packing.packed_rows import DESCRIBING_COLUMNS
 from meter.store.packing.packing_sql import WRONG_BOUNDS
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.pool import Session
@@ -75,18 +76,16 @@ FROM (
 WHERE reason IS NOT NULL ORDER BY series_id, first, part
 """
 
-_DESCRIBED = ("count", "last", "last_recorded", "step", "least_offset", "greatest_offset")
-
 # What is said of a row here and there; its arrays are read later, and only if their number is that of the row here.
 OTHER_ROWS = f"""
 WITH there AS MATERIALIZED (
-    SELECT a.series_id, a.first, a.part, {", ".join(f"a.{column}" for column in _DESCRIBED)} FROM {{archive}} a
+    SELECT a.series_id, a.first, a.part, {", ".join(f"a.{column}" for column in DESCRIBING_COLUMNS)} FROM {{archive}} a
     WHERE a.store_id = (SELECT id FROM store_identity) AND a.first >= %(start)s AND a.first < %(end)s
     AND a.series_id = ANY(%(series)s::integer[])
 )
 SELECT p.series_id, p.part FROM packed_samples p LEFT JOIN there a USING (series_id, first, part)
 WHERE {_OF_SERIES} AND p.archived
-AND ROW({", ".join(f"a.{column}" for column in _DESCRIBED)}) IS DISTINCT FROM ROW({", ".join(f"p.{column}" for column in _DESCRIBED)})
+AND ROW({", ".join(f"a.{column}" for column in DESCRIBING_COLUMNS)}) IS DISTINCT FROM ROW({", ".join(f"p.{column}" for column in DESCRIBING_COLUMNS)})
 ORDER BY p.series_id, p.first, p.part
 """
 OTHER_ROW = "the archive server {} does not have it, or has another one, as after its restore from a backup that is older than the last meter-db archive"
