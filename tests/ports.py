@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 
 FIRST = 10_000
 BLOCK = 100
@@ -52,8 +53,11 @@ def _free_ports() -> Iterator[int]:
 
 
 _ports = _free_ports()
+_one_at_a_time = Lock()
+"""The servers of a cluster are made by several threads."""
 
 
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nothing listens on, and that nobody else is given while this process lives."""
-    return next(_ports)
+    with _one_at_a_time:
+        return next(_ports)

@@ -33,9 +33,10 @@ from tests.chaos.site import Known
 from tests.chaos.site import NeverCame
 from tests.chaos.site import Site
 from tests.chaos.site import meters
+from tests.chaos.waiting import Patience
 
 RECOVERY_SECONDS = 60.0
-"""If none of the missing samples comes for so long, none will."""
+"""If none of the missing samples comes for so long, and nothing waits, none will."""
 
 HOSTILE_MESSAGES = 5000
 HOSTILE_SEED = 15
@@ -136,19 +137,20 @@ def _may_be_lost(missing: Collection[tuple[str, ...]], dropped: int) -> bool:
 
 
 def _wait(site: Site, sent: Callable[[], set[Known]], arrived: Callable[[Collection[Known], set[Known]], bool]) -> None:
-    """Wait until ``arrived``, given what is missing and what is stored, as long as more comes: a busy machine takes its time.
+    """Wait until ``arrived``, given what is missing and what is stored, as long as more comes or something waits: a busy machine takes its time.
 
-    What does not come is lost, and will be counted as such.
+    What has not come when nothing waits any more is lost, and will be counted as such.
     """
-    fewest, deadline = sys.maxsize, 0.0
+    fewest, patience = sys.maxsize, Patience(site, RECOVERY_SECONDS)
     while True:
         stored = set(site.stored())
         missing = sent() - stored
         if arrived(missing, stored):
             return
         if len(missing) < fewest:
-            fewest, deadline = len(missing), time.monotonic() + RECOVERY_SECONDS
-        elif time.monotonic() > deadline:
+            fewest = len(missing)
+            patience.restart()
+        elif patience.ended() and missing.isdisjoint(site.stored()):
             return
         time.sleep(0.1)
 

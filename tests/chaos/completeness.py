@@ -35,11 +35,13 @@ from meter.store.packing.packed_rows import unpacked
 from tests.chaos.site import NeverCame
 from tests.chaos.site import Site
 from tests.chaos.site import until
+from tests.chaos.waiting import Patience
 
 METER = "chaos.steady"
 INTERVAL = 2.0
 COMMAND = Path(sys.executable).with_name("meter-completeness")
 EPSILON = 0.001
+REPORT_SECONDS = 90.0
 SETTLE_SECONDS = 30.0
 
 STORED = f"""
@@ -155,11 +157,11 @@ def compare(site: Site, lost_cause: str = "") -> Comparison:
     if site.ledger_until is not None:
         return _compared(site, site.ledger_until, lost_cause)
     last = _last_finished(site)
-    until(lambda: _reported(site, last), "the cycle reports", 90)
+    Patience(site, REPORT_SECONDS).until(lambda: _reported(site, last), "the cycle reports")
     end = last + INTERVAL / 2
-    deadline = time.monotonic() + SETTLE_SECONDS
+    patience = Patience(site, SETTLE_SECONDS)
     # Samples may still be on their way, and the collector counts rejected ones every five seconds.
-    while (found := _compared(site, end, lost_cause)).differences and time.monotonic() < deadline:
+    while (found := _compared(site, end, lost_cause)).differences and not patience.ended():
         time.sleep(1)
     return found
 

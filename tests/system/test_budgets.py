@@ -27,11 +27,18 @@ from tests.system.test_spine import publish
 
 SECRET = "whsec_" + 8 * "c3lz"
 
-PRICES = """
+
+def zone_where_it_is_noon() -> str:
+    """The name of a time zone in which neither the day nor the month changes while a test runs."""
+    hours = datetime.now(UTC).hour - 12
+    return f"Etc/GMT{hours:+d}"  # its sign is the other way round: Etc/GMT-5 is five hours ahead of UTC
+
+
+PRICES = f"""
 [[book]]
 name = "eur"
 currency = "EUR"
-timezone = "UTC"
+timezone = "{zone_where_it_is_noon()}"
 issuer = "Cloud"
 default = true
 [[sku]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.ports import BLOCK
@@ -20,3 +21,9 @@ def test_ports_are_given_out_once_in_any_process_and_never_by_the_kernel() -> No
     ports = [*here, *map(int, there.split())]
     assert len(set(ports)) == BLOCK + 11
     assert max(ports) < int(CHOSEN_BY_KERNEL.read_text().split()[0])
+
+
+def test_several_threads_are_given_ports_at_once() -> None:
+    with ThreadPoolExecutor(4) as threads:
+        ports = list(threads.map(lambda _: free_port(), range(BLOCK)))
+    assert len(set(ports)) == BLOCK

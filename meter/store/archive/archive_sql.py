@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meter.store.packing.packed_rows import ARRAYS
+from meter.store.packing.packed_rows import DESCRIBING_COLUMNS
 from meter.store.packing.packed_rows import EDGE
 from meter.store.packing.packed_rows import IS_ARCHIVED
 from meter.store.packing.packed_rows import PACKED_COLUMNS
@@ -128,9 +129,11 @@ RETURNING moved.rows, moved.samples
 """
 """Takes the arrays of a group out of the rows that are here, and counts what has been moved."""
 
+_SAME_DESCRIPTION = " AND ".join(f"a.{column} = p.{column}" for column in DESCRIBING_COLUMNS)
+
 BRING_BACK = f"""
 UPDATE {{table}} p SET archived = false, {", ".join(f"{array} = a.{array}" for array in ARRAYS)}
-FROM {{archive}} a WHERE {OF_GROUP} AND {_SAME_KEY} AND a.count = p.count AND {IS_ARCHIVED}
+FROM {{archive}} a WHERE {OF_GROUP} AND {_SAME_KEY} AND {_SAME_DESCRIPTION} AND {IS_ARCHIVED}
 """
 
 COUNT_BACK = """

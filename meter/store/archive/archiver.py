@@ -170,7 +170,9 @@ class Archiver:
         [[rows, samples]] = await session.rows(STUBS.format(**names), group)
         back = await session.count(BRING_BACK.format(**names), group)
         if back != rows:
-            raise NotArchived(f"the archive server {move.server} has {back} of {rows} rows of {move.table}")
+            raise NotArchived(
+                f"the archive server {move.server} has {back} of {rows} rows of {move.table} as they were moved there"
+            )
         [[different]] = await session.rows(BACK_EXACTLY.format(**names), group)
         if different:
             raise NotArchived(

@@ -140,6 +140,9 @@ FACTS: Mapping[int, StepFacts] = MappingProxyType(
             reads=("metadata",),
             writes=("metadata",),
         ),
+        22: StepFacts(
+            does="Replaces the functions that read archived rows by ones that read only the rows that were moved to the archive server.",
+        ),
     }
 )
 

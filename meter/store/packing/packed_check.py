@@ -17,7 +17,10 @@ from typing import NamedTuple
 from meter.interfaces import Unavailable
 from meter.sample_identity import WEEK
 from meter.sample_identity import start_of_week
+from meter.store.archive.archive_servers import foreign_table
+from meter.store.archive.archived_weeks import archived_week
 from meter.store.packing.packed_rows import ARRAYS
+from meter.store.packing.packed_rows import DESCRIBING_COLUMNS
 from meter.store.packing.packing_sql import WRONG_BOUNDS
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.pool import Session
@@ -56,7 +59,7 @@ DAMAGED_ROWS = f"""
 SELECT series_id, part, reason
 FROM (
     SELECT q.series_id, q.first, q.part, CASE
-        WHEN q.archived THEN NULL -- its arrays are on the archive server, and were compared on their way there
+        WHEN q.archived THEN NULL -- its arrays are on the archive server: OTHER_ROWS
         WHEN NOT ({_WHOLE}) OR (q.times IS NULL AND q.time_offsets IS NULL) OR (q.recorded_times IS NULL AND q.delays IS NULL)
             OR (q.signatures_left IS NULL) <> (q.signatures_right IS NULL)
             THEN 'an array is missing, has not exactly ' || q.count || ' elements, or has one without a value'
@@ -72,6 +75,20 @@ FROM (
 ) AS checked
 WHERE reason IS NOT NULL ORDER BY series_id, first, part
 """
+
+# What is said of a row here and there; its arrays are read later, and only if their number is that of the row here.
+OTHER_ROWS = f"""
+WITH there AS MATERIALIZED (
+    SELECT a.series_id, a.first, a.part, {", ".join(f"a.{column}" for column in DESCRIBING_COLUMNS)} FROM {{archive}} a
+    WHERE a.store_id = (SELECT id FROM store_identity) AND a.first >= %(start)s AND a.first < %(end)s
+    AND a.series_id = ANY(%(series)s::integer[])
+)
+SELECT p.series_id, p.part FROM packed_samples p LEFT JOIN there a USING (series_id, first, part)
+WHERE {_OF_SERIES} AND p.archived
+AND ROW({", ".join(f"a.{column}" for column in DESCRIBING_COLUMNS)}) IS DISTINCT FROM ROW({", ".join(f"p.{column}" for column in DESCRIBING_COLUMNS)})
+ORDER BY p.series_id, p.first, p.part
+"""
+OTHER_ROW = "the archive server {} does not have it, or has another one, as after its restore from a backup that is older than the last meter-db archive"
 
 MISSING_IDS = f"""
 SELECT k.series_id, count(*)
@@ -117,7 +134,28 @@ async def packed_damage(
         after = -1
         while series := await _next_series(session, parameters, after):
             after = series[-1]
-            yield await _damage_of(session, week, parameters, series)
+            yield [
+                *await _damage_of(session, week, parameters, series),
+                *await _others(session, week, parameters, series),
+            ]
+
+
+async def _others(
+    session: Session, week: date, parameters: dict[str, Any], series: Sequence[int]
+) -> list[PackedDamage]:
+    """Return which archived rows of ``series`` are not on their server as they were moved there; of a week that is lost, none."""
+    where = await archived_week(session, week)
+    if where is None or where.lost is not None:
+        return []
+    statement = OTHER_ROWS.format(archive=foreign_table(where.server))
+    given = {**parameters, "series": list(series)}
+    rows = await session.rows(statement, given)
+    if rows:
+        # The week may have been brought back, and its rows deleted there, since the statement began: then the next one finds it here.
+        rows = await session.rows(statement, given)
+    return await _named_damage(
+        session, week, [(id, f"row {part}: {OTHER_ROW.format(where.server)}") for id, part in rows]
+    )
 
 
 async def _weeks(session: Session) -> list[date]:
@@ -160,6 +198,10 @@ async def _damage_of(
         if isinstance(error, Unavailable):
             raise
         rows = [(series[0], f"it cannot be read: {error}")]
+    return await _named_damage(session, week, rows)
+
+
+async def _named_damage(session: Session, week: date, rows: Sequence[tuple[int, str]]) -> list[PackedDamage]:
     names = {id: names for id, *names in await session.rows(NAMES, [[id for id, _ in rows]])} if rows else {}
     return [PackedDamage(week, f"packed week {week}, {_named(names, id)}, {text}") for id, text in rows]
 

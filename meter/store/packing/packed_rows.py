@@ -298,6 +298,9 @@ def overlaps(first: str, last: str) -> str:
     return f"p.first <= {last} AND p.last >= {first} AND {WEEKS_SINCE.format(first=first)}"
 
 
+DESCRIBING_COLUMNS = ("count", "last", "last_recorded", "step", "least_offset", "greatest_offset")
+"""What a packed row says of its arrays. An archived row is read, or brought back, only if its archive server says the same of it."""
+
 PACKED_COLUMNS = (
     "series_id, part, step, count, first, last, last_recorded, least_offset, greatest_offset, time_offsets, times, delays, recorded_times,"
     " message_ids, volumes, metadata_ids, wire_format_ids, signatures_left, signatures_right, signatures, verbatim_jsons, batch_ids,"

@@ -22,6 +22,13 @@ _REST_OF_PASSWORD = re.compile(r"postgres(?:ql)?://(?:[^/?]*@[^/?]*|[^/?]*/[^?]*
 
 KEEPALIVES = {"keepalives_idle": "60", "keepalives_interval": "10", "keepalives_count": "3"}
 
+INDEPENDENT_SETTINGS = {
+    "extra_float_digits": "1",  # with less, volumes lose digits on their way to a client
+    "quote_all_identifiers": "off",  # names of tables are compared
+    "default_transaction_isolation": r"read\ committed",  # what is read after a lock was granted must be what is committed then
+}
+"""Settings that an administrator may have changed for a server, a database or a role, and on which answers must not depend."""
+
 
 def connection_parameters(
     dsn: str,
@@ -45,6 +52,7 @@ def connection_parameters(
         "statement_timeout": str(round(statement_timeout_seconds * 1000)),
         "default_transaction_read_only": "on" if read_only else "off",
         "jit": "off",  # compiling takes longer than Meter's queries
+        **INDEPENDENT_SETTINGS,
     }
     if idle_transaction_seconds:
         settings["idle_in_transaction_session_timeout"] = str(round(idle_transaction_seconds * 1000))
