@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 
 from meter.query import Aggregate
 from meter.query import Comparison
@@ -151,7 +152,7 @@ async def test_late_deletion_in_a_week_that_was_final_a_moment_ago_is_found(post
         assert row.values["integral"] == 0
 
 
-async def planned(postgresql, weeks: int) -> dict[str, int]:
+async def planned(postgresql, weeks: int, *, packed: bool) -> dict[str, int]:
     """Return of each question how many scans of partitions its plans have, in a store with samples of each of ``weeks``."""
     dsn = postgresql.dsn()
     async with running(dsn) as store:
@@ -160,6 +161,8 @@ async def planned(postgresql, weeks: int) -> dict[str, int]:
             at = NOW - n * WEEK - HOUR
             await written(store, [message("cpu", 1000 - n, at=at, type="cumulative", resource_id="weekly")])
         await store.maintenance.finalize(NOW)
+        if packed:
+            await deferToThread(pack_all_blocking, dsn)
         found = {}
         for name, options in {"increase": {}, "rate": {"period": 600}, "integral": {}}.items():
             filter = SampleFilter(equals={"meter": "cpu"}, start=NOW - 8 * HOUR)
@@ -171,8 +174,9 @@ async def planned(postgresql, weeks: int) -> dict[str, int]:
         return found
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_plans_have_as_many_weeks_however_many_are_retained(postgresql):
-    few, some, many = [await planned(postgresql, weeks) for weeks in (2, 13, 40)]
+async def test_plans_have_as_many_weeks_however_many_are_retained(postgresql, packed):
+    few, some, many = [await planned(postgresql, weeks, packed=packed) for weeks in (2, 13, 40)]
     assert some == many
     assert {name: (few[name], many[name]) for name in few if many[name] > few[name] + 6} == {}

@@ -30,14 +30,20 @@ _SERIES = re.compile(r"p\.series_id = (?:ANY\((?P<several>.*)\)|(?P<one>.*))", r
 
 
 class TimeBounds(NamedTuple):
-    """SQL for the first and the last time of a range, both included. Samples just outside of it may be read, too."""
+    """SQL for the first and the last time of a range, both included. Samples just outside of it may be read, too.
+
+    ``since``: the first time of the range that it is a part of, if it is one. The first time of a part is known only when the statement is executed;
+    that of the whole range says to PostgreSQL which weeks of packed samples it need not plan.
+    """
 
     first: Sql
     last: Sql
+    since: Sql = NO_START
 
     def within(self, first: Sql | str, last: Sql | str) -> TimeBounds:
         """Return the bounds of the part of the range that lies from ``first`` to ``last``, SQL for times that can be null for none."""
-        return TimeBounds(_both("greatest", self.first, first), _both("least", self.last, last))
+        since = self.first if self.since == NO_START else self.since
+        return TimeBounds(_both("greatest", self.first, first), _both("least", self.last, last), since)
 
 
 def of_weeks_since(first: Sql) -> Sql:
@@ -91,7 +97,9 @@ def packed_here(columns: tuple[str, ...], bounds: TimeBounds, series: Sql | str,
         unpacked=within(unpacked_here(columns, first="{first}", last="{last}"), bounds),
         series=series,
         overlaps=within(overlaps("{first}", "{last}"), bounds),
-        condition=condition,
+        condition=condition
+        if bounds.since == NO_START
+        else filled("{since} AND {condition}", since=of_weeks_since(bounds.since), condition=condition),
     )
 
 
@@ -118,7 +126,8 @@ def archived_part(
         ),
         ids=ids,
         recorded_since=recorded_since if str(recorded_since) else "NULL",
-        **bounds._asdict(),
+        first=bounds.first,
+        last=bounds.last,
     )
 
 

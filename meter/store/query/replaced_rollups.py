@@ -94,8 +94,8 @@ def samples_of_mixed_metadata(
     ``selection`` are parts of the templates. Only rollups that meet ``overlap_is_read``, a condition on their ``overlap``, are replaced here.
     """
     condition = OF_MIXED_METADATA.format(overlap_is_read=overlap_is_read)
-    spans = TimeBounds(Sql("r.first"), Sql("r.last"))
-    return _both(MIXED_METADATA, columns, bounds.within(*spans), bounds.within(*spans), condition, selection)
+    of_rollup = bounds.within(Sql("r.first"), Sql("r.last"))
+    return _both(MIXED_METADATA, columns, of_rollup, of_rollup, condition, selection)
 
 
 def samples_of_overlapping(columns: tuple[str, ...], bounds: TimeBounds, selection: Mapping[str, Sql | str]) -> Sql:

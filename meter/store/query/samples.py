@@ -211,7 +211,7 @@ def samples_of_many_series_query(conditions: FilterConditions, limit: int, after
     reach: Sql | str = ""
     newest, condition = conditions, conditions.sample
     matching = series
-    first, last = conditions.bounds
+    first, last, _ = conditions.bounds
     of_weeks = of_weeks_since(first)
     of_rows = filled(" AND {of_weeks}", of_weeks=of_weeks)
     if by_reach:

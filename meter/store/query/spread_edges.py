@@ -95,7 +95,7 @@ def any_of_each(conditions: FilterConditions, *, with_tables: bool) -> Sql:
 
 def _archived_name(conditions: FilterConditions, *, oldest: bool) -> str:
     """Return the name of the table of archived samples at one end of the range; empty if it has no such end."""
-    first, last = conditions.bounds
+    first, last, _ = conditions.bounds
     if oldest:
         return "" if first == NO_START else "archived_oldest"
     return "" if last == NO_END else "archived_newest"

@@ -42,7 +42,7 @@ class TimeRange:
 
     def exact_bounds(self) -> TimeBounds:
         """Return SQL for the first and the last time that lies in the range; times have microseconds."""
-        first, last = self.bounds()
+        first, last, _ = self.bounds()
         if self.start is not None and self.after_start:
             first = Sql(f"{first} + {TICK}", first.parameters)
         if self.end is not None and not self.through_end:

@@ -113,7 +113,7 @@ WITH matching_resource AS MATERIALIZED (
                     CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                         SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift], p.metadata_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, volumes, metadata_ids)
                     CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.volumes, held.metadata_ids) WITH ORDINALITY AS u (times, time_offsets, volumes, metadata_ids, n)
-                    WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($6::timestamptz, gap.finish) AND p.last >= greatest($4::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= ((greatest($4::timestamptz, greatest(gap.start, cutoff.before))) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
+                    WHERE p.series_id = ANY(sample_series.ids) AND p.first <= least($6::timestamptz, gap.finish) AND p.last >= greatest($4::timestamptz, greatest(gap.start, cutoff.before)) AND p.first >= ((greatest($4::timestamptz, greatest(gap.start, cutoff.before))) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.first >= (($4::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                     OFFSET 0
                 )
             ) s
@@ -169,7 +169,7 @@ WITH matching_resource AS MATERIALIZED (
                             CROSS JOIN LATERAL (SELECT p.times[slice.lower:slice.upper], p.time_offsets[slice.lower:slice.upper], p.volumes[slice.lower:slice.upper], p.metadata_ids[slice.lower:slice.upper] WHERE NOT p.archived UNION ALL
                                 SELECT p.times[slice.lower - shift:slice.upper - shift], p.time_offsets[slice.lower - shift:slice.upper - shift], p.volumes[slice.lower - shift:slice.upper - shift], p.metadata_ids[slice.lower - shift:slice.upper - shift] FROM (SELECT CASE WHEN slice.upper <= 4 THEN 0 ELSE p.count - 8 END AS shift) AS edge WHERE p.archived AND (slice.upper <= 4 OR slice.lower > p.count - 4)) AS held (times, time_offsets, volumes, metadata_ids)
                             CROSS JOIN LATERAL unnest(held.times, held.time_offsets, held.volumes, held.metadata_ids) WITH ORDINALITY AS u (times, time_offsets, volumes, metadata_ids, n)
-                            WHERE p.series_id = r.series_id AND p.first <= least($6::timestamptz, r.last) AND p.last >= greatest($4::timestamptz, r.first) AND p.first >= ((greatest($4::timestamptz, r.first)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
+                            WHERE p.series_id = r.series_id AND p.first <= least($6::timestamptz, r.last) AND p.last >= greatest($4::timestamptz, r.first) AND p.first >= ((greatest($4::timestamptz, r.first)) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND p.first >= (($4::timestamptz) AT TIME ZONE 'UTC' - interval '7 days') AT TIME ZONE 'UTC' AND true
                             OFFSET 0
                         )
                         UNION ALL
