@@ -42,7 +42,7 @@ class TimeBounds(NamedTuple):
 
     def within(self, first: Sql | str, last: Sql | str) -> TimeBounds:
         """Return the bounds of the part of the range that lies from ``first`` to ``last``, SQL for times that can be null for none."""
-        since = self.first if self.since == NO_START else self.since
+        since = self.first if self.since == NO_START and first != NO_START else self.since
         return TimeBounds(_both("greatest", self.first, first), _both("least", self.last, last), since)
 
 

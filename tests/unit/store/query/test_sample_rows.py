@@ -63,10 +63,11 @@ def test_parameters_are_in_the_order_of_the_text() -> None:
 
 
 def test_part_of_a_range_is_bounded_by_both() -> None:
-    assert EVER.within("r.first", "r.last") == (Sql("r.first"), Sql("r.last"))
+    assert EVER.within("r.first", "r.last") == (Sql("r.first"), Sql("r.last"), NO_START)
     assert BOUNDS.within(NO_START, NO_END) == BOUNDS
-    first, last = BOUNDS.within("r.first", "r.last")
-    assert (first.text, last.text) == ("greatest(%s, r.first)", "least(%s, r.last)")
+    of_rollup = BOUNDS.within("r.first", "r.last")
+    assert (of_rollup.first.text, of_rollup.last.text) == ("greatest(%s, r.first)", "least(%s, r.last)")
+    assert of_rollup.since == BOUNDS.first == of_rollup.within("gap.start", "gap.finish").since
 
 
 def test_comparisons_of_the_timestamp_narrow_the_range() -> None:
@@ -74,7 +75,7 @@ def test_comparisons_of_the_timestamp_narrow_the_range() -> None:
         (Comparison("timestamp", ">", START), Comparison("timestamp", "<=", END), Comparison("volume", ">", 1))
     )
 
-    first, last = split_filter(SampleFilter(expression=expression)).bounds
+    first, last, _ = split_filter(SampleFilter(expression=expression)).bounds
 
     assert (first.parameters, last.parameters) == ((START,), (END,))
     assert split_filter(SampleFilter(expression=Comparison("timestamp", "!=", START))).bounds == EVER
