@@ -195,7 +195,7 @@ WITHOUT_STEP = """
 DROP FUNCTION add_resources_of_metadata, delete_resources_of_metadata, delete_metadata_of_resources CASCADE;
 DROP TABLE metadata_resource, metadata_known;
 DROP INDEX metadata_document;
-DELETE FROM schema_version WHERE name = 'resources_of_metadata'
+DELETE FROM schema_version WHERE version >= (SELECT version FROM schema_version WHERE name = 'resources_of_metadata')
 """
 
 
