@@ -161,9 +161,9 @@ def compare(site: Site, lost_cause: str = "") -> Comparison:
     end = last + INTERVAL / 2
     patience = Patience(site, SETTLE_SECONDS)
     # Samples may still be on their way, and the collector counts rejected ones every five seconds.
-    while (found := _compared(site, end, lost_cause)).differences and not patience.ended():
+    while _compared(site, end, lost_cause).differences and not patience.ended():
         time.sleep(1)
-    return found
+    return _compared(site, end, lost_cause)  # what was on its way when nothing was left to wait for is stored by now
 
 
 def _last_finished(site: Site) -> float:

@@ -152,6 +152,26 @@ async def test_late_deletion_in_a_week_that_was_final_a_moment_ago_is_found(post
         assert row.values["integral"] == 0
 
 
+@pytest.mark.parametrize("spared", [0, 1000], ids=["few weeks", "all weeks"])
+@pytest_twisted.ensureDeferred
+async def test_deletion_that_has_expired_is_not_found_though_its_sample_is_still_there(postgresql, monkeypatch, spared):
+    monkeypatch.setattr(newest_weeks, "SPARED_WEEKS", spared)
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        deleted = message("ram", 0, at=NOW - 7 * WEEK, resource_id="a", metadata={"_meter": {"run": "deleted"}})
+        at = [NOW - 13 * WEEK, NOW - 2 * HOUR, NOW - HOUR]
+        await written(store, [deleted, *(message("ram", 512, at=each, resource_id="a") for each in at)])
+        await store.maintenance.finalize(NOW)
+        filter = SampleFilter(equals={"meter": "ram"}, start=NOW - 3 * HOUR, expression=Comparison("volume", "<", 600))
+        query = StatisticsQuery(filter=filter, aggregates=(Aggregate("integral"),))
+        [row] = await store.statistics(query)
+        assert row.values["integral"] == 0
+        before = NOW.replace(minute=0) - 6 * WEEK
+        postgresql.execute(f"INSERT INTO retention_cutoff (meter, before) VALUES ('ram', '{before}')", dsn)
+        [row] = await store.statistics(query)
+        assert row.values["integral"] > 0
+
+
 async def planned(postgresql, weeks: int, *, packed: bool) -> dict[str, int]:
     """Return of each question how many scans of partitions its plans have, in a store with samples of each of ``weeks``."""
     dsn = postgresql.dsn()

@@ -34,7 +34,7 @@ IS_MEASURED = f"polling_interval > 0 AND NOT {_is_run(EXISTED_THROUGHOUT)}"
 OF_SERIES = "p.series_id = x.id"
 JUST_BEFORE = f"{{start}} - make_interval(secs => {INTERVALS_CARRIED} * x.polling_interval)"
 
-EXISTS_BEFORE = "EXISTS (SELECT FROM {samples_before} WHERE s.series_id = x.id AND s.timestamp {before_start}{in_weeks} AND {as_of} OFFSET 0)"
+EXISTS_BEFORE = "EXISTS (SELECT FROM {samples_before} WHERE s.series_id = x.id AND s.timestamp {before_start}{in_weeks}{unexpired} AND {as_of} OFFSET 0)"
 IN_ROLLUPS = """EXISTS (
     SELECT FROM rollup r
     WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.start {before_start} AND r.last {before_start}{retained} OFFSET 0
@@ -42,8 +42,8 @@ IN_ROLLUPS = """EXISTS (
 """The condition that the series ``x`` has a sample before the range, or had one that expired: a sample is voided together with its rollups."""
 
 RETAINED = """
-        AND r.start >= coalesce((SELECT max(c.before) FROM retention_cutoff c WHERE c.meter IN (m.name, '')), '-infinity')"""
-"""The condition that the samples of a rollup of the meter ``m`` have not expired, after others."""
+        AND {time} >= coalesce((SELECT max(c.before) FROM retention_cutoff c WHERE c.meter IN (m.name, '')), '-infinity')"""
+"""A condition that follows others: what is at that time of the meter ``m`` has not expired. Packed samples outlive their expiry by some hours."""
 
 # Evaluated for the first partial of a run that seems to begin in the range.
 COUNTED_BEFORE = """coalesce((
@@ -131,7 +131,8 @@ class BeforeRange:
             "in_weeks": weeks.all.of_samples if weeks else "",
             "since": Sql(" AND s.timestamp >= %s", (weeks.first,)) if weeks else "",
             "first_week": Sql("%s", (weeks.first,)) if weeks else "",
-            "retained": "" if with_rollups else RETAINED,
+            "retained": "" if with_rollups else RETAINED.format(time="r.start"),
+            "unexpired": "" if with_rollups else RETAINED.format(time="s.timestamp"),
             "samples_before": samples_between(
                 sample_columns("s.series_id", as_of),
                 TimeBounds(NO_START, self._at()),

@@ -142,7 +142,7 @@ def looks_before(query: StatisticsQuery) -> bool:
 def statistics_statement(query: StatisticsQuery, weeks: WeeksBefore | None = None) -> Sql:
     """Return the statement for ``query``; its columns are the window's start, unit, first, last, the groups, the aggregates.
 
-    With ``weeks``, if it :func:`looks_before`, one more column tells whether the weeks suffice: only if they do in all rows are these right.
+    With ``weeks``, if it :func:`looks_before`, one more column tells whether the weeks suffice: the rows are right only if it is true in all of them.
 
     It aggregates rollups, and samples where no rollup will do, from one snapshot. :class:`RequestError` for an unknown
     grouping or aggregate.

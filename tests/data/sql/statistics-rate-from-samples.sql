@@ -119,7 +119,8 @@ WITH partial AS (
                             CROSS JOIN LATERAL unnest(p.times, p.time_offsets) WITH ORDINALITY AS u (times, time_offsets, n)
                             WHERE (SELECT EXISTS (SELECT FROM archived_week))
                         )
-                    ) s WHERE s.series_id = x.id AND s.timestamp < $2 AND true OFFSET 0))
+                    ) s WHERE s.series_id = x.id AND s.timestamp < $2
+                        AND s.timestamp >= coalesce((SELECT max(c.before) FROM retention_cutoff c WHERE c.meter IN (m.name, '')), '-infinity') AND true OFFSET 0))
             LIMIT 1
         ), false)
     ELSE max_of_visit > first_volume
